@@ -1,0 +1,260 @@
+//! The counters and names a session is made of, each a type of its own.
+//!
+//! None of them may be mixed up with another: a [`Seq`] is what the wire speaks of, a
+//! [`Position`] what the local outbox counts, a [`Generation`] what tells one link from the next.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Random number a peer draws when its state for a session is created.
+///
+/// A new epoch tells the other side that state was lost or went back in time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch(#[serde(with = "postcard::fixint::le")] pub u64);
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch({self})")
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// An ordered stream of messages inside a session.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ChannelId(pub u16);
+
+impl ChannelId {
+    /// Signaling of the session itself: offers, answers, candidates, mailbox addresses.
+    pub const SIGNALING: Self = Self(0);
+    /// Messages, where an app needs no more than one channel.
+    pub const MESSAGES: Self = Self(1);
+    /// Files.
+    pub const FILES: Self = Self(2);
+    /// Requests and their responses (see `outlive::Session::request`).
+    pub const REQUESTS: Self = Self(3);
+    /// The first channel an app may give a meaning of its own.
+    pub const FIRST_APP: Self = Self(16);
+}
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Number of a segment within one epoch and channel: from 1, without gaps.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The number of the first segment.
+    pub const FIRST: Self = Self(1);
+
+    /// The seq after this one. Stays put at the end of the number space, which no session reaches.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The seq before this one; 0 stands for "none".
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Place of a segment in the local outbox, or of a message in the local inbox.
+///
+/// Local and never reused: a change of epoch numbers the outbox anew on the wire without touching
+/// a stored record.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// The position `count` places on.
+    #[must_use]
+    pub const fn plus(self, count: u64) -> Self {
+        Self(self.0.saturating_add(count))
+    }
+
+    /// The position `count` places back, not below 0.
+    #[must_use]
+    pub const fn minus(self, count: u64) -> Self {
+        Self(self.0.saturating_sub(count))
+    }
+
+    /// The position after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        self.plus(1)
+    }
+
+    /// How many places lie from `earlier` up to here; 0 if it is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Number of a link within its session. Grows with each link bound, across restarts too (I8).
+///
+/// The upper half is the number of the node's start, durable before the node binds anything; the
+/// lower half counts links since.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The generation before the first link of the node's `start`-th start.
+    #[must_use]
+    pub const fn at_start(start: u32) -> Self {
+        Self((start as u64) << 32)
+    }
+
+    /// The next generation.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}
+
+/// Name of a message, the same at both peers and for ever: 128 random bits.
+///
+/// Never made of counters alone: after a store was restored from a backup, two messages would
+/// share one name (I2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MessageId(pub [u8; 16]);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MessageId({self})")
+    }
+}
+
+/// Name of a relay's store. A relay that lost its store draws a new one, and with it ends the
+/// custody of everything it had accepted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StoreId(pub [u8; 16]);
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreId({self})")
+    }
+}
+
+/// Number of an envelope: which packet of a connection a relay speaks of.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct EnvelopeId(pub u64);
+
+impl fmt::Display for EnvelopeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Name of one Resume, so that an answer can say which one it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ResumeId(#[serde(with = "postcard::fixint::le")] pub u64);
+
+/// Running sum over the segments of a stream: what both sides compare to find out that one of
+/// their stores went back in time.
+///
+/// The sum (wrapping, of a hash of each segment's [`MessageId`] and index) can be taken from any
+/// point on by subtraction, so a change of epoch needs no stored record rewritten. It guards
+/// against accidents, not against an attacker: a peer that forges it harms its own session only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Digest(#[serde(with = "postcard::fixint::le")] pub u64);
+
+impl Digest {
+    /// The sum after one more segment: index `index` of message `id`.
+    #[must_use]
+    pub fn with(self, id: MessageId, index: u32) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&id.0);
+        hasher.update(&index.to_le_bytes());
+        let mut first = [0; 8];
+        hasher.finalize_xof().fill(&mut first);
+        Self(self.0.wrapping_add(u64::from_le_bytes(first)))
+    }
+
+    /// The part of this sum that came after `earlier`.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self(self.0.wrapping_sub(earlier.0))
+    }
+
+    /// This sum and what `later` adds to it.
+    #[must_use]
+    pub const fn plus(self, later: Self) -> Self {
+        Self(self.0.wrapping_add(later.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_can_be_taken_from_any_point_on() {
+        let id = |n| MessageId([n; 16]);
+        let before = Digest::default().with(id(1), 0).with(id(1), 1);
+        let whole = before.with(id(2), 0);
+        assert_eq!(whole.since(before), Digest::default().with(id(2), 0));
+        assert_eq!(before.plus(whole.since(before)), whole);
+        assert_ne!(Digest::default().with(id(1), 0), Digest::default().with(id(1), 1));
+    }
+
+    #[test]
+    fn a_later_start_has_only_higher_generations() {
+        let mut last_of_first = Generation::at_start(1);
+        for _ in 0..1_000 {
+            last_of_first = last_of_first.next();
+        }
+        assert!(Generation::at_start(2) > last_of_first);
+    }
+}

@@ -1,0 +1,96 @@
+//! Every limit of the protocol in one place, with its unit and what happens at it.
+
+use std::time::Duration;
+
+/// Bytes of one message. A larger one is refused by `send`.
+pub const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of payload in one segment. Larger messages are cut into segments.
+pub const SEGMENT_BYTES: usize = 16 * 1024;
+
+/// Segments of the largest message.
+pub const MESSAGE_SEGMENTS: u32 = (MESSAGE_BYTES / SEGMENT_BYTES) as u32;
+
+/// Bytes of one packet. A larger one is an error of the peer and costs it the link.
+pub const PACKET_BYTES: usize = 64 * 1024;
+
+/// Bytes of a message on a volatile channel, which is never cut.
+pub const VOLATILE_BYTES: usize = 32 * 1024;
+
+/// Channels of one session. A frame that would open one more is an error of the peer.
+pub const CHANNELS: usize = 64;
+
+/// Epochs of one peer whose receive state is kept. The oldest goes when one more appears: what
+/// still waits of it in a mailbox then comes again under a newer epoch.
+pub const PEER_EPOCHS: usize = 8;
+
+/// Past epochs of our own that are remembered, to name the first seq of what is offered again.
+pub const OWN_EPOCHS: usize = 8;
+
+/// Ranges in one acknowledgement. More are left out; what they held is sent again.
+pub const ACK_RANGES: usize = 64;
+
+/// Segments held out of order on one channel. What lies beyond is dropped and comes again.
+pub const HELD_SEGMENTS: u64 = 1_024;
+
+/// Segments a receiver lets a direct link run ahead of what it has taken.
+pub const DIRECT_WINDOW: u64 = 256;
+
+/// Segments sent on a direct link, per channel, before the peer's Resume was heard.
+pub const FIRST_FLIGHT: u64 = DIRECT_WINDOW / 2;
+
+/// Packets handed to a relay and not yet answered by it, per session.
+pub const RELAY_FLIGHT: usize = 32;
+
+/// Bytes of outbox payload an engine keeps in memory; the rest is read when its turn comes.
+pub const OUTBOX_CACHE_BYTES: usize = 1024 * 1024;
+
+/// Outbox records read from the store at once.
+pub const READ_RECORDS: usize = 256;
+
+/// Bytes of outbox records read from the store at once (at least one record is read).
+pub const READ_BYTES: usize = 256 * 1024;
+
+/// Records deleted in one batch.
+pub const PURGE_RECORDS: u64 = 4_096;
+
+/// Messages in one channel's inbox that the app has not committed. When it is full, more is left
+/// at the sender or in the mailbox.
+pub const INBOX_MESSAGES: u64 = 65_536;
+
+/// Bytes in one channel's inbox that the app has not committed.
+pub const INBOX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Messages of one session that wait in the outbox. When it is full, `send` waits and `try_send`
+/// fails.
+pub const OUTBOX_MESSAGES: u64 = 10_000_000;
+
+/// Bytes of one session that wait in the outbox.
+pub const OUTBOX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Links bound to one session at once. One more retires the worst of them.
+pub const LINKS: usize = 8;
+
+/// Resumes whose answers are still understood, per session.
+pub const RESUMES_OPEN: usize = 8;
+
+/// How long a message may wait for its recipient unless the app says otherwise: 30 days.
+pub const MESSAGE_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// First wait before asking again when something is outstanding and nothing moves.
+pub const PROBE_FIRST: Duration = Duration::from_secs(2);
+
+/// Longest wait between two such questions on a direct link.
+pub const PROBE_MOST_DIRECT: Duration = Duration::from_secs(30);
+
+/// Longest wait between two such questions to a peer that is behind a mailbox.
+pub const PROBE_MOST_RELAYED: Duration = Duration::from_secs(600);
+
+/// Silence on a direct link after which a Ping asks whether it lives.
+pub const PING_IDLE: Duration = Duration::from_secs(15);
+
+/// Silence on a direct link, while an answer is due, after which it is given up.
+pub const LINK_SILENCE: Duration = Duration::from_secs(10);
+
+/// How long a commit may wait for company before the peer is told of it.
+pub const CONSUMED_DELAY: Duration = Duration::from_millis(50);

@@ -1,0 +1,169 @@
+//! The seam to the network: transports make connections, connections carry the links of many
+//! sessions.
+//!
+//! A connection is handed over in two halves, each owned by one task: nobody looks up "the current
+//! connection", so nothing that belongs to an old one can touch a new one (I5).
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::{EnvelopeId, Identity, PeerId, StoreId};
+
+/// Why a connection could not be made, or ended.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The address can't be used at all; trying again does not help.
+    #[error("the address {address} can't be used: {reason}")]
+    Address {
+        /// The address as given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nobody answers there, for now.
+    #[error("{address} can't be reached: {reason}")]
+    Unreachable {
+        /// The address as given.
+        address: String,
+        /// What the network said.
+        reason: String,
+    },
+    /// The other end would not let us in.
+    #[error("the relay refused us: {0}")]
+    Refused(String),
+    /// The other end broke the protocol.
+    #[error("the relay broke the protocol: {0}")]
+    Protocol(String),
+    /// The other end closed the connection, and said why.
+    #[error("the relay closed the connection: {0}")]
+    Closed(GoodbyeReason),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+}
+
+pub use crate::wire::relay::{Class, GoodbyeReason, Refusal};
+
+/// What a node hands to a relay connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Forward or keep a packet.
+    Submit {
+        /// The sender's number for it, unique on this connection.
+        envelope: EnvelopeId,
+        /// Whom it is for.
+        to: PeerId,
+        /// How long it matters.
+        class: Class,
+        /// Seconds it may wait in the mailbox.
+        ttl: u32,
+        /// The packet.
+        packet: Bytes,
+    },
+    /// These envelopes from `from` are safe here: the mailbox may drop them.
+    Acknowledge {
+        /// Their sender.
+        from: PeerId,
+        /// The relay's numbers for them.
+        envelopes: Vec<EnvelopeId>,
+    },
+    /// Deliver what `from` has in my mailbox again: there was no room for it, now there is.
+    Redeliver {
+        /// Their sender.
+        from: PeerId,
+    },
+    /// Tell me when these peers come and go. Adds to what was asked before.
+    Watch {
+        /// The peers.
+        peers: Vec<PeerId>,
+    },
+}
+
+/// What a relay connection hands to its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// The relay holds this envelope durably.
+    Accepted {
+        /// The sender's number for it.
+        envelope: EnvelopeId,
+    },
+    /// The relay does not take this envelope.
+    Refused {
+        /// The sender's number for it.
+        envelope: EnvelopeId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// A packet from a peer.
+    Deliver {
+        /// Who sent it, as the relay authenticated it.
+        from: PeerId,
+        /// The relay's number for it, to be acknowledged; `None` for what matters only now.
+        envelope: Option<EnvelopeId>,
+        /// The packet.
+        packet: Bytes,
+    },
+    /// A watched peer came or went.
+    Presence {
+        /// The peer.
+        peer: PeerId,
+        /// Whether it is signed in.
+        online: bool,
+    },
+}
+
+/// A relay connection, signed in. Dropping both halves closes it.
+pub struct RelayConnection {
+    /// Name of the relay's store: what custody is bound to.
+    pub store: StoreId,
+    /// Where outgoing envelopes go.
+    pub sender: Box<dyn RelaySender>,
+    /// Where incoming ones come from.
+    pub receiver: Box<dyn RelayReceiver>,
+}
+
+impl std::fmt::Debug for RelayConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayConnection").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// The way to one relay: makes connections to it, again and again.
+#[async_trait]
+pub trait RelayTransport: Send + Sync + 'static {
+    /// The relay's address, for logs, state and errors.
+    fn address(&self) -> &str;
+
+    /// Connects and signs in. Cancellation-safe: dropped half-way, no connection remains.
+    ///
+    /// # Errors
+    /// [`TransportError`]; only [`TransportError::Address`] is worth no second try.
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError>;
+}
+
+/// The sending half of a relay connection.
+#[async_trait]
+pub trait RelaySender: Send {
+    /// Sends all of `items`, in order, and flushes once. Waits while the connection's buffer is
+    /// full. Not cancellation-safe: dropped half-way, the connection is to be dropped too.
+    ///
+    /// # Errors
+    /// [`TransportError`] if the connection is gone.
+    async fn send(&mut self, items: Vec<Outgoing>) -> Result<(), TransportError>;
+
+    /// Says goodbye and closes the connection.
+    async fn close(&mut self);
+}
+
+/// The receiving half of a relay connection.
+#[async_trait]
+pub trait RelayReceiver: Send {
+    /// The next thing the relay says. Cancellation-safe. Answers the relay's liveness checks by
+    /// itself, and fails when the relay has been silent for too long.
+    ///
+    /// # Errors
+    /// [`TransportError`] says why the connection ended.
+    async fn receive(&mut self) -> Result<Incoming, TransportError>;
+}

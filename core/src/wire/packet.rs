@@ -1,0 +1,231 @@
+//! Packets: several frames in one run of bytes.
+//!
+//! ```text
+//! packet (opened) = version frame*
+//! frame           = kind length body        kind: u8, length: varint, body: postcard
+//! ```
+//!
+//! A frame of an unknown kind from [`FIRST_OPTIONAL_KIND`] on is skipped by its length; one below
+//! is an error. So a later version can add what earlier ones may ignore.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::WireError;
+use super::frame::{FIRST_OPTIONAL_KIND, Frame};
+use crate::limits::{
+    ACK_RANGES, CHANNELS, MESSAGE_SEGMENTS, PACKET_BYTES, SEGMENT_BYTES, VOLATILE_BYTES,
+};
+
+/// The version of the frames in a packet.
+pub const VERSION: u8 = 1;
+
+/// Bytes that a frame's kind and length take at most.
+const FRAME_HEADER: usize = 6;
+
+/// Collects frames until a packet is full.
+#[derive(Debug)]
+pub struct PacketBuilder {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl PacketBuilder {
+    /// An empty packet, for a sealer that adds `overhead` bytes.
+    #[must_use]
+    pub fn new(overhead: usize) -> Self {
+        Self { bytes: vec![VERSION], limit: PACKET_BYTES.saturating_sub(overhead) }
+    }
+
+    /// Adds a frame. Returns false, and changes nothing, if it does not fit any more.
+    #[must_use]
+    pub fn push(&mut self, frame: &Frame) -> bool {
+        let Ok(body) = encode_body(frame) else { return false };
+        if self.bytes.len() + FRAME_HEADER + body.len() > self.limit {
+            return false;
+        }
+        self.bytes.push(frame.kind());
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let mut buffer = [0; FRAME_HEADER];
+        let Ok(length) = postcard::to_slice(&length, &mut buffer) else { return false };
+        self.bytes.extend_from_slice(length);
+        self.bytes.extend_from_slice(&body);
+        true
+    }
+
+    /// Whether there is no frame in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.len() == 1
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes, ready to be sealed.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+fn encode_body(frame: &Frame) -> Result<Vec<u8>, postcard::Error> {
+    fn body<T: Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(value)
+    }
+    match frame {
+        Frame::Resume(f) => body(f),
+        Frame::Data(f) => body(f),
+        Frame::Ack(f) => body(f),
+        Frame::Skip(f) => body(f),
+        Frame::Volatile(f) => body(f),
+        Frame::Subscribe(f) | Frame::Unsubscribe(f) => body(f),
+        Frame::Ping(f) | Frame::Pong(f) => body(f),
+        Frame::PathChallenge(f) | Frame::PathResponse(f) => body(f),
+        Frame::Close(f) => body(f),
+    }
+}
+
+/// Reads the frames of an opened packet. Optional frames of unknown kind are left out.
+///
+/// # Errors
+/// [`WireError`] if the bytes are no packet of this version; then no frame of it counts.
+pub fn decode(packet: &Bytes) -> Result<Vec<Frame>, WireError> {
+    if packet.len() > PACKET_BYTES {
+        return Err(WireError::TooLarge {
+            what: "a packet",
+            size: packet.len(),
+            limit: PACKET_BYTES,
+        });
+    }
+    let mut rest: &[u8] = packet;
+    let Some((&version, tail)) = rest.split_first() else {
+        return Err(WireError::Length("a packet"));
+    };
+    if version != VERSION {
+        return Err(WireError::Invalid("the packet is of another version"));
+    }
+    rest = tail;
+    let mut frames = Vec::new();
+    while let Some((&kind, tail)) = rest.split_first() {
+        let (length, tail) = postcard::take_from_bytes::<u32>(tail)
+            .map_err(WireError::malformed("a frame's length"))?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some((body, tail)) = tail.split_at_checked(length) else {
+            return Err(WireError::Length("a frame"));
+        };
+        if let Some(frame) = decode_frame(kind, body)? {
+            check(&frame)?;
+            frames.push(frame);
+        }
+        rest = tail;
+    }
+    Ok(frames)
+}
+
+fn decode_frame(kind: u8, body: &[u8]) -> Result<Option<Frame>, WireError> {
+    fn whole<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, WireError> {
+        match postcard::take_from_bytes(body).map_err(WireError::malformed(what))? {
+            (value, []) => Ok(value),
+            _ => Err(WireError::Length(what)),
+        }
+    }
+    Ok(Some(match kind {
+        1 => Frame::Resume(whole("a Resume", body)?),
+        2 => Frame::Data(whole("a Data frame", body)?),
+        3 => Frame::Ack(whole("an Ack", body)?),
+        4 => Frame::Skip(whole("a Skip", body)?),
+        5 => Frame::Close(whole("a Close", body)?),
+        6 => Frame::Volatile(whole("a Volatile", body)?),
+        7 => Frame::Subscribe(whole("a Subscribe", body)?),
+        8 => Frame::Unsubscribe(whole("an Unsubscribe", body)?),
+        9 => Frame::Ping(whole("a Ping", body)?),
+        10 => Frame::Pong(whole("a Pong", body)?),
+        11 => Frame::PathChallenge(whole("a PathChallenge", body)?),
+        12 => Frame::PathResponse(whole("a PathResponse", body)?),
+        FIRST_OPTIONAL_KIND.. => return Ok(None),
+        _ => return Err(WireError::UnknownFrame(kind)),
+    }))
+}
+
+/// What a type cannot say: lengths, order, sense.
+fn check(frame: &Frame) -> Result<(), WireError> {
+    let at_most = |what, size, limit| {
+        if size > limit { Err(WireError::TooLarge { what, size, limit }) } else { Ok(()) }
+    };
+    match frame {
+        Frame::Resume(resume) => {
+            at_most("a Resume's list", resume.received.len(), CHANNELS)?;
+            at_most("a Resume's list", resume.offered.len(), CHANNELS)?;
+            for offered in &resume.offered {
+                if offered.lowest.0 == 0 || offered.end < offered.lowest {
+                    return Err(WireError::Invalid("a Resume offers a range that is none"));
+                }
+            }
+            resume.received.iter().try_for_each(check_received)
+        }
+        Frame::Ack(ack) => {
+            at_most("an Ack's list", ack.received.len(), CHANNELS)?;
+            ack.received.iter().try_for_each(check_received)
+        }
+        Frame::Data(data) => {
+            at_most("a segment", data.payload.len(), SEGMENT_BYTES)?;
+            if data.seq.0 == 0 || data.again.is_some_and(|first| first.seq.0 == 0) {
+                return Err(WireError::Invalid("seqs begin with 1"));
+            }
+            if data.count == 0 || data.count > MESSAGE_SEGMENTS || data.index >= data.count {
+                return Err(WireError::Invalid("a segment is not one of its message's"));
+            }
+            if u64::from(data.index) >= data.seq.0 {
+                return Err(WireError::Invalid("a message begins before its stream"));
+            }
+            Ok(())
+        }
+        Frame::Skip(skip) => {
+            if skip.first.0 == 0 || skip.last < skip.first {
+                return Err(WireError::Invalid("a Skip names a range that is none"));
+            }
+            Ok(())
+        }
+        Frame::Volatile(volatile) => {
+            at_most("a volatile message", volatile.payload.len(), VOLATILE_BYTES)
+        }
+        Frame::Subscribe(list) | Frame::Unsubscribe(list) => {
+            at_most("a list of channels", list.channels.len(), CHANNELS)
+        }
+        Frame::Ping(_)
+        | Frame::Pong(_)
+        | Frame::PathChallenge(_)
+        | Frame::PathResponse(_)
+        | Frame::Close(_) => Ok(()),
+    }
+}
+
+fn check_received(received: &super::frame::Received) -> Result<(), WireError> {
+    if received.ranges.len() > ACK_RANGES {
+        return Err(WireError::TooLarge {
+            what: "an Ack's ranges",
+            size: received.ranges.len(),
+            limit: ACK_RANGES,
+        });
+    }
+    if received.next.0 == 0 || received.consumed > received.next {
+        return Err(WireError::Invalid("an Ack's positions contradict each other"));
+    }
+    let mut end = received.next.0;
+    for run in &received.ranges {
+        if run.first.0 <= end || run.count == 0 {
+            return Err(WireError::Invalid("an Ack's ranges are not in order"));
+        }
+        end = run
+            .first
+            .0
+            .checked_add(run.count)
+            .ok_or(WireError::Invalid("an Ack's range has no end"))?;
+    }
+    Ok(())
+}

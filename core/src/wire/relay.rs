@@ -1,0 +1,304 @@
+//! What a peer and its relay say to each other, over one WebSocket.
+//!
+//! A binary WebSocket message holds one or more of these messages, back to back. Sign-in comes
+//! first: [`ToRelay::Hello`], [`FromRelay::Challenge`], [`ToRelay::Proof`],
+//! [`FromRelay::Welcome`]. Then both sides speak freely.
+//!
+//! The relay is untrusted: it moves and keeps packets. What it says of them is a hint to the
+//! engine, never a reason to drop a message (custody does not empty the outbox).
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::WireError;
+use crate::{BadSignature, EnvelopeId, Identity, PeerId, StoreId, limits};
+
+/// The version of these messages.
+pub const VERSION: u16 = 1;
+
+/// Bytes of one WebSocket message between a peer and its relay. A larger one ends the connection.
+pub const MESSAGE_BYTES: usize = 256 * 1024;
+
+/// Items in one list (acknowledged envelopes, watched peers).
+pub const LIST_ITEMS: usize = 1_024;
+
+/// What a signature for sign-in begins with, so that it is good for nothing else.
+const SIGN_IN: &[u8] = b"outlive relay sign-in v1\0";
+
+/// How long an envelope matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Class {
+    /// Kept in the mailbox until the recipient acknowledges it or its TTL is over.
+    Keep,
+    /// Only the newest of this sender waits: control frames that tell everything anew.
+    NewestOnly,
+    /// Delivered if the recipient is signed in, dropped otherwise.
+    NowOrNever,
+}
+
+/// Why the relay does not take an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The recipient's mailbox is full. Worth another try later.
+    MailboxFull,
+    /// The packet is larger than this relay takes.
+    TooLarge,
+    /// This relay keeps nothing from this sender for this recipient.
+    NotAllowed,
+    /// The relay could not write. Worth another try later.
+    Unavailable,
+}
+
+impl Refusal {
+    /// Whether the same envelope may be taken later.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::MailboxFull | Self::Unavailable => true,
+            Self::TooLarge | Self::NotAllowed => false,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MailboxFull => "the recipient's mailbox is full",
+            Self::TooLarge => "the packet is too large for this relay",
+            Self::NotAllowed => "the relay does not allow it",
+            Self::Unavailable => "the relay could not store it",
+        })
+    }
+}
+
+/// Why the relay closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum GoodbyeReason {
+    /// The same peer signed in over a newer connection.
+    Replaced,
+    /// The relay is shutting down; it comes back or another one takes its place.
+    Draining,
+    /// The client broke the protocol.
+    Protocol,
+    /// The signature was wrong.
+    Signature,
+    /// The client speaks a version this relay does not.
+    Version,
+    /// The relay has as many connections as it can take.
+    Busy,
+}
+
+impl fmt::Display for GoodbyeReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Replaced => "a newer connection of the same peer took over",
+            Self::Draining => "it is shutting down",
+            Self::Protocol => "what we sent was not understood",
+            Self::Signature => "our signature is wrong",
+            Self::Version => "it does not speak our version",
+            Self::Busy => "it has too many connections",
+        })
+    }
+}
+
+/// What a peer says to its relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToRelay {
+    /// The first message: who signs in.
+    Hello {
+        /// The version the client speaks.
+        version: u16,
+        /// Who it says it is.
+        peer: PeerId,
+    },
+    /// The answer to a challenge.
+    Proof {
+        /// See [`sign_in_statement`].
+        signature: Bytes,
+    },
+    /// Forward or keep a packet.
+    Submit {
+        /// The client's number for it.
+        envelope: EnvelopeId,
+        /// Whom it is for.
+        to: PeerId,
+        /// How long it matters.
+        class: Class,
+        /// Seconds it may wait.
+        ttl: u32,
+        /// The packet.
+        packet: Bytes,
+    },
+    /// These envelopes are safe with me; drop them.
+    Acknowledge {
+        /// Their sender.
+        from: PeerId,
+        /// The relay's numbers for them.
+        envelopes: Vec<EnvelopeId>,
+    },
+    /// Deliver again what is not acknowledged of this sender.
+    Redeliver {
+        /// The sender.
+        from: PeerId,
+    },
+    /// Tell me when these come and go.
+    Watch {
+        /// The peers.
+        peers: Vec<PeerId>,
+    },
+}
+
+/// What a relay says to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromRelay {
+    /// Sign this.
+    Challenge {
+        /// Random.
+        nonce: [u8; 32],
+        /// The relay's store.
+        store: StoreId,
+    },
+    /// Signed in.
+    Welcome {
+        /// Seconds an envelope may wait here at most.
+        max_ttl: u32,
+    },
+    /// The envelope is durable here (class keep, newest-only) or was passed on.
+    Accepted {
+        /// The client's number for it.
+        envelope: EnvelopeId,
+    },
+    /// The envelope is not taken.
+    Refused {
+        /// The client's number for it.
+        envelope: EnvelopeId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// A packet.
+    Deliver {
+        /// Who sent it.
+        from: PeerId,
+        /// The relay's number for it; `None` for now-or-never.
+        envelope: Option<EnvelopeId>,
+        /// The packet.
+        packet: Bytes,
+    },
+    /// A watched peer came or went.
+    Presence {
+        /// The peer.
+        peer: PeerId,
+        /// Whether it is signed in.
+        online: bool,
+    },
+    /// The last message: why the relay closes.
+    Goodbye {
+        /// The reason.
+        reason: GoodbyeReason,
+    },
+}
+
+/// What a peer signs to sign in: a text of its own, the relay's nonce and store, the peer.
+#[must_use]
+pub fn sign_in_statement(nonce: &[u8; 32], store: StoreId, peer: &PeerId) -> Vec<u8> {
+    [SIGN_IN, nonce, &store.0, peer.as_bytes()].concat()
+}
+
+/// The answer to a challenge.
+#[must_use]
+pub fn prove(identity: &Identity, nonce: &[u8; 32], store: StoreId) -> ToRelay {
+    let signature = identity.sign(&sign_in_statement(nonce, store, &identity.peer_id()));
+    ToRelay::Proof { signature: Bytes::copy_from_slice(&signature) }
+}
+
+/// Checks the answer to a challenge.
+///
+/// # Errors
+/// [`BadSignature`] if `peer` did not sign it.
+pub fn check_proof(
+    peer: &PeerId,
+    nonce: &[u8; 32],
+    store: StoreId,
+    signature: &[u8],
+) -> Result<(), BadSignature> {
+    let signature = <&[u8; 64]>::try_from(signature).map_err(|_| BadSignature)?;
+    peer.verify(&sign_in_statement(nonce, store, peer), signature)
+}
+
+/// Adds a message to a WebSocket message under construction.
+pub fn encode<M: Serialize>(message: &M, into: &mut Vec<u8>) {
+    // Serialising these types into a growing vector can't fail: no maps, no unknown lengths.
+    if let Ok(bytes) = postcard::to_allocvec(message) {
+        into.extend_from_slice(&bytes);
+    }
+}
+
+/// Reads all messages of one WebSocket message.
+///
+/// # Errors
+/// [`WireError`] if the bytes are not one or more whole messages within the limits.
+pub fn decode<M: DeserializeOwned + Checked>(bytes: &[u8]) -> Result<Vec<M>, WireError> {
+    if bytes.len() > MESSAGE_BYTES {
+        return Err(WireError::TooLarge {
+            what: "a relay message",
+            size: bytes.len(),
+            limit: MESSAGE_BYTES,
+        });
+    }
+    let mut rest = bytes;
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        let (message, tail) = postcard::take_from_bytes::<M>(rest)
+            .map_err(WireError::malformed("a relay message"))?;
+        message.check()?;
+        messages.push(message);
+        rest = tail;
+    }
+    Ok(messages)
+}
+
+/// A message with limits its types can't express.
+pub trait Checked {
+    /// Checks them.
+    ///
+    /// # Errors
+    /// [`WireError`] if one is broken.
+    fn check(&self) -> Result<(), WireError>;
+}
+
+fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), WireError> {
+    if size > limit { Err(WireError::TooLarge { what, size, limit }) } else { Ok(()) }
+}
+
+impl Checked for ToRelay {
+    fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Proof { signature } => at_most("a signature", signature.len(), 64),
+            Self::Submit { packet, .. } => at_most("a packet", packet.len(), limits::PACKET_BYTES),
+            Self::Acknowledge { envelopes, .. } => {
+                at_most("a list of envelopes", envelopes.len(), LIST_ITEMS)
+            }
+            Self::Watch { peers } => at_most("a list of peers", peers.len(), LIST_ITEMS),
+            Self::Hello { .. } | Self::Redeliver { .. } => Ok(()),
+        }
+    }
+}
+
+impl Checked for FromRelay {
+    fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Deliver { packet, .. } => at_most("a packet", packet.len(), limits::PACKET_BYTES),
+            Self::Challenge { .. }
+            | Self::Welcome { .. }
+            | Self::Accepted { .. }
+            | Self::Refused { .. }
+            | Self::Presence { .. }
+            | Self::Goodbye { .. } => Ok(()),
+        }
+    }
+}

@@ -26,9 +26,7 @@ impl fmt::Display for Epoch {
 }
 
 /// An ordered stream of messages inside a session.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChannelId(pub u16);
 
 impl ChannelId {
@@ -51,9 +49,7 @@ impl fmt::Display for ChannelId {
 }
 
 /// Number of a segment within one epoch and channel: from 1, without gaps.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Seq(pub u64);
 
 impl Seq {
@@ -124,9 +120,7 @@ impl fmt::Display for Position {
 ///
 /// The upper half is the number of the node's start, durable before the node binds anything; the
 /// lower half counts links since.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(u64);
 
 impl Generation {
@@ -186,9 +180,7 @@ impl fmt::Debug for StoreId {
 }
 
 /// Number of an envelope: which packet of a connection a relay speaks of.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EnvelopeId(pub u64);
 
 impl fmt::Display for EnvelopeId {
@@ -246,7 +238,10 @@ mod tests {
         let whole = before.with(id(2), 0);
         assert_eq!(whole.since(before), Digest::default().with(id(2), 0));
         assert_eq!(before.plus(whole.since(before)), whole);
-        assert_ne!(Digest::default().with(id(1), 0), Digest::default().with(id(1), 1));
+        assert_ne!(
+            Digest::default().with(id(1), 0),
+            Digest::default().with(id(1), 1)
+        );
     }
 
     #[test]

@@ -122,7 +122,9 @@ impl Identity {
     /// keep it: who has it is this peer.
     #[must_use]
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self { key: SigningKey::from_bytes(&seed) }
+        Self {
+            key: SigningKey::from_bytes(&seed),
+        }
     }
 
     /// The secret, for storing it.
@@ -172,8 +174,14 @@ mod tests {
     fn a_typo_in_a_peer_id_says_where_it_is() {
         let text = peer(1).to_string();
         assert_eq!(text[1..].parse::<PeerId>(), Err(PeerIdError::Length(51)));
-        assert_eq!(format!("{}!", &text[..51]).parse::<PeerId>(), Err(PeerIdError::Character(52)));
-        assert_eq!(text.to_uppercase().parse::<PeerId>(), Err(PeerIdError::Character(1)));
+        assert_eq!(
+            format!("{}!", &text[..51]).parse::<PeerId>(),
+            Err(PeerIdError::Character(52))
+        );
+        assert_eq!(
+            text.to_uppercase().parse::<PeerId>(),
+            Err(PeerIdError::Character(1))
+        );
     }
 
     #[test]
@@ -186,7 +194,10 @@ mod tests {
         let identity = Identity::from_seed([3; 32]);
         let signature = identity.sign(b"statement");
         assert_eq!(identity.peer_id().verify(b"statement", &signature), Ok(()));
-        assert_eq!(identity.peer_id().verify(b"statemenT", &signature), Err(BadSignature));
+        assert_eq!(
+            identity.peer_id().verify(b"statemenT", &signature),
+            Err(BadSignature)
+        );
         assert_eq!(peer(4).verify(b"statement", &signature), Err(BadSignature));
     }
 

@@ -16,19 +16,25 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process, or another handle in this one, has the store open.
-    #[error("the store at {path} is in use by another process; stop that one or choose another directory")]
+    #[error(
+        "the store at {path} is in use by another process; stop that one or choose another directory"
+    )]
     InUse {
         /// Where the store is.
         path: String,
     },
     /// The bytes on disk are not what was written.
-    #[error("the store is damaged ({what}); restore its directory from a backup, peers will notice and send again")]
+    #[error(
+        "the store is damaged ({what}); restore its directory from a backup, peers will notice and send again"
+    )]
     Damaged {
         /// What was found.
         what: String,
     },
     /// A newer version of this software wrote the store.
-    #[error("the store has format {found}, this version understands up to {known}; use the newer version again")]
+    #[error(
+        "the store has format {found}, this version understands up to {known}; use the newer version again"
+    )]
     FutureVersion {
         /// The format found on disk.
         found: u32,
@@ -57,12 +63,18 @@ impl Batch {
     /// A batch without writes.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ops: Vec::new(), bytes: 0 }
+        Self {
+            ops: Vec::new(),
+            bytes: 0,
+        }
     }
 
     /// Writes `value` under `key`, over what was there.
     pub fn put(&mut self, key: Bytes, value: Bytes) {
-        self.bytes = self.bytes.saturating_add(key.len()).saturating_add(value.len());
+        self.bytes = self
+            .bytes
+            .saturating_add(key.len())
+            .saturating_add(value.len());
         self.ops.push((key, Some(value)));
     }
 

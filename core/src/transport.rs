@@ -126,7 +126,9 @@ pub struct RelayConnection {
 
 impl std::fmt::Debug for RelayConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RelayConnection").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("RelayConnection")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 

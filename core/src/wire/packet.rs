@@ -35,20 +35,27 @@ impl PacketBuilder {
     /// An empty packet, for a sealer that adds `overhead` bytes.
     #[must_use]
     pub fn new(overhead: usize) -> Self {
-        Self { bytes: vec![VERSION], limit: PACKET_BYTES.saturating_sub(overhead) }
+        Self {
+            bytes: vec![VERSION],
+            limit: PACKET_BYTES.saturating_sub(overhead),
+        }
     }
 
     /// Adds a frame. Returns false, and changes nothing, if it does not fit any more.
     #[must_use]
     pub fn push(&mut self, frame: &Frame) -> bool {
-        let Ok(body) = encode_body(frame) else { return false };
+        let Ok(body) = encode_body(frame) else {
+            return false;
+        };
         if self.bytes.len() + FRAME_HEADER + body.len() > self.limit {
             return false;
         }
         self.bytes.push(frame.kind());
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let mut buffer = [0; FRAME_HEADER];
-        let Ok(length) = postcard::to_slice(&length, &mut buffer) else { return false };
+        let Ok(length) = postcard::to_slice(&length, &mut buffer) else {
+            return false;
+        };
         self.bytes.extend_from_slice(length);
         self.bytes.extend_from_slice(&body);
         true
@@ -155,7 +162,11 @@ fn decode_frame(kind: u8, body: &[u8]) -> Result<Option<Frame>, WireError> {
 /// What a type cannot say: lengths, order, sense.
 fn check(frame: &Frame) -> Result<(), WireError> {
     let at_most = |what, size, limit| {
-        if size > limit { Err(WireError::TooLarge { what, size, limit }) } else { Ok(()) }
+        if size > limit {
+            Err(WireError::TooLarge { what, size, limit })
+        } else {
+            Ok(())
+        }
     };
     match frame {
         Frame::Resume(resume) => {
@@ -214,7 +225,9 @@ fn check_received(received: &super::frame::Received) -> Result<(), WireError> {
         });
     }
     if received.next.0 == 0 || received.consumed > received.next {
-        return Err(WireError::Invalid("an Ack's positions contradict each other"));
+        return Err(WireError::Invalid(
+            "an Ack's positions contradict each other",
+        ));
     }
     let mut end = received.next.0;
     for run in &received.ranges {

@@ -213,7 +213,9 @@ pub fn sign_in_statement(nonce: &[u8; 32], store: StoreId, peer: &PeerId) -> Vec
 #[must_use]
 pub fn prove(identity: &Identity, nonce: &[u8; 32], store: StoreId) -> ToRelay {
     let signature = identity.sign(&sign_in_statement(nonce, store, &identity.peer_id()));
-    ToRelay::Proof { signature: Bytes::copy_from_slice(&signature) }
+    ToRelay::Proof {
+        signature: Bytes::copy_from_slice(&signature),
+    }
 }
 
 /// Checks the answer to a challenge.
@@ -272,7 +274,11 @@ pub trait Checked {
 }
 
 fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), WireError> {
-    if size > limit { Err(WireError::TooLarge { what, size, limit }) } else { Ok(()) }
+    if size > limit {
+        Err(WireError::TooLarge { what, size, limit })
+    } else {
+        Ok(())
+    }
 }
 
 impl Checked for ToRelay {

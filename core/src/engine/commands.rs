@@ -1,0 +1,439 @@
+//! What the app asks for: sending, taking back, listening.
+
+use bytes::Bytes;
+
+use super::Engine;
+use super::event::{Ending, Event, SendError, SendOptions, Ticket};
+use super::outbox::{Sending, Sweep};
+use super::writes::After;
+use crate::limits::{
+    CHANNELS, MESSAGE_BYTES, MESSAGE_TTL, OUTBOX_BYTES, OUTBOX_MESSAGES, SEGMENT_BYTES,
+    VOLATILE_BYTES,
+};
+use crate::record::{Key, OnceRecord, OutChannel, OutboxRecord, OutboxState, Record};
+use crate::wire::frame::{Channels, Frame, Volatile};
+use crate::{ChannelId, Now, Position, StoreId, WallTime};
+
+/// What came of taking a message back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Its record is in memory.
+    Here,
+    /// It has to be read first, or is gone.
+    Elsewhere,
+}
+
+impl Engine {
+    /// Takes a message for sending. It is durable, and goes out, once the batch that the next
+    /// [`poll`](Engine::poll) asks for is written; [`Event::Progress`] tells.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was changed then.
+    pub fn send(
+        &mut self,
+        channel: ChannelId,
+        payload: &Bytes,
+        options: &SendOptions,
+        now: Now,
+    ) -> Result<Ticket, SendError> {
+        self.now = now;
+        if self.stopped {
+            return Err(SendError::Stopped);
+        }
+        if payload.len() > MESSAGE_BYTES {
+            return Err(SendError::TooLarge {
+                size: payload.len(),
+                limit: MESSAGE_BYTES,
+            });
+        }
+        if self.live.out.len() >= CHANNELS && !self.live.out.contains_key(&channel) {
+            return Err(SendError::Channels { limit: CHANNELS });
+        }
+        let waiting = |out: &OutChannel| (out.next.since(out.offer), out.bytes());
+        let (segments, bytes) = self
+            .live
+            .out
+            .values()
+            .map(waiting)
+            .fold((0, 0), |(a, b): (u64, u64), (c, d)| {
+                (a.saturating_add(c), b.saturating_add(d))
+            });
+        if segments >= OUTBOX_MESSAGES || bytes.saturating_add(payload.len() as u64) > OUTBOX_BYTES
+        {
+            return Err(SendError::Full);
+        }
+        let id = self.entropy.message_id();
+        let expires = now.wall.plus(options.ttl.unwrap_or(MESSAGE_TTL));
+        let out = self.live.out.entry(channel).or_insert_with(OutChannel::new);
+        let sending = self
+            .sending
+            .entry(channel)
+            .or_insert_with(|| Sending::new(out.next));
+        let (first, before) = (out.next, out.next_tally);
+        let count = payload.len().div_ceil(SEGMENT_BYTES).max(1);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut rest = payload.clone();
+        for index in 0..count {
+            let payload = rest.split_to(rest.len().min(SEGMENT_BYTES));
+            let tally = out.next_tally.with(id, index, payload.len());
+            let record = OutboxRecord {
+                id,
+                index,
+                count,
+                before,
+                tally,
+                sent: now.wall,
+                expires,
+                state: OutboxState::Live,
+                payload,
+            };
+            let key = Key::Outbox(self.peer, channel, out.next).to_bytes();
+            self.writes.batch().put(key, record.to_bytes());
+            sending.keep(out.next, record);
+            out.next = out.next.next();
+            out.next_tally = tally;
+        }
+        out.earliest_expiry = Some(out.earliest_expiry.map_or(expires, |old| old.min(expires)));
+        let ticket = Ticket {
+            id,
+            channel,
+            first,
+            end: out.next,
+        };
+        if let Some(hash) = options.once {
+            let record = OnceRecord {
+                id,
+                channel,
+                first,
+                end: ticket.end,
+            };
+            let key = Key::Once(self.peer, hash).to_bytes();
+            self.writes.batch().put(key, record.to_bytes());
+        }
+        if self.probe.at.is_none() {
+            self.probe.restart(now.elapsed);
+        }
+        Ok(ticket)
+    }
+
+    /// Takes a message back if no part of it can have left this device. Returns whether it will
+    /// not be sent; [`Event::Ended`] tells when that is durable.
+    pub fn cancel(&mut self, ticket: Ticket, now: Now) -> bool {
+        self.now = now;
+        let Some(sending) = self.sending.get(&ticket.channel) else {
+            return false;
+        };
+        let left = ticket.first < sending.high;
+        if left
+            || sending
+                .record(ticket.first)
+                .is_none_or(|record| record.id != ticket.id)
+        {
+            return false;
+        }
+        self.end_message(ticket.channel, ticket.first, Ending::Cancelled) == Found::Here
+    }
+
+    /// The app waits to hear that everything below `position` was committed by the peer's app.
+    pub fn await_consumed(&mut self, channel: ChannelId, position: Position, now: Now) {
+        self.now = now;
+        if let Some(sending) = self.sending.get_mut(&channel) {
+            sending.awaited = sending.awaited.max(position);
+            self.probe.restart(now.elapsed);
+        }
+    }
+
+    /// Ends the message that `position` belongs to: its segments become tombstones.
+    pub(super) fn end_message(
+        &mut self,
+        channel: ChannelId,
+        position: Position,
+        how: Ending,
+    ) -> Found {
+        let Some(sending) = self.sending.get(&channel) else {
+            return Found::Elsewhere;
+        };
+        if sending.ending.contains(position) {
+            return Found::Here;
+        }
+        let Some(record) = sending.record(position).cloned() else {
+            return Found::Elsewhere;
+        };
+        self.end_record(channel, position, &record, how);
+        Found::Here
+    }
+
+    fn end_record(
+        &mut self,
+        channel: ChannelId,
+        position: Position,
+        record: &OutboxRecord,
+        how: Ending,
+    ) {
+        if record.state == OutboxState::Tombstone {
+            return;
+        }
+        let Some(out) = self.live.out.get_mut(&channel) else {
+            return;
+        };
+        let start = position.minus(u64::from(record.index));
+        let end = start.plus(u64::from(record.count));
+        let first = start.max(out.low);
+        for at in first.0..end.0 {
+            let index = u32::try_from(Position(at).since(start)).unwrap_or(u32::MAX);
+            let key = Key::Outbox(self.peer, channel, Position(at)).to_bytes();
+            self.writes
+                .batch()
+                .put(key, record.tombstone(index).to_bytes());
+        }
+        for custody in &mut out.custody {
+            custody.held.remove_run(first, end);
+        }
+        for link in self.links.iter_mut() {
+            link.sent.entry(channel).or_default().remove_run(first, end);
+        }
+        if let Some(sending) = self.sending.get_mut(&channel) {
+            sending.ending.insert_run(first, end);
+        }
+        self.writes.rewrites_outbox();
+        self.defer(After::Tombstones {
+            channel,
+            first,
+            end,
+        });
+        self.defer(After::Event(Event::Ended {
+            channel,
+            id: record.id,
+            end,
+            how,
+        }));
+    }
+
+    /// Records were read to go on sending.
+    pub(super) fn filled(&mut self, channel: ChannelId, records: Vec<(Position, OutboxRecord)>) {
+        let Some(sending) = self.sending.get_mut(&channel) else {
+            return;
+        };
+        let Some(out) = self.live.out.get(&channel) else {
+            return;
+        };
+        for (position, record) in records.into_iter().rev() {
+            if position >= out.offer {
+                sending.load(position, record);
+            }
+        }
+    }
+
+    /// Looks for messages whose time is over.
+    pub(super) fn start_sweeps(&mut self) {
+        for (channel, out) in &mut self.live.out {
+            if out.earliest_expiry.is_some_and(|at| at <= self.now.wall)
+                && let Some(sending) = self.sending.get_mut(channel)
+                && sending.sweep.is_none()
+            {
+                out.earliest_expiry = None;
+                sending.sweep = Some(Sweep {
+                    at: out.offer,
+                    earliest: None,
+                });
+            }
+        }
+    }
+
+    /// Records were read to find those that have expired.
+    pub(super) fn swept(&mut self, channel: ChannelId, records: &[(Position, OutboxRecord)]) {
+        let Some(mut sweep) = self.sending.get_mut(&channel).and_then(|s| s.sweep.take()) else {
+            return;
+        };
+        let low = self
+            .live
+            .out
+            .get(&channel)
+            .map_or(Position(0), |out| out.low);
+        for (position, record) in records {
+            if *position < sweep.at {
+                continue;
+            }
+            sweep.at = position.next();
+            if record.state == OutboxState::Tombstone || *position < low {
+                continue;
+            }
+            if record.expires <= self.now.wall {
+                sweep.at = position.plus(u64::from(record.count.saturating_sub(record.index)));
+                let ending = self
+                    .sending
+                    .get(&channel)
+                    .map(|s| s.ending.contains(*position));
+                if ending == Some(false) {
+                    self.end_record(channel, *position, record, Ending::Expired);
+                }
+            } else {
+                sweep.earliest = Some(
+                    sweep
+                        .earliest
+                        .map_or(record.expires, |old| old.min(record.expires)),
+                );
+            }
+        }
+        let Some(out) = self.live.out.get_mut(&channel) else {
+            return;
+        };
+        if records.is_empty() {
+            out.earliest_expiry = match (out.earliest_expiry, sweep.earliest) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            };
+        } else if let Some(sending) = self.sending.get_mut(&channel) {
+            sending.sweep = Some(sweep);
+        }
+    }
+
+    /// A relay's store holds these.
+    pub(super) fn in_custody(&mut self, store: StoreId, runs: &[(ChannelId, Position)]) {
+        /// Relays whose custody is remembered; of one more the oldest is forgotten, and what it
+        /// holds is sent to it again.
+        const RELAYS: usize = 4;
+        for &(channel, position) in runs {
+            let Some(out) = self.live.out.get_mut(&channel) else {
+                continue;
+            };
+            if position < out.low {
+                continue;
+            }
+            if !out.custody.iter().any(|custody| custody.store == store) {
+                if out.custody.len() >= RELAYS {
+                    out.custody.remove(0);
+                }
+                out.custody.push(crate::record::Custody {
+                    store,
+                    held: Default::default(),
+                });
+            }
+            if let Some(custody) = out.custody.iter_mut().find(|c| c.store == store) {
+                custody.held.insert(position);
+            }
+        }
+        let mut channels: Vec<_> = runs.iter().map(|(channel, _)| *channel).collect();
+        channels.dedup();
+        for channel in channels {
+            let Some(out) = self.live.out.get(&channel) else {
+                continue;
+            };
+            let Some(custody) = out.custody.iter().find(|c| c.store == store) else {
+                continue;
+            };
+            let below = custody.held.first_gap(out.low);
+            let event = Event::Progress {
+                channel,
+                stage: super::Stage::Custody,
+                below,
+            };
+            self.outputs.push_back(super::Output::Event(event));
+        }
+        let at = self.now.elapsed + super::timers::LAZY_WRITE;
+        self.write_lazily.get_or_insert(at);
+    }
+
+    /// Listens to a volatile channel: the peer is told, and sends only then.
+    pub fn listen(&mut self, channel: ChannelId, now: Now) {
+        self.now = now;
+        if self.listening.len() < CHANNELS && self.listening.insert(channel) {
+            self.say_on_all(&Frame::Subscribe(Channels {
+                channels: vec![channel],
+            }));
+        }
+    }
+
+    /// Ceases to listen to a volatile channel.
+    pub fn unlisten(&mut self, channel: ChannelId, now: Now) {
+        self.now = now;
+        if self.listening.remove(&channel) {
+            self.say_on_all(&Frame::Unsubscribe(Channels {
+                channels: vec![channel],
+            }));
+        }
+    }
+
+    /// The peer came back to the relay behind this link: what only matters now is told again.
+    pub fn peer_appeared(&mut self, generation: crate::Generation, now: Now) {
+        self.now = now;
+        let subscriptions = (!self.listening.is_empty()).then(|| self.subscriptions());
+        if let (Some(link), Some(frame)) = (self.links.get(generation), subscriptions) {
+            link.reply(frame);
+        }
+    }
+
+    pub(super) fn subscriptions(&self) -> Frame {
+        Frame::Subscribe(Channels {
+            channels: self.listening.iter().copied().collect(),
+        })
+    }
+
+    fn say_on_all(&mut self, frame: &Frame) {
+        for link in self.links.iter_mut() {
+            link.reply(frame.clone());
+        }
+    }
+
+    /// Sends on a volatile channel. Returns whether it went towards a listener: if the peer does
+    /// not listen, or no link is up, nothing is sent.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`] above [`VOLATILE_BYTES`]; such messages are not cut.
+    pub fn send_volatile(
+        &mut self,
+        channel: ChannelId,
+        payload: Bytes,
+        now: Now,
+    ) -> Result<bool, SendError> {
+        self.now = now;
+        if payload.len() > VOLATILE_BYTES {
+            return Err(SendError::TooLarge {
+                size: payload.len(),
+                limit: VOLATILE_BYTES,
+            });
+        }
+        let best = self.links.best();
+        let Some(link) = best.and_then(|generation| self.links.get(generation)) else {
+            return Ok(false);
+        };
+        if !self.peer_listens.contains(&channel) {
+            return Ok(false);
+        }
+        link.reply(Frame::Volatile(Volatile { channel, payload }));
+        Ok(true)
+    }
+
+    /// Whether any channel has something that expires, and when that is next.
+    pub(super) fn next_expiry(&self) -> Option<WallTime> {
+        self.live
+            .out
+            .values()
+            .filter(|out| out.low < out.next)
+            .filter_map(|o| o.earliest_expiry)
+            .min()
+    }
+
+    /// An acknowledgement's record was read.
+    pub(super) fn checked(
+        &mut self,
+        channel: ChannelId,
+        position: Position,
+        record: Option<OutboxRecord>,
+    ) {
+        let Some(sending) = self.sending.get_mut(&channel) else {
+            return;
+        };
+        let Some(ack) = sending.ack else { return };
+        match record {
+            Some(record) if ack.next.minus(1) == position => {
+                sending.ack = None;
+                self.acknowledge(channel, ack, &record);
+            }
+            // A later acknowledgement took its place: its own record is read next.
+            Some(_) => {}
+            // What it acknowledges has left the outbox meanwhile.
+            None => sending.ack = None,
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The links bound to a session, and which of them carries what.
+//!
+//! A link is known by its generation. What comes under a generation that is not here is from a
+//! retired link and changes nothing (I5).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::limits::{LINK_SILENCE, LINKS, PING_IDLE, RELAY_FLIGHT};
+use crate::link::LinkClass;
+use crate::runs::RunSet;
+use crate::wire::frame::{Frame, Skip};
+use crate::{ChannelId, EnvelopeId, Epoch, Generation, Position, ResumeId};
+
+/// Small frames that wait for a link to be writable. More are left out: they matter only now.
+const REPLIES: usize = 64;
+
+/// Before the round trip of a link is known, acks count as overdue after this time.
+const FIRST_OVERDUE: Duration = Duration::from_secs(1);
+
+/// A packet handed to a relay and not answered.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    /// The segments in it.
+    pub(super) runs: Vec<(ChannelId, Position)>,
+}
+
+/// A link bound to the session.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) generation: Generation,
+    pub(super) class: LinkClass,
+    /// Order of preference among links of one class; the lowest is used first.
+    pub(super) rank: u8,
+    /// Whether its transport takes packets at the moment.
+    pub(super) writable: bool,
+    /// What was sent on it and is not acknowledged.
+    pub(super) sent: BTreeMap<ChannelId, RunSet<Position>>,
+    /// Packets its relay has not answered.
+    pub(super) flights: BTreeMap<EnvelopeId, Flight>,
+    next_envelope: EnvelopeId,
+    /// Whether a Resume is to be sent.
+    pub(super) resume_due: bool,
+    /// The peer's epochs to acknowledge, and the Resume that is answered by it.
+    pub(super) acks_due: BTreeMap<Epoch, Option<ResumeId>>,
+    /// Frames that matter only now.
+    pub(super) replies: VecDeque<Frame>,
+    /// What a peer whose store went back in time is to hear.
+    pub(super) skips: Vec<Skip>,
+    /// The relay takes nothing before this moment.
+    pub(super) held_until: Option<Duration>,
+    /// How often it refused in a row.
+    pub(super) refusals: u32,
+    /// When something authentic came over it last.
+    heard: Duration,
+    /// Since when something was sent on it that asks for an answer.
+    waiting: Option<Duration>,
+    /// The Ping on its way.
+    ping: Option<([u8; 8], Duration)>,
+    /// Smoothed round trip (RFC 6298).
+    pub(super) round_trip: Option<Duration>,
+}
+
+impl Link {
+    pub(super) fn new(generation: Generation, class: LinkClass, rank: u8, now: Duration) -> Self {
+        Self {
+            generation,
+            class,
+            rank,
+            writable: true,
+            sent: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            next_envelope: EnvelopeId(1),
+            resume_due: false,
+            acks_due: BTreeMap::new(),
+            replies: VecDeque::new(),
+            skips: Vec::new(),
+            held_until: None,
+            refusals: 0,
+            heard: now,
+            waiting: None,
+            ping: None,
+            round_trip: None,
+        }
+    }
+
+    pub(super) const fn is_direct(&self) -> bool {
+        matches!(self.class, LinkClass::Direct)
+    }
+
+    /// A number for the next packet.
+    pub(super) fn envelope(&mut self) -> EnvelopeId {
+        let envelope = self.next_envelope;
+        self.next_envelope = EnvelopeId(envelope.0.saturating_add(1));
+        envelope
+    }
+
+    /// Whether its relay takes another packet of messages.
+    pub(super) fn has_room(&self, now: Duration) -> bool {
+        self.is_direct()
+            || (self.flights.len() < RELAY_FLIGHT && self.held_until.is_none_or(|at| at <= now))
+    }
+
+    /// The relay took nothing this time: the next try waits, longer each time.
+    pub(super) fn refused(&mut self, now: Duration) {
+        let wait = Duration::from_secs(1) * 2u32.saturating_pow(self.refusals.min(6));
+        self.held_until = Some(now + wait);
+        self.refusals = self.refusals.saturating_add(1);
+    }
+
+    /// Queues a frame that matters only now.
+    pub(super) fn reply(&mut self, frame: Frame) {
+        if self.replies.len() < REPLIES {
+            self.replies.push_back(frame);
+        }
+    }
+
+    /// Something was sent that asks for an answer.
+    pub(super) fn asks(&mut self, now: Duration) {
+        if self.is_direct() && self.waiting.is_none() {
+            self.waiting = Some(now);
+        }
+    }
+
+    /// Something authentic came: the link lives.
+    pub(super) const fn heard(&mut self, now: Duration) {
+        self.heard = now;
+        self.waiting = None;
+    }
+
+    /// A Pong came. Returns whether it was the awaited one.
+    pub(super) fn pong(&mut self, token: [u8; 8], now: Duration) -> bool {
+        match self.ping {
+            Some((sent, at)) if sent == token => {
+                self.ping = None;
+                self.measured(now.saturating_sub(at));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A round trip was measured.
+    pub(super) fn measured(&mut self, sample: Duration) {
+        self.round_trip = Some(
+            self.round_trip
+                .map_or(sample, |smoothed| smoothed * 7 / 8 + sample / 8),
+        );
+    }
+
+    /// A Ping is on its way.
+    pub(super) const fn pinged(&mut self, token: [u8; 8], now: Duration) {
+        self.ping = Some((token, now));
+    }
+
+    /// How long acks may take before they count as overdue.
+    fn patience(&self) -> Duration {
+        self.round_trip.map_or(FIRST_OVERDUE, |round_trip| {
+            (round_trip * 3 + Duration::from_millis(100)).min(LINK_SILENCE / 2)
+        })
+    }
+
+    /// Whether an answer is overdue: what waits for it goes over another link too.
+    pub(super) fn overdue(&self, now: Duration) -> bool {
+        self.waiting
+            .is_some_and(|since| now >= since + self.patience())
+    }
+
+    /// Whether the link is dead.
+    pub(super) fn silent(&self, now: Duration) -> bool {
+        self.waiting
+            .is_some_and(|since| now >= since + LINK_SILENCE)
+    }
+
+    /// Whether a Ping is due: the link was silent for long, or an answer is overdue.
+    pub(super) fn ping_due(&self, now: Duration) -> bool {
+        self.is_direct()
+            && self
+                .ping
+                .is_none_or(|(_, at)| now >= at + self.patience() * 4)
+            && (now >= self.heard + PING_IDLE || self.overdue(now))
+    }
+
+    /// When time alone changes something about the link.
+    pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
+        if !self.is_direct() {
+            return self.held_until.filter(|at| *at > now);
+        }
+        let silent = self.waiting.map(|since| since + LINK_SILENCE);
+        let overdue = self
+            .waiting
+            .map(|since| since + self.patience())
+            .filter(|at| *at > now);
+        let again = self.ping.map(|(_, at)| at + self.patience() * 4);
+        let idle = match again {
+            Some(again) => again.max(self.heard + PING_IDLE),
+            None => self.heard + PING_IDLE,
+        };
+        [silent, overdue, Some(idle)].into_iter().flatten().min()
+    }
+}
+
+/// All links bound to the session.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    bound: BTreeMap<Generation, Link>,
+    best: Option<Generation>,
+}
+
+impl Links {
+    pub(super) fn get(&mut self, generation: Generation) -> Option<&mut Link> {
+        self.bound.get_mut(&generation)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.bound.values()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.bound.values_mut()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bound.len()
+    }
+
+    /// Binds a link. Returns the one that has to go for it, if there are too many: the oldest of
+    /// those that are no better than others.
+    pub(super) fn bind(&mut self, link: Link) -> Option<Generation> {
+        self.bound.insert(link.generation, link);
+        let surplus = if self.bound.len() > LINKS {
+            self.bound
+                .values()
+                .max_by_key(|link| {
+                    (
+                        !link.is_direct(),
+                        link.rank,
+                        std::cmp::Reverse(link.generation),
+                    )
+                })
+                .map(|link| link.generation)
+        } else {
+            None
+        };
+        if let Some(generation) = surplus {
+            self.bound.remove(&generation);
+        }
+        self.choose();
+        surplus
+    }
+
+    pub(super) fn unbind(&mut self, generation: Generation) -> Option<Link> {
+        let link = self.bound.remove(&generation);
+        self.choose();
+        link
+    }
+
+    /// The link that carries what is to be sent.
+    pub(super) const fn best(&self) -> Option<Generation> {
+        self.best
+    }
+
+    /// This link if it is still bound, else the best.
+    pub(super) fn or_best(&self, generation: Generation) -> Option<Generation> {
+        if self.bound.contains_key(&generation) {
+            Some(generation)
+        } else {
+            self.best
+        }
+    }
+
+    /// All links, the best first.
+    pub(super) fn order(&self) -> Vec<Generation> {
+        let others = self.bound.keys().copied().filter(|g| Some(*g) != self.best);
+        self.best.into_iter().chain(others).collect()
+    }
+
+    /// Chooses the best link: direct before relayed, then by rank, then by round trip. A link
+    /// takes over from one of its own kind only if it is clearly faster, so that two of equal
+    /// speed don't take turns.
+    pub(super) fn choose(&mut self) {
+        let merit = |link: &Link| {
+            let round_trip = link.round_trip.unwrap_or(FIRST_OVERDUE);
+            (!link.is_direct(), link.rank, round_trip, link.generation)
+        };
+        let Some(winner) = self.bound.values().min_by_key(|link| merit(link)) else {
+            self.best = None;
+            return;
+        };
+        if let Some(present) = self.best.and_then(|best| self.bound.get(&best)) {
+            let same_kind =
+                present.is_direct() == winner.is_direct() && present.rank == winner.rank;
+            let clearly_faster = match (winner.round_trip, present.round_trip) {
+                (Some(new), Some(old)) => new * 5 < old * 4,
+                _ => false,
+            };
+            // A newer link over the same relay replaces the one before it.
+            let successor = !winner.is_direct() && present.class == winner.class;
+            if same_kind && !clearly_faster && !successor {
+                return;
+            }
+        }
+        let newest_alike = self
+            .bound
+            .values()
+            .filter(|link| {
+                !link.is_direct() && link.class == winner.class && link.rank == winner.rank
+            })
+            .map(|link| link.generation)
+            .max();
+        self.best = Some(newest_alike.unwrap_or(winner.generation));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoreId;
+
+    const T: Duration = Duration::from_secs(100);
+
+    fn generation(n: u32) -> Generation {
+        (0..n).fold(Generation::at_start(1), |g, _| g.next())
+    }
+
+    fn direct(n: u32) -> Link {
+        Link::new(generation(n), LinkClass::Direct, 0, T)
+    }
+
+    fn relayed(n: u32, rank: u8) -> Link {
+        Link::new(
+            generation(n),
+            LinkClass::Relayed(StoreId([rank; 16])),
+            rank,
+            T,
+        )
+    }
+
+    #[test]
+    fn a_direct_link_goes_before_a_relayed_one() {
+        let mut links = Links::default();
+        links.bind(relayed(1, 0));
+        assert_eq!(links.best(), Some(generation(1)));
+        links.bind(direct(2));
+        assert_eq!(links.best(), Some(generation(2)));
+        links.bind(relayed(3, 0));
+        assert_eq!(links.best(), Some(generation(2)));
+        links.unbind(generation(2));
+        assert_eq!(links.best(), Some(generation(3)));
+    }
+
+    #[test]
+    fn two_links_of_like_speed_do_not_take_turns() {
+        let mut links = Links::default();
+        links.bind(direct(1));
+        links.bind(direct(2));
+        let ms = Duration::from_millis;
+        for (one, two, best) in [
+            (50, 49, 1),
+            (50, 41, 1),
+            (50, 30, 2),
+            (29, 30, 2),
+            (20, 30, 1),
+        ] {
+            for (n, round_trip) in [(1, one), (2, two)] {
+                if let Some(link) = links.get(generation(n)) {
+                    link.round_trip = Some(ms(round_trip));
+                }
+            }
+            links.choose();
+            assert_eq!(
+                links.best(),
+                Some(generation(best)),
+                "{one} ms against {two} ms"
+            );
+        }
+    }
+
+    #[test]
+    fn one_link_too_many_retires_the_worst() {
+        let mut links = Links::default();
+        links.bind(relayed(1, 1));
+        for n in 2..=LINKS as u32 {
+            assert_eq!(links.bind(direct(n)), None);
+        }
+        assert_eq!(links.bind(direct(99)), Some(generation(1)));
+        assert_eq!(links.len(), LINKS);
+    }
+
+    #[test]
+    fn acks_are_overdue_long_before_a_link_is_dead() {
+        let mut link = direct(1);
+        link.measured(Duration::from_millis(50));
+        link.asks(T);
+        let later = T + Duration::from_millis(300);
+        assert!(link.overdue(later) && link.ping_due(later) && !link.silent(later));
+        assert!(link.silent(T + LINK_SILENCE));
+        link.heard(later);
+        assert!(!link.overdue(T + LINK_SILENCE));
+    }
+}

@@ -1,0 +1,675 @@
+//! The engine: one session's protocol as a pure state machine.
+//!
+//! ```text
+//!   send ──▶ outbox ──▶ [store] ──▶ links ──▶ packets out
+//!   packets in ──▶ streams ──▶ [store] ──▶ inbox ──▶ app, and only then acks
+//! ```
+//!
+//! An engine has no socket, clock, thread or randomness of its own. The contract of its use, as in
+//! quinn-proto and str0m: call one of the inputs, then [`poll`](Engine::poll) until it returns
+//! nothing, then wait for the next input or for [`deadline`](Engine::deadline). The same inputs
+//! give the same outputs, which is what makes the simulation repeatable.
+//!
+//! It keeps two copies of the session's record: what is true now, and what the store holds. All it
+//! says to the peer or the app is drawn from the second (I4).
+
+mod commands;
+mod event;
+mod links;
+mod outbox;
+mod pump;
+mod resume;
+mod rules;
+mod streams;
+mod timers;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use event::{
+    DropReason, Ending, Event, Output, SendError, SendOptions, Stage, Ticket, Transmit, Violation,
+};
+pub use rules::Rule;
+
+use self::links::{Link, Links};
+use self::outbox::Sending;
+use self::resume::Asked;
+use self::rules::Rules;
+use self::streams::Held;
+use self::timers::Probe;
+use self::writes::{After, Writes};
+use crate::limits::{PURGE_RECORDS, READ_BYTES, READ_RECORDS};
+use crate::link::LinkClass;
+use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
+use crate::store::{Batch, ReadLimit};
+use crate::transport::Refusal;
+use crate::wire::frame::{CloseReason, Frame, Token};
+use crate::wire::packet;
+use crate::{
+    ChannelId, Entropy, EnvelopeId, Epoch, Generation, Now, PeerId, Position, Sealer, Seq,
+};
+
+/// What a read on its way is for.
+#[derive(Clone, Copy, Debug)]
+enum Reading {
+    /// To go on sending.
+    Fill(ChannelId),
+    /// To check an acknowledgement's digest.
+    Check(ChannelId, Position),
+    /// To find what has expired.
+    Sweep(ChannelId),
+}
+
+/// What happened to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was taken, or was nothing new.
+    Yes,
+    /// There was no room for all of it in the inbox: it stays in the mailbox, and
+    /// [`Output::Redeliver`] asks for it when there is room again.
+    NoRoom,
+    /// It came over a retired link, or broke the protocol. It changed nothing.
+    No,
+}
+
+/// A session's protocol.
+pub struct Engine {
+    peer: PeerId,
+    live: Session,
+    durable: Session,
+    /// Whether the store holds the session at all.
+    stored: bool,
+    stopped: bool,
+    now: Now,
+    entropy: Entropy,
+    sealer: Box<dyn Sealer>,
+    rules: Rules,
+    writes: Writes,
+    sending: BTreeMap<ChannelId, Sending>,
+    weights: BTreeMap<ChannelId, u8>,
+    links: Links,
+    asked: VecDeque<Asked>,
+    held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
+    /// What the app has in hand and has not committed, with the seqs of its first and last segment.
+    handed: BTreeMap<ChannelId, BTreeMap<Position, (Epoch, Seq, Seq)>>,
+    /// Links whose packets found no room.
+    crowded: BTreeSet<Generation>,
+    listening: BTreeSet<ChannelId>,
+    peer_listens: BTreeSet<ChannelId>,
+    probe: Probe,
+    reading: Option<Reading>,
+    /// When commits are told to the peer.
+    tell_consumed: Option<(Duration, BTreeSet<Epoch>)>,
+    /// When changes are written that nobody waits for.
+    write_lazily: Option<Duration>,
+    outputs: VecDeque<Output>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("peer", &self.peer)
+            .field("epoch", &self.live.epoch)
+            .field("links", &self.links.len())
+            .field("outstanding", &self.live.outstanding())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A session as it was read from the store.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// The value under [`Key::Session`], if there is one.
+    pub session: Option<Bytes>,
+    /// The records in [`Key::all_segments`].
+    pub segments: Vec<(Bytes, Bytes)>,
+}
+
+impl Engine {
+    /// The engine of the session with `peer`, as it is in the store; a new session if it is not.
+    ///
+    /// `entropy` must come from fresh randomness at every start of a process.
+    ///
+    /// # Errors
+    /// [`RecordError`] if what the store holds can't be used.
+    pub fn open(
+        peer: PeerId,
+        stored: &Stored,
+        mut entropy: Entropy,
+        sealer: Box<dyn Sealer>,
+        now: Now,
+    ) -> Result<Self, RecordError> {
+        let (session, known) = match &stored.session {
+            Some(bytes) => (Session::from_bytes(bytes)?, true),
+            None => (Session::new(entropy.epoch()), false),
+        };
+        let mut held = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for (key, value) in &stored.segments {
+            let Ok(Key::Segment(_, epoch, channel, seq)) = Key::from_bytes(key) else {
+                continue;
+            };
+            let waits = session
+                .stream(epoch)
+                .and_then(|stream| stream.channels.get(&channel))
+                .is_some_and(|rx| rx.held.contains(seq));
+            if waits {
+                let segment = Held::of(&SegmentRecord::from_bytes(value)?);
+                held.entry((epoch, channel))
+                    .or_default()
+                    .insert(seq, segment);
+            }
+        }
+        let sending = session
+            .out
+            .iter()
+            .map(|(&channel, out)| (channel, Sending::new(out.next)))
+            .collect();
+        Ok(Self {
+            peer,
+            durable: session.clone(),
+            live: session,
+            stored: known,
+            stopped: false,
+            now,
+            entropy,
+            sealer,
+            rules: Rules::default(),
+            writes: Writes::default(),
+            sending,
+            weights: BTreeMap::new(),
+            links: Links::default(),
+            asked: VecDeque::new(),
+            held,
+            handed: BTreeMap::new(),
+            crowded: BTreeSet::new(),
+            listening: BTreeSet::new(),
+            peer_listens: BTreeSet::new(),
+            probe: Probe::default(),
+            reading: None,
+            tell_consumed: None,
+            write_lazily: None,
+            outputs: VecDeque::new(),
+        })
+    }
+
+    /// The peer at the other end.
+    #[must_use]
+    pub const fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The session as the store holds it.
+    #[must_use]
+    pub const fn session(&self) -> &Session {
+        &self.durable
+    }
+
+    /// Whether the peer has not acknowledged everything.
+    #[must_use]
+    pub fn outstanding(&self) -> bool {
+        self.live.outstanding()
+    }
+
+    /// Whether nothing is on its way to or from the store, and nothing waits to be written.
+    #[must_use]
+    pub const fn at_rest(&self) -> bool {
+        !self.writes.pending() && self.reading.is_none() && self.write_lazily.is_none()
+    }
+
+    /// Binds a link. Its generation must be higher than any before.
+    pub fn bind(&mut self, generation: Generation, class: LinkClass, rank: u8, now: Now) {
+        self.now = now;
+        let mut link = Link::new(generation, class, rank, now.elapsed);
+        link.resume_due = link.is_direct() || self.wants_answer();
+        if !self.listening.is_empty() {
+            link.reply(self.subscriptions());
+        }
+        if link.is_direct() {
+            for sending in self.sending.values_mut() {
+                sending.limit = None;
+            }
+        }
+        if let Some(generation) = self.links.bind(link) {
+            self.outputs.push_back(Output::Drop {
+                generation,
+                reason: DropReason::TooMany,
+            });
+        }
+        self.probe.restart(now.elapsed);
+    }
+
+    /// A link is gone. What was sent on it and not acknowledged goes over another at once.
+    pub fn unbind(&mut self, generation: Generation, now: Now) {
+        self.now = now;
+        if self.links.unbind(generation).is_some() {
+            self.crowded.remove(&generation);
+            self.probe.spread = false;
+        }
+    }
+
+    /// Whether the link's transport takes packets. A link is writable when bound.
+    pub fn writable(&mut self, generation: Generation, writable: bool, now: Now) {
+        self.now = now;
+        if let Some(link) = self.links.get(generation) {
+            link.writable = writable;
+        }
+    }
+
+    /// A packet came over a link; `envelope` is the relay's number for it, if it waits in a mailbox.
+    pub fn receive(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        bytes: Bytes,
+        now: Now,
+    ) -> Taken {
+        self.now = now;
+        if self.stopped {
+            return Taken::No;
+        }
+        let known = self.links.get(generation).is_some();
+        if !known && self.rules.keeps(Rule::Generations) {
+            return Taken::No;
+        }
+        let frames = match self.sealer.open(bytes).map_err(Violation::from) {
+            Ok(opened) => packet::decode(&opened).map_err(Violation::from),
+            Err(violation) => Err(violation),
+        };
+        let frames = match frames {
+            Ok(frames) => frames,
+            Err(violation) => return self.violated(generation, envelope, violation),
+        };
+        if let Some(link) = self.links.get(generation) {
+            link.heard(now.elapsed);
+        }
+        self.live.last_seen = Some(now.wall);
+        let mut taken = Taken::Yes;
+        for frame in frames {
+            match self.frame(generation, frame) {
+                Ok(Taken::Yes) => {}
+                Ok(other) => taken = other,
+                Err(violation) => return self.violated(generation, envelope, violation),
+            }
+        }
+        match (taken, envelope) {
+            (Taken::NoRoom, _) => {
+                self.crowded.insert(generation);
+            }
+            (_, Some(envelope)) => self.defer(After::Release {
+                generation,
+                envelope,
+            }),
+            (_, None) => {}
+        }
+        taken
+    }
+
+    fn frame(&mut self, generation: Generation, frame: Frame) -> Result<Taken, Violation> {
+        match frame {
+            Frame::Data(data) => return self.on_data(generation, data),
+            Frame::Skip(skip) => self.on_skip(generation, skip)?,
+            Frame::Resume(resume) => self.on_resume(generation, resume)?,
+            Frame::Ack(ack) => self.on_ack(generation, &ack),
+            Frame::Volatile(volatile) => {
+                if self.listening.contains(&volatile.channel) {
+                    let event = Event::Volatile {
+                        channel: volatile.channel,
+                        payload: volatile.payload,
+                    };
+                    self.outputs.push_back(Output::Event(event));
+                } else if let Some(link) = self.links.get(generation) {
+                    let channels = vec![volatile.channel];
+                    link.reply(Frame::Unsubscribe(crate::wire::frame::Channels {
+                        channels,
+                    }));
+                }
+            }
+            Frame::Subscribe(list) => self.on_listening(&list.channels, true)?,
+            Frame::Unsubscribe(list) => self.on_listening(&list.channels, false)?,
+            Frame::Ping(Token(token)) => {
+                if let Some(link) = self.links.get(generation) {
+                    link.reply(Frame::Pong(Token(token)));
+                }
+            }
+            Frame::Pong(Token(token)) => {
+                let now = self.now.elapsed;
+                if self
+                    .links
+                    .get(generation)
+                    .is_some_and(|link| link.pong(token, now))
+                {
+                    self.links.choose();
+                }
+            }
+            Frame::PathChallenge(token) => {
+                if let Some(link) = self.links.get(generation) {
+                    link.reply(Frame::PathResponse(token));
+                }
+            }
+            // We send no challenges before packets are sealed, so no answer is awaited.
+            Frame::PathResponse(_) => {}
+            Frame::Close(close) => {
+                self.peer_listens.clear();
+                let event = Event::PeerClosed {
+                    reason: close.reason,
+                };
+                self.outputs.push_back(Output::Event(event));
+            }
+        }
+        Ok(Taken::Yes)
+    }
+
+    /// A broken packet is let go of: delivered again it would be just as broken.
+    fn violated(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        violation: Violation,
+    ) -> Taken {
+        if let Some(envelope) = envelope {
+            // A relay forwards what others made: the fault is not its own.
+            self.defer(After::Release {
+                generation,
+                envelope,
+            });
+        } else if self.links.unbind(generation).is_some() {
+            let reason = DropReason::Violation(violation);
+            self.outputs.push_back(Output::Drop { generation, reason });
+        }
+        Taken::No
+    }
+
+    fn on_listening(&mut self, channels: &[ChannelId], listening: bool) -> Result<(), Violation> {
+        for &channel in channels {
+            let changed = if listening {
+                if self.peer_listens.len() >= crate::limits::CHANNELS {
+                    return Err(Violation::Channels);
+                }
+                self.peer_listens.insert(channel)
+            } else {
+                self.peer_listens.remove(&channel)
+            };
+            if changed {
+                self.outputs
+                    .push_back(Output::Event(Event::Listening { channel, listening }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The relay behind a link holds this packet.
+    pub fn accepted(&mut self, generation: Generation, envelope: EnvelopeId, now: Now) {
+        self.now = now;
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
+        let Some(flight) = link.flights.remove(&envelope) else {
+            return;
+        };
+        link.refusals = 0;
+        let LinkClass::Relayed(store) = link.class else {
+            return;
+        };
+        self.in_custody(store, &flight.runs);
+        self.probe.progress(now.elapsed);
+    }
+
+    /// The relay behind a link did not take this packet.
+    pub fn refused(
+        &mut self,
+        generation: Generation,
+        envelope: EnvelopeId,
+        reason: Refusal,
+        now: Now,
+    ) {
+        self.now = now;
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
+        let Some(flight) = link.flights.remove(&envelope) else {
+            return;
+        };
+        if reason.may_pass() {
+            link.refused(now.elapsed);
+            for &(channel, position) in &flight.runs {
+                link.sent
+                    .entry(channel)
+                    .or_default()
+                    .remove_run(position, position.next());
+            }
+            if let Some(&(channel, first)) = flight.runs.first() {
+                let event = Event::Held {
+                    channel,
+                    first,
+                    reason,
+                };
+                self.outputs.push_back(Output::Event(event));
+            }
+        } else {
+            for (channel, position) in flight.runs {
+                self.end_message(channel, position, Ending::Refused(reason));
+            }
+        }
+    }
+
+    /// The last batch that [`Output::Write`] asked for is durable.
+    pub fn written(&mut self, now: Now) {
+        self.now = now;
+        let Some((session, after)) = self.writes.done() else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.durable, session);
+        let first = !std::mem::replace(&mut self.stored, true);
+        self.tell_progress(&before, first);
+        for after in after {
+            self.run(after);
+        }
+        self.purge();
+    }
+
+    /// The store failed. The engine is over: what it had in memory was never said to anybody; load
+    /// the session again when the store works.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+        self.outputs.clear();
+    }
+
+    /// What the last [`Output::Read`] found.
+    ///
+    /// # Errors
+    /// [`RecordError`] if a record is damaged.
+    pub fn read(&mut self, rows: &[(Bytes, Bytes)], now: Now) -> Result<(), RecordError> {
+        self.now = now;
+        let Some(reading) = self.reading.take() else {
+            return Ok(());
+        };
+        let mut records = Vec::with_capacity(rows.len());
+        for (key, value) in rows {
+            if let Ok(Key::Outbox(_, _, position)) = Key::from_bytes(key) {
+                records.push((position, Record::from_bytes(value)?));
+            }
+        }
+        match reading {
+            Reading::Fill(channel) => self.filled(channel, records),
+            Reading::Check(channel, position) => {
+                let record = records.into_iter().find(|(found, _)| *found == position);
+                self.checked(channel, position, record.map(|(_, record)| record));
+            }
+            Reading::Sweep(channel) => self.swept(channel, &records),
+        }
+        Ok(())
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now) {
+        self.now = now;
+        if !self.stopped {
+            self.time_passed();
+        }
+    }
+
+    /// The next thing to do. Poll until there is none.
+    pub fn poll(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && !self.stopped {
+            self.pump();
+            if self.writes.ready() {
+                let batch = self.next_batch();
+                self.outputs.push_back(Output::Write(batch));
+            }
+            if self.reading.is_none() && !self.writes.blocks_reads() {
+                self.next_read();
+            }
+        }
+        self.outputs.pop_front()
+    }
+
+    fn next_batch(&mut self) -> Batch {
+        self.write_lazily = None;
+        let work = self.live.outstanding();
+        if work != self.live.work || !self.stored {
+            self.live.work = work;
+            let key = Key::Work(self.peer).to_bytes();
+            if work {
+                self.writes.batch().put(key, Bytes::new());
+            } else {
+                self.writes.batch().delete(key);
+            }
+        }
+        let record = self.live.to_bytes();
+        self.writes
+            .batch()
+            .put(Key::Session(self.peer).to_bytes(), record);
+        self.writes.take(self.live.clone())
+    }
+
+    fn next_read(&mut self) {
+        let limit = ReadLimit {
+            records: READ_RECORDS,
+            bytes: READ_BYTES,
+        };
+        for (&channel, sending) in &mut self.sending {
+            let Some(out) = self.durable.out.get(&channel) else {
+                continue;
+            };
+            let (reading, from, count) = if let Some(ack) = sending.ack {
+                let last = ack.next.minus(1);
+                (Reading::Check(channel, last), last, 1)
+            } else if let Some(wanted) = sending.wanted.take() {
+                (Reading::Fill(channel), wanted, READ_RECORDS)
+            } else if let Some(sweep) = sending.sweep {
+                (Reading::Sweep(channel), sweep.at, READ_RECORDS)
+            } else {
+                continue;
+            };
+            if from >= out.next && !matches!(reading, Reading::Sweep(_)) {
+                continue;
+            }
+            self.reading = Some(reading);
+            let range = Key::outbox(self.peer, channel, from, out.next);
+            let limit = ReadLimit {
+                records: count,
+                ..limit
+            };
+            self.outputs.push_back(Output::Read { range, limit });
+            return;
+        }
+    }
+
+    fn defer(&mut self, after: After) {
+        if !self.rules.keeps(Rule::AckAfterDurable) && matches!(after, After::Ack { .. }) {
+            self.durable.clone_from(&self.live);
+            self.run(after);
+        } else if let Some(after) = self.writes.defer(after) {
+            self.run(after);
+        }
+    }
+
+    fn run(&mut self, after: After) {
+        match after {
+            After::Event(event) => self.outputs.push_back(Output::Event(event)),
+            After::Ack {
+                generation,
+                epoch,
+                answers,
+            } => {
+                let link = self.links.or_best(generation);
+                if let Some(link) = link.and_then(|generation| self.links.get(generation)) {
+                    let due = link.acks_due.entry(epoch).or_default();
+                    *due = answers.or(*due);
+                }
+            }
+            After::Release {
+                generation,
+                envelope,
+            } => {
+                self.outputs.push_back(Output::Release {
+                    generation,
+                    envelope,
+                });
+            }
+            After::Tombstones {
+                channel,
+                first,
+                end,
+            } => {
+                if let Some(sending) = self.sending.get_mut(&channel) {
+                    sending.ended(first, end);
+                }
+            }
+        }
+    }
+
+    /// Tells the app what the last write made durable.
+    fn tell_progress(&mut self, before: &Session, first: bool) {
+        for (&channel, out) in &self.durable.out {
+            let was = before.out.get(&channel).filter(|_| !first);
+            let mut tell = |stage, below: Position, was: Option<Position>| {
+                if was.is_none_or(|was| was < below) && below > Position(1) {
+                    let event = Event::Progress {
+                        channel,
+                        stage,
+                        below,
+                    };
+                    self.outputs.push_back(Output::Event(event));
+                }
+            };
+            tell(Stage::Queued, out.next, was.map(|was| was.next));
+            tell(Stage::Delivered, out.offer, was.map(|was| was.offer));
+            tell(Stage::Consumed, out.consumed, was.map(|was| was.consumed));
+        }
+        for (&channel, inbox) in &self.durable.inboxes {
+            let was = before.inboxes.get(&channel).filter(|_| !first);
+            if was.is_none_or(|was| was.next < inbox.next) {
+                let event = Event::Inbox {
+                    channel,
+                    end: inbox.next,
+                };
+                self.outputs.push_back(Output::Event(event));
+            }
+        }
+    }
+
+    /// Deletes what is no longer offered, a bounded part at a time.
+    fn purge(&mut self) {
+        for (&channel, out) in &mut self.live.out {
+            let end = out.offer.min(out.stored.plus(PURGE_RECORDS));
+            while out.stored < end {
+                let key = Key::Outbox(self.peer, channel, out.stored);
+                self.writes.batch().delete(key.to_bytes());
+                out.stored = out.stored.next();
+            }
+        }
+    }
+
+    /// Ends our use of the session: the peer is told if it is there.
+    pub fn close(&mut self, reason: CloseReason, now: Now) {
+        self.now = now;
+        let frame = Frame::Close(crate::wire::frame::Close { reason });
+        for link in self.links.iter_mut() {
+            link.reply(frame.clone());
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The sending side of a channel in memory: a bounded part of the outbox, and what is known of it.
+//!
+//! Keeps I7: what is here is a cache of records that are all in the store too. Keeps I4: nothing
+//! in here is offered to a link before [`Session::out`](crate::record::Session) on disk covers it.
+
+use std::collections::BTreeMap;
+
+use crate::limits::OUTBOX_CACHE_BYTES;
+use crate::record::OutboxRecord;
+#[cfg(test)]
+use crate::record::OutboxState;
+use crate::runs::RunSet;
+use crate::{Digest, Position, Seq};
+
+/// Bytes a record costs beside its payload, roughly.
+const RECORD_BYTES: usize = 128;
+
+/// An acknowledgement whose digest can't be checked before a record is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingAck {
+    /// One past what it acknowledges.
+    pub(super) next: Position,
+    /// The digest it names.
+    pub(super) digest: Digest,
+}
+
+/// The sending side of a channel.
+#[derive(Debug)]
+pub(super) struct Sending {
+    cache: BTreeMap<Position, OutboxRecord>,
+    cached_bytes: usize,
+    /// One past the highest position that may have been sent under the present epoch.
+    pub(super) high: Position,
+    /// What the peer holds out of order. Holds retransmission back, no more.
+    pub(super) held: RunSet<Position>,
+    /// What is becoming a tombstone, but is not on disk yet.
+    pub(super) ending: RunSet<Position>,
+    /// The first seq a direct link has no room for, once the peer told.
+    pub(super) limit: Option<Seq>,
+    /// An acknowledgement that waits for a record.
+    pub(super) ack: Option<PendingAck>,
+    /// A record that is wanted to go on sending.
+    pub(super) wanted: Option<Position>,
+    /// Where a search for expired messages goes on.
+    pub(super) sweep: Option<Sweep>,
+    /// What the app waits to hear consumed.
+    pub(super) awaited: Position,
+    /// Bytes this channel may still send in its turn.
+    pub(super) credit: usize,
+}
+
+/// A search for expired messages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sweep {
+    /// Where it goes on.
+    pub(super) at: Position,
+    /// The earliest expiry among what stays.
+    pub(super) earliest: Option<crate::WallTime>,
+}
+
+impl Sending {
+    /// A channel of which nothing is in memory. After a start every record counts as possibly
+    /// sent, so `high` is where the outbox ends.
+    pub(super) fn new(high: Position) -> Self {
+        Self {
+            cache: BTreeMap::new(),
+            cached_bytes: 0,
+            high,
+            held: RunSet::default(),
+            ending: RunSet::default(),
+            limit: None,
+            ack: None,
+            wanted: None,
+            sweep: None,
+            awaited: Position::default(),
+            credit: 0,
+        }
+    }
+
+    /// The record at `position`, if it is in memory.
+    pub(super) fn record(&self, position: Position) -> Option<&OutboxRecord> {
+        self.cache.get(&position)
+    }
+
+    /// Keeps a record that was just written, if there is room.
+    pub(super) fn keep(&mut self, position: Position, record: OutboxRecord) {
+        if self.cached_bytes + cost(&record) <= OUTBOX_CACHE_BYTES {
+            self.insert(position, record);
+        }
+    }
+
+    /// Keeps a record that was read because it is needed; others make room.
+    pub(super) fn load(&mut self, position: Position, record: OutboxRecord) {
+        self.insert(position, record);
+        while self.cached_bytes > OUTBOX_CACHE_BYTES {
+            let Some((&first, _)) = self.cache.first_key_value() else {
+                break;
+            };
+            let Some((&last, _)) = self.cache.last_key_value() else {
+                break;
+            };
+            // What lies before is sent already, most likely; what lies far behind comes later.
+            let victim = if first < position { first } else { last };
+            if victim == position {
+                break;
+            }
+            self.remove(victim);
+        }
+    }
+
+    fn insert(&mut self, position: Position, record: OutboxRecord) {
+        self.cached_bytes += cost(&record);
+        if let Some(old) = self.cache.insert(position, record) {
+            self.cached_bytes = self.cached_bytes.saturating_sub(cost(&old));
+        }
+    }
+
+    fn remove(&mut self, position: Position) {
+        if let Some(old) = self.cache.remove(&position) {
+            self.cached_bytes = self.cached_bytes.saturating_sub(cost(&old));
+        }
+    }
+
+    /// The peer has everything below `low`, and nothing below `offer` is offered any more.
+    pub(super) fn acknowledged(&mut self, low: Position, offer: Position) {
+        self.held.remove_below(low);
+        self.ending.remove_below(low);
+        self.high = self.high.max(low);
+        if self.ack.is_some_and(|ack| ack.next <= low) {
+            self.ack = None;
+        }
+        while let Some((&first, _)) = self.cache.first_key_value()
+            && first < offer
+        {
+            self.remove(first);
+        }
+    }
+
+    /// These are tombstones on disk now.
+    pub(super) fn ended(&mut self, first: Position, end: Position) {
+        self.ending.remove_run(first, end);
+        for (_, record) in self.cache.range_mut(first..end) {
+            self.cached_bytes = self.cached_bytes.saturating_sub(cost(record));
+            *record = record.tombstone(record.index);
+            self.cached_bytes += cost(record);
+        }
+    }
+
+    /// A new epoch begins at `offer`: nothing was sent under it.
+    pub(super) fn renewed(&mut self, offer: Position) {
+        self.high = offer;
+        self.held.clear();
+        self.limit = None;
+        self.ack = None;
+    }
+
+    /// Whether the record at `position` is known to be a tombstone.
+    #[cfg(test)]
+    pub(super) fn is_tombstone(&self, position: Position) -> bool {
+        self.record(position)
+            .is_some_and(|record| record.state == OutboxState::Tombstone)
+    }
+}
+
+fn cost(record: &OutboxRecord) -> usize {
+    record.payload.len() + RECORD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::record::Tally;
+    use crate::{MessageId, WallTime};
+
+    fn record(bytes: usize) -> OutboxRecord {
+        OutboxRecord {
+            id: MessageId([1; 16]),
+            index: 0,
+            count: 1,
+            before: Tally::default(),
+            tally: Tally::default(),
+            sent: WallTime(0),
+            expires: WallTime(1),
+            state: OutboxState::Live,
+            payload: Bytes::from(vec![0; bytes]),
+        }
+    }
+
+    #[test]
+    fn a_backlog_does_not_stay_in_memory() {
+        let mut sending = Sending::new(Position(1));
+        for n in 0..10_000 {
+            sending.keep(Position(n), record(1_000));
+        }
+        assert!(sending.cached_bytes <= OUTBOX_CACHE_BYTES);
+        assert!(sending.record(Position(0)).is_some());
+        assert!(sending.record(Position(9_999)).is_none());
+        for n in 5_000..6_000 {
+            sending.load(Position(n), record(1_000));
+        }
+        assert!(sending.cached_bytes <= OUTBOX_CACHE_BYTES);
+        assert!(sending.record(Position(5_999)).is_some());
+    }
+
+    #[test]
+    fn a_tombstone_keeps_no_payload() {
+        let mut sending = Sending::new(Position(1));
+        sending.keep(Position(1), record(1_000));
+        sending.ending.insert(Position(1));
+        sending.ended(Position(1), Position(2));
+        assert!(sending.is_tombstone(Position(1)));
+        assert!(sending.cached_bytes < 1_000);
+        assert!(sending.ending.is_empty());
+    }
+}

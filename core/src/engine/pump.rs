@@ -1,0 +1,350 @@
+//! What leaves on which link, in which order.
+//!
+//! On a direct link one packet carries everything. Through a relay, packets are of three classes,
+//! because they wait in a mailbox differently: segments are kept, of Resume and Ack only the newest
+//! matters, and the rest matters only now.
+
+use bytes::Bytes;
+
+use super::Engine;
+use super::event::{Ending, Output, Transmit};
+use super::links::Flight;
+use crate::limits::{FIRST_FLIGHT, SEGMENT_BYTES};
+use crate::link::LinkClass;
+use crate::record::OutboxState;
+use crate::transport::Class;
+use crate::wire::frame::{Data, First, Frame, Skip};
+use crate::wire::packet::PacketBuilder;
+use crate::{ChannelId, Generation, Position, Seq, WallTime};
+
+/// Bytes a channel of weight 1 sends before it is another channel's turn.
+const TURN: usize = 2 * SEGMENT_BYTES;
+
+/// The weight of a channel unless it was given another.
+const WEIGHT: u8 = 4;
+
+/// The weight of files: they yield to everything else.
+const FILE_WEIGHT: u8 = 1;
+
+impl Engine {
+    /// How much of a link a channel gets when several have something to send: shares are in
+    /// proportion to weights. Signaling goes before all.
+    pub fn set_weight(&mut self, channel: ChannelId, weight: u8) {
+        self.weights.insert(channel, weight.max(1));
+    }
+
+    pub(super) fn pump(&mut self) {
+        for generation in self.links.order() {
+            while self.packet(generation) {}
+        }
+    }
+
+    /// What is said of our own stream may be said: the store holds the present epoch.
+    fn settled(&self) -> bool {
+        self.stored && self.live.epoch == self.durable.epoch
+    }
+
+    /// Sends one packet on a link, if there is anything to say on it.
+    fn packet(&mut self, generation: Generation) -> bool {
+        let Some(link) = self.links.get(generation) else {
+            return false;
+        };
+        if !link.writable {
+            return false;
+        }
+        let direct = link.is_direct();
+        let mut builder = PacketBuilder::new(self.sealer.overhead());
+        self.say_state(generation, &mut builder);
+        if !direct && !builder.is_empty() {
+            self.transmit(
+                generation,
+                Class::NewestOnly,
+                builder,
+                Flight::default(),
+                None,
+            );
+            return true;
+        }
+        self.say_replies(generation, &mut builder);
+        if !direct && !builder.is_empty() {
+            self.transmit(
+                generation,
+                Class::NowOrNever,
+                builder,
+                Flight::default(),
+                None,
+            );
+            return true;
+        }
+        let mut flight = Flight::default();
+        let expires = self.say_messages(generation, &mut builder, &mut flight);
+        if builder.is_empty() {
+            return false;
+        }
+        self.transmit(generation, Class::Keep, builder, flight, expires);
+        true
+    }
+
+    fn transmit(
+        &mut self,
+        generation: Generation,
+        class: Class,
+        builder: PacketBuilder,
+        flight: Flight,
+        expires: Option<WallTime>,
+    ) {
+        let packet: Bytes = self.sealer.seal(&builder.finish());
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
+        let envelope = link.envelope();
+        if !link.is_direct() && !flight.runs.is_empty() {
+            link.flights.insert(envelope, flight);
+        }
+        let expires = expires.unwrap_or_else(|| self.now.wall.plus(crate::limits::MESSAGE_TTL));
+        let transmit = Transmit {
+            generation,
+            envelope,
+            class,
+            expires,
+            packet,
+        };
+        self.outputs.push_back(Output::Transmit(transmit));
+    }
+
+    /// Resume and Acks.
+    fn say_state(&mut self, generation: Generation, builder: &mut PacketBuilder) {
+        let settled = self.settled();
+        let now = self.now.elapsed;
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
+        if link.resume_due && settled {
+            link.resume_due = false;
+            if let Some(resume) = self.resume_for(generation) {
+                let asks = resume.answer;
+                if builder.push(&Frame::Resume(resume))
+                    && asks
+                    && let Some(link) = self.links.get(generation)
+                {
+                    link.asks(now);
+                }
+            }
+        }
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
+        for (epoch, answers) in std::mem::take(&mut link.acks_due) {
+            let ack = Frame::Ack(self.ack_for(epoch, answers));
+            if !builder.push(&ack)
+                && let Some(link) = self.links.get(generation)
+            {
+                link.acks_due.insert(epoch, answers);
+            }
+        }
+    }
+
+    /// What matters only now.
+    fn say_replies(&mut self, generation: Generation, builder: &mut PacketBuilder) {
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
+        while let Some(frame) = link.replies.front() {
+            if !builder.push(frame) {
+                return;
+            }
+            link.replies.pop_front();
+        }
+    }
+
+    /// Segments, and the word that some will not come. Returns when the first of them expires.
+    fn say_messages(
+        &mut self,
+        generation: Generation,
+        builder: &mut PacketBuilder,
+        flight: &mut Flight,
+    ) -> Option<WallTime> {
+        let carries = self.links.best() == Some(generation) || self.probe.spread;
+        let now = self.now.elapsed;
+        let settled = self.settled();
+        let link = self.links.get(generation)?;
+        while let Some(skip) = link.skips.pop() {
+            if !builder.push(&Frame::Skip(skip)) {
+                link.skips.push(skip);
+                return None;
+            }
+        }
+        if !carries || !settled || !link.has_room(now) {
+            return None;
+        }
+        let mut expires = None;
+        while let Some((channel, position)) = self.next_segment(generation) {
+            let Some(frame) = self.segment_frame(channel, position) else {
+                break;
+            };
+            if !builder.push(&frame) {
+                break;
+            }
+            let until = self.sent(generation, channel, position, &frame, flight);
+            expires = expires.max(until);
+        }
+        if !flight.runs.is_empty() {
+            self.probe.start(now);
+        }
+        expires
+    }
+
+    fn sent(
+        &mut self,
+        generation: Generation,
+        channel: ChannelId,
+        position: Position,
+        frame: &Frame,
+        flight: &mut Flight,
+    ) -> Option<WallTime> {
+        let now = self.now.elapsed;
+        flight.runs.push((channel, position));
+        if let Some(link) = self.links.get(generation) {
+            link.sent.entry(channel).or_default().insert(position);
+            link.asks(now);
+        }
+        let sending = self.sending.get_mut(&channel)?;
+        sending.high = sending.high.max(position.next());
+        if let Frame::Data(data) = frame {
+            sending.credit = sending.credit.saturating_sub(data.payload.len().max(64));
+        }
+        sending.record(position).map(|record| record.expires)
+    }
+
+    /// The segment that goes next on a link: signaling first, then each channel in its turn.
+    fn next_segment(&mut self, generation: Generation) -> Option<(ChannelId, Position)> {
+        let mut ready = Vec::new();
+        let channels: Vec<ChannelId> = self.durable.out.keys().copied().collect();
+        for channel in channels {
+            if let Some(position) = self.next_on(generation, channel) {
+                if channel == ChannelId::SIGNALING {
+                    return Some((channel, position));
+                }
+                ready.push((channel, position));
+            }
+        }
+        let with_credit = |engine: &Self, channel: &ChannelId| {
+            engine
+                .sending
+                .get(channel)
+                .is_some_and(|sending| sending.credit > 0)
+        };
+        if let Some(found) = ready.iter().find(|(channel, _)| with_credit(self, channel)) {
+            return Some(*found);
+        }
+        for (channel, _) in &ready {
+            let default = if *channel == ChannelId::FILES {
+                FILE_WEIGHT
+            } else {
+                WEIGHT
+            };
+            let weight = self.weights.get(channel).copied().unwrap_or(default);
+            if let Some(sending) = self.sending.get_mut(channel) {
+                sending.credit = TURN * usize::from(weight);
+            }
+        }
+        ready.first().copied()
+    }
+
+    /// The next position of a channel to send on a link.
+    fn next_on(&mut self, generation: Generation, channel: ChannelId) -> Option<Position> {
+        let out = self.durable.out.get(&channel)?;
+        let live = self.live.out.get(&channel)?;
+        let link = self.links.get(generation)?;
+        let sending = self.sending.get_mut(&channel)?;
+        let custody = match link.class {
+            LinkClass::Relayed(store) => live.custody.iter().find(|c| c.store == store),
+            LinkClass::Direct => None,
+        };
+        let sent = link.sent.get(&channel);
+        let mut position = live.low;
+        loop {
+            let mut next = sending.held.first_gap(position);
+            next = sending.ending.first_gap(next);
+            next = sent.map_or(next, |sent| sent.first_gap(next));
+            next = custody.map_or(next, |custody| custody.held.first_gap(next));
+            if next == position {
+                break;
+            }
+            position = next;
+        }
+        if position >= out.next {
+            return None;
+        }
+        if link.is_direct() {
+            let first = Seq(out.seq(live.low).0.saturating_add(FIRST_FLIGHT));
+            if out.seq(position) >= sending.limit.unwrap_or(first) {
+                return None;
+            }
+        }
+        match sending.record(position) {
+            None => {
+                sending.wanted = Some(position);
+                None
+            }
+            Some(record)
+                if record.state == OutboxState::Live && record.expires <= self.now.wall =>
+            {
+                self.end_message(channel, position, Ending::Expired);
+                self.next_on(generation, channel)
+            }
+            Some(_) => Some(position),
+        }
+    }
+
+    fn segment_frame(&self, channel: ChannelId, position: Position) -> Option<Frame> {
+        let out = self.live.out.get(&channel)?;
+        let record = self.sending.get(&channel)?.record(position)?;
+        let (epoch, seq) = (self.live.epoch, out.seq(position));
+        Some(match record.state {
+            OutboxState::Tombstone => {
+                let digest = out.digest(record.tally);
+                Frame::Skip(Skip {
+                    epoch,
+                    channel,
+                    first: seq,
+                    last: seq,
+                    digest,
+                })
+            }
+            OutboxState::Live => Frame::Data(Data {
+                epoch,
+                channel,
+                seq,
+                id: record.id,
+                index: record.index,
+                count: record.count,
+                again: (position < out.again_below).then(|| self.first_offer(channel, position)),
+                payload: record.payload.clone(),
+            }),
+        })
+    }
+
+    /// Under which epoch and seq a position was offered first, as far as is remembered.
+    fn first_offer(&self, channel: ChannelId, position: Position) -> First {
+        self.live
+            .past
+            .iter()
+            .filter_map(|past| past.channels.get(&channel).map(|of| (past.epoch, of)))
+            .find(|(_, of)| of.base < position && position < of.high)
+            .map_or(
+                First {
+                    epoch: self.live.epoch,
+                    seq: self
+                        .live
+                        .out
+                        .get(&channel)
+                        .map_or(Seq::FIRST, |out| out.seq(position)),
+                },
+                |(epoch, of)| First {
+                    epoch,
+                    seq: Seq(position.since(of.base)),
+                },
+            )
+    }
+}

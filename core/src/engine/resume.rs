@@ -1,0 +1,466 @@
+//! Who has what: Resume and Ack, as they are said and as they are heard.
+//!
+//! Both are drawn from the record in the store (I4) and neither ever writes a counter (I8). The
+//! numbers in brackets are the rules of the randomized model that showed each to be needed; see
+//! `docs/PROTOCOL.md`.
+
+use std::collections::BTreeMap;
+
+use super::Engine;
+use super::event::{Event, Violation};
+use super::outbox::PendingAck;
+use super::rules::Rule;
+use super::writes::After;
+use crate::limits::{ACK_RANGES, DIRECT_WINDOW, OWN_EPOCHS, RESUMES_OPEN};
+use crate::link::LinkClass;
+use crate::record::{OutboxRecord, PastChannel, PastEpoch, RxChannel};
+use crate::runs::RunSet;
+use crate::wire::frame::{Ack, Offered, Received, Resume, Run, Skip};
+use crate::{ChannelId, Epoch, Generation, Position, ResumeId, Seq};
+
+/// A Resume whose answer is awaited, and what had been sent before it on its link.
+#[derive(Debug)]
+pub(super) struct Asked {
+    id: ResumeId,
+    sent: BTreeMap<ChannelId, RunSet<Position>>,
+    low: BTreeMap<ChannelId, Position>,
+}
+
+impl Engine {
+    /// Whether something is outstanding that an answer could tell us about.
+    pub(super) fn wants_answer(&self) -> bool {
+        self.live.outstanding()
+            || self.sending.iter().any(|(channel, sending)| {
+                self.live
+                    .out
+                    .get(channel)
+                    .is_some_and(|out| out.consumed < sending.awaited)
+            })
+    }
+
+    /// The Resume for a link, and note of what was sent before it.
+    pub(super) fn resume_for(&mut self, generation: Generation) -> Option<Resume> {
+        let id = self.entropy.resume_id();
+        let answer = self.wants_answer();
+        let link = self.links.get(generation)?;
+        let mut sent = link.sent.clone();
+        for (&channel, out) in &self.live.out {
+            let sent = sent.entry(channel).or_default();
+            if let LinkClass::Relayed(store) = link.class {
+                out.custody
+                    .iter()
+                    .filter(|c| c.store == store)
+                    .for_each(|c| sent.insert_all(&c.held));
+            }
+            if let Some(sending) = self.sending.get(&channel) {
+                sent.insert_all(&sending.held);
+            }
+        }
+        if self.asked.len() >= RESUMES_OPEN {
+            self.asked.pop_front();
+        }
+        let low = self
+            .live
+            .out
+            .iter()
+            .map(|(&channel, out)| (channel, out.low))
+            .collect();
+        self.asked.push_back(Asked { id, sent, low });
+        let offered = self
+            .durable
+            .out
+            .iter()
+            .map(|(&channel, out)| Offered {
+                channel,
+                lowest: out.seq(out.offer),
+                digest: out.digest(out.offer_tally),
+                end: out.seq(
+                    self.sending
+                        .get(&channel)
+                        .map_or(out.next, |s| s.high.min(out.next)),
+                ),
+            })
+            .map(|offered| Offered {
+                end: offered.end.max(offered.lowest),
+                ..offered
+            })
+            .collect();
+        let peer_epoch = self.durable.peer_epoch;
+        Some(Resume {
+            id,
+            epoch: self.durable.epoch,
+            peer_epoch,
+            received: peer_epoch.map_or_else(Vec::new, |epoch| self.received(epoch)),
+            offered,
+            answer,
+        })
+    }
+
+    /// The Ack for one of the peer's epochs.
+    pub(super) fn ack_for(&self, epoch: Epoch, answers: Option<ResumeId>) -> Ack {
+        Ack {
+            epoch,
+            answers,
+            received: self.received(epoch),
+        }
+    }
+
+    /// What the store holds of a stream.
+    fn received(&self, epoch: Epoch) -> Vec<Received> {
+        let Some(stream) = self.durable.stream(epoch) else {
+            return Vec::new();
+        };
+        let one = |(&channel, rx): (&ChannelId, &RxChannel)| Received {
+            channel,
+            next: rx.next,
+            digest: rx.digest,
+            consumed: rx.consumed,
+            limit: Seq(rx
+                .next
+                .0
+                .saturating_add(self.room(channel).min(DIRECT_WINDOW))),
+            ranges: rx
+                .held
+                .iter()
+                .filter(|(first, _)| *first > rx.next)
+                .take(ACK_RANGES)
+                .map(|(first, end)| Run {
+                    first,
+                    count: end.0.saturating_sub(first.0),
+                })
+                .collect(),
+        };
+        stream.channels.iter().map(one).collect()
+    }
+
+    pub(super) fn on_resume(
+        &mut self,
+        generation: Generation,
+        resume: Resume,
+    ) -> Result<(), Violation> {
+        let Resume {
+            id,
+            epoch,
+            peer_epoch,
+            received,
+            offered,
+            answer,
+        } = resume;
+        let new = self.live.peer_epoch != Some(epoch);
+        self.ensure_stream(epoch);
+        if new {
+            self.live.peer_epoch = Some(epoch);
+            self.writes.touch();
+        }
+        for offered in &offered {
+            self.receiving_exists(epoch, offered.channel)?;
+            if !self.rules.keeps(Rule::ResumeKeepsCounters) {
+                self.reset_counters(epoch, offered.channel);
+            }
+            // What lies below the lowest offered never comes [8].
+            self.skip_to(
+                epoch,
+                offered.channel,
+                offered.lowest.previous(),
+                offered.digest,
+            );
+        }
+        let mine = self.live.epoch;
+        if let Some(of) = peer_epoch {
+            self.on_received(generation, of, &received, None, true);
+        }
+        if answer || new {
+            // An idle session answers too [3].
+            self.defer(After::Ack {
+                generation,
+                epoch,
+                answers: Some(id),
+            });
+        }
+        let knows_us = peer_epoch == Some(self.live.epoch);
+        let knew_us = peer_epoch.is_some_and(|of| self.live.past.iter().any(|p| p.epoch == of));
+        if !knows_us
+            && mine == self.live.epoch
+            && self.live.outstanding()
+            && (new || !knew_us)
+            && let Some(link) = self
+                .links
+                .or_best(generation)
+                .and_then(|generation| self.links.get(generation))
+        {
+            link.resume_due = true;
+        }
+        Ok(())
+    }
+
+    fn receiving_exists(&mut self, epoch: Epoch, channel: ChannelId) -> Result<(), Violation> {
+        let stream = self.ensure_stream(epoch);
+        let channels = self
+            .live
+            .streams
+            .get_mut(stream)
+            .map(|stream| &mut stream.channels);
+        let Some(channels) = channels else {
+            return Err(Violation::Channels);
+        };
+        if channels.len() >= crate::limits::CHANNELS && !channels.contains_key(&channel) {
+            return Err(Violation::Channels);
+        }
+        channels.entry(channel).or_default();
+        Ok(())
+    }
+
+    /// What a broken implementation does; see [`Rule::ResumeKeepsCounters`].
+    fn reset_counters(&mut self, epoch: Epoch, channel: ChannelId) {
+        let stream = self
+            .live
+            .streams
+            .iter_mut()
+            .find(|stream| stream.epoch == epoch);
+        if let Some(rx) = stream.and_then(|stream| stream.channels.get_mut(&channel)) {
+            *rx = RxChannel::default();
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, generation: Generation, ack: &Ack) {
+        self.on_received(generation, ack.epoch, &ack.received, ack.answers, false);
+    }
+
+    /// The peer tells what it has of our stream `epoch`.
+    fn on_received(
+        &mut self,
+        generation: Generation,
+        epoch: Epoch,
+        received: &[Received],
+        answers: Option<ResumeId>,
+        is_resume: bool,
+    ) {
+        if epoch != self.live.epoch {
+            return;
+        }
+        let asked = answers
+            .and_then(|id| self.asked.iter().position(|asked| asked.id == id))
+            .and_then(|index| self.asked.remove(index));
+        for one in received {
+            let Some(out) = self.live.out.get(&one.channel) else {
+                continue;
+            };
+            let Some(sending) = self.sending.get_mut(&one.channel) else {
+                continue;
+            };
+            let next = out.position(one.next);
+            let beyond = next > out.next || (next > sending.high && next > out.low);
+            // Only evidence about our own store makes us draw a new epoch [9].
+            if beyond || (next == out.low && one.digest != out.digest(out.low_tally)) {
+                return self.renew();
+            }
+            sending.limit = Some(if is_resume {
+                one.limit
+            } else {
+                sending.limit.map_or(one.limit, |old| old.max(one.limit))
+            });
+            let consumed = out.position(one.consumed);
+            for run in &one.ranges {
+                let first = out.position(run.first);
+                let end = first.plus(run.count).min(out.next);
+                // Ranges hold retransmission back, no more [6].
+                sending.held.insert_run(first.max(out.low), end);
+            }
+            if next > out.low {
+                let ack = PendingAck {
+                    next,
+                    digest: one.digest,
+                };
+                match sending.record(next.minus(1)).cloned() {
+                    Some(record) => self.acknowledge(one.channel, ack, &record),
+                    None if sending.ack.is_none_or(|pending| pending.next < next) => {
+                        sending.ack = Some(ack);
+                    }
+                    None => {}
+                }
+                if self.live.epoch != epoch {
+                    return;
+                }
+            } else {
+                let low_then = asked.as_ref().and_then(|asked| asked.low.get(&one.channel));
+                if next < out.low && (is_resume || low_then.is_some_and(|low| next < *low)) {
+                    self.peer_went_back(generation, one.channel);
+                }
+            }
+            self.note_consumed(one.channel, consumed);
+        }
+        if let Some(asked) = asked {
+            self.void_missing(&asked, received);
+        }
+    }
+
+    fn note_consumed(&mut self, channel: ChannelId, consumed: Position) {
+        let Some(out) = self.live.out.get_mut(&channel) else {
+            return;
+        };
+        // A peer can't have committed what it has not acknowledged.
+        let consumed = consumed.min(out.low);
+        if consumed > out.consumed {
+            out.consumed = consumed;
+            self.writes.touch();
+            self.probe.progress(self.now.elapsed);
+        }
+    }
+
+    /// The peer has everything below `ack.next`; `record` is the last of it.
+    pub(super) fn acknowledge(
+        &mut self,
+        channel: ChannelId,
+        ack: PendingAck,
+        record: &OutboxRecord,
+    ) {
+        let Some(out) = self.live.out.get_mut(&channel) else {
+            return;
+        };
+        if ack.next <= out.low {
+            return;
+        }
+        if ack.digest != out.digest(record.tally) {
+            return self.renew();
+        }
+        out.low = ack.next;
+        out.low_tally = record.tally;
+        if record.is_last() {
+            out.offer = out.low;
+            out.offer_tally = record.tally;
+        } else {
+            // A message is kept whole until the peer has all of it: under a new epoch it has to
+            // be offered from its first segment.
+            out.offer = ack
+                .next
+                .minus(1)
+                .minus(u64::from(record.index))
+                .max(out.offer);
+            out.offer_tally = record.before;
+        }
+        let (low, offer) = (out.low, out.offer);
+        for custody in &mut out.custody {
+            custody.held.remove_below(low);
+        }
+        for link in self.links.iter_mut() {
+            if let Some(sent) = link.sent.get_mut(&channel) {
+                sent.remove_below(low);
+            }
+        }
+        if let Some(sending) = self.sending.get_mut(&channel) {
+            sending.acknowledged(low, offer);
+        }
+        self.writes.touch();
+        self.purge();
+        self.probe.progress(self.now.elapsed);
+    }
+
+    /// The peer's store lost what it had acknowledged: it hears what is gone for good, and gets
+    /// what there still is.
+    fn peer_went_back(&mut self, generation: Generation, channel: ChannelId) {
+        let Some(out) = self.live.out.get_mut(&channel) else {
+            return;
+        };
+        out.low = out.offer;
+        out.low_tally = out.offer_tally;
+        let skip = Skip {
+            epoch: self.live.epoch,
+            channel,
+            first: Seq::FIRST,
+            last: out.seq(out.offer).previous(),
+            digest: out.digest(out.offer_tally),
+        };
+        self.writes.touch();
+        if skip.last >= Seq::FIRST
+            && let Some(link) = self
+                .links
+                .or_best(generation)
+                .and_then(|generation| self.links.get(generation))
+        {
+            link.skips.push(skip);
+            link.skips.truncate(crate::limits::CHANNELS);
+        }
+    }
+
+    /// An answer shows what is missing of all that was sent before the question: that is sent
+    /// again, wherever it was thought to be [5].
+    fn void_missing(&mut self, asked: &Asked, received: &[Received]) {
+        for (&channel, sent) in &asked.sent {
+            let Some(out) = self.live.out.get_mut(&channel) else {
+                continue;
+            };
+            let mut missing = sent.clone();
+            missing.remove_below(out.low);
+            if let Some(one) = received.iter().find(|one| one.channel == channel) {
+                missing.remove_below(out.position(one.next));
+                for run in &one.ranges {
+                    let first = out.position(run.first);
+                    missing.remove_run(first, first.plus(run.count));
+                }
+            }
+            if missing.is_empty() {
+                continue;
+            }
+            for custody in &mut out.custody {
+                custody.held.remove_all(&missing);
+            }
+            for link in self.links.iter_mut() {
+                if let Some(sent) = link.sent.get_mut(&channel) {
+                    sent.remove_all(&missing);
+                }
+            }
+            if let Some(sending) = self.sending.get_mut(&channel) {
+                sending.held.remove_all(&missing);
+            }
+        }
+    }
+
+    /// Our store went back in time and has used seqs twice: a new epoch begins, and what waits is
+    /// offered again under it, marked with where it was offered first [10].
+    fn renew(&mut self) {
+        let epoch = self.entropy.epoch();
+        let mut past = PastEpoch {
+            epoch: self.live.epoch,
+            channels: BTreeMap::new(),
+        };
+        for (&channel, out) in &mut self.live.out {
+            let high = self
+                .sending
+                .get(&channel)
+                .map_or(out.next, |sending| sending.high);
+            past.channels.insert(
+                channel,
+                PastChannel {
+                    base: out.base,
+                    high,
+                },
+            );
+            out.low = out.offer;
+            out.low_tally = out.offer_tally;
+            out.base = out.offer.minus(1);
+            out.base_sum = out.offer_tally.digest;
+            out.again_below = out.again_below.max(high);
+            out.custody.clear();
+            if let Some(sending) = self.sending.get_mut(&channel) {
+                sending.renewed(out.offer);
+            }
+        }
+        if self.live.past.len() >= OWN_EPOCHS {
+            self.live.past.remove(0);
+        }
+        self.live.past.push(past);
+        self.live.epoch = epoch;
+        self.asked.clear();
+        for link in self.links.iter_mut() {
+            link.sent.clear();
+            link.flights
+                .values_mut()
+                .for_each(|flight| flight.runs.clear());
+            link.skips.clear();
+            link.resume_due = true;
+        }
+        self.writes.touch();
+        self.defer(After::Event(Event::Renewed { epoch }));
+        self.probe.restart(self.now.elapsed);
+    }
+}

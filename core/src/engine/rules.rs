@@ -1,0 +1,48 @@
+//! The rules that a simulation can switch off, to see that it would notice.
+
+/// A rule of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[doc(hidden)]
+pub enum Rule {
+    /// An Ack leaves only when the store holds what it states (I4).
+    AckAfterDurable,
+    /// A resume never writes a counter (I8).
+    ResumeKeepsCounters,
+    /// A segment that was taken is not taken again (I2).
+    Dedup,
+    /// What a retired link says changes nothing (I5).
+    Generations,
+    /// A segment out of order waits for those before it (I1, I3).
+    WaitInOrder,
+}
+
+/// The rules that are kept: all of them, outside of simulations.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rules {
+    #[cfg(feature = "sabotage")]
+    broken: Option<Rule>,
+}
+
+#[cfg(feature = "sabotage")]
+impl Rules {
+    pub(super) fn keeps(self, rule: Rule) -> bool {
+        self.broken != Some(rule)
+    }
+}
+
+#[cfg(not(feature = "sabotage"))]
+impl Rules {
+    // Takes the same arguments as the one above, so that its callers need no `cfg`.
+    pub(super) const fn keeps(self, _rule: Rule) -> bool {
+        true
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl super::Engine {
+    /// Breaks a rule from here on.
+    #[doc(hidden)]
+    pub fn break_rule(&mut self, rule: Rule) {
+        self.rules.broken = Some(rule);
+    }
+}

@@ -1,0 +1,558 @@
+//! Receiving: segments become messages in the inbox, in order, once (I1, I2, I3).
+//!
+//! There is a stream for each epoch of the peer, because what waits in a mailbox may be older than
+//! what came over another link. Nothing here is acknowledged before it is durable: the record that
+//! acknowledgements are drawn from is the one in the store.
+
+use bytes::Bytes;
+
+use super::event::{Event, Violation};
+use super::rules::Rule;
+use super::writes::After;
+use super::{Engine, Taken};
+use crate::limits::{CHANNELS, HELD_SEGMENTS, INBOX_BYTES, INBOX_MESSAGES, PEER_EPOCHS};
+use crate::record::{
+    InboxBody, InboxRecord, Key, Partial, Record, RxChannel, RxStream, SegmentRecord,
+};
+use crate::wire::frame::{Data, Skip};
+use crate::{ChannelId, Digest, Epoch, Generation, MessageId, Position, Seq};
+
+/// How many ranges of seqs seen under a later epoch are remembered. Beyond that a late copy may
+/// come unmarked only if the store of a peer went back in time many times over.
+const SEEN_RUNS: usize = 1_024;
+
+/// What is known of a segment that waits in the store.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Held {
+    Data { part: Part, bytes: usize },
+    Skip { last: Seq, digest: Digest },
+}
+
+/// Which part of which message a segment is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    id: MessageId,
+    index: u32,
+    count: u32,
+    redelivered: bool,
+}
+
+impl Held {
+    pub(super) fn of(record: &SegmentRecord) -> Self {
+        match record {
+            SegmentRecord::Data {
+                id,
+                index,
+                count,
+                redelivered,
+                payload,
+            } => Self::Data {
+                part: Part {
+                    id: *id,
+                    index: *index,
+                    count: *count,
+                    redelivered: *redelivered,
+                },
+                bytes: payload.len(),
+            },
+            SegmentRecord::Skip { last, digest } => Self::Skip {
+                last: *last,
+                digest: *digest,
+            },
+        }
+    }
+}
+
+impl Engine {
+    /// The receiving side of a channel, made if need be.
+    fn receiving(&mut self, epoch: Epoch, channel: ChannelId) -> Result<&mut RxChannel, Violation> {
+        let stream = self.ensure_stream(epoch);
+        let streams = &mut self.live.streams;
+        let channels = &mut streams.get_mut(stream).ok_or(Violation::Channels)?.channels;
+        if channels.len() >= CHANNELS && !channels.contains_key(&channel) {
+            return Err(Violation::Channels);
+        }
+        Ok(channels.entry(channel).or_default())
+    }
+
+    /// The index of the stream of one of the peer's epochs. An epoch never heard of is a reset of
+    /// the peer, unless it is the first.
+    pub(super) fn ensure_stream(&mut self, epoch: Epoch) -> usize {
+        if let Some(known) = self
+            .live
+            .streams
+            .iter()
+            .position(|stream| stream.epoch == epoch)
+        {
+            return known;
+        }
+        if self.live.streams.len() >= PEER_EPOCHS {
+            self.forget_oldest_stream();
+        }
+        self.live.streams.push(RxStream {
+            epoch,
+            channels: std::collections::BTreeMap::new(),
+        });
+        self.writes.touch();
+        if self.live.peer_epoch.is_some() {
+            self.defer(After::Event(Event::PeerReset { epoch }));
+        } else {
+            self.live.peer_epoch = Some(epoch);
+        }
+        self.live.streams.len() - 1
+    }
+
+    fn forget_oldest_stream(&mut self) {
+        let Some(oldest) = self
+            .live
+            .streams
+            .iter()
+            .position(|s| Some(s.epoch) != self.live.peer_epoch)
+        else {
+            return;
+        };
+        let stream = self.live.streams.remove(oldest);
+        for (channel, rx) in stream.channels {
+            if let Some(held) = self.held.remove(&(stream.epoch, channel)) {
+                for seq in held.into_keys() {
+                    self.delete_segment(stream.epoch, channel, seq);
+                }
+            }
+            if let Some(partial) = rx.partial {
+                self.delete_segments(stream.epoch, channel, partial.first, rx.next);
+            }
+        }
+    }
+
+    pub(super) fn on_data(
+        &mut self,
+        generation: Generation,
+        data: Data,
+    ) -> Result<Taken, Violation> {
+        let Data {
+            epoch,
+            channel,
+            seq,
+            id,
+            index,
+            count,
+            again,
+            payload,
+        } = data;
+        let rx = self.receiving(epoch, channel)?;
+        let (next, known) = (rx.next, rx.held.contains(seq));
+        let part = Part {
+            id,
+            index,
+            count,
+            redelivered: again.is_some(),
+        };
+        let duplicate = seq < next || known;
+        if duplicate && !(seq < next && !self.rules.keeps(Rule::Dedup)) {
+            // A duplicate is acknowledged, or it would come for ever.
+            self.defer(After::Ack {
+                generation,
+                epoch,
+                answers: None,
+            });
+            return Ok(Taken::Yes);
+        }
+        if seq.0 >= next.0.saturating_add(HELD_SEGMENTS) {
+            return Ok(Taken::Yes);
+        }
+        if self.room(channel) == 0 {
+            return Ok(Taken::NoRoom);
+        }
+        if seq == next {
+            self.check_part(epoch, channel, seq, part)?;
+        }
+        if let Some(first) = again
+            && first.epoch != epoch
+        {
+            let rx = self.receiving(first.epoch, channel)?;
+            rx.seen.insert(first.seq);
+            rx.seen.truncate(SEEN_RUNS);
+        }
+        if !self.rules.keeps(Rule::Dedup) && seq < next {
+            self.deliver(
+                channel,
+                epoch,
+                seq,
+                part,
+                InboxBody::Inline(payload.clone()),
+                0,
+            );
+        } else if seq == next {
+            self.accept(epoch, channel, part, Some(payload), 0);
+            self.drain(epoch, channel);
+        } else if !self.rules.keeps(Rule::WaitInOrder) {
+            self.receiving(epoch, channel)?.next = seq;
+            self.accept(epoch, channel, part, Some(payload), 0);
+        } else {
+            let record = SegmentRecord::Data {
+                id,
+                index,
+                count,
+                redelivered: part.redelivered,
+                payload,
+            };
+            self.hold(epoch, channel, seq, seq, &record);
+        }
+        self.defer(After::Ack {
+            generation,
+            epoch,
+            answers: None,
+        });
+        Ok(Taken::Yes)
+    }
+
+    /// Keeps what came before its turn.
+    fn hold(
+        &mut self,
+        epoch: Epoch,
+        channel: ChannelId,
+        seq: Seq,
+        last: Seq,
+        record: &SegmentRecord,
+    ) {
+        let key = Key::Segment(self.peer, epoch, channel, seq).to_bytes();
+        self.writes.batch().put(key, record.to_bytes());
+        self.held
+            .entry((epoch, channel))
+            .or_default()
+            .insert(seq, Held::of(record));
+        if let Ok(rx) = self.receiving(epoch, channel) {
+            rx.held.insert_run(seq, last.next());
+        }
+    }
+
+    /// Whether the next segment may be this part of a message.
+    fn check_part(
+        &mut self,
+        epoch: Epoch,
+        channel: ChannelId,
+        seq: Seq,
+        part: Part,
+    ) -> Result<(), Violation> {
+        let continues = match self.receiving(epoch, channel)?.partial {
+            None => part.index == 0,
+            Some(partial) => {
+                part.id == partial.id
+                    && part.count == partial.count
+                    && partial.first.0.saturating_add(u64::from(part.index)) == seq.0
+            }
+        };
+        if continues {
+            Ok(())
+        } else {
+            Err(Violation::Message)
+        }
+    }
+
+    /// Takes the next segment of a channel. Its payload is in the store already if not given.
+    fn accept(
+        &mut self,
+        epoch: Epoch,
+        channel: ChannelId,
+        part: Part,
+        payload: Option<Bytes>,
+        stored_bytes: usize,
+    ) {
+        let Ok(rx) = self.receiving(epoch, channel) else {
+            return;
+        };
+        let seq = rx.next;
+        rx.next = seq.next();
+        rx.digest = rx.digest.with(part.id, part.index);
+        let redelivered = part.redelivered || rx.seen.contains(seq);
+        let bytes = payload.as_ref().map_or(stored_bytes, Bytes::len) as u64;
+        let mut partial = rx.partial.take().unwrap_or(Partial {
+            id: part.id,
+            first: seq,
+            count: part.count,
+            redelivered: false,
+            bytes: 0,
+        });
+        partial.redelivered |= redelivered;
+        partial.bytes = partial.bytes.saturating_add(bytes);
+        let last = part.index.saturating_add(1) >= part.count;
+        if !last {
+            rx.partial = Some(partial);
+        }
+        let part = Part {
+            redelivered: partial.redelivered,
+            ..part
+        };
+        match payload {
+            Some(payload) if part.count == 1 => {
+                self.deliver(channel, epoch, seq, part, InboxBody::Inline(payload), bytes);
+                return;
+            }
+            Some(payload) => {
+                let record = SegmentRecord::Data {
+                    id: part.id,
+                    index: part.index,
+                    count: part.count,
+                    redelivered,
+                    payload,
+                };
+                let key = Key::Segment(self.peer, epoch, channel, seq).to_bytes();
+                self.writes.batch().put(key, record.to_bytes());
+            }
+            None => {}
+        }
+        if last {
+            let body = InboxBody::Segments(part.count);
+            self.deliver(channel, epoch, seq, part, body, partial.bytes);
+        }
+    }
+
+    /// Puts a whole message into the inbox.
+    fn deliver(
+        &mut self,
+        channel: ChannelId,
+        epoch: Epoch,
+        last: Seq,
+        part: Part,
+        body: InboxBody,
+        bytes: u64,
+    ) {
+        let inbox = self.live.inboxes.entry(channel).or_default();
+        let position = inbox.next;
+        inbox.next = position.next();
+        inbox.messages = inbox.messages.saturating_add(1);
+        inbox.bytes = inbox.bytes.saturating_add(bytes);
+        let record = InboxRecord {
+            id: part.id,
+            epoch,
+            last,
+            redelivered: part.redelivered,
+            received: self.now.wall,
+            body,
+        };
+        let key = Key::Inbox(self.peer, channel, position).to_bytes();
+        self.writes.batch().put(key, record.to_bytes());
+    }
+
+    /// Takes what waited for the segment that just came.
+    fn drain(&mut self, epoch: Epoch, channel: ChannelId) {
+        loop {
+            let Ok(rx) = self.receiving(epoch, channel) else {
+                return;
+            };
+            let next = rx.next;
+            let Some(held) = self.held.get_mut(&(epoch, channel)) else {
+                return;
+            };
+            // What a Skip has overtaken is of no use any more.
+            let Some((&first, &what)) = held.first_key_value() else {
+                self.held.remove(&(epoch, channel));
+                return;
+            };
+            if first > next {
+                return;
+            }
+            held.remove(&first);
+            if let Ok(rx) = self.receiving(epoch, channel) {
+                rx.held.remove_below(first.next());
+            }
+            match what {
+                Held::Data { part, bytes } if first == next => {
+                    if self.check_part(epoch, channel, first, part).is_ok() {
+                        self.accept(epoch, channel, part, None, bytes);
+                    } else {
+                        // Its message lost its head to a Skip: it can't become whole.
+                        self.delete_segment(epoch, channel, first);
+                        self.step_over(epoch, channel, first, None);
+                    }
+                }
+                Held::Data { .. } => self.delete_segment(epoch, channel, first),
+                Held::Skip { last, digest } => {
+                    self.delete_segment(epoch, channel, first);
+                    if last >= next {
+                        self.step_over(epoch, channel, last, Some(digest));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_skip(&mut self, generation: Generation, skip: Skip) -> Result<(), Violation> {
+        let Skip {
+            epoch,
+            channel,
+            first,
+            last,
+            digest,
+        } = skip;
+        let rx = self.receiving(epoch, channel)?;
+        let next = rx.next;
+        if last >= next {
+            if first <= next {
+                self.skip_to(epoch, channel, last, digest);
+            } else {
+                let free = !rx
+                    .held
+                    .iter()
+                    .any(|(from, end)| from <= last && first < end);
+                let near = last.0 < next.0.saturating_add(HELD_SEGMENTS);
+                if free && near {
+                    self.hold(
+                        epoch,
+                        channel,
+                        first,
+                        last,
+                        &SegmentRecord::Skip { last, digest },
+                    );
+                }
+            }
+        }
+        self.defer(After::Ack {
+            generation,
+            epoch,
+            answers: None,
+        });
+        Ok(())
+    }
+
+    /// Nothing up to and with `last` will come any more, but what waits of it is still taken.
+    pub(super) fn skip_to(&mut self, epoch: Epoch, channel: ChannelId, last: Seq, digest: Digest) {
+        loop {
+            let Ok(rx) = self.receiving(epoch, channel) else {
+                return;
+            };
+            let next = rx.next;
+            if next > last {
+                break;
+            }
+            let waiting = self
+                .held
+                .get(&(epoch, channel))
+                .and_then(|held| held.range(next..=last).next().map(|(&seq, _)| seq));
+            match waiting {
+                Some(seq) if seq == next => self.drain(epoch, channel),
+                Some(seq) => self.step_over(epoch, channel, seq.previous(), None),
+                None => self.step_over(epoch, channel, last, None),
+            }
+        }
+        if let Ok(rx) = self.receiving(epoch, channel)
+            && rx.next == last.next()
+        {
+            rx.digest = digest;
+        }
+        self.writes.touch();
+        self.drain(epoch, channel);
+    }
+
+    /// Goes past what will not come, and tells the app.
+    fn step_over(&mut self, epoch: Epoch, channel: ChannelId, last: Seq, digest: Option<Digest>) {
+        let Ok(rx) = self.receiving(epoch, channel) else {
+            return;
+        };
+        let first = rx.next;
+        rx.next = last.next();
+        rx.held.remove_below(last.next());
+        if let Some(digest) = digest {
+            rx.digest = digest;
+        }
+        let start = match rx.partial.take() {
+            Some(partial) => {
+                self.delete_segments(epoch, channel, partial.first, first);
+                partial.first
+            }
+            None => first,
+        };
+        self.writes.touch();
+        self.defer(After::Event(Event::Gap {
+            channel,
+            epoch,
+            first: start,
+            last,
+        }));
+    }
+
+    fn delete_segment(&mut self, epoch: Epoch, channel: ChannelId, seq: Seq) {
+        let key = Key::Segment(self.peer, epoch, channel, seq);
+        self.writes.batch().delete(key.to_bytes());
+    }
+
+    fn delete_segments(&mut self, epoch: Epoch, channel: ChannelId, first: Seq, end: Seq) {
+        // A message has a bounded number of segments, and so has this loop.
+        let end = end.0.min(
+            first
+                .0
+                .saturating_add(u64::from(crate::limits::MESSAGE_SEGMENTS)),
+        );
+        for seq in first.0..end {
+            self.delete_segment(epoch, channel, Seq(seq));
+        }
+    }
+
+    /// How many more messages the inbox of a channel takes.
+    pub(super) fn room(&self, channel: ChannelId) -> u64 {
+        let Some(inbox) = self.live.inboxes.get(&channel) else {
+            return INBOX_MESSAGES;
+        };
+        if inbox.bytes >= INBOX_BYTES {
+            0
+        } else {
+            INBOX_MESSAGES.saturating_sub(inbox.messages)
+        }
+    }
+
+    /// The app has this message in hand.
+    pub fn hand(&mut self, channel: ChannelId, position: Position, record: &InboxRecord) {
+        let count = match record.body {
+            InboxBody::Inline(_) => 1,
+            InboxBody::Segments(count) => u64::from(count),
+        };
+        let first = Seq(record.last.0.saturating_sub(count.saturating_sub(1)));
+        let handed = self.handed.entry(channel).or_default();
+        handed.insert(position, (record.epoch, first, record.last));
+    }
+
+    /// The app is done with a message of `bytes` bytes that it has in hand. Nothing happens if it
+    /// has it not.
+    pub fn commit(
+        &mut self,
+        channel: ChannelId,
+        position: Position,
+        record: &InboxRecord,
+        bytes: u64,
+        now: crate::Now,
+    ) {
+        self.now = now;
+        let handed = self.handed.entry(channel).or_default();
+        let Some((epoch, first, last)) = handed.remove(&position) else {
+            return;
+        };
+        let lowest = handed
+            .values()
+            .filter(|(of, ..)| *of == epoch)
+            .map(|(_, first, _)| *first)
+            .min();
+        self.writes
+            .batch()
+            .delete(Key::Inbox(self.peer, channel, position).to_bytes());
+        if matches!(record.body, InboxBody::Segments(_)) {
+            self.delete_segments(epoch, channel, first, last.next());
+        }
+        if let Some(inbox) = self.live.inboxes.get_mut(&channel) {
+            inbox.messages = inbox.messages.saturating_sub(1);
+            inbox.bytes = inbox.bytes.saturating_sub(bytes);
+        }
+        if let Ok(rx) = self.receiving(epoch, channel) {
+            let done = lowest.unwrap_or_else(|| last.next()).min(last.next());
+            rx.consumed = rx.consumed.max(done).min(rx.next);
+        }
+        let at = now.elapsed + crate::limits::CONSUMED_DELAY;
+        self.tell_consumed
+            .get_or_insert_with(|| (at, Default::default()))
+            .1
+            .insert(epoch);
+        for generation in std::mem::take(&mut self.crowded) {
+            self.outputs
+                .push_back(super::Output::Redeliver { generation });
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What time alone brings about: probes, Pings, expiry, delayed words.
+
+use std::time::Duration;
+
+use super::Engine;
+use super::event::{DropReason, Output};
+use crate::Now;
+use crate::limits::{PROBE_FIRST, PROBE_MOST_DIRECT, PROBE_MOST_RELAYED};
+use crate::wire::frame::{Frame, Token};
+
+/// How long a change that nobody waits for may stay unwritten.
+pub(super) const LAZY_WRITE: Duration = Duration::from_millis(500);
+
+/// When to ask again because something is outstanding and nothing moves.
+#[derive(Debug)]
+pub(super) struct Probe {
+    /// The next question.
+    pub(super) at: Option<Duration>,
+    wait: Duration,
+    /// Whether everything goes over all links, because the best one brought no progress.
+    pub(super) spread: bool,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            at: None,
+            wait: PROBE_FIRST,
+            spread: false,
+        }
+    }
+}
+
+impl Probe {
+    /// Something moved.
+    pub(super) fn progress(&mut self, now: Duration) {
+        self.spread = false;
+        self.restart(now);
+    }
+
+    /// Begins to wait anew.
+    pub(super) fn restart(&mut self, now: Duration) {
+        self.wait = PROBE_FIRST;
+        self.at = Some(now + PROBE_FIRST);
+    }
+
+    /// Begins to wait, unless it does already.
+    pub(super) fn start(&mut self, now: Duration) {
+        if self.at.is_none() {
+            self.restart(now);
+        }
+    }
+
+    fn asked(&mut self, now: Duration, most: Duration) {
+        self.wait = (self.wait * 2).min(most);
+        self.at = Some(now + self.wait);
+    }
+}
+
+impl Engine {
+    /// When [`tick`](Engine::tick) has something to do next, in the driver's elapsed time.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        let now = self.now.elapsed;
+        let probe = self
+            .probe
+            .at
+            .filter(|_| self.links.len() > 0 && self.wants_answer());
+        let expiry = self.next_expiry().map(|at| now + self.now.wall.until(at));
+        let consumed = self.tell_consumed.as_ref().map(|(at, _)| *at);
+        self.links
+            .iter()
+            .filter_map(|link| link.deadline(now))
+            .chain(
+                [probe, expiry, consumed, self.write_lazily]
+                    .into_iter()
+                    .flatten(),
+            )
+            .min()
+    }
+
+    pub(super) fn time_passed(&mut self) {
+        let now = self.now;
+        if self.write_lazily.is_some_and(|at| at <= now.elapsed) {
+            self.write_lazily = None;
+            self.writes.touch();
+        }
+        if let Some((_, epochs)) = self.tell_consumed.take_if(|(at, _)| *at <= now.elapsed) {
+            let best = self.links.best();
+            if let Some(link) = best.and_then(|generation| self.links.get(generation)) {
+                for epoch in epochs {
+                    link.acks_due.entry(epoch).or_default();
+                }
+            }
+        }
+        self.start_sweeps();
+        self.check_links(now);
+        self.ask_again(now);
+    }
+
+    fn check_links(&mut self, now: Now) {
+        let mut dead = Vec::new();
+        let mut overdue = false;
+        for link in self.links.iter_mut() {
+            if link.silent(now.elapsed) {
+                dead.push(link.generation);
+            } else if link.ping_due(now.elapsed) {
+                let token = self.entropy.token();
+                link.reply(Frame::Ping(Token(token)));
+                link.pinged(token, now.elapsed);
+                link.asks(now.elapsed);
+            }
+            overdue |= link.overdue(now.elapsed);
+        }
+        if overdue && self.links.len() > 1 {
+            self.probe.spread = true;
+        }
+        for generation in dead {
+            self.unbind(generation, now);
+            self.outputs.push_back(Output::Drop {
+                generation,
+                reason: DropReason::Silent,
+            });
+        }
+    }
+
+    /// Something is outstanding, the link is up and nothing moves: ask again, with back-off [4].
+    /// That a relay has it in custody is no reason not to ask.
+    fn ask_again(&mut self, now: Now) {
+        if self.probe.at.is_none_or(|at| at > now.elapsed) {
+            return;
+        }
+        if !self.wants_answer() {
+            self.probe.at = None;
+            return;
+        }
+        if self.links.len() == 0 {
+            return;
+        }
+        if self.links.len() > 1 {
+            self.probe.spread = true;
+        }
+        let best = self.links.best();
+        let spread = self.probe.spread;
+        let mut direct = false;
+        for link in self.links.iter_mut() {
+            if spread || Some(link.generation) == best {
+                link.resume_due = true;
+                direct |= link.is_direct();
+            }
+        }
+        self.probe.asked(
+            now.elapsed,
+            if direct {
+                PROBE_MOST_DIRECT
+            } else {
+                PROBE_MOST_RELAYED
+            },
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! A message that arrived and that the app has not committed.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use crate::{Epoch, MessageId, Seq, WallTime};
+
+/// A message in the inbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxRecord {
+    /// The message.
+    pub id: MessageId,
+    /// The sender's epoch under which it came.
+    pub epoch: Epoch,
+    /// The seq of its last segment.
+    pub last: Seq,
+    /// Whether it may have come before under another epoch.
+    pub redelivered: bool,
+    /// When it was complete here.
+    pub received: WallTime,
+    /// Its payload.
+    pub body: InboxBody,
+}
+
+/// Where the payload of a message is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InboxBody {
+    /// Here.
+    Inline(Bytes),
+    /// In that many segments of their own, the last of which is the message's last; so a large
+    /// payload is written once.
+    Segments(u32),
+}
+
+impl Record for InboxRecord {
+    const WHAT: &'static str = "a message in the inbox";
+}

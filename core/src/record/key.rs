@@ -1,0 +1,203 @@
+//! The keys of a session's records. Big-endian numbers, so that byte order is their order.
+
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+use crate::{ChannelId, Epoch, PeerId, Position, Seq};
+
+/// The key is none of a session's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a key in the store is none of ours; the store is damaged or belongs to something else")]
+pub struct KeyError;
+
+/// A key in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// The session with a peer: a [`Session`](super::Session).
+    Session(PeerId),
+    /// Present if the session with a peer has something outstanding. No value.
+    Work(PeerId),
+    /// A segment the peer has not acknowledged: an [`OutboxRecord`](super::OutboxRecord).
+    Outbox(PeerId, ChannelId, Position),
+    /// A message the app has not committed: an [`InboxRecord`](super::InboxRecord).
+    Inbox(PeerId, ChannelId, Position),
+    /// A segment that waits for others: a [`SegmentRecord`](super::SegmentRecord).
+    Segment(PeerId, Epoch, ChannelId, Seq),
+    /// What a `send_once` key stands for: a [`OnceRecord`](super::OnceRecord).
+    Once(PeerId, [u8; 32]),
+}
+
+const SESSION: u8 = b's';
+const WORK: u8 = b'w';
+const OUTBOX: u8 = b'o';
+const INBOX: u8 = b'i';
+const SEGMENT: u8 = b'g';
+const ONCE: u8 = b'k';
+
+impl Key {
+    /// The bytes of the key.
+    #[must_use]
+    pub fn to_bytes(self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(64);
+        let mut head = |kind, peer: &PeerId| {
+            bytes.put_u8(kind);
+            bytes.put_slice(peer.as_bytes());
+        };
+        match self {
+            Self::Session(peer) => head(SESSION, &peer),
+            Self::Work(peer) => head(WORK, &peer),
+            Self::Outbox(peer, channel, position) => {
+                head(OUTBOX, &peer);
+                bytes.put_u16(channel.0);
+                bytes.put_u64(position.0);
+            }
+            Self::Inbox(peer, channel, position) => {
+                head(INBOX, &peer);
+                bytes.put_u16(channel.0);
+                bytes.put_u64(position.0);
+            }
+            Self::Segment(peer, epoch, channel, seq) => {
+                head(SEGMENT, &peer);
+                bytes.put_u64(epoch.0);
+                bytes.put_u16(channel.0);
+                bytes.put_u64(seq.0);
+            }
+            Self::Once(peer, hash) => {
+                head(ONCE, &peer);
+                bytes.put_slice(&hash);
+            }
+        }
+        bytes.freeze()
+    }
+
+    /// The key that `bytes` are.
+    ///
+    /// # Errors
+    /// [`KeyError`] if they are none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        let (&kind, rest) = bytes.split_first().ok_or(KeyError)?;
+        let (peer, rest) = rest.split_first_chunk::<32>().ok_or(KeyError)?;
+        let peer = PeerId::from_bytes(*peer).map_err(|_| KeyError)?;
+        let number = |rest: &[u8]| -> Result<u64, KeyError> {
+            Ok(u64::from_be_bytes(rest.try_into().map_err(|_| KeyError)?))
+        };
+        let channel = |rest: &[u8]| -> Result<ChannelId, KeyError> {
+            Ok(ChannelId(u16::from_be_bytes(
+                rest.try_into().map_err(|_| KeyError)?,
+            )))
+        };
+        Ok(match (kind, rest.len()) {
+            (SESSION, 0) => Self::Session(peer),
+            (WORK, 0) => Self::Work(peer),
+            (OUTBOX, 10) => Self::Outbox(peer, channel(&rest[..2])?, Position(number(&rest[2..])?)),
+            (INBOX, 10) => Self::Inbox(peer, channel(&rest[..2])?, Position(number(&rest[2..])?)),
+            (SEGMENT, 18) => Self::Segment(
+                peer,
+                Epoch(number(&rest[..8])?),
+                channel(&rest[8..10])?,
+                Seq(number(&rest[10..])?),
+            ),
+            (ONCE, 32) => Self::Once(peer, rest.try_into().map_err(|_| KeyError)?),
+            _ => return Err(KeyError),
+        })
+    }
+
+    /// The keys of all sessions.
+    #[must_use]
+    pub fn sessions() -> Range<Bytes> {
+        prefix_range(&[SESSION])
+    }
+
+    /// The keys of all sessions with work.
+    #[must_use]
+    pub fn work() -> Range<Bytes> {
+        prefix_range(&[WORK])
+    }
+
+    /// The keys of the outbox of one channel from `from` up to but not including `end`.
+    #[must_use]
+    pub fn outbox(peer: PeerId, channel: ChannelId, from: Position, end: Position) -> Range<Bytes> {
+        Self::Outbox(peer, channel, from).to_bytes()..Self::Outbox(peer, channel, end).to_bytes()
+    }
+
+    /// The keys of the inbox of one channel from `from` up to but not including `end`.
+    #[must_use]
+    pub fn inbox(peer: PeerId, channel: ChannelId, from: Position, end: Position) -> Range<Bytes> {
+        Self::Inbox(peer, channel, from).to_bytes()..Self::Inbox(peer, channel, end).to_bytes()
+    }
+
+    /// The keys of the segments of one channel of a stream from `from` up to but not including
+    /// `end`.
+    #[must_use]
+    pub fn segments(
+        peer: PeerId,
+        epoch: Epoch,
+        channel: ChannelId,
+        from: Seq,
+        end: Seq,
+    ) -> Range<Bytes> {
+        Self::Segment(peer, epoch, channel, from).to_bytes()
+            ..Self::Segment(peer, epoch, channel, end).to_bytes()
+    }
+
+    /// The keys of all segments of a session.
+    #[must_use]
+    pub fn all_segments(peer: PeerId) -> Range<Bytes> {
+        let mut prefix = vec![SEGMENT];
+        prefix.extend_from_slice(peer.as_bytes());
+        prefix_range(&prefix)
+    }
+}
+
+/// All keys that begin with `prefix`, which must not be all `0xff`.
+#[must_use]
+pub fn prefix_range(prefix: &[u8]) -> Range<Bytes> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            break;
+        }
+    }
+    Bytes::copy_from_slice(prefix)..Bytes::from(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Identity;
+
+    #[test]
+    fn a_key_survives_the_way_through_bytes() {
+        let peer = Identity::from_seed([1; 32]).peer_id();
+        for key in [
+            Key::Session(peer),
+            Key::Work(peer),
+            Key::Outbox(peer, ChannelId(7), Position(300)),
+            Key::Inbox(peer, ChannelId(7), Position(300)),
+            Key::Segment(peer, Epoch(9), ChannelId(7), Seq(300)),
+            Key::Once(peer, [8; 32]),
+        ] {
+            let bytes = key.to_bytes();
+            assert_eq!(Key::from_bytes(&bytes), Ok(key));
+            assert_eq!(Key::from_bytes(&bytes[..bytes.len() - 1]), Err(KeyError));
+        }
+    }
+
+    #[test]
+    fn positions_are_in_order_as_bytes() {
+        let peer = Identity::from_seed([1; 32]).peer_id();
+        let key = |n| Key::Outbox(peer, ChannelId(1), Position(n)).to_bytes();
+        assert!(key(255) < key(256));
+        assert!(key(u64::from(u32::MAX)) < key(1 << 40));
+    }
+
+    #[test]
+    fn a_prefix_range_ends_behind_its_last_key() {
+        let range = prefix_range(&[3, 0xff]);
+        assert!(range.contains(&Bytes::from_static(&[3, 0xff, 0xff, 0xff])));
+        assert!(!range.contains(&Bytes::from_static(&[4])));
+    }
+}

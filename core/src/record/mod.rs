@@ -1,0 +1,93 @@
+//! What a session is on disk: keys and values in the [`Store`](crate::store::Store).
+//!
+//! Everything a session needs to go on is in one record ([`Session`]) that is written in the same
+//! batch as the segments it speaks of; so what is read back is always of one piece. Every value
+//! begins with a format byte.
+
+mod inbox;
+mod key;
+mod once;
+mod outbox;
+mod segment;
+mod session;
+
+pub use inbox::{InboxBody, InboxRecord};
+pub use key::{Key, KeyError, prefix_range};
+pub use once::OnceRecord;
+pub use outbox::{OutboxRecord, OutboxState, Tally};
+pub use segment::SegmentRecord;
+pub use session::{
+    Custody, InboxState, OutChannel, Partial, PastChannel, PastEpoch, RxChannel, RxStream, Session,
+};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// The format of the records below.
+const FORMAT: u8 = 1;
+
+/// Why a stored value can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// A newer version wrote it.
+    #[error(
+        "{what} has format {found}, this version understands {FORMAT}; use the newer version again"
+    )]
+    FutureFormat {
+        /// Which record.
+        what: &'static str,
+        /// The format found.
+        found: u8,
+    },
+    /// It is not what was written.
+    #[error(
+        "{what} is damaged ({reason}); restore the store from a backup, peers will notice and send again"
+    )]
+    Damaged {
+        /// Which record.
+        what: &'static str,
+        /// What the decoder said.
+        reason: postcard::Error,
+    },
+}
+
+/// A value that lives in the store.
+pub trait Record: Serialize + DeserializeOwned {
+    /// What it is called in errors.
+    const WHAT: &'static str;
+
+    /// The bytes to store.
+    fn to_bytes(&self) -> Bytes {
+        // Serialising into a growing vector can't fail for these types; an empty value would be
+        // found out as damaged when read, never taken for another.
+        postcard::to_extend(self, vec![FORMAT])
+            .map(Bytes::from)
+            .unwrap_or_default()
+    }
+
+    /// Reads a stored value.
+    ///
+    /// # Errors
+    /// [`RecordError`] if the bytes are not such a record.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
+        let damaged = |reason| RecordError::Damaged {
+            what: Self::WHAT,
+            reason,
+        };
+        match bytes.split_first() {
+            Some((&FORMAT, body)) => match postcard::take_from_bytes(body) {
+                Ok((record, [])) => Ok(record),
+                Ok(_) => Err(damaged(postcard::Error::DeserializeBadEncoding)),
+                Err(reason) => Err(damaged(reason)),
+            },
+            Some((&found, _)) if found > FORMAT => Err(RecordError::FutureFormat {
+                what: Self::WHAT,
+                found,
+            }),
+            _ => Err(damaged(postcard::Error::DeserializeUnexpectedEnd)),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What a `send_once` key stands for.
+
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use crate::{ChannelId, MessageId, Position};
+
+/// The message that was sent under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnceRecord {
+    /// The message.
+    pub id: MessageId,
+    /// Its channel.
+    pub channel: ChannelId,
+    /// Its first segment in the outbox.
+    pub first: Position,
+    /// One past its last segment.
+    pub end: Position,
+}
+
+impl Record for OnceRecord {
+    const WHAT: &'static str = "the record of an idempotent send";
+}

@@ -1,0 +1,36 @@
+//! A segment that arrived and waits for others: for earlier ones, or for the rest of its message.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use crate::{Digest, MessageId, Seq};
+
+/// A waiting segment, or the word that some will never come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SegmentRecord {
+    /// A segment.
+    Data {
+        /// The message it belongs to.
+        id: MessageId,
+        /// Which segment of the message, from 0.
+        index: u32,
+        /// How many segments the message has.
+        count: u32,
+        /// Whether it may have come before under another epoch.
+        redelivered: bool,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// From here up to and with `last` nothing will come.
+    Skip {
+        /// The last of them.
+        last: Seq,
+        /// The digest to adopt.
+        digest: Digest,
+    },
+}
+
+impl Record for SegmentRecord {
+    const WHAT: &'static str = "a waiting segment";
+}

@@ -1,0 +1,227 @@
+//! The session itself: everything but the payloads.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Record, Tally};
+use crate::runs::RunSet;
+use crate::{ChannelId, Digest, Epoch, MessageId, Position, Seq, StoreId, WallTime};
+
+/// A session on disk. The engine holds two: what is true now, and what the store holds; only the
+/// second may be spoken of (I4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Our epoch.
+    pub epoch: Epoch,
+    /// Our earlier epochs, oldest first.
+    pub past: Vec<PastEpoch>,
+    /// The peer's epoch, if we ever heard one.
+    pub peer_epoch: Option<Epoch>,
+    /// What we send.
+    pub out: BTreeMap<ChannelId, OutChannel>,
+    /// What we receive: a stream for each epoch of the peer, oldest first.
+    pub streams: Vec<RxStream>,
+    /// What waits for the app.
+    pub inboxes: BTreeMap<ChannelId, InboxState>,
+    /// Whether the session is in the index of those with work.
+    pub work: bool,
+    /// When the peer was heard last.
+    pub last_seen: Option<WallTime>,
+}
+
+/// An epoch of ours that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastEpoch {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What was sent under it.
+    pub channels: BTreeMap<ChannelId, PastChannel>,
+}
+
+/// What was sent on a channel under a past epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastChannel {
+    /// The position that was seq 0.
+    pub base: Position,
+    /// One past the highest position that may have been sent.
+    pub high: Position,
+}
+
+/// The sending side of a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutChannel {
+    /// The position that is seq 0 under the present epoch: seq = position - base.
+    pub base: Position,
+    /// The sum over all positions up to and with `base`.
+    pub base_sum: Digest,
+    /// The first position that has a record in the store.
+    pub stored: Position,
+    /// The lowest position offered to the peer: the first of the message that holds `low`.
+    pub offer: Position,
+    /// The tally of all positions below `offer`.
+    pub offer_tally: Tally,
+    /// The first position the peer has not acknowledged.
+    pub low: Position,
+    /// The tally of all positions below `low`.
+    pub low_tally: Tally,
+    /// The position of the next segment.
+    pub next: Position,
+    /// The tally of all positions below `next`.
+    pub next_tally: Tally,
+    /// Below this, a segment may have been sent under an earlier epoch.
+    pub again_below: Position,
+    /// The first position the peer's app has not committed.
+    pub consumed: Position,
+    /// What relays hold for us.
+    pub custody: Vec<Custody>,
+    /// No message on the channel expires earlier.
+    pub earliest_expiry: Option<WallTime>,
+}
+
+/// What one relay holds of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Custody {
+    /// The relay's store.
+    pub store: StoreId,
+    /// The positions it holds.
+    pub held: RunSet<Position>,
+}
+
+/// What we receive under one epoch of the peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RxStream {
+    /// The peer's epoch.
+    pub epoch: Epoch,
+    /// Its channels.
+    pub channels: BTreeMap<ChannelId, RxChannel>,
+}
+
+/// The receiving side of a channel under one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RxChannel {
+    /// The first seq that is missing.
+    pub next: Seq,
+    /// The digest over all seqs below it.
+    pub digest: Digest,
+    /// What came out of order and waits in the store.
+    pub held: RunSet<Seq>,
+    /// Seqs whose messages came, or may have come, under a later epoch.
+    pub seen: RunSet<Seq>,
+    /// The message whose segments are coming in.
+    pub partial: Option<Partial>,
+    /// The first seq the app has not committed.
+    pub consumed: Seq,
+}
+
+impl Default for RxChannel {
+    fn default() -> Self {
+        Self {
+            next: Seq::FIRST,
+            digest: Digest::default(),
+            held: RunSet::default(),
+            seen: RunSet::default(),
+            partial: None,
+            consumed: Seq::FIRST,
+        }
+    }
+}
+
+/// A message of several segments, some of which have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partial {
+    /// The message.
+    pub id: MessageId,
+    /// The seq of its first segment.
+    pub first: Seq,
+    /// How many segments it has.
+    pub count: u32,
+    /// Whether it may have come before.
+    pub redelivered: bool,
+    /// Bytes of payload so far.
+    pub bytes: u64,
+}
+
+/// The inbox of a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxState {
+    /// The position of the next message that arrives.
+    pub next: Position,
+    /// Messages waiting.
+    pub messages: u64,
+    /// Bytes waiting.
+    pub bytes: u64,
+}
+
+impl Session {
+    /// A session that never saw a message.
+    #[must_use]
+    pub const fn new(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            past: Vec::new(),
+            peer_epoch: None,
+            out: BTreeMap::new(),
+            streams: Vec::new(),
+            inboxes: BTreeMap::new(),
+            work: false,
+            last_seen: None,
+        }
+    }
+
+    /// Whether the peer has not acknowledged everything.
+    #[must_use]
+    pub fn outstanding(&self) -> bool {
+        self.out.values().any(|channel| channel.low < channel.next)
+    }
+
+    /// The stream of one of the peer's epochs.
+    #[must_use]
+    pub fn stream(&self, epoch: Epoch) -> Option<&RxStream> {
+        self.streams.iter().find(|stream| stream.epoch == epoch)
+    }
+}
+
+impl OutChannel {
+    /// The seq of a position under the present epoch; 0 if it lies before it.
+    #[must_use]
+    pub const fn seq(&self, position: Position) -> Seq {
+        Seq(position.since(self.base))
+    }
+
+    /// The position of a seq under the present epoch.
+    #[must_use]
+    pub const fn position(&self, seq: Seq) -> Position {
+        self.base.plus(seq.0)
+    }
+
+    /// The digest that the peer has when it has everything up to `tally`.
+    #[must_use]
+    pub const fn digest(&self, tally: Tally) -> Digest {
+        tally.digest.since(self.base_sum)
+    }
+
+    /// Bytes of payload that wait.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.next_tally.bytes.saturating_sub(self.offer_tally.bytes)
+    }
+
+    /// The channel of a new session: positions begin with 1.
+    #[must_use]
+    pub fn new() -> Self {
+        let first = Position(1);
+        Self {
+            stored: first,
+            offer: first,
+            low: first,
+            next: first,
+            consumed: first,
+            ..Self::default()
+        }
+    }
+}
+
+impl Record for Session {
+    const WHAT: &'static str = "the record of a session";
+}

@@ -213,7 +213,11 @@ impl Engine {
         if let Frame::Data(data) = frame {
             sending.credit = sending.credit.saturating_sub(data.payload.len().max(64));
         }
-        sending.record(position).map(|record| record.expires)
+        match frame {
+            Frame::Data(_) => sending.record(position).map(|record| record.expires),
+            // That something expired has to be heard even after it has.
+            _ => Some(self.now.wall.plus(crate::limits::MESSAGE_TTL)),
+        }
     }
 
     /// The segment that goes next on a link: signaling first, then each channel in its turn.

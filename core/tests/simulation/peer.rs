@@ -1,0 +1,281 @@
+//! One peer: an engine, its store, and an app that takes and commits messages.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::engine::{Engine, Event, Output, Rule, Stage, Stored, Ticket, Transmit};
+use outlive_core::link::LinkClass;
+use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
+use outlive_core::store::Batch;
+use outlive_core::{
+    ChannelId, Entropy, EnvelopeId, Generation, MessageId, Now, PeerId, Plain, Position, Seq,
+};
+
+pub(crate) type Disk = BTreeMap<Bytes, Bytes>;
+
+/// A message the app was handed.
+pub(crate) struct Handed {
+    pub(crate) channel: ChannelId,
+    pub(crate) record: InboxRecord,
+    pub(crate) payload: Bytes,
+    pub(crate) redelivered: bool,
+}
+
+pub(crate) struct Peer {
+    pub(crate) other: PeerId,
+    pub(crate) disk: Disk,
+    pub(crate) snapshot: Option<Disk>,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) starts: u32,
+    pub(crate) generation: Generation,
+    pub(crate) write: Option<Batch>,
+    read: Option<(std::ops::Range<Bytes>, usize)>,
+    pub(crate) sent: VecDeque<Transmit>,
+    pub(crate) released: VecDeque<(Generation, EnvelopeId)>,
+    pub(crate) tickets: Vec<(Ticket, u64)>,
+    pub(crate) queued: Vec<u64>,
+    pub(crate) ended_ids: Vec<MessageId>,
+    pub(crate) renewed: u32,
+    pub(crate) gaps: u32,
+    pub(crate) redeliver: bool,
+    /// Per channel: where the app reads next, and below which everything was there at the start.
+    cursors: BTreeMap<ChannelId, (Position, Position)>,
+    hand: VecDeque<(ChannelId, Position, InboxRecord, u64)>,
+    broken: Option<Rule>,
+}
+
+impl Peer {
+    pub(crate) fn new(other: PeerId, broken: Option<Rule>) -> Self {
+        Self {
+            other,
+            disk: Disk::new(),
+            snapshot: None,
+            engine: None,
+            starts: 0,
+            generation: Generation::at_start(0),
+            write: None,
+            read: None,
+            sent: VecDeque::new(),
+            released: VecDeque::new(),
+            tickets: Vec::new(),
+            queued: Vec::new(),
+            ended_ids: Vec::new(),
+            renewed: 0,
+            gaps: 0,
+            redeliver: false,
+            cursors: BTreeMap::new(),
+            hand: VecDeque::new(),
+            broken,
+        }
+    }
+
+    pub(crate) fn start(&mut self, entropy: [u8; 32], now: Now) {
+        if self.engine.is_some() {
+            return;
+        }
+        self.starts += 1;
+        self.generation = Generation::at_start(self.starts);
+        let stored = Stored {
+            session: self.disk.get(&Key::Session(self.other).to_bytes()).cloned(),
+            segments: self
+                .disk
+                .range(Key::all_segments(self.other))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+        };
+        let entropy = Entropy::from_seed(entropy);
+        let mut engine =
+            Engine::open(self.other, &stored, entropy, Box::new(Plain), now).expect("own disk");
+        if let Some(rule) = self.broken {
+            engine.break_rule(rule);
+        }
+        self.cursors = engine
+            .session()
+            .inboxes
+            .iter()
+            .map(|(&channel, inbox)| (channel, (Position(0), inbox.next)))
+            .collect();
+        self.engine = Some(engine);
+        self.pump();
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.engine = None;
+        self.write = None;
+        self.read = None;
+        self.sent.clear();
+        self.released.clear();
+        self.tickets.clear();
+        self.hand.clear();
+        self.cursors.clear();
+    }
+
+    pub(crate) fn bind(&mut self, class: LinkClass, now: Now) -> Generation {
+        self.generation = self.generation.next();
+        let generation = self.generation;
+        if let Some(engine) = &mut self.engine {
+            engine.bind(generation, class, 0, now);
+        }
+        self.pump();
+        generation
+    }
+
+    /// Does what the engine asks for; writes and reads wait until the world lets them happen.
+    pub(crate) fn pump(&mut self) {
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        while let Some(output) = engine.poll() {
+            match output {
+                Output::Transmit(transmit) => self.sent.push_back(transmit),
+                Output::Write(batch) => {
+                    assert!(self.write.is_none(), "two writes at once");
+                    self.write = Some(batch);
+                }
+                Output::Read { range, limit } => {
+                    assert!(self.read.is_none(), "two reads at once");
+                    self.read = Some((range, limit.records));
+                }
+                Output::Release {
+                    generation,
+                    envelope,
+                } => {
+                    self.released.push_back((generation, envelope));
+                }
+                Output::Redeliver { .. } => self.redeliver = true,
+                Output::Drop { .. } => {}
+                Output::Event(event) => match event {
+                    Event::Progress {
+                        channel,
+                        stage: Stage::Queued,
+                        below,
+                    } => {
+                        for (ticket, number) in &self.tickets {
+                            if ticket.channel == channel && ticket.end <= below {
+                                self.queued.push(*number);
+                            }
+                        }
+                        self.tickets
+                            .retain(|(t, _)| t.channel != channel || t.end > below);
+                    }
+                    Event::Ended { id, .. } => self.ended_ids.push(id),
+                    Event::Renewed { .. } => self.renewed += 1,
+                    Event::Gap { .. } => self.gaps += 1,
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// The store does what it was asked to.
+    pub(crate) fn flush(&mut self, now: Now) {
+        if let Some(batch) = self.write.take() {
+            apply(&mut self.disk, batch);
+            if let Some(engine) = &mut self.engine {
+                engine.written(now);
+            }
+            self.pump();
+        }
+        if let Some((range, records)) = self.read.take() {
+            let rows: Vec<_> = self
+                .disk
+                .range(range)
+                .take(records)
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            if let Some(engine) = &mut self.engine {
+                engine.read(&rows, now).expect("own disk");
+            }
+            self.pump();
+        }
+    }
+
+    pub(crate) fn tick(&mut self, now: Now) {
+        if let Some(engine) = &mut self.engine {
+            engine.tick(now);
+        }
+        self.pump();
+    }
+
+    /// The app takes the next message of some channel.
+    pub(crate) fn take(&mut self) -> Option<Handed> {
+        let engine = self.engine.as_mut()?;
+        let ends: Vec<_> = engine
+            .session()
+            .inboxes
+            .iter()
+            .map(|(&channel, inbox)| (channel, inbox.next))
+            .collect();
+        for (channel, end) in ends {
+            let (cursor, old) = self.cursors.entry(channel).or_default();
+            let range = Key::inbox(self.other, channel, *cursor, end);
+            let Some((key, value)) = self.disk.range(range).next() else {
+                continue;
+            };
+            let Ok(Key::Inbox(_, _, position)) = Key::from_bytes(key) else {
+                continue;
+            };
+            let record = InboxRecord::from_bytes(value).expect("own disk");
+            *cursor = position.next();
+            let redelivered = record.redelivered || position < *old;
+            let payload = payload(&self.disk, self.other, channel, &record);
+            engine.hand(channel, position, &record);
+            self.hand
+                .push_back((channel, position, record.clone(), payload.len() as u64));
+            return Some(Handed {
+                channel,
+                record,
+                payload,
+                redelivered,
+            });
+        }
+        None
+    }
+
+    pub(crate) fn commit(&mut self, now: Now) {
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        if let Some((channel, position, record, bytes)) = self.hand.pop_front() {
+            engine.commit(channel, position, &record, bytes, now);
+        }
+        self.pump();
+    }
+
+    pub(crate) fn outstanding(&self) -> bool {
+        self.engine.as_ref().is_some_and(Engine::outstanding)
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.engine.as_ref().and_then(Engine::deadline)
+    }
+}
+
+pub(crate) fn apply(disk: &mut Disk, batch: Batch) {
+    for (key, value) in batch {
+        match value {
+            Some(value) => disk.insert(key, value),
+            None => disk.remove(&key),
+        };
+    }
+}
+
+fn payload(disk: &Disk, peer: PeerId, channel: ChannelId, record: &InboxRecord) -> Bytes {
+    let count = match &record.body {
+        InboxBody::Inline(payload) => return payload.clone(),
+        InboxBody::Segments(count) => u64::from(*count),
+    };
+    let mut whole = Vec::new();
+    for seq in record.last.0 + 1 - count..=record.last.0 {
+        let key = Key::Segment(peer, record.epoch, channel, Seq(seq)).to_bytes();
+        let value = disk
+            .get(&key)
+            .expect("a segment of a whole message is in the store");
+        match SegmentRecord::from_bytes(value).expect("own disk") {
+            SegmentRecord::Data { payload, .. } => whole.extend_from_slice(&payload),
+            SegmentRecord::Skip { .. } => panic!("a skip in a whole message"),
+        }
+    }
+    Bytes::from(whole)
+}

@@ -1,0 +1,825 @@
+//! The world around two peers, and what must hold in it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::engine::{Rule, SendOptions, Taken, Transmit};
+use outlive_core::link::LinkClass;
+use outlive_core::transport::{Class, Refusal};
+use outlive_core::wire::frame::Frame;
+use outlive_core::wire::packet;
+use outlive_core::{
+    ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, Seq, StoreId, WallTime,
+};
+
+use crate::peer::{Handed, Peer, apply};
+
+const CHANNELS: [ChannelId; 2] = [ChannelId(1), ChannelId(16)];
+
+/// What must never happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// I1: a message that was Ok did not arrive, and nobody was told.
+    Lost(u64),
+    /// I2: a message came twice and was not marked.
+    Doubled(u64),
+    /// I3: a message came after a later one.
+    Reordered(u64),
+    /// I5: something came of a packet of a retired link.
+    StaleLink,
+    /// I8: two messages under one epoch, channel and seq.
+    SeqUsedTwice,
+    /// I9: garbage was taken for a packet.
+    GarbageTaken,
+    /// A payload is not what was sent.
+    Garbled(u64),
+    /// Something is outstanding for ever.
+    Stuck,
+    /// The network never falls silent.
+    Restless,
+    /// A new epoch was drawn although no store went back in time.
+    RenewedForNothing,
+}
+
+pub(crate) struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+    fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        for part in seed.chunks_mut(8) {
+            part.copy_from_slice(&self.next().to_le_bytes());
+        }
+        seed
+    }
+}
+
+#[derive(Clone)]
+struct Envelope {
+    number: u64,
+    class: Class,
+    expires: WallTime,
+    packet: Bytes,
+}
+
+enum ToRelay {
+    Submit(Transmit),
+    Acknowledge(EnvelopeId),
+}
+
+enum FromRelay {
+    Accepted(EnvelopeId),
+    Refused(EnvelopeId),
+    Deliver(Option<EnvelopeId>, Bytes),
+}
+
+struct Connection {
+    generation: Generation,
+    to: VecDeque<ToRelay>,
+    from: VecDeque<FromRelay>,
+    pushed: BTreeSet<u64>,
+}
+
+struct Message {
+    from: usize,
+    order: u64,
+    bytes: usize,
+    expires: Option<WallTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Send,
+    Take,
+    Commit,
+    Flush,
+    Tick,
+    Connect,
+    Disconnect,
+    ToRelay,
+    FromRelay,
+    Push,
+    Direct,
+    LinkUp,
+    LinkDown,
+    Stale,
+    Garbage,
+    Crash,
+    Start,
+    RelayCrash,
+    RelayStart,
+    RelayLose,
+    Silent,
+    Refuse,
+    Expire,
+    Cancel,
+    Snapshot,
+    Restore,
+    Lose,
+}
+
+pub(crate) struct World {
+    random: Random,
+    story: bool,
+    now: Now,
+    pub(crate) peers: [Peer; 2],
+    relay_up: bool,
+    refusing: bool,
+    store: StoreId,
+    envelopes: u64,
+    mailbox: [Vec<Envelope>; 2],
+    connections: [Option<Connection>; 2],
+    direct: Option<[(Generation, VecDeque<Bytes>); 2]>,
+    retired: Vec<(usize, Generation, Bytes)>,
+    messages: BTreeMap<u64, Message>,
+    names: BTreeMap<MessageId, u64>,
+    orders: BTreeMap<(usize, ChannelId), u64>,
+    ok: BTreeSet<u64>,
+    ended: BTreeSet<MessageId>,
+    exempt: BTreeSet<u64>,
+    rolls: [u32; 2],
+    delivered: BTreeMap<(usize, u64), Vec<u32>>,
+    last: BTreeMap<(usize, ChannelId), u64>,
+    wire: BTreeMap<(usize, Epoch, ChannelId, Seq), MessageId>,
+    spoken: u64,
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, broken: Option<Rule>, story: bool) -> Self {
+        let id = |n| Identity::from_seed([n; 32]).peer_id();
+        let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x6f75_746c_6976_6521);
+        let now = Now {
+            elapsed: Duration::from_secs(1),
+            wall: WallTime(1_000_000),
+        };
+        let mut peers = [Peer::new(id(2), broken), Peer::new(id(1), broken)];
+        for peer in &mut peers {
+            peer.start(random.seed(), now);
+        }
+        Self {
+            random,
+            story,
+            now,
+            peers,
+            relay_up: true,
+            refusing: false,
+            store: StoreId([1; 16]),
+            envelopes: 0,
+            mailbox: [Vec::new(), Vec::new()],
+            connections: [None, None],
+            direct: None,
+            retired: Vec::new(),
+            messages: BTreeMap::new(),
+            names: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            ok: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            exempt: BTreeSet::new(),
+            rolls: [0, 0],
+            delivered: BTreeMap::new(),
+            last: BTreeMap::new(),
+            wire: BTreeMap::new(),
+            spoken: 0,
+            faults: Vec::new(),
+        }
+    }
+
+    fn log(&self, text: impl FnOnce() -> String) {
+        if self.story {
+            println!("{:>8} {}", self.now.elapsed.as_millis(), text());
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.log(|| format!("FAULT {fault:?}"));
+        if self.faults.len() < 8 {
+            self.faults.push(fault);
+        }
+    }
+
+    pub(crate) fn play(&mut self) {
+        use Act::{
+            Cancel, Commit, Connect, Crash, Direct, Disconnect, Expire, Flush, FromRelay, Garbage,
+            LinkDown, LinkUp, Lose, Push, Refuse, RelayCrash, RelayLose, RelayStart, Restore, Send,
+            Silent, Snapshot, Stale, Start, Take, Tick, ToRelay,
+        };
+        let mut deck: Vec<(Act, usize)> = vec![
+            (Send, 9),
+            (Take, 8),
+            (Commit, 6),
+            (Flush, 18),
+            (Tick, 5),
+            (Connect, 6),
+            (Disconnect, 2),
+            (ToRelay, 14),
+            (FromRelay, 14),
+            (Push, 14),
+            (Direct, 12),
+        ];
+        let groups: [&[(Act, usize)]; 9] = [
+            &[(LinkUp, 3), (LinkDown, 2), (Stale, 3)],
+            &[(Crash, 2), (Start, 6)],
+            &[(RelayCrash, 1), (RelayStart, 5)],
+            &[(RelayLose, 1), (RelayStart, 3)],
+            &[(Silent, 2)],
+            &[(Expire, 2), (Cancel, 2)],
+            &[(Snapshot, 3), (Restore, 2), (Start, 6)],
+            &[(Lose, 1), (Start, 6)],
+            &[(Refuse, 2), (Garbage, 1)],
+        ];
+        for group in groups {
+            if self.random.chance(45) {
+                deck.extend_from_slice(group);
+            }
+        }
+        let total: usize = deck.iter().map(|(_, weight)| weight).sum();
+        let length = [25, 60, 150, 300][self.random.below(4)];
+        let mut rare = 0;
+        for _ in 0..length {
+            let mut pick = self.random.below(total);
+            let (act, _) = *deck
+                .iter()
+                .find(|(_, weight)| {
+                    let here = pick < *weight;
+                    pick = pick.wrapping_sub(if here { 0 } else { *weight });
+                    here
+                })
+                .expect("the weights sum up");
+            if matches!(act, Restore | Lose | RelayLose | Silent) {
+                rare += 1;
+                if rare > 4 {
+                    continue;
+                }
+            }
+            let who = self.random.below(2);
+            self.act(act, who);
+        }
+    }
+
+    fn act(&mut self, act: Act, who: usize) {
+        self.now.elapsed += Duration::from_millis(10);
+        self.now.wall = self.now.wall.plus(Duration::from_millis(10));
+        if !matches!(act, Act::Tick) {
+            self.log(|| format!("{act:?} {who}"));
+        }
+        match act {
+            Act::Send => self.send(who),
+            Act::Take => {
+                if let Some(handed) = self.peers[who].take() {
+                    self.arrived(who, &handed);
+                }
+            }
+            Act::Commit => self.peers[who].commit(self.now),
+            Act::Flush => self.peers[who].flush(self.now),
+            Act::Tick => self.tick(who, Duration::from_millis(700)),
+            Act::Connect => self.connect(who),
+            Act::Disconnect => self.disconnect(who),
+            Act::ToRelay => self.to_relay(who),
+            Act::FromRelay => self.from_relay(who),
+            Act::Push => self.push(who),
+            Act::Direct => self.direct_packet(who),
+            Act::LinkUp => self.link_up(),
+            Act::LinkDown => self.link_down(),
+            Act::Stale => self.stale(),
+            Act::Garbage => self.garbage(who),
+            Act::Crash => self.crash(who),
+            Act::Start => {
+                let seed = self.random.seed();
+                self.peers[who].start(seed, self.now);
+            }
+            Act::RelayCrash => self.relay_down(),
+            Act::RelayStart => self.relay_up = true,
+            Act::RelayLose => {
+                self.relay_down();
+                self.mailbox = [Vec::new(), Vec::new()];
+                self.store = StoreId([self.random.next() as u8; 16]);
+            }
+            Act::Silent => {
+                let count = self.mailbox[who].len();
+                if count > 0 {
+                    let lost = self.random.below(count);
+                    self.mailbox[who].remove(lost);
+                }
+            }
+            Act::Refuse => self.refusing = !self.refusing,
+            Act::Expire => {
+                self.now.wall = self.now.wall.plus(Duration::from_secs(20));
+                self.tick(who, Duration::from_millis(1));
+            }
+            Act::Cancel => {
+                let now = self.now;
+                let peer = &mut self.peers[who];
+                if let (Some(engine), Some((ticket, number))) =
+                    (&mut peer.engine, peer.tickets.last())
+                    && engine.cancel(*ticket, now)
+                {
+                    // A crash may keep the word of it from the app, which asked for it.
+                    self.exempt.insert(*number);
+                }
+                peer.pump();
+            }
+            Act::Snapshot => self.peers[who].snapshot = Some(self.peers[who].disk.clone()),
+            Act::Restore => {
+                if let Some(snapshot) = self.peers[who].snapshot.clone() {
+                    self.roll_back(who, snapshot);
+                }
+            }
+            Act::Lose => self.roll_back(who, BTreeMap::new()),
+        }
+        self.collect();
+    }
+
+    /// Moves what the engines sent onto the wires, and notes what they told their apps.
+    fn collect(&mut self) {
+        for who in 0..2 {
+            while let Some(transmit) = self.peers[who].sent.pop_front() {
+                self.spoke(who, &transmit);
+                if let Some(direct) = &mut self.direct
+                    && direct[who].0 == transmit.generation
+                {
+                    direct[1 - who].1.push_back(transmit.packet);
+                } else if let Some(connection) = &mut self.connections[who]
+                    && connection.generation == transmit.generation
+                {
+                    connection.to.push_back(ToRelay::Submit(transmit));
+                }
+            }
+            while let Some((generation, envelope)) = self.peers[who].released.pop_front() {
+                if let Some(connection) = &mut self.connections[who]
+                    && connection.generation == generation
+                {
+                    connection.to.push_back(ToRelay::Acknowledge(envelope));
+                }
+            }
+            if std::mem::take(&mut self.peers[who].redeliver)
+                && let Some(connection) = &mut self.connections[who]
+            {
+                connection.pushed.clear();
+            }
+            let queued = std::mem::take(&mut self.peers[who].queued);
+            self.ok.extend(queued);
+            let ended = std::mem::take(&mut self.peers[who].ended_ids);
+            self.ended.extend(ended);
+        }
+    }
+
+    fn spoke(&mut self, who: usize, transmit: &Transmit) {
+        let frames = packet::decode(&transmit.packet.slice(1..)).expect("own packet");
+        self.log(|| {
+            format!(
+                "  {who} -> {} {:?} {frames:?}",
+                transmit.generation, transmit.class
+            )
+        });
+        for frame in frames {
+            match frame {
+                Frame::Ping(_) | Frame::Pong(_) => {}
+                Frame::Data(data) => {
+                    self.spoken += 1;
+                    let key = (who, data.epoch, data.channel, data.seq);
+                    let id = *self.wire.entry(key).or_insert(data.id);
+                    if id != data.id && self.rolls == [0, 0] {
+                        self.fault(Fault::SeqUsedTwice);
+                    }
+                }
+                _ => self.spoken += 1,
+            }
+        }
+    }
+
+    fn send(&mut self, who: usize) {
+        let channel = CHANNELS[self.random.below(2)];
+        let number = self.messages.len() as u64 + 1;
+        let bytes = if self.random.chance(10) { 40_000 } else { 8 };
+        let mut payload = number.to_le_bytes().to_vec();
+        payload.resize(bytes, number as u8);
+        let ttl = self.random.chance(20).then(|| Duration::from_secs(15));
+        let expires = ttl.map(|ttl| self.now.wall.plus(ttl));
+        let options = SendOptions { ttl, once: None };
+        let peer = &mut self.peers[who];
+        let Some(engine) = &mut peer.engine else {
+            return;
+        };
+        let ticket = engine
+            .send(channel, &Bytes::from(payload), &options, self.now)
+            .expect("room");
+        peer.tickets.push((ticket, number));
+        peer.pump();
+        self.names.insert(ticket.id, number);
+        let order = self.orders.entry((who, channel)).or_default();
+        *order += 1;
+        self.messages.insert(
+            number,
+            Message {
+                from: who,
+                order: *order,
+                bytes,
+                expires,
+            },
+        );
+        self.log(|| format!("  message {number} is {}", ticket.id));
+    }
+
+    fn arrived(&mut self, who: usize, handed: &Handed) {
+        let number = handed
+            .payload
+            .first_chunk()
+            .map_or(0, |first| u64::from_le_bytes(*first));
+        self.log(|| {
+            format!(
+                "  app {who} gets {number} redelivered={}",
+                handed.redelivered
+            )
+        });
+        let Some(message) = self.messages.get(&number) else {
+            return self.fault(Fault::Garbled(number));
+        };
+        let (order, bytes, from) = (message.order, message.bytes, message.from);
+        if bytes != handed.payload.len()
+            || from == who
+            || self.names.get(&handed.record.id) != Some(&number)
+        {
+            self.fault(Fault::Garbled(number));
+        }
+        let roll = self.rolls[who];
+        let times = self.delivered.entry((who, number)).or_default();
+        let before = times.last().copied();
+        times.push(roll);
+        match before {
+            Some(last) if !handed.redelivered && last == roll => self.fault(Fault::Doubled(number)),
+            Some(_) => {}
+            None => {
+                let last = self.last.entry((who, handed.channel)).or_default();
+                let inverted = order < *last;
+                *last = order.max(*last);
+                if inverted && self.rolls == [0, 0] {
+                    self.fault(Fault::Reordered(number));
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, who: usize, time: Duration) {
+        self.now.elapsed += time;
+        self.now.wall = self.now.wall.plus(time);
+        self.peers[who].tick(self.now);
+    }
+
+    fn connect(&mut self, who: usize) {
+        if self.connections[who].is_some() || !self.relay_up || self.peers[who].engine.is_none() {
+            return;
+        }
+        let generation = self.peers[who].bind(LinkClass::Relayed(self.store), self.now);
+        self.connections[who] = Some(Connection {
+            generation,
+            to: VecDeque::new(),
+            from: VecDeque::new(),
+            pushed: BTreeSet::new(),
+        });
+    }
+
+    fn disconnect(&mut self, who: usize) {
+        let Some(connection) = self.connections[who].take() else {
+            return;
+        };
+        for message in connection.from {
+            if let FromRelay::Deliver(_, packet) = message {
+                self.retired.push((who, connection.generation, packet));
+            }
+        }
+        self.unbind(who, connection.generation);
+    }
+
+    fn unbind(&mut self, who: usize, generation: Generation) {
+        let now = self.now;
+        if let Some(engine) = &mut self.peers[who].engine {
+            engine.unbind(generation, now);
+        }
+        self.peers[who].pump();
+    }
+
+    fn to_relay(&mut self, who: usize) {
+        let Some(connection) = &mut self.connections[who] else {
+            return;
+        };
+        match connection.to.pop_front() {
+            Some(ToRelay::Acknowledge(EnvelopeId(number))) => {
+                self.mailbox[who].retain(|envelope| envelope.number != number);
+            }
+            Some(ToRelay::Submit(transmit)) => {
+                if self.refusing && transmit.class == Class::Keep {
+                    connection
+                        .from
+                        .push_back(FromRelay::Refused(transmit.envelope));
+                    return;
+                }
+                connection
+                    .from
+                    .push_back(FromRelay::Accepted(transmit.envelope));
+                let other = 1 - who;
+                match transmit.class {
+                    Class::NowOrNever => {
+                        if let Some(connection) = &mut self.connections[other] {
+                            connection
+                                .from
+                                .push_back(FromRelay::Deliver(None, transmit.packet));
+                        }
+                        return;
+                    }
+                    Class::NewestOnly => {
+                        self.mailbox[other].retain(|e| e.class != Class::NewestOnly);
+                    }
+                    Class::Keep => {}
+                }
+                self.envelopes += 1;
+                self.mailbox[other].push(Envelope {
+                    number: self.envelopes,
+                    class: transmit.class,
+                    expires: transmit.expires,
+                    packet: transmit.packet,
+                });
+            }
+            None => {}
+        }
+    }
+
+    fn push(&mut self, who: usize) {
+        let Some(connection) = &mut self.connections[who] else {
+            return;
+        };
+        let now = self.now.wall;
+        self.mailbox[who].retain(|envelope| envelope.expires > now);
+        let next = self.mailbox[who]
+            .iter()
+            .find(|e| !connection.pushed.contains(&e.number));
+        if let Some(envelope) = next {
+            connection.pushed.insert(envelope.number);
+            let number = Some(EnvelopeId(envelope.number));
+            connection
+                .from
+                .push_back(FromRelay::Deliver(number, envelope.packet.clone()));
+        }
+    }
+
+    fn from_relay(&mut self, who: usize) {
+        let Some(connection) = &mut self.connections[who] else {
+            return;
+        };
+        let generation = connection.generation;
+        let Some(message) = connection.from.pop_front() else {
+            return;
+        };
+        let now = self.now;
+        let Some(engine) = &mut self.peers[who].engine else {
+            return;
+        };
+        match message {
+            FromRelay::Accepted(envelope) => engine.accepted(generation, envelope, now),
+            FromRelay::Refused(envelope) => {
+                engine.refused(generation, envelope, Refusal::MailboxFull, now);
+            }
+            FromRelay::Deliver(envelope, packet) => {
+                engine.receive(generation, envelope, packet, now);
+            }
+        }
+        self.peers[who].pump();
+    }
+
+    fn direct_packet(&mut self, who: usize) {
+        let Some(direct) = &mut self.direct else {
+            return;
+        };
+        let (generation, queue) = &mut direct[who];
+        let Some(packet) = queue.pop_front() else {
+            return;
+        };
+        let (generation, now) = (*generation, self.now);
+        if let Some(engine) = &mut self.peers[who].engine {
+            engine.receive(generation, None, packet, now);
+        }
+        self.peers[who].pump();
+    }
+
+    fn link_up(&mut self) {
+        if self.direct.is_some() || self.peers.iter().any(|peer| peer.engine.is_none()) {
+            return;
+        }
+        let now = self.now;
+        let generations = [0, 1].map(|who: usize| self.peers[who].bind(LinkClass::Direct, now));
+        self.direct = Some(generations.map(|generation| (generation, VecDeque::new())));
+    }
+
+    fn link_down(&mut self) {
+        let Some(direct) = self.direct.take() else {
+            return;
+        };
+        for (who, (generation, queue)) in direct.into_iter().enumerate() {
+            self.retired
+                .extend(queue.into_iter().map(|packet| (who, generation, packet)));
+            self.unbind(who, generation);
+        }
+    }
+
+    /// A packet of a retired link comes late.
+    fn stale(&mut self) {
+        let Some((who, generation, packet)) = self.retired.pop() else {
+            return;
+        };
+        let now = self.now;
+        let Some(engine) = &mut self.peers[who].engine else {
+            return;
+        };
+        let taken = engine.receive(generation, None, packet, now);
+        self.peers[who].pump();
+        if taken != Taken::No {
+            self.fault(Fault::StaleLink);
+        }
+    }
+
+    fn garbage(&mut self, who: usize) {
+        let Some(connection) = &self.connections[who] else {
+            return;
+        };
+        let generation = connection.generation;
+        let length = self.random.below(64);
+        let mut bytes: Vec<u8> = (0..length).map(|_| self.random.next() as u8).collect();
+        if self.random.chance(70) && bytes.len() > 2 {
+            bytes[0] = 1;
+            bytes[1] = 1;
+        }
+        let decodes = bytes.first() == Some(&1)
+            && packet::decode(&Bytes::copy_from_slice(&bytes[1..])).is_ok();
+        let now = self.now;
+        let Some(engine) = &mut self.peers[who].engine else {
+            return;
+        };
+        let taken = engine.receive(generation, Some(EnvelopeId(u64::MAX)), bytes.into(), now);
+        self.peers[who].pump();
+        if !decodes && taken != Taken::No {
+            self.fault(Fault::GarbageTaken);
+        }
+    }
+
+    fn crash(&mut self, who: usize) {
+        if self.peers[who].engine.is_none() {
+            return;
+        }
+        // What was on its way to the disk may have got there, unknown to anybody.
+        if self.random.chance(50)
+            && let Some(batch) = self.peers[who].write.take()
+        {
+            apply(&mut self.peers[who].disk, batch);
+        }
+        self.peers[who].stop();
+        self.connections[who] = None;
+        self.direct
+            .take()
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .for_each(|(peer, (generation, _))| {
+                if peer != who {
+                    self.unbind(peer, generation);
+                }
+            });
+    }
+
+    fn relay_down(&mut self) {
+        self.relay_up = false;
+        self.disconnect(0);
+        self.disconnect(1);
+    }
+
+    fn roll_back(&mut self, who: usize, disk: crate::peer::Disk) {
+        self.crash(who);
+        self.peers[who].disk = disk;
+        self.rolls[who] += 1;
+        // What only the lost disk knew of is gone; what was in hand may be.
+        for (&number, message) in &self.messages {
+            if message.from == who && !self.delivered.contains_key(&(1 - who, number)) {
+                self.exempt.insert(number);
+            }
+            if message.from != who && !self.delivered.contains_key(&(who, number)) {
+                self.exempt.insert(number);
+            }
+        }
+    }
+
+    /// Everything works again: all that was sent has to arrive, and then there is silence.
+    pub(crate) fn settle(&mut self) {
+        self.refusing = false;
+        let direct = self.random.chance(30);
+        self.relay_up = true;
+        for who in 0..2 {
+            self.act(Act::Start, who);
+            self.act(Act::Connect, who);
+        }
+        self.act(if direct { Act::LinkUp } else { Act::LinkDown }, 0);
+        let mut quiet = 0;
+        for round in 0..4_000 {
+            let spoken = self.spoken;
+            let steps = [
+                Act::FromRelay,
+                Act::Push,
+                Act::ToRelay,
+                Act::Direct,
+                Act::Take,
+                Act::Commit,
+                Act::Flush,
+            ];
+            for who in 0..2 {
+                for act in steps {
+                    self.act(act, who);
+                }
+            }
+            let busy = self
+                .connections
+                .iter()
+                .flatten()
+                .any(|c| !c.to.is_empty() || !c.from.is_empty())
+                // A few may be Pings, which end only with the link.
+                || self.direct.iter().flatten().any(|(_, queue)| queue.len() > 3)
+                || self.peers.iter().any(|peer| peer.write.is_some());
+            if spoken == self.spoken && !busy {
+                // Nothing moves by itself: let time pass up to the next deadline.
+                let next = self.peers.iter().filter_map(Peer::deadline).min();
+                if let Some(next) = next
+                    && next > self.now.elapsed
+                {
+                    let time = next - self.now.elapsed;
+                    self.now.elapsed += time;
+                    self.now.wall = self.now.wall.plus(time);
+                }
+                for who in 0..2 {
+                    self.peers[who].tick(self.now);
+                }
+                self.collect();
+            }
+            quiet = if spoken == self.spoken && !busy {
+                quiet + 1
+            } else {
+                0
+            };
+            let waiting = self.peers.iter().any(Peer::outstanding);
+            if quiet > 60 || (quiet > 20 && !waiting && round > 60) {
+                break;
+            }
+        }
+        if quiet <= 20 {
+            self.fault(Fault::Restless);
+        }
+        if self.peers.iter().any(Peer::outstanding)
+            || self
+                .mailbox
+                .iter()
+                .flatten()
+                .any(|envelope| envelope.class == Class::Keep)
+        {
+            self.fault(Fault::Stuck);
+        }
+        let ended: BTreeSet<u64> = self
+            .ended
+            .iter()
+            .filter_map(|id| self.names.get(id))
+            .copied()
+            .collect();
+        let lost: Vec<u64> = self
+            .ok
+            .iter()
+            .filter(|number| {
+                let Some(message) = self.messages.get(number) else {
+                    return true;
+                };
+                let from = message.from;
+                // A crash may keep the word of an expiry from the app, which set the time.
+                let expired = message.expires.is_some_and(|at| at <= self.now.wall);
+                !expired
+                    && !self.delivered.contains_key(&(1 - from, **number))
+                    && !self.exempt.contains(number)
+                    && !ended.contains(number)
+            })
+            .copied()
+            .collect();
+        for number in lost {
+            self.fault(Fault::Lost(number));
+        }
+        if self.rolls == [0, 0] && self.peers.iter().any(|peer| peer.renewed > 0) {
+            self.fault(Fault::RenewedForNothing);
+        }
+    }
+}

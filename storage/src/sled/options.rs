@@ -1,0 +1,82 @@
+//! How a store on disk is opened. Called by the app; never touches the disk itself.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outlive_core::store::StoreError;
+
+use super::SledStore;
+
+/// Bytes of pages kept in memory by default: 16 MiB. sled's own default of 1 GiB lets a backlog of a
+/// million messages take half a gigabyte of memory.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// What a commit has survived once it returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A commit returns after the log was synced to the device (`fdatasync`): it survives the end of
+    /// the process, of the operating system, and of the power.
+    Sync,
+    /// A commit returns after the operating system has the data: it survives any end of the process,
+    /// SIGKILL included. A crash of the operating system or a power cut may take what was committed
+    /// since the last sync, always a suffix of the commits and never a part of one.
+    Buffered {
+        /// The longest time between a commit and the sync that follows it.
+        flush_every: Duration,
+    },
+}
+
+/// How to open a [`SledStore`].
+#[derive(Clone, Debug)]
+pub struct SledOptions {
+    pub(super) dir: PathBuf,
+    pub(super) durability: Durability,
+    pub(super) cache_bytes: u64,
+    pub(super) salvage: bool,
+}
+
+impl SledOptions {
+    /// The defaults for the store in `dir`: [`Durability::Sync`], a cache of 16 MiB.
+    #[must_use]
+    pub fn new(dir: impl AsRef<Path>) -> Self {
+        Self {
+            dir: dir.as_ref().to_path_buf(),
+            durability: Durability::Sync,
+            cache_bytes: CACHE_BYTES,
+            salvage: false,
+        }
+    }
+
+    /// What a commit has survived once it returned.
+    #[must_use]
+    pub const fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Bytes of pages kept in memory. When it is full, pages are read from disk again.
+    #[must_use]
+    pub const fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Opens a store whose newest commits are missing with what is left of it, where it otherwise is
+    /// [`StoreError::Damaged`]. Peers notice that this one went back in time and send again.
+    #[must_use]
+    pub const fn salvage(mut self, salvage: bool) -> Self {
+        self.salvage = salvage;
+        self
+    }
+
+    /// Opens the store, and makes it if there is none. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if another handle or process has it open, [`StoreError::FutureVersion`]
+    /// if a newer version wrote it, [`StoreError::Damaged`] if acknowledged commits are missing, the
+    /// bytes are not what was written, or another program wrote them, [`StoreError::Full`] and
+    /// [`StoreError::Io`] if the disk refused.
+    pub fn open(self) -> Result<SledStore, StoreError> {
+        SledStore::start(self)
+    }
+}

@@ -130,6 +130,12 @@ impl Generation {
         Self((start as u64) << 32)
     }
 
+    /// The number of the start it belongs to.
+    #[must_use]
+    pub const fn start(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
     /// The next generation.
     #[must_use]
     pub const fn next(self) -> Self {

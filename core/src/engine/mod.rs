@@ -78,6 +78,7 @@ pub enum Taken {
 /// A session's protocol.
 pub struct Engine {
     peer: PeerId,
+    start: u32,
     live: Session,
     durable: Session,
     /// Whether the store holds the session at all.
@@ -131,12 +132,14 @@ pub struct Stored {
 impl Engine {
     /// The engine of the session with `peer`, as it is in the store; a new session if it is not.
     ///
-    /// `entropy` must come from fresh randomness at every start of a process.
+    /// `start` is the number of this start of the process, which only grows; `entropy` must come
+    /// from fresh randomness at every start.
     ///
     /// # Errors
     /// [`RecordError`] if what the store holds can't be used.
     pub fn open(
         peer: PeerId,
+        start: u32,
         stored: &Stored,
         mut entropy: Entropy,
         sealer: Box<dyn Sealer>,
@@ -169,6 +172,7 @@ impl Engine {
             .collect();
         Ok(Self {
             peer,
+            start,
             durable: session.clone(),
             live: session,
             stored: known,

@@ -327,6 +327,7 @@ impl Engine {
             epoch,
             last,
             redelivered: part.redelivered,
+            start: self.start,
             received: self.now.wall,
             body,
         };

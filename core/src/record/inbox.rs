@@ -17,6 +17,9 @@ pub struct InboxRecord {
     pub last: Seq,
     /// Whether it may have come before under another epoch.
     pub redelivered: bool,
+    /// Number of the process start in which it came. After a restart it may have been in the app's
+    /// hands before.
+    pub start: u32,
     /// When it was complete here.
     pub received: WallTime,
     /// Its payload.

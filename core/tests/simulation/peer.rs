@@ -39,8 +39,8 @@ pub(crate) struct Peer {
     pub(crate) renewed: u32,
     pub(crate) gaps: u32,
     pub(crate) redeliver: bool,
-    /// Per channel: where the app reads next, and below which everything was there at the start.
-    cursors: BTreeMap<ChannelId, (Position, Position)>,
+    /// Per channel: where the app reads next.
+    cursors: BTreeMap<ChannelId, Position>,
     hand: VecDeque<(ChannelId, Position, InboxRecord, u64)>,
     broken: Option<Rule>,
 }
@@ -85,17 +85,18 @@ impl Peer {
                 .collect(),
         };
         let entropy = Entropy::from_seed(entropy);
-        let mut engine =
-            Engine::open(self.other, &stored, entropy, Box::new(Plain), now).expect("own disk");
+        let mut engine = Engine::open(
+            self.other,
+            self.starts,
+            &stored,
+            entropy,
+            Box::new(Plain),
+            now,
+        )
+        .expect("own disk");
         if let Some(rule) = self.broken {
             engine.break_rule(rule);
         }
-        self.cursors = engine
-            .session()
-            .inboxes
-            .iter()
-            .map(|(&channel, inbox)| (channel, (Position(0), inbox.next)))
-            .collect();
         self.engine = Some(engine);
         self.pump();
     }
@@ -208,7 +209,7 @@ impl Peer {
             .map(|(&channel, inbox)| (channel, inbox.next))
             .collect();
         for (channel, end) in ends {
-            let (cursor, old) = self.cursors.entry(channel).or_default();
+            let cursor = self.cursors.entry(channel).or_default();
             let range = Key::inbox(self.other, channel, *cursor, end);
             let Some((key, value)) = self.disk.range(range).next() else {
                 continue;
@@ -218,7 +219,7 @@ impl Peer {
             };
             let record = InboxRecord::from_bytes(value).expect("own disk");
             *cursor = position.next();
-            let redelivered = record.redelivered || position < *old;
+            let redelivered = record.redelivered || record.start < self.starts;
             let payload = payload(&self.disk, self.other, channel, &record);
             engine.hand(channel, position, &record);
             self.hand

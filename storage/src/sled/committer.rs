@@ -107,32 +107,27 @@ impl Committer {
     }
 
     fn write(&mut self, group: &[Request]) -> Result<(), StoreError> {
-        if let State::Broken(error) = &*self.shared.share() {
-            tracing::debug!(%error, "the store is opened again after a failure");
-        } else if group.iter().all(|request| request.batch.is_empty()) {
+        self.ready()?;
+        if group.iter().all(|request| request.batch.is_empty()) {
             return Ok(());
         }
-        self.ready()?;
+        let number = self.meta.writes.saturating_add(1);
         let Err(error) = self.try_write(group) else {
             return Ok(());
         };
         tracing::warn!(%error, "a write to the store failed");
-        let number = self.meta.writes.saturating_add(1);
         self.reopen(&error);
-        // It may have reached the disk before the failure; then it is as written as any.
-        if self.is_open() && self.meta.writes >= number {
-            Ok(())
-        } else {
-            Err(error)
+        if !self.is_open() || self.meta.writes < number {
+            return Err(error);
         }
+        // It reached the log all the same. That it can be read says nothing about the device after a
+        // failed sync, so it is written once more: only a write without a failure is acknowledged.
+        self.try_write(group)
+            .inspect_err(|error| self.reopen(error))
     }
 
     fn try_write(&mut self, group: &[Request]) -> Result<(), StoreError> {
-        let meta = match &*self.shared.exclude() {
-            State::Open(files) => apply(files, self.meta, group)?,
-            State::Broken(error) => return Err(error.clone()),
-            State::Closed => return Err(StoreError::Closed),
-        };
+        let meta = self.shared.write(|files| apply(files, self.meta, group))?;
         match &*self.shared.share() {
             State::Open(files) => files.flush()?,
             State::Broken(error) => return Err(error.clone()),

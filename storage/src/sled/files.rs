@@ -72,14 +72,33 @@ impl Shared {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn exclude(&self) -> RwLockWriteGuard<'_, State> {
+    fn exclude(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a write, alone. If it fails, reads can't see the part of it that was done.
+    pub(super) fn write<T>(
+        &self,
+        write: impl FnOnce(&Files) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut state = self.exclude();
+        let result = match &*state {
+            State::Open(files) => write(files),
+            State::Broken(error) => return Err(error.clone()),
+            State::Closed => return Err(StoreError::Closed),
+        };
+        result.inspect_err(|error| state.replace(State::Broken(error.clone())))
     }
 
     /// Puts `state` in the place of the present one, whose files are closed when this returns.
     pub(super) fn replace(&self, state: State) {
-        let mut present = self.exclude();
-        let old = std::mem::replace(&mut *present, state);
+        self.exclude().replace(state);
+    }
+}
+
+impl State {
+    fn replace(&mut self, state: Self) {
+        let old = std::mem::replace(self, state);
         // sled flushes when it is dropped, and may panic if that fails. All that counts was flushed
         // before, or was answered with an error.
         if let Err(error) = guarded(|| {

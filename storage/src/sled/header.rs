@@ -30,12 +30,17 @@ pub(super) struct Header {
 impl Header {
     /// Locks and reads the header in `dir`; makes one in a directory that holds no log.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(FILE_NAME);
+        let has_log = dir.join("db").exists();
+        if has_log && !path.exists() {
+            return Err(damaged(format!("there is a log, but no {FILE_NAME}")));
+        }
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(dir.join(FILE_NAME))
+            .open(path)
             .map_err(from_io)?;
         match file.try_lock() {
             Ok(()) => {}

@@ -46,17 +46,18 @@ type Outcome = Result<(), StoreError>;
 /// **Durability.** See [`Durability`]. Batches that wait at the same time are written and flushed as
 /// one. If that fails, all of them fail, and the store opens its files again at once, or, if that
 /// fails too, with the next commit; so after [`StoreError::Full`] it is enough to free space and to
-/// try again. Only if it could not be opened right after the failure, a batch whose commit failed
-/// may be found later, as a whole.
+/// try again. Reads fail with the same error meanwhile. Only if the files could not be opened right
+/// after the failure, or the device failed twice, a batch whose commit failed may be found later, as
+/// a whole.
 ///
 /// **Reads** go to the files directly and block the calling thread: on a page from disk if the cache
 /// lacks it, and while a group of at most a few MiB is put into the tree (not while it is synced).
 /// They see a batch as a whole or not at all, some before it is durable. Keep [`ReadLimit`]s small:
 /// writes wait for a read in progress.
 ///
-/// **Damage.** Acknowledged commits that are missing are noticed when the store is opened, damaged
-/// bytes in what was written before that when they are read. Not noticed is what can't be: a
-/// directory that was replaced by an older copy of itself as a whole. sled cuts the log behind the
+/// **Damage.** Synced commits that are missing are noticed when the store is opened, damaged bytes
+/// then or when they are read. Not noticed is what can't be: a directory that was replaced by an
+/// older copy of itself as a whole. sled cuts the log behind the
 /// first damaged record when it opens it, so make a copy of a damaged directory before anything
 /// else is tried.
 ///

@@ -1,4 +1,7 @@
 //! One suite for every store: what the engine relies on, whatever keeps the data.
+#![cfg(all(feature = "sled", feature = "memory"))]
+
+mod places;
 
 use std::future::{Future, poll_fn};
 use std::ops::Range;
@@ -8,66 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
-use outlive_storage::{Durability, MemoryStore, SledOptions, SledStore};
-use tempfile::TempDir;
+use outlive_storage::{Durability, MemoryStore};
+
+use places::{InMemory, OnDisk, Place};
 
 const ALL: ReadLimit = ReadLimit {
     records: usize::MAX,
     bytes: usize::MAX,
 };
-
-/// A place for one store that can be opened, closed, and opened again.
-trait Place: Send {
-    fn open(&mut self) -> Arc<dyn Store>;
-    /// Opens it a second time, where that is an error to be found.
-    fn open_twice(&mut self) -> Option<StoreError>;
-}
-
-struct OnDisk {
-    dir: TempDir,
-    durability: Durability,
-}
-
-impl OnDisk {
-    fn new(durability: Durability) -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            durability,
-        }
-    }
-
-    fn try_open(&self) -> Result<SledStore, StoreError> {
-        SledOptions::new(self.dir.path())
-            .durability(self.durability)
-            .open()
-    }
-}
-
-impl Place for OnDisk {
-    fn open(&mut self) -> Arc<dyn Store> {
-        Arc::new(self.try_open().unwrap())
-    }
-
-    fn open_twice(&mut self) -> Option<StoreError> {
-        let _first = self.try_open().unwrap();
-        Some(self.try_open().unwrap_err())
-    }
-}
-
-struct InMemory {
-    last: MemoryStore,
-}
-
-impl Place for InMemory {
-    fn open(&mut self) -> Arc<dyn Store> {
-        self.last = self.last.faults().crash();
-        Arc::new(self.last.clone())
-    }
-
-    fn open_twice(&mut self) -> Option<StoreError> {
-        None
-    }
-}
 
 fn key(bytes: impl AsRef<[u8]>) -> Bytes {
     Bytes::copy_from_slice(bytes.as_ref())

@@ -1,0 +1,196 @@
+//! What only a store on disk has: group commit, a lock, a disk that is used and can be full.
+#![cfg(feature = "sled")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use outlive_core::store::{Batch, Store, StoreError};
+use outlive_storage::{Durability, MAX_KEY_BYTES, SledOptions, SledStore};
+
+use support::{found, number, numbered};
+
+fn disk_use(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| match entry.metadata().unwrap() {
+            meta if meta.is_dir() => disk_use(&entry.path()),
+            meta => meta.len(),
+        })
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_wait_together_share_a_flush() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SledStore::open(dir.path()).unwrap());
+    let mut tasks = tokio::task::JoinSet::new();
+    let started = Instant::now();
+    for task in 0..200 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            for step in 0..10 {
+                store.commit(numbered(task * 10 + step, 100)).await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    println!(
+        "2000 commits, {} flushes, {:?}",
+        store.flushes(),
+        started.elapsed()
+    );
+    assert_eq!(store.commits(), 2000);
+    assert!(store.flushes() < 400, "{} flushes", store.flushes());
+    assert_eq!(found(&store).await.len(), 2000);
+}
+
+#[tokio::test]
+async fn a_key_too_long_is_refused_and_nothing_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path()).unwrap();
+    let mut batch = numbered(1, 1);
+    batch.put(Bytes::from(vec![0; MAX_KEY_BYTES + 1]), Bytes::new());
+    assert!(matches!(store.commit(batch).await, Err(StoreError::Io(_))));
+    assert!(found(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_handle_that_is_dropped_or_closed_lets_the_next_one_in_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let store = SledStore::open(dir.path()).unwrap();
+        match SledStore::open(dir.path()).unwrap_err() {
+            StoreError::InUse { path } => assert_eq!(Path::new(&path), dir.path()),
+            other => panic!("{other}"),
+        }
+        store.commit(numbered(round, 10)).await.unwrap();
+        if round % 2 == 0 {
+            store.close().await.unwrap();
+        }
+    }
+}
+
+/// A file system of a few MiB, gone when this is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+            .arg(dir.path())
+            .stderr(Stdio::null())
+            .status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg(self.0.path()).status().unwrap();
+    }
+}
+
+async fn fills_the_disk(len: usize) {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: a small file system can't be mounted here");
+        return;
+    };
+    let dir = disk.0.path().join("store");
+    let ballast = disk.0.path().join("ballast");
+    let store = SledStore::open(&dir).unwrap();
+    fs::write(&ballast, vec![0; 8 << 20]).unwrap();
+    let mut acknowledged = Vec::new();
+    let mut at = 0;
+    let error = loop {
+        match store.commit(numbered(at, len)).await {
+            Ok(()) => acknowledged.push(at),
+            Err(error) => break error,
+        }
+        at += 1;
+    };
+    assert!(matches!(error, StoreError::Full), "{error}");
+    println!("full after {} batches of {len} bytes", acknowledged.len());
+    for _ in 0..3 {
+        let again = store.commit(numbered(at, len)).await;
+        match again {
+            Ok(()) => acknowledged.push(at),
+            Err(error) => assert!(matches!(error, StoreError::Full), "{error}"),
+        }
+        at += 1;
+    }
+    fs::remove_file(&ballast).unwrap();
+    for _ in 0..3 {
+        store.commit(numbered(at, len)).await.unwrap();
+        acknowledged.push(at);
+        at += 1;
+    }
+    assert_eq!(
+        found(&store).await,
+        acknowledged,
+        "what failed is not there, what did not is"
+    );
+    store.close().await.unwrap();
+    let store = SledStore::open(&dir).unwrap();
+    assert_eq!(found(&store).await, acknowledged);
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_commits_until_there_is_room_again() {
+    fills_the_disk(3000).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_large_values_too() {
+    fills_the_disk(200_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disk_use_follows_the_live_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let durability = Durability::Buffered {
+        flush_every: Duration::from_secs(1),
+    };
+    let store = SledOptions::new(dir.path())
+        .durability(durability)
+        .open()
+        .unwrap();
+    let live = 1 << 20;
+    let (len, group) = (4000, 32);
+    let kept = live / (2 * len as u64 * group);
+    let mut peak = 0;
+    let started = Instant::now();
+    for round in 0..kept * 200 {
+        let mut batch = Batch::new();
+        for at in 0..group {
+            batch.append(numbered(round * group + at, len));
+            if let Some(old) = round.checked_sub(kept) {
+                batch.delete(number(old * group + at));
+                batch.delete(number((old * group + at) | 1 << 63));
+            }
+        }
+        store.commit(batch).await.unwrap();
+        if round % 50 == 0 {
+            peak = peak.max(disk_use(dir.path()));
+        }
+    }
+    store.close().await.unwrap();
+    let end = disk_use(dir.path());
+    println!(
+        "peak {} KiB, end {} KiB, {:?}",
+        peak >> 10,
+        end >> 10,
+        started.elapsed()
+    );
+    assert!(peak < 32 * live, "{peak} bytes at the most for {live} live");
+}

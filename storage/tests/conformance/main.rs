@@ -5,7 +5,6 @@ mod places;
 
 use std::future::{Future, poll_fn};
 use std::ops::Range;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 

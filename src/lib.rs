@@ -1,1 +1,44 @@
-//! Under construction.
+//! Sessions that outlive their connections: the messaging core of an app.
+//!
+//! A *session* with a peer lives on disk, with what is queued and what arrived. *Links* come and go
+//! under it: a reconnect binds a new link and touches nothing the app holds.
+//!
+//! ```text
+//!   app ─▶ Session ─▶ engine ─▶ outbox ─▶ link ─▶ relay ─▶ link ─▶ inbox ─▶ app
+//!             ▲                                                             │
+//!             └──────────────── Receipt: custody, delivered, consumed ◀─────┘
+//! ```
+
+mod backoff;
+mod clock;
+mod error;
+mod event;
+mod hub;
+mod inbox;
+mod network;
+mod node;
+mod receipt;
+mod relay;
+mod session;
+mod state;
+mod subscription;
+mod task;
+
+pub use error::Error;
+pub use event::SessionEvent;
+pub use inbox::{Delivery, Inbox};
+pub use network::NetworkMonitor;
+pub use node::{Node, NodeBuilder, SessionInfo, Strangers, list_sessions};
+pub use outlive_core::engine::{Ending, SendError, Stage};
+pub use outlive_core::link::{LinkClass, LinkState};
+pub use outlive_core::store::{Store, StoreError};
+pub use outlive_core::transport::{Refusal, RelayTransport, TransportError};
+pub use outlive_core::{
+    ChannelId, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError, Position, Seq, StoreId,
+    WallTime, limits,
+};
+pub use receipt::{Receipt, ReceiptState};
+pub use relay::RelayState;
+pub use session::{Events, Sending, Session};
+pub use state::{Connectivity, LinkInfo, SessionState};
+pub use subscription::{Subscription, SubscriptionSet};

@@ -130,6 +130,12 @@ impl Generation {
         Self((start as u64) << 32)
     }
 
+    /// The `count`-th generation of the node's `start`-th start.
+    #[must_use]
+    pub const fn nth(start: u32, count: u32) -> Self {
+        Self(((start as u64) << 32) | count as u64)
+    }
+
     /// The number of the start it belongs to.
     #[must_use]
     pub const fn start(self) -> u32 {
@@ -186,7 +192,9 @@ impl fmt::Debug for StoreId {
 }
 
 /// Number of an envelope: which packet of a connection a relay speaks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct EnvelopeId(pub u64);
 
 impl fmt::Display for EnvelopeId {

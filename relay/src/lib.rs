@@ -1,1 +1,24 @@
-//! Under construction.
+//! The relay of outlive: an untrusted server that keeps packets for peers who are away.
+//!
+//! ```text
+//!   sender ─ Submit ─▶ connection ─▶ mailboxes ─ one batch, one flush ─▶ store
+//!   sender ◀─ Accepted ─────┘            │ wakes
+//!   recipient ◀─ Deliver ─ connection ◀──┘
+//!   recipient ─ Acknowledge ─▶ mailboxes ─ deletes ─▶ store
+//! ```
+//!
+//! An envelope is accepted when it is durable, and leaves the mailbox when its recipient
+//! acknowledges it or its time is over: never because it was written to a socket.
+
+mod config;
+mod connection;
+mod directory;
+mod error;
+mod mailbox;
+mod records;
+mod server;
+mod window;
+
+pub use config::RelayConfig;
+pub use error::RelayError;
+pub use server::{Relay, RelayBuilder};

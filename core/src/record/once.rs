@@ -18,6 +18,14 @@ pub struct OnceRecord {
     pub end: Position,
 }
 
+impl OnceRecord {
+    /// The name under which a key is kept: keys may be of any length.
+    #[must_use]
+    pub fn hash(key: &[u8]) -> [u8; 32] {
+        *blake3::hash(key).as_bytes()
+    }
+}
+
 impl Record for OnceRecord {
     const WHAT: &'static str = "the record of an idempotent send";
 }

@@ -1,0 +1,350 @@
+//! One client: signing in, and then both ways at once.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
+use futures_util::stream::{FuturesOrdered, SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use outlive_core::store::{Store, StoreError};
+use outlive_core::transport::{Class, GoodbyeReason, Refusal};
+use outlive_core::wire::relay::{self, FromRelay, ToRelay, VERSION};
+use outlive_core::{EnvelopeId, PeerId, StoreId};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::config::RelayConfig;
+use crate::directory::{Directory, Presence};
+use crate::mailbox::{Mailboxes, Put, Request};
+use crate::window::Window;
+
+/// Messages of one client whose envelopes are being made durable. While there are as many, no more
+/// is read from it.
+const IN_FLIGHT: usize = 16;
+
+/// Bytes after which a WebSocket message is closed and the next begun.
+const BATCH_BYTES: usize = relay::MESSAGE_BYTES / 2;
+
+/// What a connection needs of its relay.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store_id: StoreId,
+    pub(crate) config: RelayConfig,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) draining: CancellationToken,
+}
+
+/// Why a connection ended.
+enum End {
+    /// We say why.
+    Goodbye(GoodbyeReason),
+    /// The client is gone.
+    Gone,
+    /// The store can't be read.
+    Store(StoreError),
+}
+
+impl From<axum::Error> for End {
+    fn from(_: axum::Error) -> Self {
+        Self::Gone
+    }
+}
+
+type Sink = SplitSink<WebSocket, Message>;
+type Answers = Vec<(EnvelopeId, Result<(), Refusal>)>;
+type InFlight = FuturesOrdered<Pin<Box<dyn Future<Output = Answers> + Send>>>;
+
+/// Serves one client until it goes, misbehaves, is replaced, or the relay drains.
+pub(crate) async fn serve(socket: WebSocket, desk: Desk) {
+    let (mut sink, mut stream) = socket.split();
+    let signing_in = sign_in(&mut sink, &mut stream, &desk);
+    let peer = match tokio::time::timeout(desk.config.sign_in_timeout, signing_in).await {
+        Ok(Ok(peer)) => peer,
+        Ok(Err(End::Goodbye(reason))) => return goodbye(&mut sink, reason).await,
+        Ok(Err(End::Gone | End::Store(_))) => return,
+        Err(_) => return goodbye(&mut sink, GoodbyeReason::Protocol).await,
+    };
+    let presence = desk.directory.enter(peer);
+    let number = presence.number;
+    let mut watched = BTreeSet::new();
+    let mut connection = Connection {
+        peer,
+        window: Window::new(desk.store.clone(), peer),
+        in_flight: FuturesOrdered::new(),
+        sink,
+        desk: desk.clone(),
+    };
+    let end = connection.run(&mut stream, presence, &mut watched).await;
+    desk.directory.leave(peer, number, &watched);
+    match end {
+        End::Goodbye(reason) => {
+            debug!(peer = %peer.short(), %reason, "goodbye");
+            // What was taken is answered before we go.
+            while let Some(answers) = connection.in_flight.next().await {
+                if connection.answer(answers).await.is_err() {
+                    return;
+                }
+            }
+            goodbye(&mut connection.sink, reason).await;
+        }
+        End::Gone => debug!(peer = %peer.short(), "gone"),
+        End::Store(error) => warn!(peer = %peer.short(), %error, "the mailbox can't be read"),
+    }
+}
+
+async fn goodbye(sink: &mut Sink, reason: GoodbyeReason) {
+    /// How long a farewell may take.
+    const FAREWELL: Duration = Duration::from_secs(1);
+    let farewell = async {
+        say(sink, [FromRelay::Goodbye { reason }]).await?;
+        sink.close().await.map_err(End::from)
+    };
+    // Whether it is heard or not, the connection ends.
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+}
+
+async fn say(sink: &mut Sink, messages: impl IntoIterator<Item = FromRelay>) -> Result<(), End> {
+    let mut bytes = Vec::new();
+    for message in messages {
+        relay::encode(&message, &mut bytes);
+        if bytes.len() >= BATCH_BYTES {
+            sink.feed(Message::Binary(std::mem::take(&mut bytes).into()))
+                .await?;
+        }
+    }
+    if !bytes.is_empty() {
+        sink.feed(Message::Binary(bytes.into())).await?;
+    }
+    Ok(sink.flush().await?)
+}
+
+/// The next binary message of a client.
+async fn hear(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, End> {
+    loop {
+        match stream.next().await {
+            Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Text(_))) => return Err(End::Goodbye(GoodbyeReason::Protocol)),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+        }
+    }
+}
+
+fn only(bytes: &[u8]) -> Result<ToRelay, End> {
+    let mut messages = relay::decode::<ToRelay>(bytes)
+        .map_err(|_| End::Goodbye(GoodbyeReason::Protocol))?
+        .into_iter();
+    match (messages.next(), messages.next()) {
+        (Some(message), None) => Ok(message),
+        _ => Err(End::Goodbye(GoodbyeReason::Protocol)),
+    }
+}
+
+async fn sign_in(
+    sink: &mut Sink,
+    stream: &mut SplitStream<WebSocket>,
+    desk: &Desk,
+) -> Result<PeerId, End> {
+    let peer = match only(&hear(stream).await?)? {
+        ToRelay::Hello {
+            version: VERSION,
+            peer,
+        } => peer,
+        ToRelay::Hello { .. } => return Err(End::Goodbye(GoodbyeReason::Version)),
+        _ => return Err(End::Goodbye(GoodbyeReason::Protocol)),
+    };
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|_| End::Goodbye(GoodbyeReason::Busy))?;
+    say(
+        sink,
+        [FromRelay::Challenge {
+            nonce,
+            store: desk.store_id,
+        }],
+    )
+    .await?;
+    let ToRelay::Proof { signature } = only(&hear(stream).await?)? else {
+        return Err(End::Goodbye(GoodbyeReason::Protocol));
+    };
+    relay::check_proof(&peer, &nonce, desk.store_id, &signature)
+        .map_err(|_| End::Goodbye(GoodbyeReason::Signature))?;
+    let max_ttl = u32::try_from(desk.config.max_ttl.as_secs()).unwrap_or(u32::MAX);
+    say(sink, [FromRelay::Welcome { max_ttl }]).await?;
+    Ok(peer)
+}
+
+struct Connection {
+    peer: PeerId,
+    window: Window,
+    in_flight: InFlight,
+    sink: Sink,
+    desk: Desk,
+}
+
+impl Connection {
+    async fn run(
+        &mut self,
+        stream: &mut SplitStream<WebSocket>,
+        mut presence: Presence,
+        watched: &mut BTreeSet<PeerId>,
+    ) -> End {
+        let mut ping = tokio::time::interval(self.desk.config.ping_every);
+        ping.reset();
+        let mut heard = Instant::now();
+        let silence = self.desk.config.silence;
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = presence.replaced.cancelled() => Err(End::Goodbye(GoodbyeReason::Replaced)),
+                () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
+                Some(answers) = self.in_flight.next() => self.answer(answers).await,
+                Some(message) = presence.now.recv() => self.pass(message, &mut presence).await,
+                senders = presence.bell.rung() => {
+                    self.window.wake(senders);
+                    Ok(())
+                }
+                message = stream.next(), if self.in_flight.len() < IN_FLIGHT => {
+                    heard = Instant::now();
+                    match message {
+                        Some(Ok(Message::Binary(bytes))) => self.take(&bytes, watched).await,
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+                        Some(Ok(Message::Text(_))) => Err(End::Goodbye(GoodbyeReason::Protocol)),
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
+                    }
+                }
+                _ = ping.tick() => {
+                    let ping = self.sink.send(Message::Ping(Bytes::new()));
+                    match tokio::time::timeout(silence, ping).await {
+                        Ok(Ok(())) => Ok(()),
+                        Ok(Err(_)) | Err(_) => Err(End::Gone),
+                    }
+                }
+                () = tokio::time::sleep_until(heard + silence) => Err(End::Gone),
+                found = self.window.next(), if self.window.has_more() => match found {
+                    Ok(deliveries) if deliveries.is_empty() => Ok(()),
+                    Ok(deliveries) => self.say(deliveries).await,
+                    Err(error) => Err(End::Store(error)),
+                },
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    /// Sends, but waits for a client that takes nothing no longer than for a silent one.
+    async fn say(&mut self, messages: impl IntoIterator<Item = FromRelay>) -> Result<(), End> {
+        let saying = say(&mut self.sink, messages);
+        tokio::time::timeout(self.desk.config.silence, saying)
+            .await
+            .unwrap_or(Err(End::Gone))
+    }
+
+    async fn pass(&mut self, message: FromRelay, presence: &mut Presence) -> Result<(), End> {
+        let mut messages = vec![message];
+        while let Ok(message) = presence.now.try_recv() {
+            messages.push(message);
+        }
+        self.say(messages).await
+    }
+
+    async fn answer(&mut self, answers: Answers) -> Result<(), End> {
+        self.say(answers.into_iter().map(|(envelope, answer)| match answer {
+            Ok(()) => FromRelay::Accepted { envelope },
+            Err(reason) => FromRelay::Refused { envelope, reason },
+        }))
+        .await
+    }
+
+    async fn take(&mut self, bytes: &[u8], watched: &mut BTreeSet<PeerId>) -> Result<(), End> {
+        let messages =
+            relay::decode::<ToRelay>(bytes).map_err(|_| End::Goodbye(GoodbyeReason::Protocol))?;
+        let mut numbers = Vec::new();
+        let mut puts = Vec::new();
+        for message in messages {
+            match message {
+                ToRelay::Submit {
+                    envelope,
+                    to,
+                    class: Class::NowOrNever,
+                    packet,
+                    ..
+                } => {
+                    let from = self.peer;
+                    let message = FromRelay::Deliver {
+                        from,
+                        envelope: None,
+                        packet,
+                    };
+                    self.desk.directory.pass(&to, message);
+                    let accepted: Answers = vec![(envelope, Ok(()))];
+                    self.in_flight
+                        .push_back(Box::pin(std::future::ready(accepted)));
+                }
+                ToRelay::Submit {
+                    envelope,
+                    to,
+                    class,
+                    ttl,
+                    packet,
+                } => {
+                    numbers.push(envelope);
+                    puts.push(Put {
+                        to,
+                        class,
+                        ttl,
+                        packet,
+                    });
+                }
+                ToRelay::Acknowledge {
+                    from: sender,
+                    envelopes: numbers,
+                } => {
+                    self.window.acknowledged(sender, &numbers);
+                    let recipient = self.peer;
+                    self.request(Request::Acknowledge {
+                        recipient,
+                        sender,
+                        numbers,
+                    })
+                    .await?;
+                }
+                ToRelay::Redeliver { from } => self.window.redeliver(from),
+                ToRelay::Watch { peers } => self.desk.directory.watch(self.peer, peers, watched),
+                ToRelay::Hello { .. } | ToRelay::Proof { .. } => {
+                    return Err(End::Goodbye(GoodbyeReason::Protocol));
+                }
+            }
+        }
+        if puts.is_empty() {
+            return Ok(());
+        }
+        let (reply, answers) = oneshot::channel();
+        self.request(Request::Put {
+            from: self.peer,
+            puts,
+            reply,
+        })
+        .await?;
+        self.in_flight.push_back(Box::pin(async move {
+            match answers.await {
+                Ok(answers) => numbers.into_iter().zip(answers).collect(),
+                // The writer is gone: nothing was accepted.
+                Err(_) => Vec::new(),
+            }
+        }));
+        Ok(())
+    }
+
+    async fn request(&mut self, request: Request) -> Result<(), End> {
+        let sent = self.desk.mailboxes.send(request).await;
+        sent.map_err(|_| End::Goodbye(GoodbyeReason::Draining))
+    }
+}

@@ -1,0 +1,167 @@
+//! What of a mailbox is on its way to its recipient.
+//!
+//! Each sender has a window of its own: one whose envelopes are not acknowledged stops only its
+//! own delivery.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use outlive_core::store::{ReadLimit, Store, StoreError};
+use outlive_core::wire::relay::FromRelay;
+use outlive_core::{EnvelopeId, PeerId};
+
+use crate::mailbox::now;
+use crate::records::{self, Envelope};
+
+/// Envelopes of one sender that may be on their way unacknowledged.
+const SENDER_ENVELOPES: usize = 128;
+
+/// Envelopes of all senders together.
+const ALL_ENVELOPES: usize = 4_096;
+
+/// What is read of one sender's mail at once.
+const READ: ReadLimit = ReadLimit {
+    records: 32,
+    bytes: 256 * 1024,
+};
+
+#[derive(Default)]
+struct Sender {
+    /// The last envelope that was sent.
+    last: EnvelopeId,
+    unacknowledged: BTreeSet<EnvelopeId>,
+}
+
+/// The delivery of one mailbox over one connection.
+pub(crate) struct Window {
+    store: Arc<dyn Store>,
+    recipient: PeerId,
+    /// Where the search for senders goes on.
+    search: Option<std::ops::Range<Bytes>>,
+    senders: HashMap<PeerId, Sender>,
+    /// Senders that have more, in the order of their turns.
+    ready: VecDeque<PeerId>,
+    on_the_way: usize,
+}
+
+impl Window {
+    pub(crate) fn new(store: Arc<dyn Store>, recipient: PeerId) -> Self {
+        Self {
+            store,
+            recipient,
+            search: Some(records::mailbox(&recipient)),
+            senders: HashMap::new(),
+            ready: VecDeque::new(),
+            on_the_way: 0,
+        }
+    }
+
+    /// These senders have new mail.
+    pub(crate) fn wake(&mut self, senders: impl IntoIterator<Item = PeerId>) {
+        for sender in senders {
+            if !self.ready.contains(&sender) {
+                self.ready.push_back(sender);
+            }
+        }
+    }
+
+    /// Whether [`next`](Self::next) may find something.
+    pub(crate) fn has_more(&self) -> bool {
+        self.on_the_way < ALL_ENVELOPES && (self.search.is_some() || !self.ready.is_empty())
+    }
+
+    /// The recipient has these.
+    pub(crate) fn acknowledged(&mut self, sender: PeerId, numbers: &[EnvelopeId]) {
+        let Some(of) = self.senders.get_mut(&sender) else {
+            return;
+        };
+        for number in numbers {
+            if of.unacknowledged.remove(number) {
+                self.on_the_way = self.on_the_way.saturating_sub(1);
+            }
+        }
+        self.wake([sender]);
+    }
+
+    /// The recipient wants again what it has not acknowledged.
+    pub(crate) fn redeliver(&mut self, sender: PeerId) {
+        if let Some(of) = self.senders.remove(&sender) {
+            self.on_the_way = self.on_the_way.saturating_sub(of.unacknowledged.len());
+        }
+        self.wake([sender]);
+    }
+
+    /// The next envelopes to deliver; none if this step found none. Cancellation-safe: nothing
+    /// changes before the store has answered.
+    pub(crate) async fn next(&mut self) -> Result<Vec<FromRelay>, StoreError> {
+        self.find_sender().await?;
+        let Some(sender) = self.ready.pop_front() else {
+            return Ok(Vec::new());
+        };
+        let of = self.senders.entry(sender).or_default();
+        let room = SENDER_ENVELOPES.saturating_sub(of.unacknowledged.len());
+        if room == 0 {
+            // Its turn comes again with an acknowledgement.
+            self.ready.pop_front();
+            return Ok(Vec::new());
+        }
+        let limit = ReadLimit {
+            records: room.min(READ.records),
+            ..READ
+        };
+        let range = records::envelopes_behind(&self.recipient, &sender, of.last);
+        let rows = self.store.range(range, limit).await?;
+        self.ready.pop_front();
+        if !rows.is_empty() {
+            self.ready.push_back(sender);
+        } else if of.unacknowledged.is_empty() {
+            // Numbers only grow: what comes later is found from the beginning.
+            self.senders.remove(&sender);
+            return Ok(Vec::new());
+        }
+        let present = now();
+        let mut deliveries = BTreeMap::new();
+        for (key, value) in rows {
+            let Some((_, number)) = records::sender_of(&key) else {
+                continue;
+            };
+            of.last = of.last.max(number);
+            let Some(envelope) = records::from_value::<Envelope>(&value) else {
+                continue;
+            };
+            if envelope.expires > present && of.unacknowledged.insert(number) {
+                self.on_the_way += 1;
+                deliveries.insert(number, envelope.packet);
+            }
+        }
+        let deliver = |(number, packet)| FromRelay::Deliver {
+            from: sender,
+            envelope: Some(number),
+            packet,
+        };
+        Ok(deliveries.into_iter().map(deliver).collect())
+    }
+
+    /// One step of the search for senders whose mail was there before the connection.
+    async fn find_sender(&mut self) -> Result<(), StoreError> {
+        let Some(range) = self.search.take() else {
+            return Ok(());
+        };
+        let rows = self
+            .store
+            .range(
+                range,
+                ReadLimit {
+                    records: 1,
+                    bytes: 1,
+                },
+            )
+            .await?;
+        if let Some((sender, _)) = rows.first().and_then(|(key, _)| records::sender_of(key)) {
+            self.search = Some(records::mailbox_behind(&self.recipient, &sender));
+            self.wake([sender]);
+        }
+        Ok(())
+    }
+}

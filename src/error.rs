@@ -1,0 +1,46 @@
+//! What can go wrong for an app.
+
+use outlive_core::engine::{Ending, SendError};
+use outlive_core::record::RecordError;
+use outlive_core::store::StoreError;
+use outlive_core::{ChannelId, PeerId};
+use thiserror::Error;
+
+/// Why a node or a session could not do what it was asked to.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The message was not taken. Nothing of it was stored.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the store holds can't be used.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The channel's inbox is in use.
+    #[error("the inbox of channel {0} has a consumer already; drop that one first")]
+    InboxTaken(ChannelId),
+    /// A session with oneself.
+    #[error("{0:?} is this node itself; a session needs two peers")]
+    Oneself(PeerId),
+    /// The message ended before it was delivered.
+    #[error(transparent)]
+    Ended(#[from] Ending),
+    /// The node was given no identity.
+    #[error("the node has no identity; give it one with `Node::builder().identity(..)`")]
+    NoIdentity,
+    /// The node was given no store.
+    #[error("the node has no store; give it one with `Node::builder().store(..)`")]
+    NoStore,
+    /// The system gave no randomness.
+    #[error("the operating system gave no random numbers")]
+    Entropy,
+    /// The message can't be taken back any more.
+    #[error("the message has left this device, or may have; it can't be taken back")]
+    TooLate,
+    /// The node was shut down.
+    #[error("the node was shut down")]
+    Shutdown,
+}

@@ -1,0 +1,91 @@
+//! What a session tells its app.
+
+use bytes::Bytes;
+use outlive_core::engine::Ending;
+use outlive_core::transport::Refusal;
+use outlive_core::wire::frame::CloseReason;
+use outlive_core::{ChannelId, Epoch, Generation, MessageId, Seq};
+
+/// Something that happened in a session. Comes with the session's state as of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// A link was bound.
+    LinkUp {
+        /// Its number.
+        generation: Generation,
+    },
+    /// A link is gone. The session goes on.
+    LinkDown {
+        /// Its number.
+        generation: Generation,
+    },
+    /// The peer came to, or left, the relay.
+    Presence {
+        /// Whether it is there.
+        online: bool,
+    },
+    /// A message waits in the inbox of this channel.
+    Message {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// A message of ours ended before it was delivered.
+    Ended {
+        /// The channel.
+        channel: ChannelId,
+        /// The message.
+        id: MessageId,
+        /// Why.
+        how: Ending,
+    },
+    /// A relay does not take our messages for now; they wait here and are tried again.
+    Held {
+        /// The channel.
+        channel: ChannelId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Messages of the peer that will never come.
+    Gap {
+        /// The channel.
+        channel: ChannelId,
+        /// The peer's epoch.
+        epoch: Epoch,
+        /// The first seq.
+        first: Seq,
+        /// The last seq.
+        last: Seq,
+    },
+    /// The peer lost its state; what is under way may come again, marked as redelivered.
+    PeerReset {
+        /// Its new epoch.
+        epoch: Epoch,
+    },
+    /// Our own store went back in time; what waits is offered again.
+    Renewed {
+        /// Our new epoch.
+        epoch: Epoch,
+    },
+    /// A message on a volatile channel we listen to.
+    Volatile {
+        /// The channel.
+        channel: ChannelId,
+        /// The payload.
+        payload: Bytes,
+    },
+    /// The peer began, or ceased, to listen to a volatile channel.
+    Listening {
+        /// The channel.
+        channel: ChannelId,
+        /// Whether it listens.
+        listening: bool,
+    },
+    /// The peer ended its use of the session.
+    PeerClosed {
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The store failed; the session loads itself again when it works.
+    StoreFailed,
+}

@@ -1,0 +1,113 @@
+//! What is shared between a session's handles and its task, whichever of them is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use outlive_core::{ChannelId, PeerId, Position};
+use tokio::sync::watch;
+
+use crate::event::SessionEvent;
+use crate::receipt::Progress;
+use crate::state::SessionState;
+use crate::subscription::Registry;
+
+/// The meeting point of one session.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) peer: PeerId,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) state: watch::Sender<SessionState>,
+    pub(crate) progress: Progress,
+    inboxes: Mutex<BTreeMap<ChannelId, InboxPoint>>,
+    arrived: watch::Sender<()>,
+    listening: Mutex<BTreeSet<ChannelId>>,
+}
+
+/// The inbox of one channel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct InboxPoint {
+    /// One past the last message.
+    pub(crate) end: Position,
+    /// One past the last message that was in the app's hands in this process.
+    pub(crate) handed: Position,
+    taken: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    pub(crate) fn new(peer: PeerId) -> Self {
+        Self {
+            peer,
+            registry: Arc::default(),
+            state: watch::Sender::default(),
+            progress: Progress::default(),
+            inboxes: Mutex::default(),
+            arrived: watch::Sender::default(),
+            listening: Mutex::default(),
+        }
+    }
+
+    /// Changes the state and tells what happened, with the state as of it.
+    pub(crate) fn tell(&self, event: &SessionEvent, change: impl FnOnce(&mut SessionState)) {
+        self.state.send_modify(change);
+        let state = self.state.borrow().clone();
+        self.registry.emit(event, &state);
+    }
+
+    pub(crate) fn inbox_grew(&self, channel: ChannelId, end: Position) {
+        let mut inboxes = lock(&self.inboxes);
+        let point = inboxes.entry(channel).or_default();
+        point.end = point.end.max(end);
+        drop(inboxes);
+        self.arrived.send_replace(());
+    }
+
+    pub(crate) fn inbox(&self, channel: ChannelId) -> InboxPoint {
+        lock(&self.inboxes)
+            .get(&channel)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrived.subscribe()
+    }
+
+    /// Takes the inbox of a channel for one consumer. Returns false if it has one.
+    pub(crate) fn take_inbox(&self, channel: ChannelId) -> bool {
+        let mut inboxes = lock(&self.inboxes);
+        !std::mem::replace(&mut inboxes.entry(channel).or_default().taken, true)
+    }
+
+    pub(crate) fn leave_inbox(&self, channel: ChannelId) {
+        if let Some(point) = lock(&self.inboxes).get_mut(&channel) {
+            point.taken = false;
+        }
+    }
+
+    /// Notes that a message is in the app's hands. Returns whether it was before.
+    pub(crate) fn handed(&self, channel: ChannelId, position: Position) -> bool {
+        let mut inboxes = lock(&self.inboxes);
+        let point = inboxes.entry(channel).or_default();
+        let before = position < point.handed;
+        point.handed = point.handed.max(position.next());
+        before
+    }
+
+    /// The volatile channels the app listens to, for a task that starts later.
+    pub(crate) fn listening(&self) -> Vec<ChannelId> {
+        lock(&self.listening).iter().copied().collect()
+    }
+
+    pub(crate) fn listen(&self, channel: ChannelId, on: bool) {
+        let mut listening = lock(&self.listening);
+        if on {
+            listening.insert(channel);
+        } else {
+            listening.remove(&channel);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The inbox of a channel: messages that are durable here and wait for the app.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
+use outlive_core::store::{ReadLimit, StoreError};
+use outlive_core::{ChannelId, Epoch, MessageId, PeerId, Position, Seq, WallTime};
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+use crate::hub::Hub;
+use crate::session::Route;
+use crate::task::Command;
+
+/// Messages read ahead.
+const AHEAD: ReadLimit = ReadLimit {
+    records: 64,
+    bytes: 256 * 1024,
+};
+
+/// Segments of one message read at once.
+const SEGMENTS: ReadLimit = ReadLimit {
+    records: 1_024,
+    bytes: usize::MAX,
+};
+
+/// The messages of one channel, in order, for one consumer. What is not committed comes again after
+/// a restart, or when the inbox is taken anew, marked as redelivered.
+pub struct Inbox {
+    hub: Arc<Hub>,
+    route: Route,
+    channel: ChannelId,
+    /// Where reading goes on.
+    cursor: Position,
+    ahead: VecDeque<(Position, InboxRecord)>,
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox")
+            .field("peer", &self.hub.peer)
+            .field("channel", &self.channel)
+            .finish()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.hub.leave_inbox(self.channel);
+    }
+}
+
+impl Inbox {
+    pub(crate) const fn new(hub: Arc<Hub>, route: Route, channel: ChannelId) -> Self {
+        Self {
+            hub,
+            route,
+            channel,
+            cursor: Position(0),
+            ahead: VecDeque::new(),
+        }
+    }
+
+    /// The next message. Waits until there is one. Cancellation-safe.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Record`], or [`Error::Shutdown`].
+    pub async fn next(&mut self) -> Result<Delivery, Error> {
+        let mut arrivals = self.hub.arrivals();
+        loop {
+            arrivals.borrow_and_update();
+            if let Some(delivery) = self.try_next().await? {
+                return Ok(delivery);
+            }
+            tokio::select! {
+                changed = arrivals.changed() => changed.map_err(|_| Error::Shutdown)?,
+                () = self.route.shut_down() => return Err(Error::Shutdown),
+            }
+        }
+    }
+
+    /// The next message if one is here. Cancellation-safe.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub async fn try_next(&mut self) -> Result<Option<Delivery>, Error> {
+        if self.ahead.is_empty() {
+            self.read_ahead().await?;
+        }
+        let Some((position, record)) = self.ahead.front() else {
+            return Ok(None);
+        };
+        let (position, record) = (*position, record.clone());
+        let payload = self.payload(&record).await?;
+        let hand = Command::Hand {
+            channel: self.channel,
+            position,
+            record: InboxRecord {
+                body: without_payload(&record.body),
+                ..record.clone()
+            },
+        };
+        self.route.send(hand).await?;
+        self.ahead.pop_front();
+        let before = self.hub.handed(self.channel, position);
+        let redelivered = record.redelivered || before || record.start != self.route.inner().start;
+        Ok(Some(Delivery {
+            hub: self.hub.clone(),
+            route: self.route.clone(),
+            channel: self.channel,
+            position,
+            redelivered,
+            payload,
+            record,
+        }))
+    }
+
+    async fn read_ahead(&mut self) -> Result<(), Error> {
+        let end = self.hub.inbox(self.channel).end;
+        if self.cursor >= end {
+            return Ok(());
+        }
+        let range = Key::inbox(self.hub.peer, self.channel, self.cursor, end);
+        let rows = self.route.inner().store.range(range, AHEAD).await?;
+        if rows.is_empty() {
+            self.cursor = end;
+        }
+        for (key, value) in rows {
+            let Ok(Key::Inbox(_, _, position)) = Key::from_bytes(&key) else {
+                continue;
+            };
+            self.ahead
+                .push_back((position, InboxRecord::from_bytes(&value)?));
+            self.cursor = position.next();
+        }
+        Ok(())
+    }
+
+    async fn payload(&self, record: &InboxRecord) -> Result<Bytes, Error> {
+        let count = match &record.body {
+            InboxBody::Inline(payload) => return Ok(payload.clone()),
+            InboxBody::Segments(count) => u64::from(*count),
+        };
+        let first = Seq(record.last.next().0.saturating_sub(count));
+        let range = Key::segments(
+            self.hub.peer,
+            record.epoch,
+            self.channel,
+            first,
+            record.last.next(),
+        );
+        let rows = self.route.inner().store.range(range, SEGMENTS).await?;
+        if rows.len() as u64 != count {
+            let what = format!("message {} has lost a segment", record.id);
+            return Err(StoreError::Damaged { what }.into());
+        }
+        let mut whole = BytesMut::new();
+        for (_, value) in rows {
+            if let SegmentRecord::Data { payload, .. } = SegmentRecord::from_bytes(&value)? {
+                whole.extend_from_slice(&payload);
+            }
+        }
+        Ok(whole.freeze())
+    }
+}
+
+fn without_payload(body: &InboxBody) -> InboxBody {
+    match body {
+        InboxBody::Inline(_) => InboxBody::Inline(Bytes::new()),
+        InboxBody::Segments(count) => InboxBody::Segments(*count),
+    }
+}
+
+/// A message in the app's hands. It stays in the inbox until it is committed.
+pub struct Delivery {
+    hub: Arc<Hub>,
+    route: Route,
+    channel: ChannelId,
+    position: Position,
+    redelivered: bool,
+    payload: Bytes,
+    record: InboxRecord,
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("id", &self.record.id)
+            .field("channel", &self.channel)
+            .field("bytes", &self.payload.len())
+            .field("redelivered", &self.redelivered)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Delivery {
+    /// Who sent it.
+    #[must_use]
+    pub fn from(&self) -> PeerId {
+        self.hub.peer
+    }
+
+    /// The channel it came on.
+    #[must_use]
+    pub const fn channel(&self) -> ChannelId {
+        self.channel
+    }
+
+    /// Its name, the same at the sender.
+    #[must_use]
+    pub const fn id(&self) -> MessageId {
+        self.record.id
+    }
+
+    /// The sender's epoch it came under.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.record.epoch
+    }
+
+    /// The seq of its last segment: grows within an epoch and channel.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        self.record.last
+    }
+
+    /// When it was complete here.
+    #[must_use]
+    pub const fn received(&self) -> WallTime {
+        self.record.received
+    }
+
+    /// Whether it may have been in the app's hands before: after a restart between delivery and
+    /// commit, or after one of the peers lost its state. Its [`id`](Self::id) is then the same.
+    #[must_use]
+    pub const fn redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// What was sent.
+    #[must_use]
+    pub const fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The app is done with the message: it leaves the inbox, and the sender's receipt says
+    /// consumed. Returns when that is durable.
+    ///
+    /// Dropped half-way, the message may or may not be committed; if not, it comes again, marked.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store failed; the message then comes again.
+    pub async fn commit(self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let bytes = self.payload.len() as u64;
+        let Self {
+            route,
+            channel,
+            position,
+            record,
+            ..
+        } = self;
+        let record = InboxRecord {
+            body: without_payload(&record.body),
+            ..record
+        };
+        route
+            .send(Command::Commit {
+                channel,
+                position,
+                record,
+                bytes,
+                reply,
+            })
+            .await?;
+        answer.await.map_err(|_| Error::Shutdown)?
+    }
+}

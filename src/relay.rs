@@ -1,0 +1,405 @@
+//! The task of a relay: dials it, keeps one connection for all sessions, and binds their links.
+//!
+//! Each connection brings each attached session a link of a new generation, passed by value. When
+//! the connection ends its links are lost and the sessions go on; nothing of an old connection can
+//! reach a new one (I5).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use outlive_core::link::LinkClass;
+use outlive_core::transport::{
+    Class, Incoming, Outgoing, RelayConnection, RelaySender, RelayTransport, TransportError,
+};
+use outlive_core::wire::frame::{Close, CloseReason, Frame};
+use outlive_core::wire::packet::PacketBuilder;
+use outlive_core::{EnvelopeId, Generation, PeerId, Plain, Sealer, StoreId};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::backoff::Backoff;
+use crate::node::Inner;
+use crate::task::{Binding, Input, ToLink};
+
+/// Items on their way from sessions to a connection. When they fill it, sessions hold back.
+const TO_LINK: usize = 256;
+
+/// Sessions waiting to be attached. When they fill it, starting sessions wait.
+pub(crate) const ATTACHING: usize = 64;
+
+/// How a relay is at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelayState {
+    /// Being dialed, or waiting for the next try.
+    Connecting,
+    /// Signed in.
+    Connected,
+    /// The last try failed, for this reason; the next one follows.
+    Failing(String),
+    /// Its address can never work, or it was removed.
+    Closed,
+}
+
+/// A session that wants links over this relay.
+pub(crate) struct Attach {
+    pub(crate) peer: PeerId,
+    pub(crate) inputs: mpsc::Sender<Input>,
+}
+
+pub(crate) struct RelayTask {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) transport: Arc<dyn RelayTransport>,
+    pub(crate) rank: u8,
+    pub(crate) attaching: mpsc::Receiver<Attach>,
+    pub(crate) state: watch::Sender<RelayState>,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// Which session an envelope of this connection belongs to.
+#[derive(Default)]
+struct Envelopes {
+    last: u64,
+    sent: HashMap<EnvelopeId, (PeerId, Generation, EnvelopeId)>,
+}
+
+type Attached = HashMap<PeerId, mpsc::Sender<Input>>;
+
+struct Link {
+    generation: Generation,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl RelayTask {
+    pub(crate) async fn run(mut self) {
+        let mut attached = Attached::new();
+        let mut backoff = Backoff::default();
+        let mut network = self.inner.network.watch();
+        let cancel = self.cancel.clone();
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                attach = self.attaching.recv() => {
+                    let Some(Attach { peer, inputs }) = attach else { break };
+                    attached.insert(peer, inputs);
+                    continue;
+                }
+                () = network_up(&mut network) => {}
+            }
+            let transport = self.transport.clone();
+            let inner = self.inner.clone();
+            let connecting = async move { transport.connect(&inner.identity).await };
+            let connected = tokio::select! {
+                () = cancel.cancelled() => break,
+                result = self.while_attaching(&mut attached, connecting) => result,
+                // Without a network the attempt is of no use.
+                () = network_down(&mut network) => continue,
+            };
+            let error = match connected {
+                Ok(connection) => {
+                    backoff.succeeded();
+                    info!(relay = self.transport.address(), "connected");
+                    self.state.send_replace(RelayState::Connected);
+                    let mut down = network.clone();
+                    tokio::select! {
+                        error = self.carry(connection, &mut attached, cancel.clone()) => error,
+                        () = network_down(&mut down) => {
+                            TransportError::Broken("the network is down".to_owned())
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            if self.cancel.is_cancelled() {
+                break;
+            }
+            debug!(relay = self.transport.address(), %error, "not connected");
+            let hopeless = matches!(error, TransportError::Address { .. });
+            self.state
+                .send_replace(RelayState::Failing(error.to_string()));
+            if hopeless {
+                break;
+            }
+            let wait = backoff.failed(random());
+            network.mark_unchanged();
+            let sleeping = tokio::time::sleep(wait);
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = self.while_attaching(&mut attached, sleeping) => {}
+                // A network that comes up is a reason to try at once.
+                _ = network.changed() => {}
+            }
+        }
+        self.state.send_replace(RelayState::Closed);
+    }
+
+    /// Attaches sessions until `work` is done.
+    async fn while_attaching<T>(
+        &mut self,
+        attached: &mut Attached,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                result = &mut work => return result,
+                Some(Attach { peer, inputs }) = self.attaching.recv() => {
+                    attached.insert(peer, inputs);
+                }
+            }
+        }
+    }
+
+    /// Carries the links of all attached sessions until the connection ends.
+    async fn carry(
+        &mut self,
+        connection: RelayConnection,
+        attached: &mut Attached,
+        cancel: CancellationToken,
+    ) -> TransportError {
+        let RelayConnection {
+            store,
+            sender,
+            mut receiver,
+        } = connection;
+        let (link, outgoing) = mpsc::channel(TO_LINK);
+        let envelopes = Arc::new(Mutex::new(Envelopes::default()));
+        let mut links = HashMap::<PeerId, Link>::new();
+        attached.retain(|_, inputs| !inputs.is_closed());
+        for (&peer, inputs) in attached.iter() {
+            self.bind(&mut links, peer, inputs.clone(), store, &link)
+                .await;
+        }
+        self.inner.wake_sessions_with_work();
+        let mut sending = Box::pin(send_all(sender, outgoing, envelopes.clone(), cancel));
+        let error = loop {
+            tokio::select! {
+                error = &mut sending => break error,
+                incoming = receiver.receive() => match incoming {
+                    Ok(incoming) => {
+                        self.deliver(incoming, &mut links, attached, store, &link, &envelopes).await;
+                    }
+                    Err(error) => break error,
+                },
+                Some(Attach { peer, inputs }) = self.attaching.recv() => {
+                    attached.insert(peer, inputs.clone());
+                    let bound = links.get(&peer).is_some_and(|l| l.inputs.same_channel(&inputs));
+                    if !bound {
+                        self.bind(&mut links, peer, inputs, store, &link).await;
+                    }
+                }
+            }
+        };
+        for Link { generation, inputs } in links.into_values() {
+            // A session that is gone needs no word of it.
+            let _ = inputs.send(Input::Lost { generation }).await;
+        }
+        error
+    }
+
+    async fn bind(
+        &self,
+        links: &mut HashMap<PeerId, Link>,
+        peer: PeerId,
+        inputs: mpsc::Sender<Input>,
+        store: StoreId,
+        link: &mpsc::Sender<ToLink>,
+    ) {
+        let generation = self.inner.next_generation();
+        let binding = Binding {
+            generation,
+            class: LinkClass::Relayed(store),
+            rank: self.rank,
+            address: self.transport.address().to_owned(),
+            link: link.clone(),
+        };
+        if inputs.send(Input::Bind(binding)).await.is_ok() {
+            links.insert(peer, Link { generation, inputs });
+        }
+    }
+
+    async fn deliver(
+        &self,
+        incoming: Incoming,
+        links: &mut HashMap<PeerId, Link>,
+        attached: &mut Attached,
+        store: StoreId,
+        link: &mpsc::Sender<ToLink>,
+        envelopes: &Mutex<Envelopes>,
+    ) {
+        let claim = |envelope: &EnvelopeId| {
+            envelopes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .sent
+                .remove(envelope)
+        };
+        let (peer, generation, input): (_, _, Box<dyn FnOnce(Generation) -> Input + Send>) =
+            match incoming {
+                Incoming::Accepted { envelope } => {
+                    let Some((peer, of, envelope)) = claim(&envelope) else {
+                        return;
+                    };
+                    (
+                        peer,
+                        Some(of),
+                        Box::new(move |generation| Input::Accepted {
+                            generation,
+                            envelope,
+                        }),
+                    )
+                }
+                Incoming::Refused { envelope, reason } => {
+                    let Some((peer, of, envelope)) = claim(&envelope) else {
+                        return;
+                    };
+                    (
+                        peer,
+                        Some(of),
+                        Box::new(move |generation| Input::Refused {
+                            generation,
+                            envelope,
+                            reason,
+                        }),
+                    )
+                }
+                Incoming::Presence { peer, online } => (
+                    peer,
+                    None,
+                    Box::new(move |generation| Input::Presence { generation, online }),
+                ),
+                Incoming::Deliver {
+                    from,
+                    envelope,
+                    packet,
+                } => {
+                    let alive = links
+                        .get(&from)
+                        .is_some_and(|link| !link.inputs.is_closed());
+                    if !alive {
+                        if !self.inner.admits(from).await {
+                            refuse(from, envelope, link).await;
+                            return;
+                        }
+                        let Ok(inputs) = self.inner.inputs(from) else {
+                            return;
+                        };
+                        attached.insert(from, inputs.clone());
+                        self.bind(links, from, inputs, store, link).await;
+                    }
+                    (
+                        from,
+                        None,
+                        Box::new(move |generation| Input::Packet {
+                            generation,
+                            envelope,
+                            packet,
+                        }),
+                    )
+                }
+            };
+        let Some(bound) = links.get(&peer) else {
+            return;
+        };
+        if generation.is_none_or(|of| of == bound.generation)
+            && bound.inputs.send(input(bound.generation)).await.is_err()
+        {
+            links.remove(&peer);
+        }
+    }
+}
+
+/// A peer whose session is not accepted hears so, and what it sent is let go.
+async fn refuse(peer: PeerId, envelope: Option<EnvelopeId>, link: &mpsc::Sender<ToLink>) {
+    let mut builder = PacketBuilder::new(Plain.overhead());
+    let frame = Frame::Close(Close {
+        reason: CloseReason::NotAccepted,
+    });
+    let generation = Generation::at_start(0);
+    if builder.push(&frame) {
+        let item = Outgoing::Submit {
+            envelope: EnvelopeId(0),
+            to: peer,
+            class: Class::NowOrNever,
+            ttl: 0,
+            packet: Plain.seal(&builder.finish()),
+        };
+        // Full or closed: then it hears so another time.
+        let _ = link.try_send(ToLink { generation, item });
+    }
+    if let Some(envelope) = envelope {
+        let item = Outgoing::Acknowledge {
+            from: peer,
+            envelopes: vec![envelope],
+        };
+        let _ = link.send(ToLink { generation, item }).await;
+    }
+}
+
+/// Sends what the sessions hand over, as much at once as is there.
+async fn send_all(
+    mut sender: Box<dyn RelaySender>,
+    mut outgoing: mpsc::Receiver<ToLink>,
+    envelopes: Arc<Mutex<Envelopes>>,
+    cancel: CancellationToken,
+) -> TransportError {
+    let mut items = Vec::with_capacity(TO_LINK);
+    loop {
+        let count = tokio::select! {
+            count = outgoing.recv_many(&mut items, TO_LINK) => count,
+            () = cancel.cancelled() => 0,
+        };
+        if count == 0 {
+            sender.close().await;
+            return TransportError::Broken("closed by us".to_owned());
+        }
+        let batch = items
+            .drain(..)
+            .map(|ToLink { generation, item }| match item {
+                Outgoing::Submit {
+                    envelope,
+                    to,
+                    class,
+                    ttl,
+                    packet,
+                } => {
+                    let mut envelopes = envelopes.lock().unwrap_or_else(PoisonError::into_inner);
+                    envelopes.last = envelopes.last.wrapping_add(1);
+                    let number = EnvelopeId(envelopes.last);
+                    // Only segments have a fate that their session waits for.
+                    if class == Class::Keep {
+                        envelopes.sent.insert(number, (to, generation, envelope));
+                    }
+                    Outgoing::Submit {
+                        envelope: number,
+                        to,
+                        class,
+                        ttl,
+                        packet,
+                    }
+                }
+                other => other,
+            })
+            .collect();
+        if let Err(error) = sender.send(batch).await {
+            return error;
+        }
+    }
+}
+
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    // Without randomness the wait is the longest, which is safe.
+    getrandom::fill(&mut bytes).map_or(u32::MAX, |()| u32::from_le_bytes(bytes))
+}
+
+async fn network_up(network: &mut watch::Receiver<crate::network::Network>) {
+    // The monitor lives as long as the node; without it there is nothing to wait for.
+    let _ = network.wait_for(|state| state.up).await;
+}
+
+async fn network_down(network: &mut watch::Receiver<crate::network::Network>) {
+    if network.wait_for(|state| !state.up).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,316 @@
+//! A handle on a session.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::engine::{SendOptions, Ticket};
+use outlive_core::record::OnceRecord;
+use outlive_core::{ChannelId, PeerId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::Error;
+use crate::event::SessionEvent;
+use crate::hub::Hub;
+use crate::inbox::Inbox;
+use crate::node::Inner;
+use crate::receipt::Receipt;
+use crate::state::SessionState;
+use crate::subscription::Subscription;
+use crate::task::{Command, Input};
+
+/// The way to a session's task, wherever it is at the moment.
+#[derive(Clone)]
+pub(crate) struct Route {
+    inner: Arc<Inner>,
+    peer: PeerId,
+}
+
+impl Route {
+    pub(crate) const fn new(inner: Arc<Inner>, peer: PeerId) -> Self {
+        Self { inner, peer }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    pub(crate) async fn send(&self, command: Command) -> Result<(), Error> {
+        let mut input = Input::Command(command);
+        loop {
+            match self.inner.inputs(self.peer)?.send(input).await {
+                Ok(()) => return Ok(()),
+                // The task ended between the two: there is a new one.
+                Err(mpsc::error::SendError(back)) => input = back,
+            }
+        }
+    }
+
+    pub(crate) async fn shut_down(&self) {
+        self.inner.cancel.cancelled().await;
+    }
+}
+
+/// How a message is to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sending {
+    /// How long it may wait for its recipient; 30 days if not said.
+    pub ttl: Option<Duration>,
+}
+
+/// A handle on the session with one peer. Cheap to clone; the same session for ever.
+#[derive(Clone)]
+pub struct Session {
+    hub: Arc<Hub>,
+    route: Route,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("peer", &self.hub.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(crate) const fn new(hub: Arc<Hub>, route: Route) -> Self {
+        Self { hub, route }
+    }
+
+    pub(crate) async fn wake(&self) -> Result<(), Error> {
+        self.route.send(Command::Wake).await
+    }
+
+    pub(crate) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// The peer at the other end.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.hub.peer
+    }
+
+    /// Sends a message. Returns when it is durable on this device, whether or not there is a
+    /// network; waits while the outbox is full.
+    ///
+    /// Dropped half-way, it has either queued the message or not touched anything.
+    ///
+    /// # Errors
+    /// [`Error::Send`] if the message can't be taken, [`Error::Store`] if the store failed.
+    pub async fn send(
+        &self,
+        channel: ChannelId,
+        payload: impl Into<Bytes>,
+    ) -> Result<Receipt, Error> {
+        self.send_with(channel, payload, Sending::default()).await
+    }
+
+    /// As [`send`](Self::send), with a time to live.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_with(
+        &self,
+        channel: ChannelId,
+        payload: impl Into<Bytes>,
+        sending: Sending,
+    ) -> Result<Receipt, Error> {
+        let options = SendOptions {
+            ttl: sending.ttl,
+            once: None,
+        };
+        self.queue(channel, payload.into(), options, true).await
+    }
+
+    /// As [`send`](Self::send), but fails when the outbox is full.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`SendError::Full`](outlive_core::engine::SendError::Full).
+    pub async fn try_send(
+        &self,
+        channel: ChannelId,
+        payload: impl Into<Bytes>,
+    ) -> Result<Receipt, Error> {
+        self.queue(channel, payload.into(), SendOptions::default(), false)
+            .await
+    }
+
+    /// Sends a message once: the same key again, also after a restart, sends nothing and returns
+    /// the receipt of the first.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_once(
+        &self,
+        key: &[u8],
+        channel: ChannelId,
+        payload: impl Into<Bytes>,
+    ) -> Result<Receipt, Error> {
+        let options = SendOptions {
+            ttl: None,
+            once: Some(OnceRecord::hash(key)),
+        };
+        self.queue(channel, payload.into(), options, true).await
+    }
+
+    async fn queue(
+        &self,
+        channel: ChannelId,
+        payload: Bytes,
+        options: SendOptions,
+        wait: bool,
+    ) -> Result<Receipt, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.route
+            .send(Command::Send {
+                channel,
+                payload,
+                options,
+                wait,
+                reply,
+            })
+            .await?;
+        let ticket: Ticket = answer.await.map_err(|_| Error::Shutdown)??;
+        Ok(Receipt::new(ticket, self.hub.clone(), self.route.clone()))
+    }
+
+    /// The messages of a channel, for its one consumer.
+    ///
+    /// # Errors
+    /// [`Error::InboxTaken`] while another one is held.
+    pub fn inbox(&self, channel: ChannelId) -> Result<Inbox, Error> {
+        if self.hub.take_inbox(channel) {
+            Ok(Inbox::new(self.hub.clone(), self.route.clone(), channel))
+        } else {
+            Err(Error::InboxTaken(channel))
+        }
+    }
+
+    /// Has `callback` entered for every event, with the state as of it, until the subscription is
+    /// dropped. It runs on the session's task and must not block.
+    pub fn on_event(
+        &self,
+        callback: impl FnMut(&SessionEvent, &SessionState) + Send + 'static,
+    ) -> Subscription {
+        self.hub.registry.add(Box::new(callback))
+    }
+
+    /// The events as a stream of bounded length: when `capacity` of them wait, the newest are left
+    /// out until some were taken.
+    #[must_use]
+    pub fn events(&self, capacity: usize) -> Events {
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let subscription = self.on_event(move |event, state| {
+            // Full: the state, which is always present, tells what was missed.
+            let _ = sender.try_send((event.clone(), state.clone()));
+        });
+        Events {
+            receiver,
+            _subscription: subscription,
+        }
+    }
+
+    /// The present state. Whoever subscribes late sees the present.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<SessionState> {
+        self.hub.state.subscribe()
+    }
+
+    /// How many callbacks are registered on this session.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.hub.registry.len()
+    }
+
+    /// Listens to a volatile channel: its messages come as [`SessionEvent::Volatile`].
+    ///
+    /// # Errors
+    /// [`Error::Shutdown`].
+    pub async fn listen(&self, channel: ChannelId) -> Result<(), Error> {
+        self.hub.listen(channel, true);
+        self.route.send(Command::Listen { channel, on: true }).await
+    }
+
+    /// Ceases to listen to a volatile channel.
+    ///
+    /// # Errors
+    /// [`Error::Shutdown`].
+    pub async fn unlisten(&self, channel: ChannelId) -> Result<(), Error> {
+        self.hub.listen(channel, false);
+        self.route
+            .send(Command::Listen { channel, on: false })
+            .await
+    }
+
+    /// Sends on a volatile channel. Returns whether it went towards a listener; without one,
+    /// nothing is sent.
+    ///
+    /// # Errors
+    /// [`Error::Send`] if the message is too large.
+    pub async fn send_volatile(
+        &self,
+        channel: ChannelId,
+        payload: impl Into<Bytes>,
+    ) -> Result<bool, Error> {
+        let (reply, answer) = oneshot::channel();
+        let payload = payload.into();
+        self.route
+            .send(Command::Volatile {
+                channel,
+                payload,
+                reply,
+            })
+            .await?;
+        answer.await.map_err(|_| Error::Shutdown)?
+    }
+
+    /// Sets the share a channel gets of a link when several have something to send (1 to 255;
+    /// 4 if not said, 1 for files). Signaling goes before all.
+    ///
+    /// # Errors
+    /// [`Error::Shutdown`].
+    pub async fn set_weight(&self, channel: ChannelId, weight: u8) -> Result<(), Error> {
+        self.route.send(Command::Weight { channel, weight }).await
+    }
+
+    /// Closes the session for this process: the peer is told if it is there, and every
+    /// subscription ends. What is queued stays on disk, and is sent when the session is opened
+    /// again.
+    ///
+    /// # Errors
+    /// [`Error::Shutdown`].
+    pub async fn close(self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.route.send(Command::Close { reply }).await?;
+        answer.await.map_err(|_| Error::Shutdown)
+    }
+}
+
+/// A session's events, as a stream.
+#[derive(Debug)]
+pub struct Events {
+    receiver: mpsc::Receiver<(SessionEvent, SessionState)>,
+    _subscription: Subscription,
+}
+
+impl Events {
+    /// The next event, with the state as of it; `None` once the session was closed.
+    /// Cancellation-safe.
+    pub async fn next(&mut self) -> Option<(SessionEvent, SessionState)> {
+        self.receiver.recv().await
+    }
+}
+
+impl futures_util::Stream for Events {
+    type Item = (SessionEvent, SessionState);
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(context)
+    }
+}

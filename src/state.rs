@@ -1,0 +1,55 @@
+//! The present of a session, for whoever asks late.
+
+use outlive_core::Generation;
+use outlive_core::link::LinkClass;
+
+/// A session as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionState {
+    /// The links bound to it.
+    pub links: Vec<LinkInfo>,
+    /// Whether the peer is signed in at our relay; `None` if that is not known.
+    pub peer_online: Option<bool>,
+    /// Whether something waits for the peer's acknowledgement.
+    pub outstanding: bool,
+}
+
+/// A link bound to a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// Its number.
+    pub generation: Generation,
+    /// What kind of way it is.
+    pub class: LinkClass,
+    /// The address of what it goes through.
+    pub address: String,
+}
+
+impl SessionState {
+    /// How the session is connected.
+    #[must_use]
+    pub fn connectivity(&self) -> Connectivity {
+        if self
+            .links
+            .iter()
+            .any(|link| link.class == LinkClass::Direct)
+        {
+            Connectivity::Direct
+        } else if self.links.is_empty() {
+            Connectivity::Offline
+        } else {
+            Connectivity::Relayed
+        }
+    }
+}
+
+/// How a session is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connectivity {
+    /// No link. Messages wait on disk.
+    Offline,
+    /// Through a relay, whether the peer is there or not.
+    Relayed,
+    /// To the peer itself.
+    Direct,
+}

@@ -1,0 +1,163 @@
+//! Callbacks that end with their owner.
+//!
+//! Keeps I6: a subscription belongs to the session, not to a link, so no reconnect touches it; two
+//! of them never overwrite each other; and when one was dropped its callback is never entered
+//! again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::ThreadId;
+
+use crate::event::SessionEvent;
+use crate::state::SessionState;
+
+type Callback = Box<dyn FnMut(&SessionEvent, &SessionState) + Send>;
+
+/// One registered callback. Taken out while it runs, so that it may drop its own subscription.
+struct Slot {
+    callback: Mutex<Option<Callback>>,
+    /// Who runs it now.
+    runner: Mutex<Option<ThreadId>>,
+    open: std::sync::atomic::AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slot {
+    fn enter(&self, event: &SessionEvent, state: &SessionState) {
+        let mut callback = lock(&self.callback);
+        if !self.open.load(std::sync::atomic::Ordering::Acquire) {
+            return;
+        }
+        *lock(&self.runner) = Some(std::thread::current().id());
+        if let Some(callback) = callback.as_mut() {
+            callback(event, state);
+        }
+        *lock(&self.runner) = None;
+    }
+
+    /// Waits for a run on another thread to end; after this it never runs again.
+    fn close(&self) {
+        self.open.store(false, std::sync::atomic::Ordering::Release);
+        if *lock(&self.runner) == Some(std::thread::current().id()) {
+            return;
+        }
+        lock(&self.callback).take();
+    }
+}
+
+/// All callbacks of one session.
+#[derive(Default)]
+pub(crate) struct Registry {
+    slots: Mutex<(u64, BTreeMap<u64, Arc<Slot>>)>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Registry({})", self.len())
+    }
+}
+
+impl Registry {
+    pub(crate) fn add(self: &Arc<Self>, callback: Callback) -> Subscription {
+        let slot = Arc::new(Slot {
+            callback: Mutex::new(Some(callback)),
+            runner: Mutex::new(None),
+            open: true.into(),
+        });
+        let mut slots = lock(&self.slots);
+        slots.0 = slots.0.wrapping_add(1);
+        let number = slots.0;
+        slots.1.insert(number, slot.clone());
+        Subscription {
+            registry: Arc::downgrade(self),
+            number,
+            slot,
+        }
+    }
+
+    /// Enters every callback. None is entered while the list of them is locked, so callbacks may
+    /// subscribe and unsubscribe.
+    pub(crate) fn emit(&self, event: &SessionEvent, state: &SessionState) {
+        let slots: Vec<_> = lock(&self.slots).1.values().cloned().collect();
+        for slot in slots {
+            slot.enter(event, state);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.slots).1.len()
+    }
+
+    /// Ends all of them: the session was closed.
+    pub(crate) fn clear(&self) {
+        let slots = std::mem::take(&mut lock(&self.slots).1);
+        for slot in slots.into_values() {
+            slot.close();
+        }
+    }
+}
+
+/// A registered callback. Dropping it ends it: when `drop` has returned, the callback is not
+/// running and is never entered again. (Dropped from within the callback itself, it is not entered
+/// again after this run.)
+#[must_use = "a subscription ends when it is dropped"]
+pub struct Subscription {
+    registry: Weak<Registry>,
+    number: u64,
+    slot: Arc<Slot>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.upgrade() {
+            lock(&registry.slots).1.remove(&self.number);
+        }
+        self.slot.close();
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subscription({})", self.number)
+    }
+}
+
+/// Subscriptions that end together.
+#[derive(Debug, Default)]
+pub struct SubscriptionSet {
+    subscriptions: Vec<Subscription>,
+}
+
+impl SubscriptionSet {
+    /// An empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a subscription.
+    pub fn add(&mut self, subscription: Subscription) {
+        self.subscriptions.push(subscription);
+    }
+
+    /// Ends all of them.
+    pub fn clear(&mut self) {
+        self.subscriptions.clear();
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty()
+    }
+}

@@ -1,0 +1,176 @@
+//! The two halves of a connection, each owned by whoever uses it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use outlive_core::transport::{
+    Incoming, Outgoing, RelayConnection, RelayReceiver, RelaySender, TransportError,
+};
+use outlive_core::wire::relay::{self, FromRelay, LIST_ITEMS, MESSAGE_BYTES, ToRelay};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::sign_in::{SignedIn, Socket, broken};
+
+/// Bytes after which a WebSocket message is closed and the next begun. One item more than this
+/// still fits into the limit of the protocol.
+const BATCH_BYTES: usize = MESSAGE_BYTES / 2;
+
+pub(super) fn split(signed_in: SignedIn, silence: Duration) -> RelayConnection {
+    let SignedIn {
+        socket,
+        store,
+        early,
+    } = signed_in;
+    let (sink, stream) = socket.split();
+    RelayConnection {
+        store,
+        sender: Box::new(Sender { sink }),
+        receiver: Box::new(Receiver {
+            stream,
+            early,
+            silence,
+            heard: Instant::now(),
+        }),
+    }
+}
+
+struct Sender {
+    sink: SplitSink<Socket, Message>,
+}
+
+struct Receiver {
+    stream: SplitStream<Socket>,
+    early: VecDeque<FromRelay>,
+    silence: Duration,
+    heard: Instant,
+}
+
+/// Joins neighbouring acknowledgements for one sender.
+fn merged(items: Vec<Outgoing>) -> Vec<Outgoing> {
+    let mut merged: Vec<Outgoing> = Vec::with_capacity(items.len());
+    for item in items {
+        if let Outgoing::Acknowledge { from, envelopes } = &item
+            && let Some(Outgoing::Acknowledge {
+                from: last,
+                envelopes: list,
+            }) = merged.last_mut()
+            && last == from
+            && list.len() + envelopes.len() <= LIST_ITEMS
+        {
+            list.extend_from_slice(envelopes);
+        } else {
+            merged.push(item);
+        }
+    }
+    merged
+}
+
+fn to_relay(item: Outgoing) -> ToRelay {
+    match item {
+        Outgoing::Submit {
+            envelope,
+            to,
+            class,
+            ttl,
+            packet,
+        } => ToRelay::Submit {
+            envelope,
+            to,
+            class,
+            ttl,
+            packet,
+        },
+        Outgoing::Acknowledge { from, envelopes } => ToRelay::Acknowledge { from, envelopes },
+        Outgoing::Redeliver { from } => ToRelay::Redeliver { from },
+        Outgoing::Watch { peers } => ToRelay::Watch { peers },
+    }
+}
+
+#[async_trait]
+impl RelaySender for Sender {
+    async fn send(&mut self, items: Vec<Outgoing>) -> Result<(), TransportError> {
+        let mut bytes = Vec::new();
+        for item in merged(items) {
+            relay::encode(&to_relay(item), &mut bytes);
+            if bytes.len() >= BATCH_BYTES {
+                let full = std::mem::take(&mut bytes);
+                self.sink
+                    .feed(Message::binary(full))
+                    .await
+                    .map_err(broken)?;
+            }
+        }
+        if !bytes.is_empty() {
+            self.sink
+                .feed(Message::binary(bytes))
+                .await
+                .map_err(broken)?;
+        }
+        self.sink.flush().await.map_err(broken)
+    }
+
+    async fn close(&mut self) {
+        /// How long a farewell may take. The other end may be gone.
+        const FAREWELL: Duration = Duration::from_secs(1);
+        // Whether it is heard or not, the connection ends.
+        let _ = tokio::time::timeout(FAREWELL, self.sink.close()).await;
+    }
+}
+
+#[async_trait]
+impl RelayReceiver for Receiver {
+    async fn receive(&mut self) -> Result<Incoming, TransportError> {
+        loop {
+            if let Some(message) = self.early.pop_front() {
+                return incoming(message);
+            }
+            // Reading answers the relay's Pings too: tungstenite queues the Pong and writes it out
+            // with the next read.
+            let next = tokio::time::timeout_at(self.heard + self.silence, self.stream.next());
+            let message = next
+                .await
+                .map_err(|_| TransportError::Broken("the relay fell silent".to_owned()))?;
+            self.heard = Instant::now();
+            match message {
+                Some(Ok(Message::Binary(bytes))) => {
+                    let messages = relay::decode::<FromRelay>(&bytes)
+                        .map_err(|error| TransportError::Protocol(error.to_string()))?;
+                    self.early.extend(messages);
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Text(_) | Message::Frame(_))) => {
+                    return Err(TransportError::Protocol("it sent text".to_owned()));
+                }
+                Some(Ok(Message::Close(_))) | None => {
+                    return Err(TransportError::Broken("the relay closed it".to_owned()));
+                }
+                Some(Err(error)) => return Err(broken(error)),
+            }
+        }
+    }
+}
+
+fn incoming(message: FromRelay) -> Result<Incoming, TransportError> {
+    Ok(match message {
+        FromRelay::Accepted { envelope } => Incoming::Accepted { envelope },
+        FromRelay::Refused { envelope, reason } => Incoming::Refused { envelope, reason },
+        FromRelay::Deliver {
+            from,
+            envelope,
+            packet,
+        } => Incoming::Deliver {
+            from,
+            envelope,
+            packet,
+        },
+        FromRelay::Presence { peer, online } => Incoming::Presence { peer, online },
+        FromRelay::Goodbye { reason } => return Err(TransportError::Closed(reason)),
+        FromRelay::Challenge { .. } | FromRelay::Welcome { .. } => {
+            return Err(TransportError::Protocol("it signs us in twice".to_owned()));
+        }
+    })
+}

@@ -1,0 +1,171 @@
+//! The way to a relay over a WebSocket: `ws` for loopback and tests, `wss` for everything else.
+//!
+//! One connection carries all sessions. What is sent together travels in as few WebSocket messages
+//! as possible and is flushed once.
+
+mod halves;
+mod sign_in;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outlive_core::Identity;
+use outlive_core::transport::{RelayConnection, RelayTransport, TransportError};
+use outlive_core::wire::relay::MESSAGE_BYTES;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+use tokio_tungstenite::Connector;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+/// How long connecting may take: name lookup, TCP, TLS, upgrade and sign-in together. Shorter, and
+/// a mobile network in bad reception never gets there; longer, and a dead address holds up the next
+/// try.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a relay may be silent. It pings every 20 s; after two lost Pings it is gone.
+const SILENCE: Duration = Duration::from_secs(50);
+
+/// Bytes of the read buffer of a connection. tungstenite's own choice is 128 KiB.
+const READ_BUFFER: usize = 16 * 1024;
+
+/// Bytes that may wait unwritten in a connection. Sending more waits.
+const WRITE_BUFFER_MOST: usize = 1024 * 1024;
+
+/// A relay that is reached over a WebSocket.
+pub struct WebSocketRelay {
+    address: String,
+    tls: Arc<ClientConfig>,
+    roots: RootCertStore,
+    silence: Duration,
+}
+
+impl fmt::Debug for WebSocketRelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WebSocketRelay")
+            .field(&self.address)
+            .finish()
+    }
+}
+
+impl WebSocketRelay {
+    /// The relay at `address`: a URL with the scheme `wss`, or `ws` where nobody else listens.
+    ///
+    /// ```
+    /// # use outlive_transports::WebSocketRelay;
+    /// assert!(WebSocketRelay::new("wss://relay.example").is_ok());
+    /// assert!(WebSocketRelay::new("relay.example").is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// [`TransportError::Address`] if the address can never work.
+    pub fn new(address: &str) -> Result<Self, TransportError> {
+        let wrong = |reason: &str| TransportError::Address {
+            address: address.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let uri: Uri = address.parse().map_err(|_| wrong("it is no URL"))?;
+        match uri.scheme_str() {
+            Some("ws" | "wss") => {}
+            Some(_) => return Err(wrong("its scheme is neither wss nor ws")),
+            None => return Err(wrong("it lacks a scheme; write wss:// before it")),
+        }
+        if uri.host().is_none_or(str::is_empty) {
+            return Err(wrong("it names no host"));
+        }
+        let mut roots = RootCertStore::empty();
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        let tls = tls_config(&roots)?;
+        Ok(Self {
+            address: address.to_owned(),
+            tls,
+            roots,
+            silence: SILENCE,
+        })
+    }
+
+    /// Trusts one more certificate authority, for a relay with a certificate of its own.
+    ///
+    /// # Errors
+    /// [`TransportError::Address`] if the bytes are no certificate (in DER).
+    pub fn with_root_certificate(mut self, der: &[u8]) -> Result<Self, TransportError> {
+        let certificate = CertificateDer::from(der.to_vec());
+        self.roots
+            .add(certificate)
+            .map_err(|error| TransportError::Address {
+                address: self.address.clone(),
+                reason: format!("the root certificate is not usable: {error}"),
+            })?;
+        self.tls = tls_config(&self.roots)?;
+        Ok(self)
+    }
+
+    /// Gives a relay up after this time without a sign of life; 50 s if not said. It has to be
+    /// longer than the relay's interval of Pings.
+    #[must_use]
+    pub const fn with_silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
+    fn unreachable(&self, reason: impl fmt::Display) -> TransportError {
+        TransportError::Unreachable {
+            address: self.address.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+fn tls_config(roots: &RootCertStore) -> Result<Arc<ClientConfig>, TransportError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TransportError::Broken(format!("TLS is not available: {error}")))?
+        .with_root_certificates(roots.clone())
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+#[async_trait]
+impl RelayTransport for WebSocketRelay {
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        let request = self
+            .address
+            .as_str()
+            .into_client_request()
+            .map_err(|error| TransportError::Address {
+                address: self.address.clone(),
+                reason: error.to_string(),
+            })?;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(WRITE_BUFFER_MOST)
+            .max_message_size(Some(MESSAGE_BYTES))
+            .max_frame_size(Some(MESSAGE_BYTES));
+        let connecting = async {
+            // Without Nagle's algorithm: what is flushed is meant to leave.
+            let connector = Connector::Rustls(self.tls.clone());
+            let (socket, _) = tokio_tungstenite::connect_async_tls_with_config(
+                request,
+                Some(config),
+                true,
+                Some(connector),
+            )
+            .await
+            .map_err(|error| self.unreachable(error))?;
+            sign_in::sign_in(socket, identity).await
+        };
+        let signed_in = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| self.unreachable("no answer in time"))??;
+        Ok(halves::split(signed_in, self.silence))
+    }
+}

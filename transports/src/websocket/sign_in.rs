@@ -1,0 +1,84 @@
+//! Signing in: Hello, Challenge, Proof, Welcome.
+
+use std::collections::VecDeque;
+
+use futures_util::{SinkExt, StreamExt};
+use outlive_core::transport::TransportError;
+use outlive_core::wire::relay::{self, FromRelay, ToRelay, VERSION};
+use outlive_core::{Identity, StoreId};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A socket on which we are known.
+pub(super) struct SignedIn {
+    pub(super) socket: Socket,
+    pub(super) store: StoreId,
+    /// What came right behind the welcome.
+    pub(super) early: VecDeque<FromRelay>,
+}
+
+pub(super) async fn sign_in(
+    mut socket: Socket,
+    identity: &Identity,
+) -> Result<SignedIn, TransportError> {
+    let hello = ToRelay::Hello {
+        version: VERSION,
+        peer: identity.peer_id(),
+    };
+    say(&mut socket, &hello).await?;
+    let mut heard = hear(&mut socket).await?;
+    let (nonce, store) = match heard.pop_front() {
+        Some(FromRelay::Challenge { nonce, store }) => (nonce, store),
+        other => return Err(unexpected(other)),
+    };
+    say(&mut socket, &relay::prove(identity, &nonce, store)).await?;
+    let mut early = hear(&mut socket).await?;
+    match early.pop_front() {
+        Some(FromRelay::Welcome { .. }) => Ok(SignedIn {
+            socket,
+            store,
+            early,
+        }),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn unexpected(message: Option<FromRelay>) -> TransportError {
+    match message {
+        Some(FromRelay::Goodbye { reason }) => TransportError::Refused(reason.to_string()),
+        _ => TransportError::Protocol("it did not sign us in".to_owned()),
+    }
+}
+
+async fn say(socket: &mut Socket, message: &ToRelay) -> Result<(), TransportError> {
+    let mut bytes = Vec::new();
+    relay::encode(message, &mut bytes);
+    socket.send(Message::binary(bytes)).await.map_err(broken)
+}
+
+async fn hear(socket: &mut Socket) -> Result<VecDeque<FromRelay>, TransportError> {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Binary(bytes))) => {
+                let messages = relay::decode::<FromRelay>(&bytes)
+                    .map_err(|error| TransportError::Protocol(error.to_string()))?;
+                return Ok(messages.into());
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Text(_) | Message::Frame(_))) => {
+                return Err(TransportError::Protocol("it sent text".to_owned()));
+            }
+            Some(Ok(Message::Close(_))) | None => {
+                return Err(TransportError::Broken("closed while signing in".to_owned()));
+            }
+            Some(Err(error)) => return Err(broken(error)),
+        }
+    }
+}
+
+pub(super) fn broken(error: impl std::fmt::Display) -> TransportError {
+    TransportError::Broken(error.to_string())
+}

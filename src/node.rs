@@ -75,7 +75,6 @@ pub(crate) struct Inner {
     strangers: Strangers,
     generations: AtomicU64,
     ranks: AtomicU32,
-    requests: AtomicU64,
     awake: Mutex<HashMap<PeerId, Awake>>,
     hubs: Mutex<HashMap<PeerId, Weak<Hub>>>,
     opened: Mutex<BTreeSet<PeerId>>,
@@ -92,12 +91,6 @@ impl Inner {
     pub(crate) fn next_generation(&self) -> Generation {
         let count = self.generations.fetch_add(1, Ordering::Relaxed);
         Generation::nth(self.start, u32::try_from(count).unwrap_or(u32::MAX))
-    }
-
-    /// A number for a request: it only grows, over restarts too.
-    pub(crate) fn next_request(&self) -> u64 {
-        (u64::from(self.start) << 32)
-            | (self.requests.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff)
     }
 
     pub(crate) fn hub(&self, peer: PeerId) -> Arc<Hub> {
@@ -309,7 +302,6 @@ impl NodeBuilder {
             strangers: self.strangers,
             generations: AtomicU64::new(1),
             ranks: AtomicU32::new(0),
-            requests: AtomicU64::new(1),
             awake: Mutex::default(),
             hubs: Mutex::default(),
             opened: Mutex::default(),

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::backoff::Backoff;
+use crate::network::Network;
 use crate::node::Inner;
 use crate::task::{Binding, Input, ToLink};
 
@@ -100,13 +101,7 @@ impl RelayTask {
                     backoff.succeeded();
                     info!(relay = self.transport.address(), "connected");
                     self.state.send_replace(RelayState::Connected);
-                    let mut down = network.clone();
-                    tokio::select! {
-                        error = self.carry(connection, &mut attached, cancel.clone()) => error,
-                        () = network_down(&mut down) => {
-                            TransportError::Broken("the network is down".to_owned())
-                        }
-                    }
+                    self.carry(connection, &mut attached, &mut network).await
                 }
                 Err(error) => error,
             };
@@ -155,7 +150,7 @@ impl RelayTask {
         &mut self,
         connection: RelayConnection,
         attached: &mut Attached,
-        cancel: CancellationToken,
+        network: &mut watch::Receiver<Network>,
     ) -> TransportError {
         let RelayConnection {
             store,
@@ -171,10 +166,18 @@ impl RelayTask {
                 .await;
         }
         self.inner.wake_sessions_with_work();
-        let mut sending = Box::pin(send_all(sender, outgoing, envelopes.clone(), cancel));
+        let mut sending = Box::pin(send_all(
+            sender,
+            outgoing,
+            envelopes.clone(),
+            self.cancel.clone(),
+        ));
         let error = loop {
             tokio::select! {
                 error = &mut sending => break error,
+                () = network_down(network) => {
+                    break TransportError::Broken("the network is down".to_owned());
+                }
                 incoming = receiver.receive() => match incoming {
                     Ok(incoming) => {
                         self.deliver(incoming, &mut links, attached, store, &link, &envelopes).await;
@@ -393,12 +396,12 @@ fn random() -> u32 {
     getrandom::fill(&mut bytes).map_or(u32::MAX, |()| u32::from_le_bytes(bytes))
 }
 
-async fn network_up(network: &mut watch::Receiver<crate::network::Network>) {
+async fn network_up(network: &mut watch::Receiver<Network>) {
     // The monitor lives as long as the node; without it there is nothing to wait for.
     let _ = network.wait_for(|state| state.up).await;
 }
 
-async fn network_down(network: &mut watch::Receiver<crate::network::Network>) {
+async fn network_down(network: &mut watch::Receiver<Network>) {
     if network.wait_for(|state| !state.up).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -83,10 +83,6 @@ impl Session {
         self.route.send(Command::Wake).await
     }
 
-    pub(crate) fn route(&self) -> &Route {
-        &self.route
-    }
-
     /// The peer at the other end.
     #[must_use]
     pub fn peer(&self) -> PeerId {

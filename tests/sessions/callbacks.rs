@@ -1,0 +1,353 @@
+//! Callbacks belong to a session, not to a connection: the four scenarios of the bug that started
+//! the project, and every test recommended with it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use outlive::{NetworkMonitor, Node, SessionEvent, Subscription, SubscriptionSet};
+use outlive_storage::MemoryStore;
+
+use crate::world::{CHAT, id, node, relay, soon, take, until, url, way};
+
+/// Counts the messages a callback hears of.
+fn counting(session: &outlive::Session) -> (Subscription, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let inner = count.clone();
+    let subscription = session.on_event(move |event, _| {
+        if matches!(event, SessionEvent::Message { .. }) {
+            inner.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (subscription, count)
+}
+
+async fn with_network(n: u8, relay: &outlive_relay::Relay) -> (Node, NetworkMonitor) {
+    let network = NetworkMonitor::new();
+    let node = Node::builder()
+        .identity(outlive::Identity::from_seed([n; 32]))
+        .store(MemoryStore::new())
+        .transport(way(relay))
+        .network(network.clone())
+        .start()
+        .await
+        .unwrap();
+    (node, network)
+}
+
+#[tokio::test]
+async fn each_peer_gets_its_own_callback() {
+    let relay = relay().await;
+    let me = node(1, &relay).await;
+    let (a, b) = (node(2, &relay).await, node(3, &relay).await);
+    let (with_a, with_b) =
+        tokio::try_join!(me.session(id(2)), me.session(id(3))).expect("two sessions at once");
+    let (_of_a, from_a) = counting(&with_a);
+    let (_of_b, from_b) = counting(&with_b);
+    a.session(id(1))
+        .await
+        .unwrap()
+        .send(CHAT, "from a")
+        .await
+        .unwrap();
+    let (mut inbox_a, mut inbox_b) = (with_a.inbox(CHAT).unwrap(), with_b.inbox(CHAT).unwrap());
+    assert_eq!(take(&mut inbox_a).await, "from a");
+    assert_eq!(
+        (from_a.load(Ordering::SeqCst), from_b.load(Ordering::SeqCst)),
+        (1, 0)
+    );
+    b.session(id(1))
+        .await
+        .unwrap()
+        .send(CHAT, "from b")
+        .await
+        .unwrap();
+    assert_eq!(take(&mut inbox_b).await, "from b");
+    assert_eq!(
+        (from_a.load(Ordering::SeqCst), from_b.load(Ordering::SeqCst)),
+        (1, 1)
+    );
+}
+
+#[tokio::test]
+async fn callback_is_removed_when_peer_disconnects() {
+    let relay = relay().await;
+    let (me, a) = (node(1, &relay).await, node(2, &relay).await);
+    let session = me.session(id(2)).await.unwrap();
+    let (_subscription, heard) = counting(&session);
+    let handle = session.clone();
+    assert_eq!(handle.subscriptions(), 1);
+    session.close().await.unwrap();
+    assert_eq!(handle.subscriptions(), 0);
+    a.session(id(1))
+        .await
+        .unwrap()
+        .send(CHAT, "late")
+        .await
+        .unwrap();
+    let again = me.session(id(2)).await.unwrap();
+    assert_eq!(take(&mut again.inbox(CHAT).unwrap()).await, "late");
+    assert_eq!(heard.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn handles_rapid_reconnection_without_callback_leak() {
+    let relay = relay().await;
+    let (me, network) = with_network(1, &relay).await;
+    let a = node(2, &relay).await;
+    let session = me.session(id(2)).await.unwrap();
+    let (_subscription, heard) = counting(&session);
+    for _ in 0..10 {
+        until(&session, "a link", |state| !state.links.is_empty()).await;
+        network.down();
+        until(&session, "the cut", |state| state.links.is_empty()).await;
+        network.up();
+        assert_eq!(session.subscriptions(), 1);
+    }
+    a.session(id(1))
+        .await
+        .unwrap()
+        .send(CHAT, "still")
+        .await
+        .unwrap();
+    assert_eq!(take(&mut session.inbox(CHAT).unwrap()).await, "still");
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
+    assert_eq!(session.state().borrow().links.len(), 1);
+}
+
+#[tokio::test]
+async fn with_three_peers_one_leaves_and_the_others_go_on() {
+    let relay = relay().await;
+    let me = node(1, &relay).await;
+    let peers = [
+        node(2, &relay).await,
+        node(3, &relay).await,
+        node(4, &relay).await,
+    ];
+    let mut inboxes = Vec::new();
+    for n in 2..5 {
+        inboxes.push(me.session(id(n)).await.unwrap().inbox(CHAT).unwrap());
+    }
+    for (peer, inbox) in peers.iter().zip(&mut inboxes) {
+        peer.session(id(1))
+            .await
+            .unwrap()
+            .send(CHAT, "hello")
+            .await
+            .unwrap();
+        assert_eq!(take(inbox).await, "hello");
+    }
+    let [leaves, stays, stays_too] = peers;
+    leaves.shutdown().await.unwrap();
+    for (peer, inbox) in [stays, stays_too].iter().zip(&mut inboxes[1..]) {
+        let session = peer.session(id(1)).await.unwrap();
+        session.send(CHAT, "still here").await.unwrap();
+        assert_eq!(take(inbox).await, "still here");
+        let back = me.session(peer.peer_id()).await.unwrap();
+        let receipt = back.send(CHAT, "good").await.unwrap();
+        soon("delivery", receipt.delivered()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn after_a_server_switch_nothing_reaches_the_old_one() {
+    let (old, new) = (relay().await, relay().await);
+    let (me, a) = (node(1, &old).await, node(2, &old).await);
+    let (mine, theirs) = (
+        me.session(id(2)).await.unwrap(),
+        a.session(id(1)).await.unwrap(),
+    );
+    let (_subscription, heard) = counting(&mine);
+    theirs.send(CHAT, "over the old").await.unwrap();
+    let mut inbox = mine.inbox(CHAT).unwrap();
+    assert_eq!(take(&mut inbox).await, "over the old");
+
+    me.switch_relay(Arc::new(way(&new)));
+    let address = url(&new);
+    until(&mine, "the new relay", |state| {
+        !state.links.is_empty() && state.links.iter().all(|link| link.address == address)
+    })
+    .await;
+    mine.send(CHAT, "to the new").await.unwrap();
+    // The old one is up still; what it keeps for the peer must not be from after the switch.
+    let mut their_inbox = theirs.inbox(CHAT).unwrap();
+    a.switch_relay(Arc::new(way(&new)));
+    assert_eq!(take(&mut their_inbox).await, "to the new");
+    theirs.send(CHAT, "over the new").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "over the new");
+    assert_eq!(heard.load(Ordering::SeqCst), 2);
+
+    let late = node(2, &old).await;
+    let session = late.session(id(1)).await.unwrap();
+    until(&session, "the old relay", |state| !state.links.is_empty()).await;
+    assert!(
+        session
+            .inbox(CHAT)
+            .unwrap()
+            .try_next()
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn registered_callbacks_equal_active_subscriptions_through_1000_connects() {
+    let relay = relay().await;
+    let (me, network) = with_network(1, &relay).await;
+    let mut sessions = Vec::new();
+    let mut subscriptions = Vec::new();
+    for n in 2..5 {
+        let session = me.session(id(n)).await.unwrap();
+        subscriptions.push(vec![
+            session.on_event(|_, _| {}),
+            session.on_event(|_, _| {}),
+        ]);
+        sessions.push(session);
+    }
+    for round in 0..1_000usize {
+        for session in &sessions {
+            until(session, "a link", |state| state.links.len() == 1).await;
+        }
+        network.down();
+        for session in &sessions {
+            until(session, "the cut", |state| state.links.is_empty()).await;
+        }
+        network.up();
+        // One subscription comes, another goes.
+        let which = round % sessions.len();
+        subscriptions[which].push(sessions[which].on_event(|_, _| {}));
+        drop(subscriptions[which].remove(0));
+        for (session, active) in sessions.iter().zip(&subscriptions) {
+            assert_eq!(session.subscriptions(), active.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_event_enters_a_callback_whose_subscription_was_dropped() {
+    let relay = relay().await;
+    let (me, a) = (node(1, &relay).await, node(2, &relay).await);
+    let session = me.session(id(2)).await.unwrap();
+    let theirs = a.session(id(1)).await.unwrap();
+    let mut inbox = session.inbox(CHAT).unwrap();
+    for n in 0..50 {
+        let (subscription, heard) = counting(&session);
+        theirs.send(CHAT, format!("{n}")).await.unwrap();
+        drop(subscription);
+        let at_drop = heard.load(Ordering::SeqCst);
+        assert_eq!(take(&mut inbox).await, format!("{n}"));
+        assert_eq!(heard.load(Ordering::SeqCst), at_drop);
+    }
+}
+
+#[tokio::test]
+async fn a_callback_may_drop_its_own_subscription() {
+    let relay = relay().await;
+    let (me, a) = (node(1, &relay).await, node(2, &relay).await);
+    let session = me.session(id(2)).await.unwrap();
+    let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
+    let (inner, count) = (own.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = count.clone();
+    let subscription = session.on_event(move |_, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        inner.lock().unwrap().take();
+    });
+    *own.lock().unwrap() = Some(subscription);
+    let theirs = a.session(id(1)).await.unwrap();
+    let mut inbox = session.inbox(CHAT).unwrap();
+    let before = count.load(Ordering::SeqCst);
+    for n in 0..3 {
+        theirs.send(CHAT, format!("{n}")).await.unwrap();
+        take(&mut inbox).await;
+    }
+    assert!(count.load(Ordering::SeqCst) <= before + 1);
+}
+
+#[tokio::test]
+async fn a_set_ends_all_its_subscriptions_at_once() {
+    let relay = relay().await;
+    let me = node(1, &relay).await;
+    let session = me.session(id(2)).await.unwrap();
+    let mut set = SubscriptionSet::new();
+    for _ in 0..5 {
+        set.add(session.on_event(|_, _| {}));
+    }
+    assert_eq!((set.len(), session.subscriptions()), (5, 5));
+    drop(set);
+    assert_eq!(session.subscriptions(), 0);
+}
+
+#[tokio::test]
+async fn a_late_subscriber_sees_the_present_state() {
+    let relay = relay().await;
+    let (me, a) = (node(1, &relay).await, node(2, &relay).await);
+    let session = me.session(id(2)).await.unwrap();
+    a.session(id(1)).await.unwrap();
+    until(&session, "the peer", |state| {
+        state.peer_online == Some(true)
+    })
+    .await;
+    assert_eq!(session.state().borrow().peer_online, Some(true));
+    a.shutdown().await.unwrap();
+    until(&session, "the peer to leave", |state| {
+        state.peer_online == Some(false)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_volatile_channel_is_heard_only_by_who_listens_and_survives_reconnects() {
+    const TYPING: outlive::ChannelId = outlive::ChannelId(20);
+    let relay = relay().await;
+    let (me, network) = with_network(1, &relay).await;
+    let a = node(2, &relay).await;
+    let (mine, theirs) = (
+        me.session(id(2)).await.unwrap(),
+        a.session(id(1)).await.unwrap(),
+    );
+    until(&theirs, "the peer", |state| state.peer_online == Some(true)).await;
+    assert!(!theirs.send_volatile(TYPING, "nobody").await.unwrap());
+    let mut heard = mine.events(64);
+    let mut told = theirs.events(64);
+    mine.listen(TYPING).await.unwrap();
+    for round in 0..3 {
+        let listening = async {
+            while let Some((event, _)) = told.next().await {
+                if matches!(
+                    event,
+                    SessionEvent::Listening {
+                        listening: true,
+                        ..
+                    }
+                ) {
+                    return;
+                }
+            }
+        };
+        if round == 0 {
+            soon("the peer to listen", listening).await;
+        }
+        assert!(
+            theirs
+                .send_volatile(TYPING, format!("{round}"))
+                .await
+                .unwrap()
+        );
+        let payload = async {
+            loop {
+                if let Some((SessionEvent::Volatile { payload, .. }, _)) = heard.next().await {
+                    return payload;
+                }
+            }
+        };
+        assert_eq!(soon("typing", payload).await, format!("{round}"));
+        network.down();
+        until(&mine, "the cut", |state| state.links.is_empty()).await;
+        network.up();
+        until(&theirs, "the peer back", |state| {
+            state.peer_online == Some(true)
+        })
+        .await;
+        until(&mine, "the link", |state| !state.links.is_empty()).await;
+    }
+}

@@ -1,0 +1,6 @@
+//! The public API over real sockets: the four scenarios of the bug that started the project, every
+//! test recommended with it, and what users of other systems reported.
+
+mod callbacks;
+mod delivery;
+mod world;

@@ -35,10 +35,10 @@ pub use outlive_core::store::{Store, StoreError};
 pub use outlive_core::transport::{Refusal, RelayTransport, TransportError};
 pub use outlive_core::{
     ChannelId, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError, Position, Seq, StoreId,
-    WallTime, limits,
+    WallTime, limits, record,
 };
 pub use receipt::{Receipt, ReceiptState};
 pub use relay::RelayState;
-pub use session::{Events, Sending, Session};
+pub use session::{Events, Queuing, Sending, Session};
 pub use state::{Connectivity, LinkInfo, SessionState};
 pub use subscription::{Subscription, SubscriptionSet};

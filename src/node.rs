@@ -10,7 +10,7 @@ use outlive_core::record::{Key, Record, Session as SessionRecord};
 use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
 use outlive_core::transport::RelayTransport;
 use outlive_core::{Generation, Identity, PeerId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     hubs: Mutex<HashMap<PeerId, Weak<Hub>>>,
     opened: Mutex<BTreeSet<PeerId>>,
     relays: Mutex<Vec<Relay>>,
+    arrivals: Mutex<BTreeSet<PeerId>>,
+    arrived: Notify,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -91,6 +93,12 @@ impl Inner {
     pub(crate) fn next_generation(&self) -> Generation {
         let count = self.generations.fetch_add(1, Ordering::Relaxed);
         Generation::nth(self.start, u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// A message waits in an inbox of the session with this peer.
+    pub(crate) fn message_arrived(&self, peer: PeerId) {
+        lock(&self.arrivals).insert(peer);
+        self.arrived.notify_one();
     }
 
     pub(crate) fn hub(&self, peer: PeerId) -> Arc<Hub> {
@@ -306,6 +314,8 @@ impl NodeBuilder {
             hubs: Mutex::default(),
             opened: Mutex::default(),
             relays: Mutex::default(),
+            arrivals: Mutex::default(),
+            arrived: Notify::new(),
             tasks: TaskTracker::new(),
         });
         let node = Node {
@@ -373,6 +383,24 @@ impl Node {
         let session = Session::new(self.inner.hub(peer), Route::new(self.inner.clone(), peer));
         session.wake().await?;
         Ok(session)
+    }
+
+    /// A peer whose session has messages in an inbox that came, or were loaded, since this peer was
+    /// returned last. For apps that take messages from whoever sends them. Cancellation-safe.
+    ///
+    /// # Errors
+    /// [`Error::Shutdown`].
+    pub async fn next_arrival(&self) -> Result<PeerId, Error> {
+        loop {
+            let first = lock(&self.inner.arrivals).pop_first();
+            if let Some(peer) = first {
+                return Ok(peer);
+            }
+            tokio::select! {
+                () = self.inner.arrived.notified() => {}
+                () = self.inner.cancel.cancelled() => return Err(Error::Shutdown),
+            }
+        }
     }
 
     /// Up to `limit` of the sessions on disk, from behind `after` on, in the order of their ids.

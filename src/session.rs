@@ -54,9 +54,36 @@ impl Route {
 
 /// How a message is to be sent.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sending {
+pub struct Sending<'a> {
     /// How long it may wait for its recipient; 30 days if not said.
     pub ttl: Option<Duration>,
+    /// A key under which it is sent once; see [`Session::send_once`].
+    pub once: Option<&'a [u8]>,
+}
+
+/// A message on its way to the disk.
+#[must_use = "the message is durable only when `durable` has returned"]
+pub struct Queuing {
+    answer: oneshot::Receiver<Result<Ticket, Error>>,
+    hub: Arc<Hub>,
+    route: Route,
+}
+
+impl fmt::Debug for Queuing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Queuing")
+    }
+}
+
+impl Queuing {
+    /// Waits until the message is durable on this device.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    pub async fn durable(self) -> Result<Receipt, Error> {
+        let ticket = self.answer.await.map_err(|_| Error::Shutdown)??;
+        Ok(Receipt::new(ticket, self.hub, self.route))
+    }
 }
 
 /// A handle on the session with one peer. Cheap to clone; the same session for ever.
@@ -104,7 +131,7 @@ impl Session {
         self.send_with(channel, payload, Sending::default()).await
     }
 
-    /// As [`send`](Self::send), with a time to live.
+    /// As [`send`](Self::send), with a time to live or a key.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -112,11 +139,11 @@ impl Session {
         &self,
         channel: ChannelId,
         payload: impl Into<Bytes>,
-        sending: Sending,
+        sending: Sending<'_>,
     ) -> Result<Receipt, Error> {
         let options = SendOptions {
             ttl: sending.ttl,
-            once: None,
+            once: sending.once.map(OnceRecord::hash),
         };
         self.queue(channel, payload.into(), options, true).await
     }
@@ -152,13 +179,31 @@ impl Session {
         self.queue(channel, payload.into(), options, true).await
     }
 
-    async fn queue(
+    /// Hands a message over for sending, and returns before it is durable: to have many on their
+    /// way to the disk at once. They go in the order in which this was called.
+    ///
+    /// # Errors
+    /// [`Error::Shutdown`].
+    pub async fn start_send(
+        &self,
+        channel: ChannelId,
+        payload: impl Into<Bytes>,
+        sending: Sending<'_>,
+    ) -> Result<Queuing, Error> {
+        let options = SendOptions {
+            ttl: sending.ttl,
+            once: sending.once.map(OnceRecord::hash),
+        };
+        self.hand_over(channel, payload.into(), options, true).await
+    }
+
+    async fn hand_over(
         &self,
         channel: ChannelId,
         payload: Bytes,
         options: SendOptions,
         wait: bool,
-    ) -> Result<Receipt, Error> {
+    ) -> Result<Queuing, Error> {
         let (reply, answer) = oneshot::channel();
         self.route
             .send(Command::Send {
@@ -169,8 +214,24 @@ impl Session {
                 reply,
             })
             .await?;
-        let ticket: Ticket = answer.await.map_err(|_| Error::Shutdown)??;
-        Ok(Receipt::new(ticket, self.hub.clone(), self.route.clone()))
+        Ok(Queuing {
+            answer,
+            hub: self.hub.clone(),
+            route: self.route.clone(),
+        })
+    }
+
+    async fn queue(
+        &self,
+        channel: ChannelId,
+        payload: Bytes,
+        options: SendOptions,
+        wait: bool,
+    ) -> Result<Receipt, Error> {
+        self.hand_over(channel, payload, options, wait)
+            .await?
+            .durable()
+            .await
     }
 
     /// The messages of a channel, for its one consumer.

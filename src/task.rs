@@ -301,6 +301,7 @@ impl Task {
         for (&channel, inbox) in &engine.session().inboxes {
             if inbox.messages > 0 {
                 self.hub.inbox_grew(channel, inbox.next);
+                self.inner.message_arrived(self.peer);
             }
         }
         for channel in self.hub.listening() {
@@ -737,6 +738,7 @@ impl Task {
             }
             Event::Inbox { channel, end } => {
                 self.hub.inbox_grew(channel, end);
+                self.inner.message_arrived(self.peer);
                 SessionEvent::Message { channel }
             }
             Event::Ended {

@@ -1,3 +1,63 @@
-//! Under construction.
+//! The `outlive` command.
+//!
+//! Results go to stdout, logs and hints to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
-fn main() {}
+mod args;
+mod chat;
+mod data;
+mod demo;
+mod listen;
+mod output;
+mod proxy;
+mod relay;
+mod send;
+mod sessions;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("OUTLIVE_LOG")
+                .unwrap_or_else(|_| "warn".into()),
+        )
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("outlive: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let json = args.json;
+    let result = runtime.block_on(async {
+        match args.command {
+            Command::Id(of) => data::id(&of.data, json),
+            Command::Relay(of) => relay::run(of, json).await,
+            Command::Send(of) => send::run(of, json).await,
+            Command::Listen(of) => listen::run(of, json).await,
+            Command::Chat(of) => chat::run(of).await,
+            Command::Sessions(of) => sessions::run(&of.data, json).await,
+            Command::Demo(of) => demo::run(of, json).await,
+            Command::DemoPeer(of) => demo::peer(of).await,
+        }
+    });
+    // A read from a terminal that nobody ends must not keep the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("outlive: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

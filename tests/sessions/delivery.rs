@@ -243,6 +243,7 @@ async fn a_message_whose_time_is_over_ends_and_its_receipt_says_so() {
     let session = alice.session(id(2)).await.unwrap();
     let short = Sending {
         ttl: Some(std::time::Duration::from_millis(20)),
+        once: None,
     };
     let gone = session.send_with(CHAT, "gone", short).await.unwrap();
     let ended = soon("the end", gone.delivered()).await;

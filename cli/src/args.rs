@@ -1,0 +1,174 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use outlive::{PeerId, limits};
+
+/// Messaging sessions that outlive their connections.
+#[derive(Debug, Parser)]
+#[command(name = "outlive", version)]
+pub(crate) struct Args {
+    /// Print one JSON object a line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the peer id of a data directory, making both if they are new.
+    Id(Data),
+    /// Serve as a relay until SIGTERM, then drain.
+    Relay(Relay),
+    /// Send the lines of a file, one message each.
+    Send(Send),
+    /// Print messages as they come, and commit each once it is printed.
+    Listen(Listen),
+    /// Talk with a peer.
+    Chat(Chat),
+    /// List the sessions of a data directory.
+    Sessions(Data),
+    /// Watch two peers talk through a relay while their links are cut again and again.
+    Demo(Demo),
+    /// One of the two peers of the demo.
+    #[command(hide = true)]
+    DemoPeer(DemoPeer),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Data {
+    /// The directory that holds identity and store.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Relay {
+    /// The address to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// The directory that holds the mailboxes.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Envelopes one mailbox holds before senders are refused.
+    #[arg(long, value_name = "N")]
+    pub(crate) mailbox_envelopes: Option<u64>,
+}
+
+/// How far a message has to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wait {
+    /// Durable here.
+    Queued,
+    /// Durable at a relay.
+    Custody,
+    /// Durable at the peer.
+    Delivered,
+    /// Committed by the peer's app.
+    Consumed,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Send {
+    /// The directory that holds identity and store.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// The relay, as wss://host or ws://host:port. Not needed with `--wait queued`.
+    #[arg(long, value_name = "URL", required_if_eq_any = [("wait", "custody"), ("wait", "delivered"), ("wait", "consumed")])]
+    pub(crate) relay: Option<String>,
+    /// The peer to send to, as `outlive id` prints it there.
+    #[arg(long, value_name = "PEER")]
+    pub(crate) to: PeerId,
+    /// The channel.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) channel: u16,
+    /// How far each message has to get before this ends.
+    #[arg(long, value_enum, default_value = "delivered")]
+    pub(crate) wait: Wait,
+    /// Give up after this many seconds. What is queued stays queued.
+    #[arg(long, value_name = "SECS")]
+    pub(crate) timeout: Option<u64>,
+    /// Send each line once, however often this is run with the same key.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) once: Option<String>,
+    /// Send the bytes as they are, in messages of 1 MiB, instead of lines of text.
+    #[arg(long)]
+    pub(crate) binary: bool,
+    /// The file to send; `-` is stdin.
+    #[arg(default_value = "-", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Listen {
+    /// The directory that holds identity and store.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// The relay, as wss://host or ws://host:port.
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: String,
+    /// Only messages of this peer; of anyone if not said.
+    #[arg(long, value_name = "PEER")]
+    pub(crate) from: Option<PeerId>,
+    /// The channel.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) channel: u16,
+    /// End after this many messages.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Fail after this many seconds.
+    #[arg(long, value_name = "SECS")]
+    pub(crate) timeout: Option<u64>,
+    /// Print the bytes as they are, with nothing between messages.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) binary: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Chat {
+    /// The directory that holds identity and store.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// The relay, as wss://host or ws://host:port.
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: String,
+    /// The peer to talk with.
+    #[arg(long, value_name = "PEER")]
+    pub(crate) with: PeerId,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// Messages in both directions together.
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub(crate) messages: u64,
+    /// Links to cut while they talk.
+    #[arg(long, default_value_t = 120, value_name = "N")]
+    pub(crate) cuts: u64,
+    /// Fail after this many seconds.
+    #[arg(long, default_value_t = 300, value_name = "SECS")]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoPeer {
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    #[arg(long)]
+    pub(crate) relay: String,
+    #[arg(long)]
+    pub(crate) to: PeerId,
+    #[arg(long)]
+    pub(crate) messages: u64,
+    /// Milliseconds the sending is spread over.
+    #[arg(long)]
+    pub(crate) spread: u64,
+}
+
+/// Bytes of one message of `send --binary`.
+pub(crate) const CHUNK: usize = 1024 * 1024;
+
+const _: () = assert!(CHUNK <= limits::MESSAGE_BYTES, "a chunk is one message");

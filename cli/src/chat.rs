@@ -1,0 +1,91 @@
+//! `outlive chat`: a conversation in a terminal.
+//!
+//! Each line of ours is shown with how far it got: `✓` queued on this device, `✓✓` delivered.
+
+use std::collections::VecDeque;
+use std::io::Write;
+
+use anyhow::Result;
+use outlive::{ChannelId, Connectivity, Receipt, ReceiptState, SessionState, Stage};
+use rustyline_async::{Readline, ReadlineEvent};
+
+use crate::args::Chat;
+
+fn prompt(state: &SessionState) -> String {
+    match (state.connectivity(), state.peer_online) {
+        (Connectivity::Offline, _) => "[offline] > ".to_owned(),
+        (Connectivity::Direct, _) => "[direct] > ".to_owned(),
+        (Connectivity::Relayed, Some(true)) => "[peer online] > ".to_owned(),
+        (Connectivity::Relayed, _) => "[peer away] > ".to_owned(),
+    }
+}
+
+/// Waits until the oldest of our lines is delivered or has ended.
+async fn settled(waiting: &VecDeque<(String, Receipt)>) -> Result<ReceiptState> {
+    let Some((_, receipt)) = waiting.front() else {
+        return std::future::pending().await;
+    };
+    let mut state = receipt.state();
+    loop {
+        match state {
+            ReceiptState::Reached(stage) if stage >= Stage::Delivered => return Ok(state),
+            ReceiptState::Ended(_) => return Ok(state),
+            ReceiptState::Reached(_) | ReceiptState::Held(_) => {
+                state = receipt.changed(state).await?;
+            }
+        }
+    }
+}
+
+pub(crate) async fn run(args: Chat) -> Result<()> {
+    let node = crate::data::node(&args.data, Some(&args.relay)).await?;
+    let session = node.session(args.with).await?;
+    let mut inbox = session.inbox(ChannelId::MESSAGES)?;
+    let mut state = session.state();
+    let (mut editor, mut out) = Readline::new(prompt(&state.borrow()))?;
+    writeln!(out, "you are {}; end with Ctrl-D", node.peer_id())?;
+    let mut waiting: VecDeque<(String, Receipt)> = VecDeque::new();
+    loop {
+        tokio::select! {
+            event = editor.readline() => match event? {
+                ReadlineEvent::Line(text) if text.is_empty() => {}
+                ReadlineEvent::Line(text) => {
+                    editor.add_history_entry(text.clone());
+                    let receipt = session.send(ChannelId::MESSAGES, text.clone()).await?;
+                    writeln!(out, "✓  {text}")?;
+                    waiting.push_back((text, receipt));
+                }
+                ReadlineEvent::Eof | ReadlineEvent::Interrupted => break,
+            },
+            delivery = inbox.next() => {
+                let delivery = delivery?;
+                let text = String::from_utf8_lossy(delivery.payload()).into_owned();
+                // Control characters of a peer have no business in our terminal.
+                let text: String = text.chars().filter(|c| !c.is_control()).collect();
+                let mark = if delivery.redelivered() { " (again)" } else { "" };
+                writeln!(out, "<  {text}{mark}")?;
+                delivery.commit().await?;
+            }
+            settled = settled(&waiting) => {
+                let settled = settled?;
+                if let Some((text, _)) = waiting.pop_front() {
+                    match settled {
+                        ReceiptState::Ended(how) => writeln!(out, "✗  {text} ({how})")?,
+                        ReceiptState::Reached(_) | ReceiptState::Held(_) => {
+                            writeln!(out, "✓✓ {text}")?;
+                        }
+                    }
+                }
+            }
+            changed = state.changed() => {
+                changed?;
+                let prompt = prompt(&state.borrow_and_update());
+                editor.update_prompt(&prompt)?;
+            }
+        }
+    }
+    editor.flush()?;
+    drop((editor, inbox, session, waiting));
+    node.shutdown().await?;
+    Ok(())
+}

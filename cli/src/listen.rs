@@ -1,0 +1,143 @@
+//! `outlive listen`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use data_encoding::BASE64;
+use outlive::{ChannelId, Delivery, Node, PeerId};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::args::Listen;
+
+/// Sessions listed at once.
+const PAGE: usize = 1_024;
+
+#[derive(Serialize)]
+struct Message<'a> {
+    from: String,
+    channel: u16,
+    seq: u64,
+    id: String,
+    redelivered: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+fn print(delivery: &Delivery, json: bool, binary: bool) -> Result<()> {
+    let payload = delivery.payload();
+    if binary {
+        return Ok(crate::output::bytes(payload)?);
+    }
+    if !json {
+        return Ok(crate::output::line(payload)?);
+    }
+    let text = std::str::from_utf8(payload).ok();
+    crate::output::json(&Message {
+        from: delivery.from().to_string(),
+        channel: delivery.channel().0,
+        seq: delivery.seq().0,
+        id: delivery.id().to_string(),
+        redelivered: delivery.redelivered(),
+        text,
+        base64: text.is_none().then(|| BASE64.encode(payload)),
+    })?;
+    Ok(())
+}
+
+/// Hands over the messages of one peer.
+async fn follow(
+    node: Node,
+    peer: PeerId,
+    channel: ChannelId,
+    out: mpsc::Sender<Delivery>,
+) -> Result<()> {
+    let session = node.session(peer).await?;
+    let mut inbox = session.inbox(channel)?;
+    loop {
+        let delivery = inbox.next().await?;
+        if out.send(delivery).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The peers whose messages waited here before.
+async fn waiting(node: &Node, channel: ChannelId) -> Result<Vec<PeerId>> {
+    let mut peers = Vec::new();
+    let mut after = None;
+    loop {
+        let page = node.sessions(after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(peers);
+        };
+        after = Some(last.peer);
+        let waits = |inbox: &outlive::record::InboxState| inbox.messages > 0;
+        peers.extend(
+            page.iter()
+                .filter(|info| info.record.inboxes.get(&channel).is_some_and(waits))
+                .map(|info| info.peer),
+        );
+    }
+}
+
+async fn listen(node: &Node, args: &Listen, json: bool) -> Result<()> {
+    let channel = ChannelId(args.channel);
+    let (sender, mut deliveries) = mpsc::channel(1);
+    let mut followed = BTreeSet::new();
+    let mut following = JoinSet::new();
+    let first = match args.from {
+        Some(peer) => vec![peer],
+        None => waiting(node, channel).await?,
+    };
+    for peer in first {
+        followed.insert(peer);
+        following.spawn(follow(node.clone(), peer, channel, sender.clone()));
+    }
+    let mut left = args.count;
+    while left != Some(0) {
+        tokio::select! {
+            Some(delivery) = deliveries.recv() => {
+                print(&delivery, json, args.binary)?;
+                delivery.commit().await?;
+                left = left.map(|left| left - 1);
+            }
+            peer = node.next_arrival(), if args.from.is_none() => {
+                let peer = peer?;
+                if followed.insert(peer) {
+                    following.spawn(follow(node.clone(), peer, channel, sender.clone()));
+                }
+            }
+            Some(ended) = following.join_next() => ended??,
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let node = crate::data::node(&args.data, Some(&args.relay)).await?;
+    let timeout = async {
+        match args.timeout {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        result = listen(&node, &args, json) => result,
+        () = crate::data::complain(&node) => Ok(()),
+        () = timeout => Err(anyhow::anyhow!("the time is over")),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    if let Err(error) = node.shutdown().await {
+        bail!("{error}");
+    }
+    result
+}

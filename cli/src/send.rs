@@ -1,0 +1,229 @@
+//! `outlive send`.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use outlive::{ChannelId, Queuing, Receipt, ReceiptState, Sending, Session, limits};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+
+use crate::args::{CHUNK, Send, Wait};
+
+/// Messages on their way to the disk at once.
+const QUEUING: usize = 256;
+
+/// Messages whose receipts are awaited at once.
+const AWAITED: usize = 4_096;
+
+#[derive(Serialize)]
+struct Event<'a> {
+    event: &'static str,
+    number: u64,
+    id: &'a str,
+    state: &'a str,
+}
+
+/// Where messages are cut from.
+struct Source {
+    input: BufReader<Pin<Box<dyn AsyncRead + std::marker::Send>>>,
+    binary: bool,
+    number: u64,
+}
+
+impl Source {
+    async fn open(file: &Path, binary: bool) -> Result<Self> {
+        let input: Pin<Box<dyn AsyncRead + std::marker::Send>> = if file == Path::new("-") {
+            Box::pin(tokio::io::stdin())
+        } else {
+            let opened = tokio::fs::File::open(file).await;
+            Box::pin(opened.with_context(|| format!("can't open {}", file.display()))?)
+        };
+        Ok(Self {
+            input: BufReader::new(input),
+            binary,
+            number: 0,
+        })
+    }
+
+    /// The next message: a line without its line feed, or a chunk.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        self.number += 1;
+        let mut bytes = Vec::new();
+        if self.binary {
+            (&mut self.input)
+                .take(CHUNK as u64)
+                .read_to_end(&mut bytes)
+                .await?;
+            return Ok((!bytes.is_empty()).then_some(bytes));
+        }
+        let most = limits::MESSAGE_BYTES as u64 + 1;
+        (&mut self.input)
+            .take(most)
+            .read_until(b'\n', &mut bytes)
+            .await?;
+        match bytes.pop() {
+            None => return Ok(None),
+            Some(b'\n') => {}
+            Some(last) => {
+                bytes.push(last);
+                if bytes.len() > limits::MESSAGE_BYTES {
+                    bail!(
+                        "line {} is longer than a message may be ({} bytes); use --binary",
+                        self.number,
+                        limits::MESSAGE_BYTES
+                    );
+                }
+                eprintln!(
+                    "outlive: the input ends within line {}; sent as it is",
+                    self.number
+                );
+            }
+        }
+        if std::str::from_utf8(&bytes).is_err() {
+            bail!(
+                "line {} is not UTF-8 text; use --binary for such bytes",
+                self.number
+            );
+        }
+        Ok(Some(bytes))
+    }
+}
+
+fn name(state: ReceiptState) -> String {
+    match state {
+        ReceiptState::Reached(stage) => format!("{stage:?}").to_lowercase(),
+        ReceiptState::Held(_) => "refused".to_owned(),
+        ReceiptState::Ended(how) => how.to_string(),
+    }
+}
+
+fn print(json: bool, number: u64, receipt: &Receipt, state: &str) -> Result<()> {
+    let id = receipt.id().to_string();
+    if json {
+        crate::output::json(&Event {
+            event: "receipt",
+            number,
+            id: &id,
+            state,
+        })?;
+    } else {
+        crate::output::line(format!("{number} {id} {state}").as_bytes())?;
+    }
+    Ok(())
+}
+
+async fn reach(receipt: &Receipt, wait: Wait, json: bool, number: u64) -> Result<()> {
+    let reached = async {
+        match wait {
+            Wait::Queued => Ok(()),
+            Wait::Custody => receipt.custody().await,
+            Wait::Delivered => receipt.delivered().await,
+            Wait::Consumed => receipt.consumed().await,
+        }
+    };
+    let mut reached = std::pin::pin!(reached);
+    let mut told = false;
+    let mut seen = receipt.state();
+    loop {
+        if let ReceiptState::Held(reason) = seen
+            && !told
+        {
+            told = true;
+            eprintln!("outlive: message {number} waits: {reason}; trying on");
+            print(json, number, receipt, "refused")?;
+        }
+        tokio::select! {
+            result = &mut reached => return Ok(result?),
+            changed = receipt.changed(seen) => seen = changed?,
+        }
+    }
+}
+
+async fn durable(
+    queuing: &mut VecDeque<(u64, Queuing)>,
+    awaited: &mut VecDeque<(u64, Receipt)>,
+    json: bool,
+) -> Result<()> {
+    if let Some((number, queued)) = queuing.pop_front() {
+        let receipt = queued.durable().await?;
+        print(json, number, &receipt, "queued")?;
+        awaited.push_back((number, receipt));
+    }
+    Ok(())
+}
+
+async fn settle(awaited: &mut VecDeque<(u64, Receipt)>, args: &Send, json: bool) -> Result<()> {
+    if let Some((number, receipt)) = awaited.pop_front()
+        && args.wait != Wait::Queued
+    {
+        reach(&receipt, args.wait, json, number).await?;
+        print(json, number, &receipt, &name(receipt.state()))?;
+    }
+    Ok(())
+}
+
+async fn send_all(session: &Session, args: &Send, json: bool) -> Result<()> {
+    let mut source = Source::open(&args.file, args.binary).await?;
+    let mut queuing = VecDeque::new();
+    let mut awaited = VecDeque::new();
+    let channel = ChannelId(args.channel);
+    let mut failed = None;
+    loop {
+        let message = match source.next().await {
+            Ok(Some(message)) => message,
+            Ok(None) => break,
+            // What was read before is sent all the same.
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        };
+        let key = args
+            .once
+            .as_ref()
+            .map(|key| format!("{key}/{}", source.number));
+        let sending = Sending {
+            once: key.as_ref().map(String::as_bytes),
+            ..Sending::default()
+        };
+        let queued = session.start_send(channel, message, sending).await?;
+        queuing.push_back((source.number, queued));
+        if queuing.len() >= QUEUING {
+            durable(&mut queuing, &mut awaited, json).await?;
+        }
+        if awaited.len() >= AWAITED {
+            settle(&mut awaited, args, json).await?;
+        }
+    }
+    while !queuing.is_empty() {
+        durable(&mut queuing, &mut awaited, json).await?;
+    }
+    while !awaited.is_empty() {
+        settle(&mut awaited, args, json).await?;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
+    let node = crate::data::node(&args.data, args.relay.as_deref()).await?;
+    let session = node.session(args.to).await?;
+    let timeout = async {
+        match args.timeout {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        result = send_all(&session, &args, json) => result,
+        () = crate::data::complain(&node) => Ok(()),
+        () = timeout => {
+            Err(anyhow::anyhow!("the time is over; what is queued stays queued and is sent later"))
+        }
+    };
+    drop(session);
+    node.shutdown().await?;
+    result
+}

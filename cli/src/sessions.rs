@@ -1,0 +1,61 @@
+//! `outlive sessions`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use outlive::{Store, list_sessions};
+use serde::Serialize;
+
+/// Sessions read at once.
+const PAGE: usize = 1_024;
+
+#[derive(Serialize)]
+struct Row {
+    peer: String,
+    epoch: String,
+    peer_epoch: Option<String>,
+    queued: u64,
+    queued_bytes: u64,
+    waiting: u64,
+    last_seen: Option<u64>,
+}
+
+pub(crate) async fn run(data: &Path, json: bool) -> Result<()> {
+    let store = crate::data::store(data)?;
+    let mut after = None;
+    loop {
+        let page = list_sessions(&store, after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.peer);
+        for info in &page {
+            let record = &info.record;
+            let row = Row {
+                peer: info.peer.to_string(),
+                epoch: record.epoch.to_string(),
+                peer_epoch: record.peer_epoch.map(|epoch| epoch.to_string()),
+                queued: record.out.values().map(|out| out.next.since(out.low)).sum(),
+                queued_bytes: record
+                    .out
+                    .values()
+                    .map(outlive::record::OutChannel::bytes)
+                    .sum(),
+                waiting: record.inboxes.values().map(|inbox| inbox.messages).sum(),
+                last_seen: record.last_seen.map(|at| at.0),
+            };
+            if json {
+                crate::output::json(&row)?;
+            } else {
+                let seen = row
+                    .last_seen
+                    .map_or("never".to_owned(), |ms| format!("{} s", ms / 1_000));
+                let text = format!(
+                    "{}  queued {} ({} bytes)  waiting {}  epoch {}  last seen {seen}",
+                    row.peer, row.queued, row.queued_bytes, row.waiting, row.epoch
+                );
+                crate::output::line(text.as_bytes())?;
+            }
+        }
+    }
+    store.close().await?;
+    Ok(())
+}

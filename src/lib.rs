@@ -42,3 +42,8 @@ pub use relay::RelayState;
 pub use session::{Events, Queuing, Sending, Session};
 pub use state::{Connectivity, LinkInfo, SessionState};
 pub use subscription::{Subscription, SubscriptionSet};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

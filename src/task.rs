@@ -49,6 +49,8 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Segments read at once when a session is loaded.
 const LOAD_RECORDS: usize = 256;
 
+type Rows = Result<Vec<(Bytes, Bytes)>, StoreError>;
+
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What a handle asks of the task.
@@ -186,7 +188,7 @@ pub(crate) struct Task {
     links: BTreeMap<Generation, Bound>,
     bindings: BTreeMap<Generation, (LinkClass, u8)>,
     write: Option<BoxFuture<'static, Result<(), StoreError>>>,
-    read: Option<BoxFuture<'static, Result<Vec<(Bytes, Bytes)>, StoreError>>>,
+    read: Option<BoxFuture<'static, Rows>>,
     /// Answers that wait for the next write, and for the one on its way.
     next_waiters: Vec<Waiter>,
     waiters: Vec<Waiter>,

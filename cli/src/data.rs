@@ -81,7 +81,7 @@ pub(crate) async fn complain(node: &Node) {
             }
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[derive(Serialize)]

@@ -107,7 +107,7 @@ fn peer_process(
     to: outlive::PeerId,
     args: &Demo,
 ) -> Result<Child> {
-    let spread = BETWEEN_CUTS.as_millis() as u64 * args.cuts / 2;
+    let spread = BETWEEN_CUTS.as_millis() as u64 * args.cuts;
     let mut command = program()?;
     command.arg("demo-peer").arg("--data").arg(dir);
     command

@@ -47,7 +47,7 @@ pub(crate) async fn run(data: &Path, json: bool) -> Result<()> {
             } else {
                 let seen = row
                     .last_seen
-                    .map_or("never".to_owned(), |ms| format!("{} s", ms / 1_000));
+                    .map_or_else(|| "never".to_owned(), |ms| format!("{} s", ms / 1_000));
                 let text = format!(
                     "{}  queued {} ({} bytes)  waiting {}  epoch {}  last seen {seen}",
                     row.peer, row.queued, row.queued_bytes, row.waiting, row.epoch

@@ -170,7 +170,7 @@ impl Writer {
                     result
                 }
             };
-            failed = failed.or(done.err());
+            failed = failed.or_else(|| done.err());
         }
         self.commit(step, failed).await;
     }

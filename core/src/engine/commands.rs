@@ -64,7 +64,7 @@ impl Engine {
         }
         let id = self.entropy.message_id();
         let expires = now.wall.plus(options.ttl.unwrap_or(MESSAGE_TTL));
-        let out = self.live.out.entry(channel).or_insert_with(OutChannel::new);
+        let out = self.live.out.entry(channel).or_default();
         let sending = self
             .sending
             .entry(channel)

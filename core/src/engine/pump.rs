@@ -331,24 +331,25 @@ impl Engine {
 
     /// Under which epoch and seq a position was offered first, as far as is remembered.
     fn first_offer(&self, channel: ChannelId, position: Position) -> First {
-        self.live
+        let first = self
+            .live
             .past
             .iter()
             .filter_map(|past| past.channels.get(&channel).map(|of| (past.epoch, of)))
-            .find(|(_, of)| of.base < position && position < of.high)
-            .map_or(
-                First {
-                    epoch: self.live.epoch,
-                    seq: self
-                        .live
-                        .out
-                        .get(&channel)
-                        .map_or(Seq::FIRST, |out| out.seq(position)),
-                },
-                |(epoch, of)| First {
-                    epoch,
-                    seq: Seq(position.since(of.base)),
-                },
-            )
+            .find(|(_, of)| of.base < position && position < of.high);
+        match (first, self.live.out.get(&channel)) {
+            (Some((epoch, of)), _) => First {
+                epoch,
+                seq: Seq(position.since(of.base)),
+            },
+            (None, Some(out)) => First {
+                epoch: self.live.epoch,
+                seq: out.seq(position),
+            },
+            (None, None) => First {
+                epoch: self.live.epoch,
+                seq: Seq::FIRST,
+            },
+        }
     }
 }

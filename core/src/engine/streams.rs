@@ -147,8 +147,8 @@ impl Engine {
             count,
             redelivered: again.is_some(),
         };
-        let duplicate = seq < next || known;
-        if duplicate && !(seq < next && !self.rules.keeps(Rule::Dedup)) {
+        let taken = seq < next && self.rules.keeps(Rule::Dedup);
+        if taken || known {
             // A duplicate is acknowledged, or it would come for ever.
             self.defer(After::Ack {
                 generation,

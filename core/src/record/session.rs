@@ -49,7 +49,7 @@ pub struct PastChannel {
 }
 
 /// The sending side of a channel.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutChannel {
     /// The position that is seq 0 under the present epoch: seq = position - base.
     pub base: Position,
@@ -206,18 +206,26 @@ impl OutChannel {
     pub const fn bytes(&self) -> u64 {
         self.next_tally.bytes.saturating_sub(self.offer_tally.bytes)
     }
+}
 
+impl Default for OutChannel {
     /// The channel of a new session: positions begin with 1.
-    #[must_use]
-    pub fn new() -> Self {
+    fn default() -> Self {
         let first = Position(1);
         Self {
+            base: Position(0),
+            base_sum: Digest::default(),
             stored: first,
             offer: first,
+            offer_tally: Tally::default(),
             low: first,
+            low_tally: Tally::default(),
             next: first,
+            next_tally: Tally::default(),
+            again_below: Position(0),
             consumed: first,
-            ..Self::default()
+            custody: Vec::new(),
+            earliest_expiry: None,
         }
     }
 }

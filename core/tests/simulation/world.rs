@@ -289,8 +289,8 @@ impl World {
             Act::Tick => self.tick(who, Duration::from_millis(700)),
             Act::Connect => self.connect(who),
             Act::Disconnect => self.disconnect(who),
-            Act::ToRelay => self.to_relay(who),
-            Act::FromRelay => self.from_relay(who),
+            Act::ToRelay => self.relay_hears(who),
+            Act::FromRelay => self.relay_speaks(who),
             Act::Push => self.push(who),
             Act::Direct => self.direct_packet(who),
             Act::LinkUp => self.link_up(),
@@ -513,7 +513,7 @@ impl World {
         self.peers[who].pump();
     }
 
-    fn to_relay(&mut self, who: usize) {
+    fn relay_hears(&mut self, who: usize) {
         let Some(connection) = &mut self.connections[who] else {
             return;
         };
@@ -576,7 +576,7 @@ impl World {
         }
     }
 
-    fn from_relay(&mut self, who: usize) {
+    fn relay_speaks(&mut self, who: usize) {
         let Some(connection) = &mut self.connections[who] else {
             return;
         };

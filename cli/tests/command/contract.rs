@@ -1,0 +1,269 @@
+//! What scripts depend on.
+
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+
+use crate::process::{feed, id, outlive, relay};
+
+/// Sends `input` from one peer to another, and returns what the other printed.
+fn carry(input: &[u8], send: &[&str], listen: &[&str], messages: usize) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let to = id(&bob);
+    let mut sending = outlive();
+    sending.args([
+        "send",
+        "--relay",
+        &url,
+        "--to",
+        &to,
+        "--wait",
+        "custody",
+        "--timeout",
+        "60",
+    ]);
+    let sent = feed(sending.arg("--data").arg(&alice).args(send), input);
+    assert!(
+        sent.status.success(),
+        "{}",
+        String::from_utf8_lossy(&sent.stderr)
+    );
+    let mut listening = outlive();
+    listening.args([
+        "listen",
+        "--relay",
+        &url,
+        "--timeout",
+        "60",
+        "--count",
+        &messages.to_string(),
+    ]);
+    let heard = listening
+        .arg("--data")
+        .arg(&bob)
+        .args(listen)
+        .output()
+        .unwrap();
+    assert!(
+        heard.status.success(),
+        "{}",
+        String::from_utf8_lossy(&heard.stderr)
+    );
+    heard.stdout
+}
+
+#[test]
+fn a_text_file_arrives_as_it_is() {
+    // Empty lines, CRLF, Unicode, a line of 1 MiB.
+    let mut text = "first\n\n\r\nwith CR\r\n\u{1F980} ünï \u{202E}code\n\u{0}zero\n".to_owned();
+    text.push_str(&"x".repeat(1 << 20));
+    text.push('\n');
+    let lines = text.lines().count();
+    assert!(carry(text.as_bytes(), &[], &[], lines) == text.as_bytes());
+}
+
+#[test]
+fn the_licence_texts_of_the_system_arrive_with_the_same_bytes() {
+    let mut text = include_bytes!("../../../LICENSE-APACHE").to_vec();
+    for name in ["GPL-2", "GPL-3", "LGPL-2.1", "MPL-2.0", "GFDL-1.3"] {
+        if let Ok(more) = fs::read(Path::new("/usr/share/common-licenses").join(name))
+            && std::str::from_utf8(&more).is_ok()
+        {
+            text.extend_from_slice(&more);
+        }
+    }
+    if !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    let lines = text.iter().filter(|byte| **byte == b'\n').count();
+    assert!(carry(&text, &[], &[], lines) == text);
+}
+
+#[test]
+fn bytes_that_are_no_text_arrive_with_binary() {
+    let bytes: Vec<u8> = (0..3_000_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    assert!(carry(&bytes, &["--binary"], &["--binary"], 3) == bytes);
+}
+
+#[test]
+fn json_has_one_object_a_line_with_the_promised_fields() {
+    let heard = carry(b"hello\n", &[], &["--json"], 1);
+    let message: serde_json::Value = serde_json::from_slice(&heard).unwrap();
+    assert_eq!(message["text"], "hello");
+    assert_eq!(message["channel"], 1);
+    assert_eq!(message["seq"], 1);
+    assert_eq!(message["redelivered"], false);
+    assert_eq!(message["from"].as_str().unwrap().len(), 52);
+    assert_eq!(message["id"].as_str().unwrap().len(), 32);
+}
+
+#[test]
+fn an_input_that_ends_within_a_line_is_sent_as_it_is() {
+    assert_eq!(carry(b"whole\nhal", &[], &[], 2), b"whole\nhal\n");
+}
+
+#[test]
+fn waiting_for_queued_needs_no_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    let alice = dir.path().join("alice");
+    let mut sending = outlive();
+    sending
+        .args(["--json", "send", "--to", &to, "--wait", "queued", "--data"])
+        .arg(&alice);
+    let sent = feed(&mut sending, b"one\ntwo\n");
+    assert!(
+        sent.status.success(),
+        "{}",
+        String::from_utf8_lossy(&sent.stderr)
+    );
+    let listed = outlive()
+        .args(["--json", "sessions", "--data"])
+        .arg(&alice)
+        .output()
+        .unwrap();
+    let session: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(session["peer"], to.as_str());
+    assert_eq!(session["queued"], 2);
+}
+
+#[test]
+fn a_peer_id_with_a_typo_is_wrong_usage_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut to = id(&dir.path().join("bob"));
+    to.replace_range(10..11, "1");
+    let mut sending = outlive();
+    sending
+        .args(["send", "--wait", "queued", "--to", &to, "--data"])
+        .arg(dir.path());
+    let sent = sending.output().unwrap();
+    assert_eq!(sent.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&sent.stderr);
+    assert!(said.contains("character 11"), "{said}");
+}
+
+#[test]
+fn a_second_process_on_the_same_directory_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("relay");
+    let (_first, _) = relay(&data, "127.0.0.1:0");
+    let mut second = outlive();
+    let second = second
+        .args(["relay", "--listen", "127.0.0.1:0", "--data"])
+        .arg(&data);
+    let output = second.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("in use"), "{said}");
+}
+
+#[test]
+fn a_relay_that_does_not_answer_keeps_the_messages_queued() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    // It accepts connections into its backlog, and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", silent.local_addr().unwrap());
+    let alice = dir.path().join("alice");
+    let mut sending = outlive();
+    sending
+        .args([
+            "send",
+            "--relay",
+            &url,
+            "--timeout",
+            "2",
+            "--to",
+            &to,
+            "--data",
+        ])
+        .arg(&alice);
+    let sent = feed(&mut sending, b"kept\n");
+    assert_eq!(sent.status.code(), Some(1));
+    let listed = outlive()
+        .args(["--json", "sessions", "--data"])
+        .arg(&alice)
+        .output()
+        .unwrap();
+    let session: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(session["queued"], 1);
+}
+
+#[test]
+fn an_address_that_can_never_work_fails_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    for url in ["relay.example", "http://relay.example", "ws://"] {
+        let mut sending = outlive();
+        sending
+            .args(["send", "--relay", url, "--to", &to, "--data"])
+            .arg(dir.path().join("a"));
+        let sent = sending.output().unwrap();
+        assert_eq!(sent.status.code(), Some(1), "{url}");
+        let said = String::from_utf8_lossy(&sent.stderr);
+        assert!(said.contains("can't be used"), "{said}");
+    }
+}
+
+#[test]
+fn a_truncated_store_is_reported_as_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    let alice = dir.path().join("alice");
+    let mut sending = outlive();
+    sending
+        .args(["send", "--to", &to, "--wait", "queued", "--data"])
+        .arg(&alice);
+    assert!(
+        feed(&mut sending, &b"a line\n".repeat(2_000))
+            .status
+            .success()
+    );
+    let log = alice.join("store").join("db");
+    let length = fs::metadata(&log).unwrap().len();
+    let file = fs::OpenOptions::new().write(true).open(&log).unwrap();
+    file.set_len(length / 3).unwrap();
+    let listed = outlive()
+        .args(["sessions", "--data"])
+        .arg(&alice)
+        .output()
+        .unwrap();
+    assert_eq!(listed.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&listed.stderr);
+    assert!(said.contains("damaged"), "{said}");
+}
+
+#[test]
+fn garbage_on_the_relay_port_harms_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let mut sockets = Vec::new();
+    for n in 0..20u8 {
+        let mut socket = TcpStream::connect(&address).unwrap();
+        // The relay may have closed already.
+        let _ = socket.write_all(&[n.wrapping_mul(37); 4_096]);
+        sockets.push(socket);
+    }
+    let url = format!("ws://{address}");
+    let to = id(&dir.path().join("bob"));
+    let mut sending = outlive();
+    sending.args([
+        "send",
+        "--relay",
+        &url,
+        "--wait",
+        "custody",
+        "--timeout",
+        "30",
+    ]);
+    sending
+        .args(["--to", &to, "--data"])
+        .arg(dir.path().join("alice"));
+    assert!(feed(&mut sending, b"through\n").status.success());
+}

@@ -1,0 +1,89 @@
+//! Processes of the command under test.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+pub(crate) fn outlive() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A process that is killed when it goes out of scope.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        let stdout = child.stdout.take().expect("a stdout");
+        Self {
+            child,
+            lines: BufReader::new(stdout).lines(),
+        }
+    }
+
+    pub(crate) fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a relay, and returns it with its address.
+pub(crate) fn relay(data: &Path, listen: &str) -> (Running, String) {
+    let mut running = Running::start(
+        outlive()
+            .args(["relay", "--listen", listen, "--data"])
+            .arg(data),
+    );
+    let line = running.lines.next().expect("a line").expect("text");
+    let listening: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(listening["event"], "listening");
+    let address = listening["addr"].as_str().expect("an address").to_owned();
+    (running, address)
+}
+
+pub(crate) fn id(data: &Path) -> String {
+    let output = outlive()
+        .args(["id", "--data"])
+        .arg(data)
+        .output()
+        .expect("it runs");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout)
+        .expect("text")
+        .trim()
+        .to_owned()
+}
+
+/// Runs a command with this input.
+pub(crate) fn feed(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = child.stdin.take().expect("a stdin");
+    let input = input.to_vec();
+    let feeding = std::thread::spawn(move || {
+        // A command that fails early reads no further.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().expect("it ends");
+    feeding.join().expect("fed");
+    output
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::limits::{LINK_SILENCE, LINKS, PING_IDLE, RELAY_FLIGHT};
 use crate::link::LinkClass;
 use crate::runs::RunSet;
-use crate::wire::frame::{Frame, Skip};
+use crate::wire::frame::Frame;
 use crate::{ChannelId, EnvelopeId, Epoch, Generation, Position, ResumeId};
 
 /// Small frames that wait for a link to be writable. More are left out: they matter only now.
@@ -45,8 +45,6 @@ pub(super) struct Link {
     pub(super) acks_due: BTreeMap<Epoch, Option<ResumeId>>,
     /// Frames that matter only now.
     pub(super) replies: VecDeque<Frame>,
-    /// What a peer whose store went back in time is to hear.
-    pub(super) skips: Vec<Skip>,
     /// The relay takes nothing before this moment.
     pub(super) held_until: Option<Duration>,
     /// How often it refused in a row.
@@ -74,7 +72,6 @@ impl Link {
             resume_due: false,
             acks_due: BTreeMap::new(),
             replies: VecDeque::new(),
-            skips: Vec::new(),
             held_until: None,
             refusals: 0,
             heard: now,

@@ -15,7 +15,7 @@ use crate::record::OutboxState;
 use crate::transport::Class;
 use crate::wire::frame::{Data, First, Frame, Skip};
 use crate::wire::packet::PacketBuilder;
-use crate::{ChannelId, Generation, Position, Seq, WallTime};
+use crate::{ChannelId, Digest, Generation, Position, Seq, WallTime};
 
 /// Bytes a channel of weight 1 sends before it is another channel's turn.
 const TURN: usize = 2 * SEGMENT_BYTES;
@@ -168,12 +168,6 @@ impl Engine {
         let now = self.now.elapsed;
         let settled = self.settled();
         let link = self.links.get(generation)?;
-        while let Some(skip) = link.skips.pop() {
-            if !builder.push(&Frame::Skip(skip)) {
-                link.skips.push(skip);
-                return None;
-            }
-        }
         if !carries || !settled || !link.has_room(now) {
             return None;
         }
@@ -307,7 +301,7 @@ impl Engine {
         let (epoch, seq) = (self.live.epoch, out.seq(position));
         Some(match record.state {
             OutboxState::Tombstone => {
-                let digest = out.digest(record.tally);
+                let digest = Digest::default().with(record.id, record.index);
                 Frame::Skip(Skip {
                     epoch,
                     channel,

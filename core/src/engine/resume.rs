@@ -15,7 +15,7 @@ use crate::limits::{ACK_RANGES, DIRECT_WINDOW, OWN_EPOCHS, RESUMES_OPEN};
 use crate::link::LinkClass;
 use crate::record::{OutboxRecord, PastChannel, PastEpoch, RxChannel};
 use crate::runs::RunSet;
-use crate::wire::frame::{Ack, Offered, Received, Resume, Run, Skip};
+use crate::wire::frame::{Ack, Offered, Received, Resume, Run};
 use crate::{ChannelId, Epoch, Generation, Position, ResumeId, Seq};
 
 /// A Resume whose answer is awaited, and what had been sent before it on its link.
@@ -363,22 +363,14 @@ impl Engine {
         };
         out.low = out.offer;
         out.low_tally = out.offer_tally;
-        let skip = Skip {
-            epoch: self.live.epoch,
-            channel,
-            first: Seq::FIRST,
-            last: out.seq(out.offer).previous(),
-            digest: out.digest(out.offer_tally),
-        };
         self.writes.touch();
-        if skip.last >= Seq::FIRST
-            && let Some(link) = self
-                .links
-                .or_best(generation)
-                .and_then(|generation| self.links.get(generation))
-        {
-            link.skips.push(skip);
-            link.skips.truncate(crate::limits::CHANNELS);
+        // A Resume says what is the lowest there is.
+        let link = self
+            .links
+            .or_best(generation)
+            .and_then(|generation| self.links.get(generation));
+        if let Some(link) = link {
+            link.resume_due = true;
         }
     }
 
@@ -456,7 +448,6 @@ impl Engine {
             link.flights
                 .values_mut()
                 .for_each(|flight| flight.runs.clear());
-            link.skips.clear();
             link.resume_due = true;
         }
         self.writes.touch();

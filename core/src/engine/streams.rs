@@ -370,7 +370,7 @@ impl Engine {
                 Held::Data { .. } => self.delete_segment(epoch, channel, first),
                 Held::Skip { last, digest } => {
                     self.delete_segment(epoch, channel, first);
-                    if last >= next {
+                    if first == next {
                         self.step_over(epoch, channel, last, Some(digest));
                     }
                 }
@@ -388,25 +388,17 @@ impl Engine {
         } = skip;
         let rx = self.receiving(epoch, channel)?;
         let next = rx.next;
-        if last >= next {
-            if first <= next {
-                self.skip_to(epoch, channel, last, digest);
-            } else {
-                let free = !rx
-                    .held
-                    .iter()
-                    .any(|(from, end)| from <= last && first < end);
-                let near = last.0 < next.0.saturating_add(HELD_SEGMENTS);
-                if free && near {
-                    self.hold(
-                        epoch,
-                        channel,
-                        first,
-                        last,
-                        &SegmentRecord::Skip { last, digest },
-                    );
-                }
-            }
+        let free = !rx
+            .held
+            .iter()
+            .any(|(from, end)| from <= last && first < end);
+        let near = last.0 < next.0.saturating_add(HELD_SEGMENTS);
+        if first == next && free {
+            self.step_over(epoch, channel, last, Some(digest));
+            self.drain(epoch, channel);
+        } else if first > next && free && near {
+            let record = SegmentRecord::Skip { last, digest };
+            self.hold(epoch, channel, first, last, &record);
         }
         self.defer(After::Ack {
             generation,
@@ -446,15 +438,17 @@ impl Engine {
     }
 
     /// Goes past what will not come, and tells the app.
-    fn step_over(&mut self, epoch: Epoch, channel: ChannelId, last: Seq, digest: Option<Digest>) {
+    /// `skipped` is the sum over it: added, not adopted, so that a difference from before stays
+    /// visible.
+    fn step_over(&mut self, epoch: Epoch, channel: ChannelId, last: Seq, skipped: Option<Digest>) {
         let Ok(rx) = self.receiving(epoch, channel) else {
             return;
         };
         let first = rx.next;
         rx.next = last.next();
         rx.held.remove_below(last.next());
-        if let Some(digest) = digest {
-            rx.digest = digest;
+        if let Some(skipped) = skipped {
+            rx.digest = rx.digest.plus(skipped);
         }
         let start = match rx.partial.take() {
             Some(partial) => {

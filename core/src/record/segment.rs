@@ -26,7 +26,7 @@ pub enum SegmentRecord {
     Skip {
         /// The last of them.
         last: Seq,
-        /// The digest to adopt.
+        /// The sum over them.
         digest: Digest,
     },
 }

@@ -145,7 +145,8 @@ pub struct Skip {
     pub first: Seq,
     /// The last of them.
     pub last: Seq,
-    /// The digest over all seqs up to and with `last`, which the receiver adopts.
+    /// The sum over these segments alone, which the receiver adds to its own: a difference from
+    /// before them stays visible.
     pub digest: Digest,
 }
 

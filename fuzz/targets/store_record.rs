@@ -1,0 +1,42 @@
+//! Any bytes in the store: keys and every kind of record, and an engine opened over them.
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use outlive_core::engine::{Engine, Stored};
+use outlive_core::record::{
+    InboxRecord, Key, OnceRecord, OutboxRecord, Record, SegmentRecord, Session,
+};
+use outlive_core::{Entropy, Identity, Now, Plain};
+
+fn same<R: Record + PartialEq + std::fmt::Debug>(data: &[u8]) {
+    if let Ok(record) = R::from_bytes(data) {
+        assert_eq!(R::from_bytes(&record.to_bytes()), Ok(record));
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(key) = Key::from_bytes(data) {
+        assert_eq!(key.to_bytes(), data);
+    }
+    same::<InboxRecord>(data);
+    same::<OnceRecord>(data);
+    same::<OutboxRecord>(data);
+    same::<SegmentRecord>(data);
+    same::<Session>(data);
+    let peer = Identity::from_seed([1; 32]).peer_id();
+    let session = Some(Bytes::copy_from_slice(data));
+    let stored = Stored {
+        session,
+        segments: Vec::new(),
+    };
+    let entropy = Entropy::from_seed([2; 32]);
+    if let Ok(mut engine) = Engine::open(peer, 1, &stored, entropy, Box::new(Plain), Now::default())
+    {
+        for _ in 0..1_000 {
+            if engine.poll().is_none() {
+                break;
+            }
+        }
+    }
+});

@@ -7,13 +7,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use outlive_core::link::LinkClass;
+use outlive_core::seal::OneWay;
 use outlive_core::transport::{
     Class, Incoming, Outgoing, RelayConnection, RelaySender, RelayTransport, TransportError,
 };
 use outlive_core::wire::frame::{Close, CloseReason, Frame};
 use outlive_core::wire::packet::PacketBuilder;
-use outlive_core::{EnvelopeId, Generation, PeerId, Plain, Sealer, StoreId};
+use outlive_core::{Entropy, EnvelopeId, Generation, PeerId, StoreId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -281,7 +283,7 @@ impl RelayTask {
                         .is_some_and(|link| !link.inputs.is_closed());
                     if !alive {
                         if !self.inner.admits(from).await {
-                            refuse(from, envelope, link).await;
+                            self.refuse(from, envelope, link).await;
                             return;
                         }
                         let Ok(inputs) = self.inner.inputs(from) else {
@@ -312,30 +314,50 @@ impl RelayTask {
     }
 }
 
-/// A peer whose session is not accepted hears so, and what it sent is let go.
-async fn refuse(peer: PeerId, envelope: Option<EnvelopeId>, link: &mpsc::Sender<ToLink>) {
-    let mut builder = PacketBuilder::new(Plain.overhead());
-    let frame = Frame::Close(Close {
-        reason: CloseReason::NotAccepted,
-    });
-    let generation = Generation::at_start(0);
-    if builder.push(&frame) {
-        let item = Outgoing::Submit {
-            envelope: EnvelopeId(0),
-            to: peer,
-            class: Class::NowOrNever,
-            ttl: 0,
-            packet: Plain.seal(&builder.finish()),
-        };
-        // Full or closed: then it hears so another time.
-        let _ = link.try_send(ToLink { generation, item });
+impl RelayTask {
+    /// A peer whose session is not accepted hears so, and what it sent is let go.
+    async fn refuse(
+        &self,
+        peer: PeerId,
+        envelope: Option<EnvelopeId>,
+        link: &mpsc::Sender<ToLink>,
+    ) {
+        let generation = Generation::at_start(0);
+        if let Some(packet) = self.refusal(peer) {
+            let item = Outgoing::Submit {
+                envelope: EnvelopeId(0),
+                to: peer,
+                class: Class::NowOrNever,
+                ttl: 0,
+                packet,
+            };
+            // Full or closed: then it hears so another time.
+            let _ = link.try_send(ToLink { generation, item });
+        }
+        if let Some(envelope) = envelope {
+            let item = Outgoing::Acknowledge {
+                from: peer,
+                envelopes: vec![envelope],
+            };
+            // The connection may be gone: then it is let go over the next one.
+            let _ = link.send(ToLink { generation, item }).await;
+        }
     }
-    if let Some(envelope) = envelope {
-        let item = Outgoing::Acknowledge {
-            from: peer,
-            envelopes: vec![envelope],
-        };
-        let _ = link.send(ToLink { generation, item }).await;
+
+    /// The packet that tells a peer so, sealed by itself: there is no session with it.
+    fn refusal(&self, peer: PeerId) -> Option<Bytes> {
+        let mut builder = PacketBuilder::new();
+        let reason = CloseReason::NotAccepted;
+        if !builder.push(&Frame::Close(Close { reason })) {
+            return None;
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).ok()?;
+        let mut entropy = Entropy::from_seed(seed);
+        let now = self.inner.clock.now().wall;
+        OneWay::new(entropy.start(), now)
+            .seal(&self.inner.identity, &peer, &builder.finish(), &mut entropy)
+            .ok()
     }
 }
 

@@ -23,7 +23,7 @@ use outlive_core::record::{InboxRecord, Key, OnceRecord, Record};
 use outlive_core::store::{ReadLimit, Store, StoreError};
 use outlive_core::transport::{Outgoing, Refusal};
 use outlive_core::wire::frame::CloseReason;
-use outlive_core::{ChannelId, Entropy, EnvelopeId, Generation, PeerId, Plain, Position};
+use outlive_core::{ChannelId, Entropy, EnvelopeId, Generation, PeerId, Position};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -292,11 +292,11 @@ impl Task {
         let now = self.inner.clock.now();
         let stored = Stored { session, segments };
         let mut engine = Engine::open(
+            &self.inner.identity,
             self.peer,
             self.inner.start,
             &stored,
             Entropy::from_seed(seed),
-            Box::new(Plain),
             now,
         )?;
         self.hub.progress.loaded(engine.session());

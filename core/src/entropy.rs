@@ -1,5 +1,6 @@
 //! Randomness as an input: a stream expanded from one seed.
 
+use crate::seal::{Locator, Secret, StartId};
 use crate::{Epoch, MessageId, ResumeId};
 
 /// Random numbers from a 32-byte seed, by BLAKE3 in its extendable mode.
@@ -22,10 +23,30 @@ impl Entropy {
         }
     }
 
+    /// Fills `bytes`.
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        self.reader.fill(bytes);
+    }
+
     fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.reader.fill(&mut bytes);
+        self.fill(&mut bytes);
         bytes
+    }
+
+    /// A secret key, or the seed of one.
+    pub fn secret(&mut self) -> Secret {
+        Secret::new(self.bytes())
+    }
+
+    /// A name for keys.
+    pub fn locator(&mut self) -> Locator {
+        Locator(u64::from_le_bytes(self.bytes()))
+    }
+
+    /// A name for this start of the process.
+    pub fn start(&mut self) -> StartId {
+        StartId(self.bytes())
     }
 
     /// A new epoch.

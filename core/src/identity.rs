@@ -71,6 +71,17 @@ impl PeerId {
             .map_err(|_| BadSignature)
     }
 
+    /// The key for exchanges that belongs to this peer's signing key: the same point on the
+    /// Montgomery form of the curve ([RFC 7748], section 4.1).
+    ///
+    /// [RFC 7748]: https://www.rfc-editor.org/rfc/rfc7748#section-4.1
+    pub(crate) fn exchange_key(&self) -> [u8; 32] {
+        // A `PeerId` is a point of the curve; one that were none would open nothing.
+        VerifyingKey::from_bytes(&self.0)
+            .map(|key| key.to_montgomery().to_bytes())
+            .unwrap_or_default()
+    }
+
     /// The first eight characters: enough for a log line, not for an address.
     #[must_use]
     pub fn short(&self) -> String {
@@ -137,6 +148,11 @@ impl Identity {
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.key.verifying_key().to_bytes())
+    }
+
+    /// The secret half of [`PeerId::exchange_key`].
+    pub(crate) fn exchange_secret(&self) -> zeroize::Zeroizing<[u8; 32]> {
+        zeroize::Zeroizing::new(self.key.to_scalar_bytes())
     }
 
     /// Signs `statement`. Callers put a text of their own before what they sign, so that a

@@ -8,7 +8,7 @@ pub mod limits;
 pub mod link;
 pub mod record;
 mod runs;
-mod seal;
+pub mod seal;
 pub mod store;
 mod time;
 pub mod transport;
@@ -20,5 +20,5 @@ pub use id::{
 };
 pub use identity::{BadSignature, Identity, PeerId, PeerIdError};
 pub use runs::{Counter, RunSet};
-pub use seal::{KIND_PLAIN, OpenError, Plain, Sealer};
+pub use seal::OpenError;
 pub use time::{Now, WallTime};

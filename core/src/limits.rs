@@ -17,6 +17,9 @@ pub const PACKET_BYTES: usize = 64 * 1024;
 /// Bytes of a message on a volatile channel, which is never cut.
 pub const VOLATILE_BYTES: usize = 32 * 1024;
 
+/// Bytes of one message of a handshake. A longer one is an error of the peer.
+pub const HANDSHAKE_BYTES: usize = 256;
+
 /// Channels of one session. A frame that would open one more is an error of the peer.
 pub const CHANNELS: usize = 64;
 
@@ -94,3 +97,29 @@ pub const LINK_SILENCE: Duration = Duration::from_secs(10);
 
 /// How long a commit may wait for company before the peer is told of it.
 pub const CONSUMED_DELAY: Duration = Duration::from_millis(50);
+
+/// Packets sealed under one phase of keys before the next begins.
+pub const PHASE_PACKETS: u64 = 1 << 22;
+
+/// How long one phase of keys is used for sealing.
+pub const PHASE_TIME: Duration = Duration::from_secs(24 * 3_600);
+
+/// How long keys are kept after others took their place: longer than anything sealed under them may
+/// wait in a mailbox.
+pub const KEY_LIFE: Duration = Duration::from_secs(31 * 24 * 3_600);
+
+/// Keys agreed on that a session keeps. One more, and the oldest go: what is still sealed under them
+/// is sent again, sealed anew.
+pub const ASSOCIATIONS: usize = 6;
+
+/// Earlier phases of each of them that still open.
+pub const OLD_PHASES: usize = 40;
+
+/// Packet numbers taken from the store at once. A crash skips as many.
+pub const NUMBER_LEASE: u64 = 1 << 16;
+
+/// Shortest time between two initiations on one link that nothing else asks for.
+pub const HANDSHAKE_AGAIN: Duration = Duration::from_secs(5);
+
+/// Packets that fail to open before a link is given up.
+pub const FORGED_PACKETS: u32 = 64;

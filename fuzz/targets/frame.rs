@@ -9,7 +9,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(frames) = decode(&Bytes::copy_from_slice(data)) else {
         return;
     };
-    let mut builder = PacketBuilder::new(0);
+    let mut builder = PacketBuilder::new();
     for frame in &frames {
         if !builder.push(frame) {
             // Its encoding may be shorter than ours, near the limit.

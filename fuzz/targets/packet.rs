@@ -5,15 +5,18 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use outlive_core::engine::{Engine, Output, Stored};
 use outlive_core::link::LinkClass;
-use outlive_core::{Entropy, EnvelopeId, Generation, Identity, Now, Plain, StoreId};
+use outlive_core::{Entropy, EnvelopeId, Generation, Identity, Now, StoreId};
 
 fuzz_target!(|data: &[u8]| {
     let peer = Identity::from_seed([1; 32]).peer_id();
     let (stored, entropy) = (Stored::default(), Entropy::from_seed([2; 32]));
     let now = Now::default();
-    let Ok(mut engine) = Engine::open(peer, 1, &stored, entropy, Box::new(Plain), now) else {
+    let identity = Identity::from_seed([4; 32]);
+    let Ok(mut engine) = Engine::open(&identity, peer, 1, &stored, entropy, now) else {
         return;
     };
+    // What is inside of a packet comes from the peer too; sealed, the fuzzer would never get there.
+    engine.seal_nothing();
     let generation = Generation::nth(1, 1);
     engine.bind(generation, LinkClass::Relayed(StoreId([3; 16])), 0, now);
     // Two packets, so that one can build on the other.

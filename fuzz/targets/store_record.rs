@@ -7,7 +7,7 @@ use outlive_core::engine::{Engine, Stored};
 use outlive_core::record::{
     InboxRecord, Key, OnceRecord, OutboxRecord, Record, SegmentRecord, Session,
 };
-use outlive_core::{Entropy, Identity, Now, Plain};
+use outlive_core::{Entropy, Identity, Now};
 
 fn same<R: Record + PartialEq + std::fmt::Debug>(data: &[u8]) {
     if let Ok(record) = R::from_bytes(data) {
@@ -31,8 +31,8 @@ fuzz_target!(|data: &[u8]| {
         segments: Vec::new(),
     };
     let entropy = Entropy::from_seed([2; 32]);
-    if let Ok(mut engine) = Engine::open(peer, 1, &stored, entropy, Box::new(Plain), Now::default())
-    {
+    let identity = Identity::from_seed([4; 32]);
+    if let Ok(mut engine) = Engine::open(&identity, peer, 1, &stored, entropy, Now::default()) {
         for _ in 0..1_000 {
             if engine.poll().is_none() {
                 break;

@@ -62,6 +62,10 @@ impl Engine {
         {
             return Err(SendError::Full);
         }
+        if self.live.keys.sending.is_none() {
+            // Its handshake is said with it.
+            self.begin_handshake();
+        }
         let id = self.entropy.message_id();
         let expires = now.wall.plus(options.ttl.unwrap_or(MESSAGE_TTL));
         let out = self.live.out.entry(channel).or_default();

@@ -39,6 +39,16 @@ pub(super) struct Link {
     /// Packets its relay has not answered.
     pub(super) flights: BTreeMap<EnvelopeId, Flight>,
     next_envelope: EnvelopeId,
+    /// Whether the other end has answered a challenge over it. Until then others go before it.
+    pub(super) validated: bool,
+    /// The challenge on its way.
+    pub(super) challenge: Option<[u8; 8]>,
+    /// Whether the handshake is to be said, even if nothing else is.
+    pub(super) keys_due: bool,
+    /// When an initiation was said on it last.
+    pub(super) initiated: Option<Duration>,
+    /// Packets that came over it and did not open.
+    pub(super) forged: u32,
     /// Whether a Resume is to be sent.
     pub(super) resume_due: bool,
     /// The peer's epochs to acknowledge, and the Resume that is answered by it.
@@ -69,6 +79,12 @@ impl Link {
             sent: BTreeMap::new(),
             flights: BTreeMap::new(),
             next_envelope: EnvelopeId(1),
+            // Whoever signs in to a relay was answered by it.
+            validated: !matches!(class, LinkClass::Direct),
+            challenge: None,
+            keys_due: false,
+            initiated: None,
+            forged: 0,
             resume_due: false,
             acks_due: BTreeMap::new(),
             replies: VecDeque::new(),
@@ -272,21 +288,23 @@ impl Links {
         self.best.into_iter().chain(others).collect()
     }
 
-    /// Chooses the best link: direct before relayed, then by rank, then by round trip. A link
-    /// takes over from one of its own kind only if it is clearly faster, so that two of equal
+    /// Chooses the best link: validated before others, so that a recorded packet can't pull a session
+    /// over, then direct before relayed, then by rank, then by round trip. A link takes over from one of its own kind only if it is clearly faster, so that two of equal
     /// speed don't take turns.
     pub(super) fn choose(&mut self) {
         let merit = |link: &Link| {
             let round_trip = link.round_trip.unwrap_or(FIRST_OVERDUE);
-            (!link.is_direct(), link.rank, round_trip, link.generation)
+            let unlike = (!link.validated, !link.is_direct(), link.rank);
+            (unlike, round_trip, link.generation)
         };
         let Some(winner) = self.bound.values().min_by_key(|link| merit(link)) else {
             self.best = None;
             return;
         };
         if let Some(present) = self.best.and_then(|best| self.bound.get(&best)) {
-            let same_kind =
-                present.is_direct() == winner.is_direct() && present.rank == winner.rank;
+            let same_kind = present.is_direct() == winner.is_direct()
+                && present.rank == winner.rank
+                && present.validated == winner.validated;
             let clearly_faster = match (winner.round_trip, present.round_trip) {
                 (Some(new), Some(old)) => new * 5 < old * 4,
                 _ => false,
@@ -321,7 +339,10 @@ mod tests {
     }
 
     fn direct(n: u32) -> Link {
-        Link::new(generation(n), LinkClass::Direct, 0, T)
+        Link {
+            validated: true,
+            ..Link::new(generation(n), LinkClass::Direct, 0, T)
+        }
     }
 
     fn relayed(n: u32, rank: u8) -> Link {
@@ -344,6 +365,21 @@ mod tests {
         assert_eq!(links.best(), Some(generation(2)));
         links.unbind(generation(2));
         assert_eq!(links.best(), Some(generation(3)));
+    }
+
+    #[test]
+    fn a_link_that_did_not_answer_its_challenge_carries_nothing_while_there_is_another() {
+        let unanswered = |n| Link::new(generation(n), LinkClass::Direct, 0, T);
+        let mut links = Links::default();
+        links.bind(unanswered(1));
+        assert_eq!(links.best(), Some(generation(1)));
+        links.bind(relayed(2, 0));
+        assert_eq!(links.best(), Some(generation(2)));
+        if let Some(link) = links.get(generation(1)) {
+            link.validated = true;
+        }
+        links.choose();
+        assert_eq!(links.best(), Some(generation(1)));
     }
 
     #[test]

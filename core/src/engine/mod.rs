@@ -20,6 +20,7 @@ mod outbox;
 mod pump;
 mod resume;
 mod rules;
+mod sealing;
 mod streams;
 mod timers;
 mod writes;
@@ -38,6 +39,7 @@ use self::links::{Link, Links};
 use self::outbox::Sending;
 use self::resume::Asked;
 use self::rules::Rules;
+use self::sealing::Sealing;
 use self::streams::Held;
 use self::timers::Probe;
 use self::writes::{After, Writes};
@@ -49,7 +51,8 @@ use crate::transport::Refusal;
 use crate::wire::frame::{CloseReason, Frame, Token};
 use crate::wire::packet;
 use crate::{
-    ChannelId, Entropy, EnvelopeId, Epoch, Generation, Now, PeerId, Position, Sealer, Seq,
+    ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, Now, OpenError, PeerId, Position,
+    Seq,
 };
 
 /// What a read on its way is for.
@@ -86,7 +89,7 @@ pub struct Engine {
     stopped: bool,
     now: Now,
     entropy: Entropy,
-    sealer: Box<dyn Sealer>,
+    sealing: Sealing,
     rules: Rules,
     writes: Writes,
     sending: BTreeMap<ChannelId, Sending>,
@@ -130,7 +133,7 @@ pub struct Stored {
 }
 
 impl Engine {
-    /// The engine of the session with `peer`, as it is in the store; a new session if it is not.
+    /// The engine of the session of `identity` with `peer`, as it is in the store; a new session if it is not.
     ///
     /// `start` is the number of this start of the process, which only grows; `entropy` must come
     /// from fresh randomness at every start.
@@ -138,11 +141,11 @@ impl Engine {
     /// # Errors
     /// [`RecordError`] if what the store holds can't be used.
     pub fn open(
+        identity: &Identity,
         peer: PeerId,
         start: u32,
         stored: &Stored,
         mut entropy: Entropy,
-        sealer: Box<dyn Sealer>,
         now: Now,
     ) -> Result<Self, RecordError> {
         let (session, known) = match &stored.session {
@@ -170,6 +173,7 @@ impl Engine {
             .iter()
             .map(|(&channel, out)| (channel, Sending::new(out.next)))
             .collect();
+        let sealing = Sealing::new(identity, &session.keys, &mut entropy, now);
         Ok(Self {
             peer,
             start,
@@ -178,8 +182,8 @@ impl Engine {
             stored: known,
             stopped: false,
             now,
+            sealing,
             entropy,
-            sealer,
             rules: Rules::default(),
             writes: Writes::default(),
             sending,
@@ -228,6 +232,11 @@ impl Engine {
         self.now = now;
         let mut link = Link::new(generation, class, rank, now.elapsed);
         link.resume_due = link.is_direct() || self.wants_answer();
+        if link.is_direct() {
+            let token = self.entropy.token();
+            link.challenge = Some(token);
+            link.reply(Frame::PathChallenge(Token(token)));
+        }
         if !self.listening.is_empty() {
             link.reply(self.subscriptions());
         }
@@ -278,21 +287,26 @@ impl Engine {
         if !known && self.rules.keeps(Rule::Generations) {
             return Taken::No;
         }
-        let frames = match self.sealer.open(bytes).map_err(Violation::from) {
-            Ok(opened) => packet::decode(&opened).map_err(Violation::from),
-            Err(violation) => Err(violation),
+        let opened = match self.open_packet(generation, &bytes) {
+            Ok(opened) => opened,
+            Err(error) => return self.sealed_off(generation, envelope, error),
         };
-        let frames = match frames {
+        let frames = match packet::decode(&opened.frames).map_err(Violation::from) {
             Ok(frames) => frames,
             Err(violation) => return self.violated(generation, envelope, violation),
         };
-        if let Some(link) = self.links.get(generation) {
-            link.heard(now.elapsed);
+        if opened.fresh {
+            if let Some(link) = self.links.get(generation) {
+                link.heard(now.elapsed);
+            }
+            self.live.last_seen = Some(now.wall);
         }
-        self.live.last_seen = Some(now.wall);
         let mut taken = Taken::Yes;
         for frame in frames {
-            match self.frame(generation, frame) {
+            if !opened.fresh && !frame.counts_late() {
+                continue;
+            }
+            match self.frame(generation, opened.one_way, frame) {
                 Ok(Taken::Yes) => {}
                 Ok(other) => taken = other,
                 Err(violation) => return self.violated(generation, envelope, violation),
@@ -311,7 +325,12 @@ impl Engine {
         taken
     }
 
-    fn frame(&mut self, generation: Generation, frame: Frame) -> Result<Taken, Violation> {
+    fn frame(
+        &mut self,
+        generation: Generation,
+        one_way: bool,
+        frame: Frame,
+    ) -> Result<Taken, Violation> {
         match frame {
             Frame::Data(data) => return self.on_data(generation, data),
             Frame::Skip(skip) => self.on_skip(generation, skip)?,
@@ -353,8 +372,19 @@ impl Engine {
                     link.reply(Frame::PathResponse(token));
                 }
             }
-            // We send no challenges before packets are sealed, so no answer is awaited.
-            Frame::PathResponse(_) => {}
+            Frame::PathResponse(Token(token)) => {
+                if let Some(link) = self.links.get(generation)
+                    && link.challenge == Some(token)
+                {
+                    link.challenge = None;
+                    link.validated = true;
+                    self.links.choose();
+                }
+            }
+            Frame::Initiation(handshake) => {
+                self.on_initiation(generation, one_way, &handshake.message);
+            }
+            Frame::Response(handshake) => self.on_response(generation, &handshake.message),
             Frame::Close(close) => {
                 self.peer_listens.clear();
                 let event = Event::PeerClosed {
@@ -364,6 +394,25 @@ impl Engine {
             }
         }
         Ok(Taken::Yes)
+    }
+
+    /// A packet did not open: what was in it is sent again if it was the peer's.
+    fn sealed_off(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        error: OpenError,
+    ) -> Taken {
+        if self.not_opened(generation, error) {
+            return self.violated(generation, envelope, Violation::Open(error));
+        }
+        if let Some(envelope) = envelope {
+            self.defer(After::Release {
+                generation,
+                envelope,
+            });
+        }
+        Taken::No
     }
 
     /// A broken packet is let go of: delivered again it would be just as broken.
@@ -605,6 +654,13 @@ impl Engine {
                     *due = answers.or(*due);
                 }
             }
+            After::Keys { generation } => {
+                let link = self.links.or_best(generation);
+                if let Some(link) = link.and_then(|generation| self.links.get(generation)) {
+                    link.keys_due = true;
+                }
+            }
+            After::Confirm { generation } => self.confirm_keys(generation),
             After::Release {
                 generation,
                 envelope,

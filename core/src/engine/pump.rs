@@ -4,8 +4,6 @@
 //! because they wait in a mailbox differently: segments are kept, of Resume and Ack only the newest
 //! matters, and the rest matters only now.
 
-use bytes::Bytes;
-
 use super::Engine;
 use super::event::{Ending, Output, Transmit};
 use super::links::Flight;
@@ -49,11 +47,11 @@ impl Engine {
         let Some(link) = self.links.get(generation) else {
             return false;
         };
-        if !link.writable {
+        let direct = link.is_direct();
+        if !link.writable || !self.can_seal() {
             return false;
         }
-        let direct = link.is_direct();
-        let mut builder = PacketBuilder::new(self.sealer.overhead());
+        let mut builder = PacketBuilder::new();
         self.say_state(generation, &mut builder);
         if !direct && !builder.is_empty() {
             self.transmit(
@@ -93,7 +91,10 @@ impl Engine {
         flight: Flight,
         expires: Option<WallTime>,
     ) {
-        let packet: Bytes = self.sealer.seal(&builder.finish());
+        // What does not seal stays unsent, as if it were lost on its way.
+        let Some(packet) = self.seal(generation, &builder.finish()) else {
+            return;
+        };
         let Some(link) = self.links.get(generation) else {
             return;
         };
@@ -112,10 +113,20 @@ impl Engine {
         self.outputs.push_back(Output::Transmit(transmit));
     }
 
-    /// Resume and Acks.
+    /// Resume and Acks, and the handshake with them.
     fn say_state(&mut self, generation: Generation, builder: &mut PacketBuilder) {
         let settled = self.settled();
         let now = self.now.elapsed;
+        let handshake = self.handshake_due(generation);
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
+        if handshake || (link.resume_due && settled) || !link.acks_due.is_empty() {
+            for frame in self.handshake_frames(generation) {
+                // There is room for two of them in any packet.
+                let _ = builder.push(&frame);
+            }
+        }
         let Some(link) = self.links.get(generation) else {
             return;
         };

@@ -20,6 +20,10 @@ pub(super) enum After {
         epoch: Epoch,
         answers: Option<ResumeId>,
     },
+    /// Say the response to the peer's initiation.
+    Keys { generation: Generation },
+    /// Say something under the keys that were agreed on.
+    Confirm { generation: Generation },
     /// Let the mailbox drop an envelope.
     Release {
         generation: Generation,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Record, Tally};
 use crate::runs::RunSet;
+use crate::seal::Keys;
 use crate::{ChannelId, Digest, Epoch, MessageId, Position, Seq, StoreId, WallTime};
 
 /// A session on disk. The engine holds two: what is true now, and what the store holds; only the
@@ -28,6 +29,8 @@ pub struct Session {
     pub work: bool,
     /// When the peer was heard last.
     pub last_seen: Option<WallTime>,
+    /// What packets are sealed and opened with.
+    pub keys: Keys,
 }
 
 /// An epoch of ours that is over.
@@ -156,7 +159,7 @@ pub struct InboxState {
 impl Session {
     /// A session that never saw a message.
     #[must_use]
-    pub const fn new(epoch: Epoch) -> Self {
+    pub fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
             past: Vec::new(),
@@ -166,6 +169,7 @@ impl Session {
             inboxes: BTreeMap::new(),
             work: false,
             last_seen: None,
+            keys: Keys::default(),
         }
     }
 

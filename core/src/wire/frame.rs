@@ -32,6 +32,10 @@ pub enum Frame {
     PathResponse(Token),
     /// The peer ends its use of the session, and says why.
     Close(Close),
+    /// The first message of a handshake for shared keys.
+    Initiation(Handshake),
+    /// The second.
+    Response(Handshake),
 }
 
 /// Who has what: sent at once when a link is bound and something is outstanding, and again when
@@ -170,6 +174,13 @@ pub struct Channels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token(pub [u8; 8]);
 
+/// A message of the Noise handshake; see [`seal`](crate::seal).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshake {
+    /// The message as Noise makes it.
+    pub message: Bytes,
+}
+
 /// Why a peer ends its use of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
@@ -207,6 +218,15 @@ impl Frame {
             Self::Pong(_) => 10,
             Self::PathChallenge(_) => 11,
             Self::PathResponse(_) => 12,
+            Self::Initiation(_) => 13,
+            Self::Response(_) => 14,
         }
+    }
+
+    /// Whether the frame counts in a packet that may have been recorded: what is taken once by its
+    /// seq does, however late.
+    #[must_use]
+    pub const fn counts_late(&self) -> bool {
+        matches!(self, Self::Data(_) | Self::Skip(_))
     }
 }

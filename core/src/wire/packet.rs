@@ -15,7 +15,8 @@ use serde::de::DeserializeOwned;
 use super::WireError;
 use super::frame::{FIRST_OPTIONAL_KIND, Frame};
 use crate::limits::{
-    ACK_RANGES, CHANNELS, MESSAGE_SEGMENTS, PACKET_BYTES, SEGMENT_BYTES, VOLATILE_BYTES,
+    ACK_RANGES, CHANNELS, HANDSHAKE_BYTES, MESSAGE_SEGMENTS, PACKET_BYTES, SEGMENT_BYTES,
+    VOLATILE_BYTES,
 };
 
 /// The version of the frames in a packet.
@@ -31,13 +32,19 @@ pub struct PacketBuilder {
     limit: usize,
 }
 
+impl Default for PacketBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PacketBuilder {
-    /// An empty packet, for a sealer that adds `overhead` bytes.
+    /// An empty packet, with room for the frames that fit however it is sealed.
     #[must_use]
-    pub fn new(overhead: usize) -> Self {
+    pub fn new() -> Self {
         Self {
             bytes: vec![VERSION],
-            limit: PACKET_BYTES.saturating_sub(overhead),
+            limit: PACKET_BYTES - crate::seal::OVERHEAD,
         }
     }
 
@@ -94,6 +101,7 @@ fn encode_body(frame: &Frame) -> Result<Vec<u8>, postcard::Error> {
         Frame::Ping(f) | Frame::Pong(f) => body(f),
         Frame::PathChallenge(f) | Frame::PathResponse(f) => body(f),
         Frame::Close(f) => body(f),
+        Frame::Initiation(f) | Frame::Response(f) => body(f),
     }
 }
 
@@ -154,6 +162,8 @@ fn decode_frame(kind: u8, body: &[u8]) -> Result<Option<Frame>, WireError> {
         10 => Frame::Pong(whole("a Pong", body)?),
         11 => Frame::PathChallenge(whole("a PathChallenge", body)?),
         12 => Frame::PathResponse(whole("a PathResponse", body)?),
+        13 => Frame::Initiation(whole("an Initiation", body)?),
+        14 => Frame::Response(whole("a Response", body)?),
         FIRST_OPTIONAL_KIND.. => return Ok(None),
         _ => return Err(WireError::UnknownFrame(kind)),
     }))
@@ -207,6 +217,9 @@ fn check(frame: &Frame) -> Result<(), WireError> {
         }
         Frame::Subscribe(list) | Frame::Unsubscribe(list) => {
             at_most("a list of channels", list.channels.len(), CHANNELS)
+        }
+        Frame::Initiation(handshake) | Frame::Response(handshake) => {
+            at_most("a handshake", handshake.message.len(), HANDSHAKE_BYTES)
         }
         Frame::Ping(_)
         | Frame::Pong(_)

@@ -34,8 +34,15 @@ fn nothing_is_lost_doubled_or_reordered_whatever_fails() {
     let start = number("OUTLIVE_SIM_START").unwrap_or(0);
     let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS);
     let mut failed = Vec::new();
+    let mut kinds = [0; 4];
     for seed in start..start + seeds {
-        let faults = run(seed, None, false);
+        let mut world = World::new(seed, None, false);
+        world.play();
+        world.settle();
+        let faults = world.faults;
+        for (sum, count) in kinds.iter_mut().zip(world.kinds) {
+            *sum += count;
+        }
         if !faults.is_empty() {
             eprintln!(
                 "seed {seed}: {faults:?}\n  replay: OUTLIVE_SIM_SEED={seed} cargo test -p \
@@ -47,6 +54,12 @@ fn nothing_is_lost_doubled_or_reordered_whatever_fails() {
             }
         }
     }
+    let [_, plain, sealed, one_way] = kinds;
+    println!("{seeds} seeds: {sealed} packets under shared keys, {one_way} sealed by themselves");
+    assert!(
+        plain == 0 && sealed > one_way / 10 && one_way > 0,
+        "{kinds:?}: sealing is not what is simulated"
+    );
     assert!(
         failed.is_empty(),
         "seeds {failed:?} break an invariant; see above for the replay"

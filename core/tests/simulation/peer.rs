@@ -9,7 +9,7 @@ use outlive_core::link::LinkClass;
 use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::store::Batch;
 use outlive_core::{
-    ChannelId, Entropy, EnvelopeId, Generation, MessageId, Now, PeerId, Plain, Position, Seq,
+    ChannelId, Entropy, EnvelopeId, Generation, Identity, MessageId, Now, PeerId, Position, Seq,
 };
 
 pub(crate) type Disk = BTreeMap<Bytes, Bytes>;
@@ -23,6 +23,7 @@ pub(crate) struct Handed {
 }
 
 pub(crate) struct Peer {
+    identity: Identity,
     pub(crate) other: PeerId,
     pub(crate) disk: Disk,
     pub(crate) snapshot: Option<Disk>,
@@ -31,7 +32,7 @@ pub(crate) struct Peer {
     pub(crate) generation: Generation,
     pub(crate) write: Option<Batch>,
     read: Option<(std::ops::Range<Bytes>, usize)>,
-    pub(crate) sent: VecDeque<Transmit>,
+    pub(crate) sent: VecDeque<(Transmit, Vec<u8>)>,
     pub(crate) released: VecDeque<(Generation, EnvelopeId)>,
     pub(crate) tickets: Vec<(Ticket, u64)>,
     pub(crate) queued: Vec<u64>,
@@ -46,8 +47,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(other: PeerId, broken: Option<Rule>) -> Self {
+    pub(crate) fn new(identity: Identity, other: PeerId, broken: Option<Rule>) -> Self {
         Self {
+            identity,
             other,
             disk: Disk::new(),
             snapshot: None,
@@ -86,14 +88,15 @@ impl Peer {
         };
         let entropy = Entropy::from_seed(entropy);
         let mut engine = Engine::open(
+            &self.identity,
             self.other,
             self.starts,
             &stored,
             entropy,
-            Box::new(Plain),
             now,
         )
         .expect("own disk");
+        engine.overhear();
         if let Some(rule) = self.broken {
             engine.break_rule(rule);
         }
@@ -127,9 +130,10 @@ impl Peer {
         let Some(engine) = &mut self.engine else {
             return;
         };
+        let mut sent = Vec::new();
         while let Some(output) = engine.poll() {
             match output {
-                Output::Transmit(transmit) => self.sent.push_back(transmit),
+                Output::Transmit(transmit) => sent.push(transmit),
                 Output::Write(batch) => {
                     assert!(self.write.is_none(), "two writes at once");
                     self.write = Some(batch);
@@ -167,6 +171,7 @@ impl Peer {
                 },
             }
         }
+        self.sent.extend(sent.into_iter().zip(engine.overhear()));
     }
 
     /// The store does what it was asked to.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use outlive_core::engine::{Rule, SendOptions, Taken, Transmit};
 use outlive_core::link::LinkClass;
+use outlive_core::seal::KIND_SEALED;
 use outlive_core::transport::{Class, Refusal};
 use outlive_core::wire::frame::Frame;
 use outlive_core::wire::packet;
@@ -14,6 +15,9 @@ use outlive_core::{
 };
 
 use crate::peer::{Handed, Peer, apply};
+
+/// What of a sealed packet names its key and number.
+const SEALED_HEADER: usize = 29;
 
 const CHANNELS: [ChannelId; 2] = [ChannelId(1), ChannelId(16)];
 
@@ -30,6 +34,8 @@ pub(crate) enum Fault {
     StaleLink,
     /// I8: two messages under one epoch, channel and seq.
     SeqUsedTwice,
+    /// I8: two packets under one key and number.
+    NumberUsedTwice,
     /// I9: garbage was taken for a packet.
     GarbageTaken,
     /// A payload is not what was sent.
@@ -118,6 +124,8 @@ enum Act {
     LinkDown,
     Stale,
     Garbage,
+    Replay,
+    Tamper,
     Crash,
     Start,
     RelayCrash,
@@ -145,6 +153,10 @@ pub(crate) struct World {
     connections: [Option<Connection>; 2],
     direct: Option<[(Generation, VecDeque<Bytes>); 2]>,
     retired: Vec<(usize, Generation, Bytes)>,
+    /// Packets a hostile relay wrote down: for whom, and what.
+    recorded: Vec<(usize, Bytes)>,
+    headers: BTreeSet<Bytes>,
+    pub(crate) kinds: [u64; 4],
     messages: BTreeMap<u64, Message>,
     names: BTreeMap<MessageId, u64>,
     orders: BTreeMap<(usize, ChannelId), u64>,
@@ -161,13 +173,17 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64, broken: Option<Rule>, story: bool) -> Self {
-        let id = |n| Identity::from_seed([n; 32]).peer_id();
+        let [one, two] = [1, 2].map(|n| Identity::from_seed([n; 32]));
+        let (of_one, of_two) = (one.peer_id(), two.peer_id());
         let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x6f75_746c_6976_6521);
         let now = Now {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
         };
-        let mut peers = [Peer::new(id(2), broken), Peer::new(id(1), broken)];
+        let mut peers = [
+            Peer::new(one, of_two, broken),
+            Peer::new(two, of_one, broken),
+        ];
         for peer in &mut peers {
             peer.start(random.seed(), now);
         }
@@ -184,6 +200,9 @@ impl World {
             connections: [None, None],
             direct: None,
             retired: Vec::new(),
+            recorded: Vec::new(),
+            headers: BTreeSet::new(),
+            kinds: [0; 4],
             messages: BTreeMap::new(),
             names: BTreeMap::new(),
             orders: BTreeMap::new(),
@@ -215,8 +234,8 @@ impl World {
     pub(crate) fn play(&mut self) {
         use Act::{
             Cancel, Commit, Connect, Crash, Direct, Disconnect, Expire, Flush, FromRelay, Garbage,
-            LinkDown, LinkUp, Lose, Push, Refuse, RelayCrash, RelayLose, RelayStart, Restore, Send,
-            Silent, Snapshot, Stale, Start, Take, Tick, ToRelay,
+            LinkDown, LinkUp, Lose, Push, Refuse, RelayCrash, RelayLose, RelayStart, Replay,
+            Restore, Send, Silent, Snapshot, Stale, Start, Take, Tamper, Tick, ToRelay,
         };
         let mut deck: Vec<(Act, usize)> = vec![
             (Send, 9),
@@ -231,7 +250,7 @@ impl World {
             (Push, 14),
             (Direct, 12),
         ];
-        let groups: [&[(Act, usize)]; 9] = [
+        let groups: [&[(Act, usize)]; 10] = [
             &[(LinkUp, 3), (LinkDown, 2), (Stale, 3)],
             &[(Crash, 2), (Start, 6)],
             &[(RelayCrash, 1), (RelayStart, 5)],
@@ -241,6 +260,7 @@ impl World {
             &[(Snapshot, 3), (Restore, 2), (Start, 6)],
             &[(Lose, 1), (Start, 6)],
             &[(Refuse, 2), (Garbage, 1)],
+            &[(Replay, 6), (Tamper, 3)],
         ];
         for group in groups {
             if self.random.chance(45) {
@@ -297,6 +317,8 @@ impl World {
             Act::LinkDown => self.link_down(),
             Act::Stale => self.stale(),
             Act::Garbage => self.garbage(who),
+            Act::Replay => self.replay(who),
+            Act::Tamper => self.tamper(who),
             Act::Crash => self.crash(who),
             Act::Start => {
                 let seed = self.random.seed();
@@ -347,8 +369,8 @@ impl World {
     /// Moves what the engines sent onto the wires, and notes what they told their apps.
     fn collect(&mut self) {
         for who in 0..2 {
-            while let Some(transmit) = self.peers[who].sent.pop_front() {
-                self.spoke(who, &transmit);
+            while let Some((transmit, frames)) = self.peers[who].sent.pop_front() {
+                self.spoke(who, &transmit, frames);
                 if let Some(direct) = &mut self.direct
                     && direct[who].0 == transmit.generation
                 {
@@ -378,14 +400,15 @@ impl World {
         }
     }
 
-    fn spoke(&mut self, who: usize, transmit: &Transmit) {
-        let frames = packet::decode(&transmit.packet.slice(1..)).expect("own packet");
+    fn spoke(&mut self, who: usize, transmit: &Transmit, frames: Vec<u8>) {
+        let frames = packet::decode(&frames.into()).expect("own packet");
         self.log(|| {
             format!(
                 "  {who} -> {} {:?} {frames:?}",
                 transmit.generation, transmit.class
             )
         });
+        self.written_down(who, &transmit.packet);
         for frame in frames {
             match frame {
                 Frame::Ping(_) | Frame::Pong(_) => {}
@@ -400,6 +423,77 @@ impl World {
                 _ => self.spoken += 1,
             }
         }
+    }
+
+    /// What a hostile relay notes of a packet, and what it must never see.
+    fn written_down(&mut self, who: usize, packet: &Bytes) {
+        let kind = packet.first().copied().unwrap_or_default();
+        if let Some(count) = self.kinds.get_mut(usize::from(kind)) {
+            *count += 1;
+        }
+        if kind == KIND_SEALED && !self.headers.insert(packet.slice(..SEALED_HEADER)) {
+            self.fault(Fault::NumberUsedTwice);
+        }
+        if self.recorded.len() < 200 {
+            self.recorded.push((1 - who, packet.clone()));
+        }
+    }
+
+    fn recorded(&mut self, who: usize) -> Option<(Generation, Bytes)> {
+        let direct = self.direct.as_ref().map(|direct| direct[who].0);
+        let relayed = self.connections[who].as_ref().map(|of| of.generation);
+        let generation = if self.random.chance(50) {
+            direct.or(relayed)?
+        } else {
+            relayed.or(direct)?
+        };
+        if self.recorded.is_empty() {
+            return None;
+        }
+        let which = self.random.below(self.recorded.len());
+        let (to, packet) = self.recorded[which].clone();
+        // One in five goes back to who sent it.
+        (to == who || self.random.chance(20)).then_some((generation, packet))
+    }
+
+    /// A hostile relay delivers what it wrote down, again.
+    fn replay(&mut self, who: usize) {
+        let Some((generation, packet)) = self.recorded(who) else {
+            return;
+        };
+        self.log(|| format!("  replayed to {who}"));
+        self.deliver(who, generation, packet);
+    }
+
+    /// It changes a byte of it, or cuts it.
+    fn tamper(&mut self, who: usize) {
+        let Some((generation, packet)) = self.recorded(who) else {
+            return;
+        };
+        let at = self.random.below(packet.len());
+        let mut bytes = packet.to_vec();
+        if self.random.chance(70) {
+            bytes[at] ^= 1 << self.random.below(8);
+        } else {
+            bytes.truncate(at);
+        }
+        if self.deliver(who, generation, bytes.into()) == Some(Taken::Yes) {
+            self.fault(Fault::GarbageTaken);
+        }
+    }
+
+    fn deliver(&mut self, who: usize, generation: Generation, packet: Bytes) -> Option<Taken> {
+        let direct = self
+            .direct
+            .as_ref()
+            .is_some_and(|of| of[who].0 == generation);
+        // Numbers that the relay has given to nothing else: acknowledging them changes nothing.
+        let envelope = (!direct).then_some(EnvelopeId(u64::MAX));
+        let now = self.now;
+        let engine = self.peers[who].engine.as_mut()?;
+        let taken = engine.receive(generation, envelope, packet, now);
+        self.peers[who].pump();
+        Some(taken)
     }
 
     fn send(&mut self, who: usize) {
@@ -658,19 +752,16 @@ impl World {
         let generation = connection.generation;
         let length = self.random.below(64);
         let mut bytes: Vec<u8> = (0..length).map(|_| self.random.next() as u8).collect();
-        if self.random.chance(70) && bytes.len() > 2 {
-            bytes[0] = 1;
-            bytes[1] = 1;
+        if let Some(kind) = bytes.first_mut() {
+            *kind %= 4;
         }
-        let decodes = bytes.first() == Some(&1)
-            && packet::decode(&Bytes::copy_from_slice(&bytes[1..])).is_ok();
         let now = self.now;
         let Some(engine) = &mut self.peers[who].engine else {
             return;
         };
         let taken = engine.receive(generation, Some(EnvelopeId(u64::MAX)), bytes.into(), now);
         self.peers[who].pump();
-        if !decodes && taken != Taken::No {
+        if taken != Taken::No {
             self.fault(Fault::GarbageTaken);
         }
     }

@@ -1,0 +1,385 @@
+//! Sealing, as the engine uses it: which keys a packet goes under, what came in, and the handshake
+//! that rides along with Resumes and Acks.
+//!
+//! Keeps I8: a packet number is used only while the lease on disk covers it. Keeps I4: keys and
+//! phases are sealed under, and said, only when the store holds them.
+//!
+//! What opens and is not *fresh* may be recorded: only its segments and Skips count, which are taken
+//! once whatever happens. A fresh packet that was sealed by itself and holds an initiation tells
+//! that the peer has no keys: it is answered by itself until the new ones are used.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::Engine;
+use super::event::{DropReason, Output, Violation};
+use super::writes::After;
+use crate::limits::{FORGED_PACKETS, HANDSHAKE_AGAIN, NUMBER_LEASE};
+#[cfg(feature = "plain")]
+use crate::seal::KIND_PLAIN;
+use crate::seal::packet::Header;
+use crate::seal::window::Window;
+use crate::seal::{KIND_ONE_WAY, KIND_SEALED, Keys, Locator, OneWay, PacketNumber, StartId};
+use crate::wire::frame::{Frame, Handshake};
+use crate::{Entropy, Generation, Identity, Now, OpenError};
+
+/// What of sealing is in memory.
+pub(super) struct Sealing {
+    pub(super) identity: Identity,
+    start: StartId,
+    one_way: OneWay,
+    one_way_seen: Window,
+    one_way_starts: VecDeque<StartId>,
+    seen: BTreeMap<Locator, Window>,
+    next: PacketNumber,
+    /// The peer may have lost the keys we seal under.
+    doubted: bool,
+    /// Keys whose response is said until the peer uses them.
+    responding: Option<Locator>,
+    #[cfg(feature = "plain")]
+    pub(super) plain: bool,
+    #[cfg(feature = "plain")]
+    pub(super) said: Option<VecDeque<Vec<u8>>>,
+}
+
+/// Starts of the peer's process that are told apart in one-way packets.
+const STARTS: usize = 8;
+
+/// How the next packet is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    #[cfg(feature = "plain")]
+    Plain,
+    OneWay,
+    Shared,
+}
+
+/// A packet that opened.
+pub(super) struct Opened {
+    pub(super) frames: Bytes,
+    /// Whether it is certain that it was never seen before.
+    pub(super) fresh: bool,
+    /// Whether it was sealed by itself.
+    pub(super) one_way: bool,
+}
+
+impl Sealing {
+    pub(super) fn new(identity: &Identity, keys: &Keys, entropy: &mut Entropy, now: Now) -> Self {
+        let start = entropy.start();
+        let offered = keys.associations.iter().rfind(|of| of.answer.is_some());
+        Self {
+            identity: identity.clone(),
+            start,
+            one_way: OneWay::new(start, now.wall),
+            one_way_seen: Window::after(keys.one_way),
+            one_way_starts: VecDeque::new(),
+            seen: BTreeMap::new(),
+            next: keys.leased,
+            doubted: false,
+            responding: offered.map(|of| of.mine),
+            #[cfg(feature = "plain")]
+            plain: false,
+            #[cfg(feature = "plain")]
+            said: None,
+        }
+    }
+}
+
+impl Engine {
+    fn mode(&self) -> Mode {
+        #[cfg(feature = "plain")]
+        if self.sealing.plain {
+            return Mode::Plain;
+        }
+        if self.sealing.doubted || self.durable.keys.sending().is_none() {
+            Mode::OneWay
+        } else {
+            Mode::Shared
+        }
+    }
+
+    /// Whether a packet can be sealed now. If not, the store is asked for what is missing.
+    pub(super) fn can_seal(&mut self) -> bool {
+        if self.mode() != Mode::Shared {
+            return true;
+        }
+        self.lease();
+        let covered = self.sealing.next < self.durable.keys.leased;
+        if !covered {
+            self.writes.touch();
+        }
+        covered
+    }
+
+    /// Takes more packet numbers when half of them are used. Written with whatever is written next:
+    /// the other half lasts until then.
+    fn lease(&mut self) {
+        let next = self.sealing.next.0;
+        if self.live.keys.leased.0 < next.saturating_add(NUMBER_LEASE / 2) {
+            self.live.keys.leased = PacketNumber(next.saturating_add(NUMBER_LEASE));
+        }
+    }
+
+    /// Seals the frames of one packet. Called when [`can_seal`](Self::can_seal) said yes.
+    pub(super) fn seal(&mut self, generation: Generation, frames: &[u8]) -> Option<Bytes> {
+        #[cfg(feature = "plain")]
+        if let Some(said) = &mut self.sealing.said {
+            said.push_back(frames.to_vec());
+        }
+        match self.mode() {
+            #[cfg(feature = "plain")]
+            Mode::Plain => Some([&[KIND_PLAIN], frames].concat().into()),
+            Mode::OneWay => {
+                if self.sealing.responding.is_none() {
+                    self.want_keys(generation);
+                }
+                let (identity, peer) = (&self.sealing.identity, &self.peer);
+                let entropy = &mut self.entropy;
+                self.sealing
+                    .one_way
+                    .seal(identity, peer, frames, entropy)
+                    .ok()
+            }
+            Mode::Shared => {
+                let number = PacketNumber(self.sealing.next.0.saturating_add(1));
+                self.sealing.next = number;
+                if self.live.keys.next_phase(number, self.now.wall) {
+                    let at = self.now.elapsed + super::timers::LAZY_WRITE;
+                    self.write_lazily.get_or_insert(at);
+                }
+                let keys = self.durable.keys.sending()?;
+                keys.seal(self.sealing.start, number, frames).ok()
+            }
+        }
+    }
+
+    /// Begins a handshake for a session that has no keys, unless the peer has begun one.
+    pub(super) fn begin_handshake(&mut self) {
+        if self.sealing.responding.is_none()
+            && self.live.keys.begin(&mut self.entropy, self.now.wall)
+        {
+            for link in self.links.iter_mut() {
+                link.keys_due = true;
+            }
+        }
+    }
+
+    /// Begins a handshake if none is under way, and says its initiation on this link: at once, or
+    /// with what is said next if it was said a moment ago.
+    pub(super) fn want_keys(&mut self, generation: Generation) {
+        if self.live.keys.begin(&mut self.entropy, self.now.wall) {
+            self.writes.touch();
+        }
+        let now = self.now.elapsed;
+        if let Some(link) = self.links.get(generation)
+            && link.initiated.is_none_or(|at| now >= at + HANDSHAKE_AGAIN)
+        {
+            link.keys_due = true;
+        }
+    }
+
+    /// The handshake's frames, for a packet of Resumes and Acks: in a mailbox the newest of these
+    /// takes the place of the one before, so each carries them.
+    pub(super) fn handshake_frames(&mut self, generation: Generation) -> Vec<Frame> {
+        let keys = &self.durable.keys;
+        let mut frames = Vec::new();
+        if let Some(message) = keys.initiation(&self.sealing.identity, &self.peer) {
+            frames.push(Frame::Initiation(Handshake { message }));
+        }
+        let response = self.sealing.responding.and_then(|mine| keys.response(mine));
+        if let Some(message) = response {
+            frames.push(Frame::Response(Handshake { message }));
+        }
+        let now = self.now.elapsed;
+        if let Some(link) = self.links.get(generation)
+            && !frames.is_empty()
+        {
+            link.keys_due = false;
+            link.initiated = Some(now);
+        }
+        frames
+    }
+
+    /// Whether the handshake alone is reason enough to say something on a link.
+    pub(super) fn handshake_due(&mut self, generation: Generation) -> bool {
+        let something = self.durable.keys.pending.is_some() || self.sealing.responding.is_some();
+        something && self.links.get(generation).is_some_and(|link| link.keys_due)
+    }
+
+    pub(super) fn open_packet(
+        &mut self,
+        generation: Generation,
+        packet: &Bytes,
+    ) -> Result<Opened, OpenError> {
+        match packet.first() {
+            None => Err(OpenError::Empty),
+            #[cfg(feature = "plain")]
+            Some(&KIND_PLAIN) if self.sealing.plain => Ok(Opened {
+                frames: packet.slice(1..),
+                fresh: true,
+                one_way: false,
+            }),
+            Some(&KIND_SEALED) => self.open_shared(generation, packet),
+            Some(&KIND_ONE_WAY) => self.open_one_way(generation, packet),
+            Some(&kind) => Err(OpenError::Kind(kind)),
+        }
+    }
+
+    fn open_shared(&mut self, generation: Generation, packet: &Bytes) -> Result<Opened, OpenError> {
+        let (header, body) = Header::split(packet)?;
+        let known = self
+            .live
+            .keys
+            .associations
+            .iter()
+            .find(|of| of.mine == header.locator);
+        let before = known.map(|of| of.newest);
+        let opened = self.live.keys.open(header, body, self.now.wall)?;
+        let seen = self
+            .sealing
+            .seen
+            .entry(header.locator)
+            .or_insert_with(|| Window::after(before.unwrap_or_default()));
+        let fresh = seen.note(header.number);
+        if opened.confirms {
+            self.lease();
+            self.writes.touch();
+        }
+        if fresh {
+            if self.live.keys.sending == Some(header.locator) {
+                self.sealing.doubted = false;
+            }
+            // The peer seals under shared keys: it needs no response any more, or asks again.
+            self.sealing.responding = None;
+        } else if !opened.known_start {
+            // A store that went back in time, or a recorded packet: fresh keys will tell.
+            self.want_keys(generation);
+        }
+        self.forget_windows();
+        Ok(Opened {
+            frames: opened.frames,
+            fresh,
+            one_way: false,
+        })
+    }
+
+    fn open_one_way(
+        &mut self,
+        generation: Generation,
+        packet: &Bytes,
+    ) -> Result<Opened, OpenError> {
+        let opened = crate::seal::open_one_way(&self.sealing.identity, &self.peer, packet)?;
+        let fresh = self.sealing.one_way_seen.note(opened.number);
+        self.live.keys.one_way = self.live.keys.one_way.max(opened.number);
+        let starts = &mut self.sealing.one_way_starts;
+        let known = starts.contains(&opened.start);
+        if fresh && !known {
+            if starts.len() >= STARTS {
+                starts.pop_front();
+            }
+            starts.push_back(opened.start);
+        } else if !fresh && !known {
+            // A clock that went back, or a recorded packet: fresh keys will tell.
+            self.want_keys(generation);
+        }
+        Ok(Opened {
+            frames: opened.frames,
+            fresh,
+            one_way: true,
+        })
+    }
+
+    fn forget_windows(&mut self) {
+        if self.sealing.seen.len() > self.live.keys.associations.len() {
+            let kept = &self.live.keys.associations;
+            self.sealing
+                .seen
+                .retain(|mine, _| kept.iter().any(|of| of.mine == *mine));
+        }
+    }
+
+    /// A packet did not open. Whether that is held against the link.
+    pub(super) fn not_opened(&mut self, generation: Generation, error: OpenError) -> bool {
+        if error == OpenError::UnknownKeys {
+            // One of both has lost keys: new ones are agreed on, and what was in the packet is sent
+            // again.
+            self.want_keys(generation);
+            return false;
+        }
+        let Some(link) = self.links.get(generation) else {
+            return false;
+        };
+        link.forged = link.forged.saturating_add(1);
+        if link.is_direct() {
+            return true;
+        }
+        if link.forged >= FORGED_PACKETS {
+            self.links.unbind(generation);
+            let reason = DropReason::Violation(Violation::Open(error));
+            self.outputs.push_back(Output::Drop { generation, reason });
+        }
+        false
+    }
+
+    pub(super) fn on_initiation(&mut self, generation: Generation, one_way: bool, message: &[u8]) {
+        let (identity, peer) = (&self.sealing.identity, &self.peer);
+        let mine =
+            self.live
+                .keys
+                .respond(identity, peer, message, &mut self.entropy, self.now.wall);
+        let Some(mine) = mine else { return };
+        self.sealing.responding = Some(mine);
+        // Who had our keys would have used them.
+        self.sealing.doubted |= one_way;
+        self.writes.touch();
+        self.defer(After::Keys { generation });
+    }
+
+    pub(super) fn on_response(&mut self, generation: Generation, message: &[u8]) {
+        let (identity, peer) = (&self.sealing.identity, &self.peer);
+        if self
+            .live
+            .keys
+            .finish(identity, peer, message, self.now.wall)
+        {
+            self.sealing.doubted = false;
+            self.lease();
+            self.writes.touch();
+            self.defer(After::Confirm { generation });
+        }
+    }
+
+    /// New keys are durable: the first packet under them tells the peer.
+    pub(super) fn confirm_keys(&mut self, generation: Generation) {
+        let epoch = self.live.peer_epoch;
+        let link = self.links.or_best(generation);
+        let Some(link) = link.and_then(|generation| self.links.get(generation)) else {
+            return;
+        };
+        match epoch {
+            Some(epoch) => drop(link.acks_due.entry(epoch).or_default()),
+            None => link.resume_due = true,
+        }
+    }
+}
+
+/// Leaves packets readable, for tests and benchmarks.
+#[cfg(feature = "plain")]
+impl Engine {
+    /// Seals nothing from here on, and takes what is not sealed.
+    #[doc(hidden)]
+    pub fn seal_nothing(&mut self) {
+        self.sealing.plain = true;
+    }
+
+    /// The frames of the packets that were sent since this was asked last, as they were before they
+    /// were sealed.
+    #[doc(hidden)]
+    pub fn overhear(&mut self) -> VecDeque<Vec<u8>> {
+        self.sealing
+            .said
+            .replace(VecDeque::new())
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,378 @@
+//! The keys of a session, as its record keeps them.
+//!
+//! ```text
+//!            begin                 finish
+//!   nothing ──────▶ Pending ─────────────────▶ Association, used at once
+//!                      │ initiation   ▲ response
+//!   peer:              ▼              │
+//!   nothing ─────── respond ─▶ Association, offered ── a packet under it ──▶ used
+//! ```
+//!
+//! A responder seals under new keys only when the initiator has: a response may never be heard. Keys
+//! that others have taken the place of are kept as long as what was sealed under them may wait in a
+//! mailbox; so are those of a phase.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::packet::{self, Header};
+use super::secret::Secret;
+use super::{Locator, OpenError, PacketNumber, Phase, StartId, noise};
+use crate::limits::{ASSOCIATIONS, KEY_LIFE, OLD_PHASES, PHASE_PACKETS, PHASE_TIME};
+use crate::{Entropy, Identity, PeerId, WallTime};
+
+/// Phases a packet may be ahead of the last one heard. Each costs a hash, whoever sent the packet.
+const PHASES_AHEAD: u32 = 64;
+
+/// Starts of the peer's process that are remembered for each association.
+const STARTS: usize = 8;
+
+/// The keys of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// Packet numbers up to here may have been used. Read after a restart, numbers go on behind it
+    /// (I8).
+    pub leased: PacketNumber,
+    /// Keys agreed on, oldest first.
+    pub associations: Vec<Association>,
+    /// Those we seal under.
+    pub sending: Option<Locator>,
+    /// The handshake we have begun.
+    pub pending: Option<Pending>,
+    /// The highest number of a one-way packet that came.
+    pub one_way: PacketNumber,
+}
+
+/// A handshake that waits for its response.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// What its randomness is drawn from: the initiation is made anew whenever it is said.
+    pub seed: Secret,
+    /// Where its keys will be found.
+    pub mine: Locator,
+    /// When it began.
+    pub began: WallTime,
+}
+
+/// Keys that both peers have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Association {
+    /// The peer's packets name them so.
+    pub mine: Locator,
+    /// Our packets name them so.
+    pub theirs: Locator,
+    /// When they were agreed on.
+    pub born: WallTime,
+    /// When others took their place.
+    pub superseded: Option<WallTime>,
+    /// What we seal under.
+    pub send: Chain,
+    /// What the peer seals under.
+    pub receive: Chain,
+    /// Earlier phases of the peer.
+    pub old: Vec<OldPhase>,
+    /// The highest number that came.
+    pub newest: PacketNumber,
+    /// The last starts of the peer's process that were heard of.
+    pub starts: Vec<StartId>,
+    /// The response, until the peer has used the keys.
+    pub answer: Option<Answer>,
+}
+
+/// The secret that the keys of a direction come from. Goes forward only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// The present phase.
+    pub phase: Phase,
+    /// The secret at it.
+    pub secret: Secret,
+    /// The first packet number of it (of our own direction).
+    pub first: PacketNumber,
+    /// When it began.
+    pub since: WallTime,
+}
+
+/// A phase that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldPhase {
+    /// Its number.
+    pub phase: Phase,
+    /// Its secret: opens its packets, leads to no other phase.
+    pub secret: Secret,
+    /// How long packets of it may still come.
+    pub until: WallTime,
+}
+
+/// What we answered to an initiation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The hash of the initiation: heard again, it is answered with the same.
+    pub to: [u8; 32],
+    /// The response.
+    pub response: Bytes,
+}
+
+/// A packet that opened under shared keys.
+pub(crate) struct Opened {
+    pub(crate) frames: Bytes,
+    /// Whether the sender's process start was heard of before.
+    pub(crate) known_start: bool,
+    /// Whether it is the first under these keys.
+    pub(crate) confirms: bool,
+}
+
+impl Chain {
+    const fn new(secret: Secret, since: WallTime) -> Self {
+        Self {
+            phase: Phase(0),
+            secret,
+            first: PacketNumber(0),
+            since,
+        }
+    }
+
+    fn next(&self, first: PacketNumber, since: WallTime) -> Self {
+        Self {
+            phase: Phase(self.phase.0.saturating_add(1)),
+            secret: packet::next_chain(&self.secret),
+            first,
+            since,
+        }
+    }
+}
+
+impl Association {
+    fn new(mine: Locator, shared: noise::Shared, now: WallTime, answer: Option<Answer>) -> Self {
+        Self {
+            mine,
+            theirs: shared.theirs,
+            born: now,
+            superseded: None,
+            send: Chain::new(shared.send, now),
+            receive: Chain::new(shared.receive, now),
+            old: Vec::new(),
+            newest: PacketNumber(0),
+            starts: Vec::new(),
+            answer,
+        }
+    }
+
+    /// The key and header of our packet with this number.
+    pub(crate) fn seal(
+        &self,
+        start: StartId,
+        number: PacketNumber,
+        frames: &[u8],
+    ) -> Result<Bytes, super::SealError> {
+        let header = Header {
+            locator: self.theirs,
+            phase: self.send.phase,
+            start,
+            number,
+        };
+        let phase = packet::phase_secret(&self.send.secret);
+        packet::seal(&packet::packet_key(&phase, start), header, frames)
+    }
+
+    fn open(&mut self, header: Header, body: &[u8], now: WallTime) -> Result<Bytes, OpenError> {
+        let under =
+            |phase: &Secret| packet::open(&packet::packet_key(phase, header.start), header, body);
+        if header.phase < self.receive.phase {
+            let old = self.old.iter().find(|old| old.phase == header.phase);
+            return under(&old.ok_or(OpenError::UnknownKeys)?.secret);
+        }
+        if header.phase.0 - self.receive.phase.0 > PHASES_AHEAD {
+            return Err(OpenError::UnknownKeys);
+        }
+        let mut chain = self.receive.clone();
+        let mut passed = Vec::new();
+        while chain.phase < header.phase {
+            passed.push(OldPhase {
+                phase: chain.phase,
+                secret: packet::phase_secret(&chain.secret),
+                until: now.plus(KEY_LIFE),
+            });
+            chain = chain.next(PacketNumber(0), now);
+        }
+        let frames = under(&packet::phase_secret(&chain.secret))?;
+        self.receive = chain;
+        self.old.append(&mut passed);
+        self.old.retain(|old| old.until > now);
+        let surplus = self.old.len().saturating_sub(OLD_PHASES);
+        self.old.drain(..surplus);
+        Ok(frames)
+    }
+}
+
+impl Keys {
+    /// Begins a handshake, unless one is under way. Returns whether it did.
+    pub(crate) fn begin(&mut self, entropy: &mut Entropy, now: WallTime) -> bool {
+        if self.pending.is_some() {
+            return false;
+        }
+        self.pending = Some(Pending {
+            seed: entropy.secret(),
+            mine: entropy.locator(),
+            began: now,
+        });
+        true
+    }
+
+    /// The initiation to say, if a handshake is under way.
+    pub(crate) fn initiation(&self, identity: &Identity, peer: &PeerId) -> Option<Bytes> {
+        let pending = self.pending.as_ref()?;
+        noise::initiation(identity, peer, &pending.seed, pending.mine)
+            .ok()
+            .map(Bytes::from)
+    }
+
+    /// Answers an initiation. Returns where the keys are; the same initiation again has the same
+    /// answer. `None` if it is no initiation of this peer.
+    pub(crate) fn respond(
+        &mut self,
+        identity: &Identity,
+        peer: &PeerId,
+        initiation: &[u8],
+        entropy: &mut Entropy,
+        now: WallTime,
+    ) -> Option<Locator> {
+        let to = *blake3::hash(initiation).as_bytes();
+        let answered = |of: &&Association| of.answer.as_ref().is_some_and(|answer| answer.to == to);
+        if let Some(known) = self.associations.iter().find(answered) {
+            return Some(known.mine);
+        }
+        let mine = entropy.locator();
+        let (response, shared) =
+            noise::respond(identity, peer, &entropy.secret(), mine, initiation).ok()?;
+        let response = Bytes::from(response);
+        self.add(Association::new(
+            mine,
+            shared,
+            now,
+            Some(Answer { to, response }),
+        ));
+        Some(mine)
+    }
+
+    /// The response that goes with these keys, while the peer has not used them.
+    pub(crate) fn response(&self, mine: Locator) -> Option<Bytes> {
+        let of = self.associations.iter().find(|of| of.mine == mine)?;
+        of.answer.as_ref().map(|answer| answer.response.clone())
+    }
+
+    /// Takes the response to our initiation. Returns whether there are new keys; one that answers
+    /// an earlier initiation makes none.
+    pub(crate) fn finish(
+        &mut self,
+        identity: &Identity,
+        peer: &PeerId,
+        response: &[u8],
+        now: WallTime,
+    ) -> bool {
+        let Some(Pending { seed, mine, .. }) = &self.pending else {
+            return false;
+        };
+        let mine = *mine;
+        let Ok(shared) = noise::finish(identity, peer, seed, mine, response) else {
+            return false;
+        };
+        self.add(Association::new(mine, shared, now, None));
+        self.pending = None;
+        self.send_under(mine, now);
+        true
+    }
+
+    fn add(&mut self, new: Association) {
+        let now = new.born;
+        let sending = self.sending;
+        let over = |of: &Association| of.superseded.is_some_and(|at| at.plus(KEY_LIFE) <= now);
+        self.associations
+            .retain(|of| Some(of.mine) == sending || !over(of));
+        while self.associations.len() >= ASSOCIATIONS {
+            let oldest = self
+                .associations
+                .iter()
+                .position(|of| Some(of.mine) != sending)
+                .unwrap_or_default();
+            self.associations.remove(oldest);
+        }
+        self.associations.push(new);
+    }
+
+    fn send_under(&mut self, mine: Locator, now: WallTime) {
+        for of in &mut self.associations {
+            if Some(of.mine) == self.sending && of.mine != mine {
+                of.superseded = Some(now);
+            }
+            if of.mine == mine {
+                of.superseded = None;
+            }
+        }
+        self.sending = Some(mine);
+    }
+
+    /// The keys we seal under.
+    pub(crate) fn sending(&self) -> Option<&Association> {
+        let mine = self.sending?;
+        self.associations.iter().find(|of| of.mine == mine)
+    }
+
+    /// Goes on to the next phase of sending if this one is used up. Returns whether it did.
+    pub(crate) fn next_phase(&mut self, number: PacketNumber, now: WallTime) -> bool {
+        let Some(mine) = self.sending else {
+            return false;
+        };
+        let Some(of) = self.associations.iter_mut().find(|of| of.mine == mine) else {
+            return false;
+        };
+        if of.send.first.0 == 0 {
+            of.send.first = number;
+        }
+        let used = number.0.saturating_sub(of.send.first.0) >= PHASE_PACKETS;
+        if used || of.send.since.plus(PHASE_TIME) <= now {
+            of.send = of.send.next(number, now);
+            return true;
+        }
+        false
+    }
+
+    /// Opens a packet under the keys that its header names.
+    pub(crate) fn open(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        now: WallTime,
+    ) -> Result<Opened, OpenError> {
+        let of = self
+            .associations
+            .iter_mut()
+            .find(|of| of.mine == header.locator)
+            .ok_or(OpenError::UnknownKeys)?;
+        let frames = of.open(header, body, now)?;
+        let known_start = of.starts.contains(&header.start);
+        if !known_start && header.number > of.newest {
+            if of.starts.len() >= STARTS {
+                of.starts.remove(0);
+            }
+            of.starts.push(header.start);
+        }
+        of.newest = of.newest.max(header.number);
+        let confirms = of.answer.take().is_some();
+        if confirms {
+            let (mine, born) = (of.mine, of.born);
+            self.send_under(mine, now);
+            // What we began before is answered by this.
+            self.pending.take_if(|pending| pending.began <= born);
+        }
+        Ok(Opened {
+            frames,
+            known_start,
+            confirms,
+        })
+    }
+}
+
+const _: () = assert!(KEY_LIFE.as_secs() > crate::limits::MESSAGE_TTL.as_secs());
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+use super::*;
+
+const NOW: WallTime = WallTime(1_700_000_000_000);
+const START: StartId = StartId([5; 8]);
+
+fn entropy(n: u8) -> Entropy {
+    Entropy::from_seed([n; 32])
+}
+
+fn identity(n: u8) -> Identity {
+    Identity::from_seed([n; 32])
+}
+
+/// Two peers that have agreed on keys; the second has not used them.
+fn agreed() -> [Keys; 2] {
+    let (mut one, mut two) = (Keys::default(), Keys::default());
+    assert!(one.begin(&mut entropy(1), NOW));
+    let (first, second) = (identity(1), identity(2));
+    let message = one.initiation(&first, &second.peer_id()).unwrap();
+    let mine = two
+        .respond(&second, &first.peer_id(), &message, &mut entropy(2), NOW)
+        .unwrap();
+    let response = two.response(mine).unwrap();
+    assert!(one.finish(&first, &second.peer_id(), &response, NOW));
+    [one, two]
+}
+
+fn seal(keys: &Keys, number: u64) -> Bytes {
+    let of = keys.sending().unwrap();
+    of.seal(START, PacketNumber(number), b"frames").unwrap()
+}
+
+fn open(keys: &mut Keys, packet: &Bytes, now: WallTime) -> Result<Opened, OpenError> {
+    let (header, body) = Header::split(packet)?;
+    keys.open(header, body, now)
+}
+
+#[test]
+fn a_responder_seals_under_new_keys_once_they_were_used() {
+    let [one, mut two] = agreed();
+    assert!(two.sending().is_none());
+    let opened = open(&mut two, &seal(&one, 1), NOW).unwrap();
+    assert!(opened.confirms && !opened.known_start);
+    assert!(two.sending().is_some());
+    let again = open(&mut two, &seal(&one, 2), NOW).unwrap();
+    assert!(!again.confirms && again.known_start);
+}
+
+#[test]
+fn an_initiation_that_comes_again_has_the_same_answer() {
+    let mut two = Keys::default();
+    let (first, second) = (identity(1), identity(2));
+    let mut one = Keys::default();
+    one.begin(&mut entropy(1), NOW);
+    let message = one.initiation(&first, &second.peer_id()).unwrap();
+    let mut answer = |with: u8| {
+        let peer = first.peer_id();
+        let mine = two.respond(&second, &peer, &message, &mut entropy(with), NOW);
+        (mine.unwrap(), two.associations.len())
+    };
+    assert_eq!(answer(2), answer(3));
+}
+
+#[test]
+fn phases_follow_each_other_without_a_pause_and_old_ones_still_open() {
+    let [mut one, mut two] = agreed();
+    let early = seal(&one, 1);
+    let mut late = Vec::new();
+    let mut now = NOW;
+    for phase in 1..=5 {
+        now = now.plus(PHASE_TIME);
+        assert!(one.next_phase(PacketNumber(phase * 10), now));
+        assert!(!one.next_phase(PacketNumber(phase * 10 + 1), now));
+        late.push(seal(&one, phase * 10));
+    }
+    open(&mut two, &late[4], now).unwrap();
+    for packet in late.iter().chain([&early]) {
+        assert_eq!(open(&mut two, packet, now).unwrap().frames, &b"frames"[..]);
+    }
+    let of = two.sending().unwrap();
+    assert_eq!((of.receive.phase, of.old.len()), (Phase(5), 5));
+    assert!(one.next_phase(PacketNumber(100), now.plus(PHASE_TIME)));
+    assert!(!one.next_phase(PacketNumber(100 + PHASE_PACKETS - 1), now.plus(PHASE_TIME)));
+    assert!(one.next_phase(PacketNumber(100 + PHASE_PACKETS), now.plus(PHASE_TIME)));
+}
+
+#[test]
+fn keys_that_are_over_open_as_long_as_a_mailbox_may_hold_what_they_sealed() {
+    let [mut one, mut two] = agreed();
+    open(&mut two, &seal(&one, 1), NOW).unwrap();
+    let waiting = seal(&one, 2);
+    let month = NOW.plus(crate::limits::MESSAGE_TTL);
+    for round in 0..4 {
+        one.begin(&mut entropy(10 + round), NOW);
+        let (first, second) = (identity(1), identity(2));
+        let message = one.initiation(&first, &second.peer_id()).unwrap();
+        let mine = two
+            .respond(
+                &second,
+                &first.peer_id(),
+                &message,
+                &mut entropy(20 + round),
+                NOW,
+            )
+            .unwrap();
+        let response = two.response(mine).unwrap();
+        assert!(one.finish(&first, &second.peer_id(), &response, NOW));
+        open(&mut two, &seal(&one, 3), NOW).unwrap();
+    }
+    assert!(open(&mut two, &waiting, month).is_ok());
+    assert!(two.associations.len() <= ASSOCIATIONS);
+}
+
+#[test]
+fn a_packet_far_ahead_costs_little_and_changes_nothing() {
+    let [one, mut two] = agreed();
+    let mut bytes = seal(&one, 1).to_vec();
+    bytes[9..13].copy_from_slice(&u32::MAX.to_le_bytes());
+    let before = two.clone();
+    let packet = Bytes::from(bytes.clone());
+    assert_eq!(
+        open(&mut two, &packet, NOW).err(),
+        Some(OpenError::UnknownKeys)
+    );
+    bytes[9..13].copy_from_slice(&PHASES_AHEAD.to_le_bytes());
+    assert_eq!(
+        open(&mut two, &bytes.into(), NOW).err(),
+        Some(OpenError::Forged)
+    );
+    assert_eq!(two, before);
+}
+
+#[test]
+fn a_late_response_to_an_earlier_initiation_makes_no_keys() {
+    let (first, second) = (identity(1), identity(2));
+    let (mut one, mut two) = (Keys::default(), Keys::default());
+    one.begin(&mut entropy(1), NOW);
+    let message = one.initiation(&first, &second.peer_id()).unwrap();
+    let mine = two
+        .respond(&second, &first.peer_id(), &message, &mut entropy(2), NOW)
+        .unwrap();
+    let late = two.response(mine).unwrap();
+    one.pending = None;
+    one.begin(&mut entropy(3), NOW);
+    assert!(!one.finish(&first, &second.peer_id(), &late, NOW));
+    assert!(one.pending.is_some() && one.associations.is_empty());
+}

@@ -131,7 +131,8 @@ impl Engine {
             #[cfg(feature = "plain")]
             Mode::Plain => Some([&[KIND_PLAIN], frames].concat().into()),
             Mode::OneWay => {
-                if self.sealing.responding.is_none() {
+                let made = self.live.keys.sending.is_some() && !self.sealing.doubted;
+                if !made && self.sealing.responding.is_none() {
                     self.want_keys(generation);
                 }
                 let (identity, peer) = (&self.sealing.identity, &self.peer);

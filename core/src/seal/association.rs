@@ -35,7 +35,7 @@ pub struct Keys {
     pub leased: PacketNumber,
     /// Keys agreed on, oldest first.
     pub associations: Vec<Association>,
-    /// Those we seal under.
+    /// Which of them we seal under.
     pub sending: Option<Locator>,
     /// The handshake we have begun.
     pub pending: Option<Pending>,
@@ -312,7 +312,8 @@ impl Keys {
     }
 
     /// The keys we seal under.
-    pub(crate) fn sending(&self) -> Option<&Association> {
+    #[must_use]
+    pub fn sending(&self) -> Option<&Association> {
         let mine = self.sending?;
         self.associations.iter().find(|of| of.mine == mine)
     }

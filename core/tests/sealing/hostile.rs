@@ -1,0 +1,314 @@
+//! What a hostile relay or network may try.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::Generation;
+use outlive_core::engine::Taken;
+use outlive_core::link::LinkClass;
+
+use crate::peer::Peer;
+use crate::world::{ALICE, BOB, World, id, identity};
+
+fn relayed() -> World {
+    World::acquainted(World::relayed_class())
+}
+
+#[test]
+fn a_packet_with_any_byte_changed_is_not_taken() {
+    // The first packets are sealed by themselves, the last under shared keys.
+    let mut world = relayed();
+    let seen = world.seen.clone();
+    for packet in [seen.first(), seen.last()].into_iter().flatten() {
+        for at in 0..packet.packet.len() {
+            let mut bytes = packet.packet.to_vec();
+            bytes[at] ^= 0x04;
+            let taken = world.deliver(packet.to, bytes.into());
+            assert_eq!(taken, Taken::No, "byte {at}");
+            if at % 32 == 0 {
+                // Enough of it costs the link: the relay is hostile.
+                world.bind(packet.to);
+            }
+        }
+    }
+    world.bind(ALICE);
+    world.bind(BOB);
+    world.still_works();
+}
+
+#[test]
+fn a_packet_cut_anywhere_is_not_taken() {
+    let mut world = relayed();
+    let seen = world.seen.clone();
+    for packet in [seen.first(), seen.last()].into_iter().flatten() {
+        for length in 0..packet.packet.len() {
+            let taken = world.deliver(packet.to, packet.packet.slice(..length));
+            assert_eq!(taken, Taken::No, "cut to {length}");
+            if length % 32 == 0 {
+                world.bind(packet.to);
+            }
+        }
+    }
+    world.bind(ALICE);
+    world.bind(BOB);
+    world.still_works();
+}
+
+#[test]
+fn everything_ever_seen_comes_again_and_nothing_happens() {
+    for class in [World::relayed_class(), LinkClass::Direct] {
+        let mut world = World::acquainted(class);
+        for n in 0..20 {
+            world.send(ALICE, &format!("{n}"));
+            world.send(BOB, &format!("{n}"));
+            world.settle();
+        }
+        let heard = world.heard.clone();
+        let seen = world.seen.clone();
+        for packet in seen.iter().chain(seen.iter().rev()) {
+            world.deliver(packet.to, packet.packet.clone());
+        }
+        world.settle();
+        assert_eq!(world.heard, heard);
+        world.still_works();
+    }
+}
+
+#[test]
+fn a_recording_played_after_a_restart_harms_nothing() {
+    let mut world = relayed();
+    for n in 0..20 {
+        world.send(ALICE, &format!("{n}"));
+        world.settle();
+    }
+    let (heard, seen) = (world.heard.clone(), world.seen.clone());
+    for who in [ALICE, BOB] {
+        world.crash(who);
+        world.start(who);
+        world.bind(who);
+    }
+    for packet in &seen {
+        world.deliver(packet.to, packet.packet.clone());
+    }
+    world.settle();
+    world.pass(Duration::from_secs(120));
+    assert_eq!(world.heard, heard);
+    world.still_works();
+}
+
+#[test]
+fn packets_in_any_order_and_twice_are_each_taken_once() {
+    let mut world = relayed();
+    for n in 0..50 {
+        world.send(ALICE, &format!("{n:02}"));
+        world.flush(ALICE);
+    }
+    let mut packets: Vec<_> = world.wire.drain(..).collect();
+    packets.reverse();
+    let twice = packets.clone();
+    for packet in packets.into_iter().chain(twice) {
+        world.deliver(packet.to, packet.packet);
+    }
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    let expected: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
+    assert_eq!(world.heard[BOB][1..], expected);
+}
+
+#[test]
+fn a_packet_goes_back_to_its_sender_and_is_not_taken() {
+    let mut world = relayed();
+    let seen = world.seen.clone();
+    for packet in &seen {
+        assert_eq!(
+            world.deliver(1 - packet.to, packet.packet.clone()),
+            Taken::No
+        );
+    }
+    world.settle();
+    world.still_works();
+}
+
+#[test]
+fn a_packet_delivered_to_another_session_is_not_taken() {
+    let world = relayed();
+    // Bob has a session with Carol too; the relay says that Alice's packets are hers.
+    let mut with_carol = Peer::new(identity(2), id(3), None);
+    with_carol.start([99; 32], world.now);
+    let generation = with_carol.bind(World::relayed_class(), world.now);
+    for packet in world.seen.iter().filter(|seen| seen.to == BOB) {
+        let engine = with_carol.engine.as_mut().unwrap();
+        let taken = engine.receive(generation, None, packet.packet.clone(), world.now);
+        assert_eq!(taken, Taken::No);
+        with_carol.pump();
+    }
+    assert!(with_carol.take().is_none());
+}
+
+#[test]
+fn an_old_handshake_fed_again_changes_no_keys() {
+    let mut world = relayed();
+    let early = world.seen.clone();
+    // Both have lost nothing, and agree on new keys all the same after a loss on one side.
+    world.crash(BOB);
+    world.peers[BOB].disk.clear();
+    world.start(BOB);
+    world.bind(BOB);
+    world.send(ALICE, "anew");
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    let keys = |world: &World| {
+        [ALICE, BOB].map(|who| {
+            world.peers[who]
+                .engine
+                .as_ref()
+                .unwrap()
+                .session()
+                .keys
+                .sending
+        })
+    };
+    let agreed = keys(&world);
+    for packet in &early {
+        world.deliver(packet.to, packet.packet.clone());
+    }
+    world.settle();
+    assert_eq!(keys(&world), agreed);
+    world.still_works();
+}
+
+#[test]
+fn a_relay_that_answers_for_an_absent_peer_is_not_believed() {
+    let mut world = World::relayed();
+    world.bind(ALICE);
+    world.send(ALICE, "only for bob");
+    for _ in 0..4 {
+        world.flush(ALICE);
+    }
+    // It makes up a peer of its own, and answers what Alice sent.
+    let mut impostor = Peer::new(identity(66), id(1), None);
+    impostor.start([66; 32], world.now);
+    let generation: Generation = impostor.bind(World::relayed_class(), world.now);
+    for seen in world.wire.drain(..) {
+        let engine = impostor.engine.as_mut().unwrap();
+        assert_eq!(
+            engine.receive(generation, None, seen.packet, world.now),
+            Taken::No
+        );
+    }
+    for _ in 0..4 {
+        impostor.flush(world.now);
+    }
+    let forged: Vec<Bytes> = impostor
+        .sent
+        .drain(..)
+        .map(|(sent, _)| sent.packet)
+        .collect();
+    for packet in forged {
+        assert_eq!(world.deliver(ALICE, packet), Taken::No);
+    }
+    let alice = world.peers[ALICE].engine.as_ref().unwrap();
+    assert!(alice.outstanding() && alice.session().keys.associations.is_empty());
+}
+
+#[test]
+fn junk_makes_no_reset_and_no_flood_of_handshakes() {
+    let mut world = relayed();
+    let before = world.seen.len();
+    for n in 0..10_000_u32 {
+        let mut junk = vec![2; 64];
+        junk[1..5].copy_from_slice(&n.to_le_bytes());
+        world.deliver(BOB, junk.into());
+        world.flush(BOB);
+    }
+    assert!(
+        world.seen.len() - before <= 2,
+        "{} packets",
+        world.seen.len() - before
+    );
+    world.settle();
+    let bob = world.peers[BOB].engine.as_ref().unwrap();
+    assert_eq!(bob.session().streams.len(), 1, "no reset");
+    world.still_works();
+}
+
+#[test]
+fn a_flood_of_packets_that_do_not_open_costs_the_link_and_no_more() {
+    let mut world = relayed();
+    let mut opened = 0;
+    for n in 0..1_000_u32 {
+        let mut junk = vec![3; 200];
+        junk[1..5].copy_from_slice(&n.to_le_bytes());
+        opened += u32::from(world.deliver(BOB, junk.into()) != Taken::No);
+    }
+    assert_eq!(opened, 0);
+    // What comes over the link now is not even looked at.
+    let seen = world.seen.clone();
+    for packet in seen.iter().filter(|seen| seen.to == BOB) {
+        assert_eq!(world.deliver(BOB, packet.packet.clone()), Taken::No);
+    }
+    world.bind(BOB);
+    world.still_works();
+}
+
+#[test]
+fn a_flood_of_handshakes_keeps_memory_and_disk_bounded() {
+    let mut world = relayed();
+    let bytes = |world: &World| -> usize {
+        let disk = &world.peers[BOB].disk;
+        disk.iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum()
+    };
+    let before = bytes(&world);
+    // Alice herself forgets her keys again and again.
+    for n in 0..50 {
+        world.crash(ALICE);
+        world.peers[ALICE].disk.clear();
+        world.now.wall = world.now.wall.plus(Duration::from_secs(1));
+        world.start(ALICE);
+        world.bind(ALICE);
+        world.send(ALICE, &format!("forgetful {n}"));
+        world.settle();
+    }
+    assert!(bytes(&world) < before + 8_192, "{} bytes", bytes(&world));
+    world.still_works();
+}
+
+#[test]
+fn a_recorded_packet_does_not_pull_a_session_over_to_another_link() {
+    let mut world = relayed();
+    world.send(ALICE, "recorded");
+    world.flush(ALICE);
+    let recorded = world.wire.front().cloned().unwrap();
+    world.settle();
+    // A direct link to Bob comes up: whoever made it has Alice's packet, not her keys.
+    let bob = &mut world.peers[BOB];
+    let stranger = bob.bind(LinkClass::Direct, world.now);
+    let engine = bob.engine.as_mut().unwrap();
+    engine.receive(stranger, None, recorded.packet, world.now);
+    bob.pump();
+    bob.sent.clear();
+    world.send(BOB, "not for strangers");
+    for _ in 0..4 {
+        world.peers[BOB].flush(world.now);
+    }
+    let data_bytes = 60;
+    let over: Vec<_> = world.peers[BOB]
+        .sent
+        .iter()
+        .filter(|(sent, frames)| sent.generation == stranger && frames.len() > data_bytes)
+        .collect();
+    assert!(over.is_empty(), "{over:?}");
+}
+
+#[test]
+fn a_peer_can_not_switch_sealing_off() {
+    let mut world = relayed();
+    for body in [&b""[..], &[1], &[1, 9, 8, 0, 0, 0, 0, 0, 0, 0, 0]] {
+        let plain = [&[1][..], body].concat();
+        assert_eq!(world.deliver(BOB, plain.into()), Taken::No);
+    }
+    world.settle();
+    world.still_works();
+}

@@ -33,6 +33,9 @@ pub const OWN_EPOCHS: usize = 8;
 /// Ranges in one acknowledgement. More are left out; what they held is sent again.
 pub const ACK_RANGES: usize = 64;
 
+/// Ranges of all channels in one acknowledgement, so that it always fits into a packet.
+pub const ACK_ALL_RANGES: usize = 512;
+
 /// Segments held out of order on one channel. What lies beyond is dropped and comes again.
 pub const HELD_SEGMENTS: u64 = 1_024;
 

@@ -422,13 +422,14 @@ impl Engine {
         envelope: Option<EnvelopeId>,
         violation: Violation,
     ) -> Taken {
+        // A relay forwards what others made: the fault is not its own.
+        let direct = self.links.get(generation).is_some_and(|l| l.is_direct());
         if let Some(envelope) = envelope {
-            // A relay forwards what others made: the fault is not its own.
             self.defer(After::Release {
                 generation,
                 envelope,
             });
-        } else if self.links.unbind(generation).is_some() {
+        } else if direct && self.links.unbind(generation).is_some() {
             let reason = DropReason::Violation(violation);
             self.outputs.push_back(Output::Drop { generation, reason });
         }
@@ -438,7 +439,9 @@ impl Engine {
     fn on_listening(&mut self, channels: &[ChannelId], listening: bool) -> Result<(), Violation> {
         for &channel in channels {
             let changed = if listening {
-                if self.peer_listens.len() >= crate::limits::CHANNELS {
+                if self.peer_listens.len() >= crate::limits::CHANNELS
+                    && !self.peer_listens.contains(&channel)
+                {
                     return Err(Violation::Channels);
                 }
                 self.peer_listens.insert(channel)

@@ -11,7 +11,7 @@ use super::event::{Event, Violation};
 use super::outbox::PendingAck;
 use super::rules::Rule;
 use super::writes::After;
-use crate::limits::{ACK_RANGES, DIRECT_WINDOW, OWN_EPOCHS, RESUMES_OPEN};
+use crate::limits::{ACK_ALL_RANGES, ACK_RANGES, DIRECT_WINDOW, OWN_EPOCHS, RESUMES_OPEN};
 use crate::link::LinkClass;
 use crate::record::{OutboxRecord, PastChannel, PastEpoch, RxChannel};
 use crate::runs::RunSet;
@@ -110,25 +110,30 @@ impl Engine {
         let Some(stream) = self.durable.stream(epoch) else {
             return Vec::new();
         };
-        let one = |(&channel, rx): (&ChannelId, &RxChannel)| Received {
-            channel,
-            next: rx.next,
-            digest: rx.digest,
-            consumed: rx.consumed,
-            limit: Seq(rx
-                .next
-                .0
-                .saturating_add(self.room(channel).min(DIRECT_WINDOW))),
-            ranges: rx
+        let mut ranges_left = ACK_ALL_RANGES;
+        let one = |(&channel, rx): (&ChannelId, &RxChannel)| {
+            let ranges: Vec<Run> = rx
                 .held
                 .iter()
                 .filter(|(first, _)| *first > rx.next)
-                .take(ACK_RANGES)
+                .take(ACK_RANGES.min(ranges_left))
                 .map(|(first, end)| Run {
                     first,
                     count: end.0.saturating_sub(first.0),
                 })
-                .collect(),
+                .collect();
+            ranges_left = ranges_left.saturating_sub(ranges.len());
+            Received {
+                channel,
+                next: rx.next,
+                digest: rx.digest,
+                consumed: rx.consumed,
+                limit: Seq(rx
+                    .next
+                    .0
+                    .saturating_add(self.room(channel).min(DIRECT_WINDOW))),
+                ranges,
+            }
         };
         stream.channels.iter().map(one).collect()
     }

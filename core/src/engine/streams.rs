@@ -337,11 +337,19 @@ impl Engine {
 
     /// Takes what waited for the segment that just came.
     fn drain(&mut self, epoch: Epoch, channel: ChannelId) {
+        self.drain_below(epoch, channel, Seq(u64::MAX));
+    }
+
+    /// The same, but only what begins below `end`.
+    fn drain_below(&mut self, epoch: Epoch, channel: ChannelId, end: Seq) {
         loop {
             let Ok(rx) = self.receiving(epoch, channel) else {
                 return;
             };
             let next = rx.next;
+            if next >= end {
+                return;
+            }
             let Some(held) = self.held.get_mut(&(epoch, channel)) else {
                 return;
             };
@@ -362,9 +370,11 @@ impl Engine {
                     if self.check_part(epoch, channel, first, part).is_ok() {
                         self.accept(epoch, channel, part, None, bytes);
                     } else {
-                        // Its message lost its head to a Skip: it can't become whole.
+                        // Its message lost its head to a Skip: it can't become whole. It counts in
+                        // the digest all the same, as it does at the sender.
+                        let digest = Digest::default().with(part.id, part.index);
                         self.delete_segment(epoch, channel, first);
-                        self.step_over(epoch, channel, first, None);
+                        self.step_over(epoch, channel, first, Some(digest));
                     }
                 }
                 Held::Data { .. } => self.delete_segment(epoch, channel, first),
@@ -423,7 +433,8 @@ impl Engine {
                 .get(&(epoch, channel))
                 .and_then(|held| held.range(next..=last).next().map(|(&seq, _)| seq));
             match waiting {
-                Some(seq) if seq == next => self.drain(epoch, channel),
+                // What lies beyond waits until the digest below it is adopted.
+                Some(seq) if seq == next => self.drain_below(epoch, channel, last.next()),
                 Some(seq) => self.step_over(epoch, channel, seq.previous(), None),
                 None => self.step_over(epoch, channel, last, None),
             }

@@ -74,7 +74,7 @@ impl Vectors {
     /// A frame: kind, length, body.
     fn frame(&mut self, name: &str, frame: Frame) {
         let expected = [&[packet::VERSION], &self.take(name)[..]].concat();
-        let mut builder = PacketBuilder::new(0);
+        let mut builder = PacketBuilder::new();
         assert!(builder.push(&frame), "{name} fits no packet");
         assert_eq!(hex(&builder.finish()), hex(&expected), "{name}, encoded");
         let decoded = packet::decode(&Bytes::from(expected));
@@ -312,11 +312,11 @@ fn check_small_frames(vectors: &mut Vectors) {
     vectors.frame("path-challenge", Frame::PathChallenge(TOKEN));
     vectors.frame("path-response", Frame::PathResponse(TOKEN));
 
-    let mut builder = PacketBuilder::new(0);
+    let mut builder = PacketBuilder::new();
     assert!(builder.push(&Frame::Ping(TOKEN)));
     let mut encoded = builder.finish();
     encoded.extend_from_slice(b"\x40\x03new");
-    let mut behind = PacketBuilder::new(0);
+    let mut behind = PacketBuilder::new();
     assert!(behind.push(&subscribe));
     encoded.extend_from_slice(&behind.finish()[1..]);
     let expected = vectors.take("packet");

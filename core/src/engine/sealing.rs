@@ -18,7 +18,6 @@ use super::writes::After;
 use crate::limits::{FORGED_PACKETS, HANDSHAKE_AGAIN, NUMBER_LEASE};
 #[cfg(feature = "plain")]
 use crate::seal::KIND_PLAIN;
-use crate::seal::packet::Header;
 use crate::seal::window::Window;
 use crate::seal::{KIND_ONE_WAY, KIND_SEALED, Keys, Locator, OneWay, PacketNumber, StartId};
 use crate::wire::frame::{Frame, Handshake};
@@ -228,27 +227,19 @@ impl Engine {
     }
 
     fn open_shared(&mut self, generation: Generation, packet: &Bytes) -> Result<Opened, OpenError> {
-        let (header, body) = Header::split(packet)?;
-        let known = self
-            .live
-            .keys
-            .associations
-            .iter()
-            .find(|of| of.mine == header.locator);
-        let before = known.map(|of| of.newest);
-        let opened = self.live.keys.open(header, body, self.now.wall)?;
+        let opened = self.live.keys.open(packet, self.now.wall)?;
         let seen = self
             .sealing
             .seen
-            .entry(header.locator)
-            .or_insert_with(|| Window::after(before.unwrap_or_default()));
-        let fresh = seen.note(header.number);
+            .entry(opened.mine)
+            .or_insert_with(|| Window::after(opened.newest_before));
+        let fresh = seen.note(opened.number);
         if opened.confirms {
             self.lease();
             self.writes.touch();
         }
         if fresh {
-            if self.live.keys.sending == Some(header.locator) {
+            if self.live.keys.sending == Some(opened.mine) {
                 self.sealing.doubted = false;
             }
             // The peer seals under shared keys: it needs no response any more, or asks again.

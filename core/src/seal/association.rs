@@ -113,12 +113,20 @@ pub struct Answer {
 }
 
 /// A packet that opened under shared keys.
-pub(crate) struct Opened {
-    pub(crate) frames: Bytes,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedPacket {
+    /// The keys.
+    pub mine: Locator,
+    /// Its number.
+    pub number: PacketNumber,
+    /// The highest number before it.
+    pub newest_before: PacketNumber,
+    /// The frames.
+    pub frames: Bytes,
     /// Whether the sender's process start was heard of before.
-    pub(crate) known_start: bool,
+    pub known_start: bool,
     /// Whether it is the first under these keys.
-    pub(crate) confirms: bool,
+    pub confirms: bool,
 }
 
 impl Chain {
@@ -157,8 +165,11 @@ impl Association {
         }
     }
 
-    /// The key and header of our packet with this number.
-    pub(crate) fn seal(
+    /// Seals the frames of our packet with this number, which is used for no other.
+    ///
+    /// # Errors
+    /// [`SealError`](super::SealError) if they are more than a packet holds.
+    pub fn seal(
         &self,
         start: StartId,
         number: PacketNumber,
@@ -206,7 +217,7 @@ impl Association {
 
 impl Keys {
     /// Begins a handshake, unless one is under way. Returns whether it did.
-    pub(crate) fn begin(&mut self, entropy: &mut Entropy, now: WallTime) -> bool {
+    pub fn begin(&mut self, entropy: &mut Entropy, now: WallTime) -> bool {
         if self.pending.is_some() {
             return false;
         }
@@ -219,7 +230,8 @@ impl Keys {
     }
 
     /// The initiation to say, if a handshake is under way.
-    pub(crate) fn initiation(&self, identity: &Identity, peer: &PeerId) -> Option<Bytes> {
+    #[must_use]
+    pub fn initiation(&self, identity: &Identity, peer: &PeerId) -> Option<Bytes> {
         let pending = self.pending.as_ref()?;
         noise::initiation(identity, peer, &pending.seed, pending.mine)
             .ok()
@@ -228,7 +240,7 @@ impl Keys {
 
     /// Answers an initiation. Returns where the keys are; the same initiation again has the same
     /// answer. `None` if it is no initiation of this peer.
-    pub(crate) fn respond(
+    pub fn respond(
         &mut self,
         identity: &Identity,
         peer: &PeerId,
@@ -255,14 +267,15 @@ impl Keys {
     }
 
     /// The response that goes with these keys, while the peer has not used them.
-    pub(crate) fn response(&self, mine: Locator) -> Option<Bytes> {
+    #[must_use]
+    pub fn response(&self, mine: Locator) -> Option<Bytes> {
         let of = self.associations.iter().find(|of| of.mine == mine)?;
         of.answer.as_ref().map(|answer| answer.response.clone())
     }
 
     /// Takes the response to our initiation. Returns whether there are new keys; one that answers
     /// an earlier initiation makes none.
-    pub(crate) fn finish(
+    pub fn finish(
         &mut self,
         identity: &Identity,
         peer: &PeerId,
@@ -337,13 +350,12 @@ impl Keys {
         false
     }
 
-    /// Opens a packet under the keys that its header names.
-    pub(crate) fn open(
-        &mut self,
-        header: Header,
-        body: &[u8],
-        now: WallTime,
-    ) -> Result<Opened, OpenError> {
+    /// Opens a packet (with its kind byte) under the keys that its header names.
+    ///
+    /// # Errors
+    /// [`OpenError`] if it does not open; nothing changes then.
+    pub fn open(&mut self, packet: &Bytes, now: WallTime) -> Result<OpenedPacket, OpenError> {
+        let (header, body) = Header::split(packet)?;
         let of = self
             .associations
             .iter_mut()
@@ -357,6 +369,7 @@ impl Keys {
             }
             of.starts.push(header.start);
         }
+        let newest_before = of.newest;
         of.newest = of.newest.max(header.number);
         let confirms = of.answer.take().is_some();
         if confirms {
@@ -365,7 +378,10 @@ impl Keys {
             // What we began before is answered by this.
             self.pending.take_if(|pending| pending.began <= born);
         }
-        Ok(Opened {
+        Ok(OpenedPacket {
+            mine: header.locator,
+            number: header.number,
+            newest_before,
             frames,
             known_start,
             confirms,

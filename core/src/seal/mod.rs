@@ -22,9 +22,9 @@ pub(crate) mod window;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use association::{Answer, Association, Chain, Keys, OldPhase, Pending};
+pub use association::{Answer, Association, Chain, Keys, OldPhase, OpenedPacket, Pending};
 pub use noise::{ONE_WAY, SHARED};
-pub use one_way::{OneWay, Opened, open_one_way};
+pub use one_way::{OneWay, OpenedOneWay, open_one_way};
 pub use secret::Secret;
 
 /// Header byte of a packet whose frames are readable: in tests and benchmarks only.

@@ -67,7 +67,7 @@ impl OneWay {
 
 /// An opened one-way packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opened {
+pub struct OpenedOneWay {
     /// The start of the sender's process.
     pub start: StartId,
     /// Its number.
@@ -84,7 +84,7 @@ pub fn open_one_way(
     identity: &Identity,
     peer: &PeerId,
     packet: &[u8],
-) -> Result<Opened, OpenError> {
+) -> Result<OpenedOneWay, OpenError> {
     let (_, message) = packet.split_first().ok_or(OpenError::Empty)?;
     if packet.len() < ONE_WAY_PACKET_BYTES {
         return Err(OpenError::Short(packet.len()));
@@ -97,7 +97,7 @@ pub fn open_one_way(
     let prefix = payload.split_to(PREFIX_BYTES);
     let (start, number) = prefix.split_first_chunk().ok_or(OpenError::Empty)?;
     let number = number.first_chunk().ok_or(OpenError::Empty)?;
-    Ok(Opened {
+    Ok(OpenedOneWay {
         start: StartId(*start),
         number: PacketNumber(u64::from_le_bytes(*number)),
         frames: payload,

@@ -30,9 +30,8 @@ fn seal(keys: &Keys, number: u64) -> Bytes {
     of.seal(START, PacketNumber(number), b"frames").unwrap()
 }
 
-fn open(keys: &mut Keys, packet: &Bytes, now: WallTime) -> Result<Opened, OpenError> {
-    let (header, body) = Header::split(packet)?;
-    keys.open(header, body, now)
+fn open(keys: &mut Keys, packet: &Bytes, now: WallTime) -> Result<OpenedPacket, OpenError> {
+    keys.open(packet, now)
 }
 
 #[test]

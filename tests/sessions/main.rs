@@ -3,4 +3,5 @@
 
 mod callbacks;
 mod delivery;
+mod secrecy;
 mod world;

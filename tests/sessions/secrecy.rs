@@ -1,0 +1,158 @@
+//! What a relay gets to see: its whole data directory and every byte of its traffic are searched for
+//! what the peers said to each other.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use outlive::{ChannelId, Identity, Node};
+use outlive_storage::SledStore;
+use outlive_transports::WebSocketRelay;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::world::{id, relay_over, soon};
+
+/// What must not be found: a line of chat, the name of a file and what is in it, a description of a
+/// connection.
+const SECRETS: [(ChannelId, &str); 4] = [
+    (ChannelId::MESSAGES, "meet me at the old bridge at nine"),
+    (ChannelId::FILES, "holiday-photo-of-the-bridge.jpeg"),
+    (ChannelId::FILES, "these are the bytes of the photograph"),
+    (
+        ChannelId::SIGNALING,
+        "v=0 o=- 4611731400430051336 2 IN IP4 a=fingerprint:sha-256 candidate:842163049",
+    ),
+];
+
+/// Writes down everything that goes through it.
+struct Tap {
+    address: String,
+    heard: Arc<Mutex<Vec<u8>>>,
+    _serving: JoinSet<()>,
+}
+
+async fn record(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    heard: Arc<Mutex<Vec<u8>>>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        heard.lock().unwrap().extend_from_slice(&buffer[..count]);
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tap(target: std::net::SocketAddr) -> Tap {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("ws://{}", listener.local_addr().unwrap());
+    let heard: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let (mut serving, written) = (JoinSet::new(), heard.clone());
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            let (read, write) = socket.into_split();
+            let (back, forth) = TcpStream::connect(target).await.unwrap().into_split();
+            connections.spawn(record(read, forth, written.clone()));
+            connections.spawn(record(back, write, written.clone()));
+        }
+    });
+    Tap {
+        address,
+        heard,
+        _serving: serving,
+    }
+}
+
+fn contents(dir: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.metadata().unwrap().is_dir() {
+            bytes.extend(contents(&entry.path()));
+        } else {
+            bytes.extend(std::fs::read(entry.path()).unwrap());
+        }
+    }
+    bytes
+}
+
+fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|part| part == needle)
+}
+
+async fn node(n: u8, dir: &Path, tap: &Tap) -> Node {
+    Node::builder()
+        .identity(Identity::from_seed([n; 32]))
+        .store(SledStore::open(dir.join(n.to_string())).unwrap())
+        .transport(WebSocketRelay::new(&tap.address).unwrap())
+        .start()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_relay_finds_nothing_of_what_is_said_in_its_files_or_its_traffic() {
+    let dir = tempfile::tempdir().unwrap();
+    let mailboxes = dir.path().join("mailboxes");
+    let store = SledStore::open(&mailboxes).unwrap();
+    let relay = relay_over(Arc::new(store)).await;
+    let tap = tap(relay.local_addr()).await;
+
+    // First to a peer that is away, so that it all waits in the mailbox; then back, under keys.
+    let alice = node(1, dir.path(), &tap).await;
+    let session = alice.session(id(2)).await.unwrap();
+    for (channel, secret) in SECRETS {
+        let receipt = session.send(channel, secret).await.unwrap();
+        soon("custody", receipt.custody()).await.unwrap();
+    }
+    let waiting = contents(&mailboxes);
+    let bob = node(2, dir.path(), &tap).await;
+    let back = bob.session(id(1)).await.unwrap();
+    for channel in [ChannelId::MESSAGES, ChannelId::FILES, ChannelId::SIGNALING] {
+        let (mut here, mut there) = (
+            back.inbox(channel).unwrap(),
+            session.inbox(channel).unwrap(),
+        );
+        for (_, secret) in SECRETS.iter().filter(|(of, _)| *of == channel) {
+            let delivery = soon("the message", here.next()).await.unwrap();
+            assert_eq!(delivery.payload(), secret.as_bytes());
+            delivery.commit().await.unwrap();
+            let receipt = back.send(channel, *secret).await.unwrap();
+            soon("delivery", receipt.delivered()).await.unwrap();
+            soon("the echo", there.next())
+                .await
+                .unwrap()
+                .commit()
+                .await
+                .unwrap();
+        }
+    }
+    drop((session, back));
+    alice.shutdown().await.unwrap();
+    bob.shutdown().await.unwrap();
+    relay.shutdown().await.unwrap();
+
+    let traffic = tap.heard.lock().unwrap().clone();
+    let after = contents(&mailboxes);
+    // The search would find what is there: the recipient's name is.
+    for place in [&traffic, &waiting] {
+        assert!(holds(place, id(2).as_bytes()));
+    }
+    assert!(traffic.len() > 2_000);
+    for (_, secret) in SECRETS {
+        // Parts too: a message may be cut anywhere.
+        for part in secret.as_bytes().chunks(12).filter(|part| part.len() == 12) {
+            for (place, bytes) in [
+                ("traffic", &traffic),
+                ("mailbox", &waiting),
+                ("rest", &after),
+            ] {
+                let text = String::from_utf8_lossy(part).into_owned();
+                assert!(!holds(bytes, part), "{text} is in the {place}");
+            }
+        }
+    }
+}

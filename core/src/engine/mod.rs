@@ -306,7 +306,7 @@ impl Engine {
             if !opened.fresh && !frame.counts_late() {
                 continue;
             }
-            match self.frame(generation, opened.one_way, frame) {
+            match self.frame(generation, frame) {
                 Ok(Taken::Yes) => {}
                 Ok(other) => taken = other,
                 Err(violation) => return self.violated(generation, envelope, violation),
@@ -325,12 +325,7 @@ impl Engine {
         taken
     }
 
-    fn frame(
-        &mut self,
-        generation: Generation,
-        one_way: bool,
-        frame: Frame,
-    ) -> Result<Taken, Violation> {
+    fn frame(&mut self, generation: Generation, frame: Frame) -> Result<Taken, Violation> {
         match frame {
             Frame::Data(data) => return self.on_data(generation, data),
             Frame::Skip(skip) => self.on_skip(generation, skip)?,
@@ -382,7 +377,7 @@ impl Engine {
                 }
             }
             Frame::Initiation(handshake) => {
-                self.on_initiation(generation, one_way, &handshake.message);
+                self.on_initiation(generation, &handshake.message);
             }
             Frame::Response(handshake) => self.on_response(generation, &handshake.message),
             Frame::Close(close) => {

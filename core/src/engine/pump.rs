@@ -24,6 +24,17 @@ const WEIGHT: u8 = 4;
 /// The weight of files: they yield to everything else.
 const FILE_WEIGHT: u8 = 1;
 
+/// What is known of a packet's frames when it is sealed and sent.
+#[derive(Default)]
+struct Contents {
+    /// Whether a handshake is among them.
+    handshake: bool,
+    /// The segments among them.
+    flight: Flight,
+    /// When the last of them expires.
+    expires: Option<WallTime>,
+}
+
 impl Engine {
     /// How much of a link a channel gets when several have something to send: shares are in
     /// proportion to weights. Signaling goes before all.
@@ -52,34 +63,24 @@ impl Engine {
             return false;
         }
         let mut builder = PacketBuilder::new();
-        self.say_state(generation, &mut builder);
-        if !direct && !builder.is_empty() {
-            self.transmit(
-                generation,
-                Class::NewestOnly,
-                builder,
-                Flight::default(),
-                None,
-            );
-            return true;
+        let handshake = self.say_state(generation, &mut builder);
+        let mut class = Class::NewestOnly;
+        if direct || builder.is_empty() {
+            class = Class::NowOrNever;
+            self.say_replies(generation, &mut builder);
         }
-        self.say_replies(generation, &mut builder);
-        if !direct && !builder.is_empty() {
-            self.transmit(
-                generation,
-                Class::NowOrNever,
-                builder,
-                Flight::default(),
-                None,
-            );
-            return true;
+        let mut contents = Contents {
+            handshake,
+            ..Contents::default()
+        };
+        if direct || builder.is_empty() {
+            class = Class::Keep;
+            contents.expires = self.say_messages(generation, &mut builder, &mut contents.flight);
         }
-        let mut flight = Flight::default();
-        let expires = self.say_messages(generation, &mut builder, &mut flight);
         if builder.is_empty() {
             return false;
         }
-        self.transmit(generation, Class::Keep, builder, flight, expires);
+        self.transmit(generation, class, builder, contents);
         true
     }
 
@@ -88,11 +89,15 @@ impl Engine {
         generation: Generation,
         class: Class,
         builder: PacketBuilder,
-        flight: Flight,
-        expires: Option<WallTime>,
+        contents: Contents,
     ) {
+        let Contents {
+            handshake,
+            flight,
+            expires,
+        } = contents;
         // What does not seal stays unsent, as if it were lost on its way.
-        let Some(packet) = self.seal(generation, &builder.finish()) else {
+        let Some(packet) = self.seal(generation, &builder.finish(), handshake) else {
             return;
         };
         let Some(link) = self.links.get(generation) else {
@@ -113,22 +118,23 @@ impl Engine {
         self.outputs.push_back(Output::Transmit(transmit));
     }
 
-    /// Resume and Acks, and the handshake with them.
-    fn say_state(&mut self, generation: Generation, builder: &mut PacketBuilder) {
+    /// Resume and Acks, and the handshake with them. Returns whether there is one.
+    fn say_state(&mut self, generation: Generation, builder: &mut PacketBuilder) -> bool {
         let settled = self.settled();
         let now = self.now.elapsed;
-        let handshake = self.handshake_due(generation);
+        let due = self.handshake_due(generation);
         let Some(link) = self.links.get(generation) else {
-            return;
+            return false;
         };
-        if handshake || (link.resume_due && settled) || !link.acks_due.is_empty() {
+        if due || (link.resume_due && settled) || !link.acks_due.is_empty() {
             for frame in self.handshake_frames(generation) {
                 // There is room for two of them in any packet.
                 let _ = builder.push(&frame);
             }
         }
+        let handshake = !builder.is_empty();
         let Some(link) = self.links.get(generation) else {
-            return;
+            return handshake;
         };
         if link.resume_due && settled {
             link.resume_due = false;
@@ -143,7 +149,7 @@ impl Engine {
             }
         }
         let Some(link) = self.links.get(generation) else {
-            return;
+            return handshake;
         };
         for (epoch, answers) in std::mem::take(&mut link.acks_due) {
             let ack = Frame::Ack(self.ack_for(epoch, answers));
@@ -153,6 +159,7 @@ impl Engine {
                 link.acks_due.insert(epoch, answers);
             }
         }
+        handshake
     }
 
     /// What matters only now.

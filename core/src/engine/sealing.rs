@@ -5,8 +5,9 @@
 //! phases are sealed under, and said, only when the store holds them.
 //!
 //! What opens and is not *fresh* may be recorded: only its segments and Skips count, which are taken
-//! once whatever happens. A fresh packet that was sealed by itself and holds an initiation tells
-//! that the peer has no keys: it is answered by itself until the new ones are used.
+//! once whatever happens, and responses, which prove by themselves that they are fresh. A fresh
+//! initiation tells that the peer has no keys, or doubts them: packets to it are sealed by themselves
+//! until the new ones are used.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -59,8 +60,6 @@ pub(super) struct Opened {
     pub(super) frames: Bytes,
     /// Whether it is certain that it was never seen before.
     pub(super) fresh: bool,
-    /// Whether it was sealed by itself.
-    pub(super) one_way: bool,
 }
 
 impl Sealing {
@@ -121,17 +120,28 @@ impl Engine {
     }
 
     /// Seals the frames of one packet. Called when [`can_seal`](Self::can_seal) said yes.
-    pub(super) fn seal(&mut self, generation: Generation, frames: &[u8]) -> Option<Bytes> {
+    ///
+    /// What holds a handshake is sealed by itself: who needs one may have no key that we have.
+    pub(super) fn seal(
+        &mut self,
+        generation: Generation,
+        frames: &[u8],
+        handshake: bool,
+    ) -> Option<Bytes> {
         #[cfg(feature = "plain")]
         if let Some(said) = &mut self.sealing.said {
             said.push_back(frames.to_vec());
         }
-        match self.mode() {
+        let mode = match self.mode() {
+            Mode::Shared if handshake => Mode::OneWay,
+            mode => mode,
+        };
+        match mode {
             #[cfg(feature = "plain")]
             Mode::Plain => Some([&[KIND_PLAIN], frames].concat().into()),
             Mode::OneWay => {
                 let made = self.live.keys.sending.is_some() && !self.sealing.doubted;
-                if !made && self.sealing.responding.is_none() {
+                if !made && !handshake && self.sealing.responding.is_none() {
                     self.want_keys(generation);
                 }
                 let (identity, peer) = (&self.sealing.identity, &self.peer);
@@ -218,7 +228,6 @@ impl Engine {
             Some(&KIND_PLAIN) if self.sealing.plain => Ok(Opened {
                 frames: packet.slice(1..),
                 fresh: true,
-                one_way: false,
             }),
             Some(&KIND_SEALED) => self.open_shared(generation, packet),
             Some(&KIND_ONE_WAY) => self.open_one_way(generation, packet),
@@ -252,7 +261,6 @@ impl Engine {
         Ok(Opened {
             frames: opened.frames,
             fresh,
-            one_way: false,
         })
     }
 
@@ -278,7 +286,6 @@ impl Engine {
         Ok(Opened {
             frames: opened.frames,
             fresh,
-            one_way: true,
         })
     }
 
@@ -314,7 +321,7 @@ impl Engine {
         false
     }
 
-    pub(super) fn on_initiation(&mut self, generation: Generation, one_way: bool, message: &[u8]) {
+    pub(super) fn on_initiation(&mut self, generation: Generation, message: &[u8]) {
         let (identity, peer) = (&self.sealing.identity, &self.peer);
         let mine =
             self.live
@@ -322,8 +329,8 @@ impl Engine {
                 .respond(identity, peer, message, &mut self.entropy, self.now.wall);
         let Some(mine) = mine else { return };
         self.sealing.responding = Some(mine);
-        // Who had our keys would have used them.
-        self.sealing.doubted |= one_way;
+        // Who is sure of our keys begins no handshake.
+        self.sealing.doubted = true;
         self.writes.touch();
         self.defer(After::Keys { generation });
     }

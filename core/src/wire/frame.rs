@@ -224,9 +224,9 @@ impl Frame {
     }
 
     /// Whether the frame counts in a packet that may have been recorded: what is taken once by its
-    /// seq does, however late.
+    /// seq does, however late, and a response, which answers one initiation only.
     #[must_use]
     pub const fn counts_late(&self) -> bool {
-        matches!(self, Self::Data(_) | Self::Skip(_))
+        matches!(self, Self::Data(_) | Self::Skip(_) | Self::Response(_))
     }
 }

@@ -208,3 +208,63 @@ fn through_a_thousand_crashes_no_number_is_used_twice_under_one_key() {
         headers.len()
     );
 }
+
+/// Both agree on keys anew: one has lost its store.
+fn lose_store(world: &mut World, who: usize) {
+    world.crash(who);
+    world.peers[who].disk.clear();
+    world.start(who);
+    world.bind(who);
+    world.send(1 - who, "anew");
+    world.send(who, "anew");
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    world.heard = [Vec::new(), Vec::new()];
+}
+
+fn restore(world: &mut World, who: usize, disk: &crate::peer::Disk) {
+    world.crash(who);
+    world.peers[who].disk.clone_from(disk);
+    world.start(who);
+    world.bind(who);
+}
+
+#[test]
+fn a_store_that_was_restored_from_before_the_present_keys_gets_new_ones() {
+    for restored in [ALICE, BOB] {
+        let mut world = World::acquainted(World::relayed_class());
+        let backup = world.peers[restored].disk.clone();
+        lose_store(&mut world, 1 - restored);
+        restore(&mut world, restored, &backup);
+        world.pass(Duration::from_secs(1));
+        world.finds_together();
+    }
+}
+
+#[test]
+fn two_stores_restored_from_different_days_find_together() {
+    let mut world = World::acquainted(World::relayed_class());
+    let early = world.peers[ALICE].disk.clone();
+    for round in 0..8 {
+        lose_store(&mut world, round % 2);
+    }
+    let late = world.peers[BOB].disk.clone();
+    lose_store(&mut world, BOB);
+    restore(&mut world, ALICE, &early);
+    restore(&mut world, BOB, &late);
+    world.finds_together();
+}
+
+#[test]
+fn a_clock_that_went_back_with_its_store_keeps_nobody_out() {
+    for restored in [ALICE, BOB] {
+        let mut world = World::acquainted(World::relayed_class());
+        let (backup, then) = (world.peers[restored].disk.clone(), world.now.wall);
+        world.now.wall = then.plus(Duration::from_secs(30 * 24 * 3_600));
+        lose_store(&mut world, restored);
+        lose_store(&mut world, 1 - restored);
+        world.now.wall = then;
+        restore(&mut world, restored, &backup);
+        world.finds_together();
+    }
+}

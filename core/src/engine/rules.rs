@@ -14,6 +14,10 @@ pub enum Rule {
     Generations,
     /// A segment out of order waits for those before it (I1, I3).
     WaitInOrder,
+    /// A handshake is sealed by itself, whatever keys there are (I1).
+    HandshakeByItself,
+    /// A name drawn at each start is mixed into the keys (I8).
+    MixStart,
 }
 
 /// The rules that are kept: all of them, outside of simulations.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::event::{DropReason, Output, Violation};
+use super::rules::Rule;
 use super::writes::After;
 use crate::limits::{FORGED_PACKETS, HANDSHAKE_AGAIN, NUMBER_LEASE};
 #[cfg(feature = "plain")]
@@ -133,7 +134,7 @@ impl Engine {
             said.push_back(frames.to_vec());
         }
         let mode = match self.mode() {
-            Mode::Shared if handshake => Mode::OneWay,
+            Mode::Shared if handshake && self.rules.keeps(Rule::HandshakeByItself) => Mode::OneWay,
             mode => mode,
         };
         match mode {
@@ -158,8 +159,13 @@ impl Engine {
                     let at = self.now.elapsed + super::timers::LAZY_WRITE;
                     self.write_lazily.get_or_insert(at);
                 }
+                let start = if self.rules.keeps(Rule::MixStart) {
+                    self.sealing.start
+                } else {
+                    StartId([0; 8])
+                };
                 let keys = self.durable.keys.sending()?;
-                keys.seal(self.sealing.start, number, frames).ok()
+                keys.seal(start, number, frames).ok()
             }
         }
     }

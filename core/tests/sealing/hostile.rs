@@ -6,6 +6,7 @@ use bytes::Bytes;
 use outlive_core::Generation;
 use outlive_core::engine::Taken;
 use outlive_core::link::LinkClass;
+use outlive_core::seal::KIND_SEALED;
 
 use crate::peer::Peer;
 use crate::world::{ALICE, BOB, World, id, identity};
@@ -70,8 +71,26 @@ fn everything_ever_seen_comes_again_and_nothing_happens() {
         }
         world.settle();
         assert_eq!(world.heard, heard);
+        // Handshakes among it brought no doubt into the keys there are.
+        let before = world.seen.len();
         world.still_works();
+        assert!(world.kinds(before).iter().all(|kind| *kind == KIND_SEALED));
     }
+}
+
+#[test]
+fn a_recorded_question_is_not_answered_again() {
+    let mut world = World::acquainted(LinkClass::Direct);
+    let from = world.seen.len();
+    world.pass(Duration::from_secs(40));
+    let pings: Vec<_> = world.seen[from..].to_vec();
+    assert!(pings.len() >= 4, "{} Pings and Pongs", pings.len());
+    let before = world.seen.len();
+    for packet in pings.iter().cycle().take(100) {
+        world.deliver(packet.to, packet.packet.clone());
+        world.flush_all(packet.to);
+    }
+    assert_eq!(world.seen.len(), before);
 }
 
 #[test]

@@ -209,6 +209,28 @@ fn through_a_thousand_crashes_no_number_is_used_twice_under_one_key() {
     );
 }
 
+#[test]
+fn numbers_only_grow_through_crashes_at_every_point_of_the_lease() {
+    let mut world = World::acquainted(World::relayed_class());
+    let from = world.seen.len();
+    for round in 0..500 {
+        world.bind(ALICE);
+        world.send(ALICE, "on and on");
+        for _ in 0..round % 5 {
+            world.flush(ALICE);
+        }
+        world.crash(ALICE);
+        world.start(ALICE);
+    }
+    let numbers: Vec<_> = world.seen[from..]
+        .iter()
+        .filter_map(|seen| header(&seen.packet))
+        .map(|header| u64::from_le_bytes(header[21..].try_into().unwrap()))
+        .collect();
+    assert!(numbers.len() > 300, "{} packets", numbers.len());
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
+}
+
 /// Both agree on keys anew: one has lost its store.
 fn lose_store(world: &mut World, who: usize) {
     world.crash(who);

@@ -126,6 +126,7 @@ enum Act {
     Garbage,
     Replay,
     Tamper,
+    Meet,
     Crash,
     Start,
     RelayCrash,
@@ -234,7 +235,7 @@ impl World {
     pub(crate) fn play(&mut self) {
         use Act::{
             Cancel, Commit, Connect, Crash, Direct, Disconnect, Expire, Flush, FromRelay, Garbage,
-            LinkDown, LinkUp, Lose, Push, Refuse, RelayCrash, RelayLose, RelayStart, Replay,
+            LinkDown, LinkUp, Lose, Meet, Push, Refuse, RelayCrash, RelayLose, RelayStart, Replay,
             Restore, Send, Silent, Snapshot, Stale, Start, Take, Tamper, Tick, ToRelay,
         };
         let mut deck: Vec<(Act, usize)> = vec![
@@ -257,8 +258,8 @@ impl World {
             &[(RelayLose, 1), (RelayStart, 3)],
             &[(Silent, 2)],
             &[(Expire, 2), (Cancel, 2)],
-            &[(Snapshot, 3), (Restore, 2), (Start, 6)],
-            &[(Lose, 1), (Start, 6)],
+            &[(Snapshot, 3), (Restore, 2), (Start, 6), (Meet, 3)],
+            &[(Lose, 1), (Start, 6), (Meet, 3)],
             &[(Refuse, 2), (Garbage, 1)],
             &[(Replay, 6), (Tamper, 3)],
         ];
@@ -318,6 +319,7 @@ impl World {
             Act::Stale => self.stale(),
             Act::Garbage => self.garbage(who),
             Act::Replay => self.replay(who),
+            Act::Meet => self.meet(),
             Act::Tamper => self.tamper(who),
             Act::Crash => self.crash(who),
             Act::Start => {
@@ -811,6 +813,34 @@ impl World {
         }
     }
 
+    /// Both are there for a while and come to terms.
+    fn meet(&mut self) {
+        for who in 0..2 {
+            self.act(Act::Start, who);
+            self.act(Act::Connect, who);
+        }
+        for _ in 0..8 {
+            self.steps();
+        }
+    }
+
+    fn steps(&mut self) {
+        let steps = [
+            Act::FromRelay,
+            Act::Push,
+            Act::ToRelay,
+            Act::Direct,
+            Act::Take,
+            Act::Commit,
+            Act::Flush,
+        ];
+        for who in 0..2 {
+            for act in steps {
+                self.act(act, who);
+            }
+        }
+    }
+
     /// Everything works again: all that was sent has to arrive, and then there is silence.
     pub(crate) fn settle(&mut self) {
         self.refusing = false;
@@ -824,20 +854,7 @@ impl World {
         let mut quiet = 0;
         for round in 0..4_000 {
             let spoken = self.spoken;
-            let steps = [
-                Act::FromRelay,
-                Act::Push,
-                Act::ToRelay,
-                Act::Direct,
-                Act::Take,
-                Act::Commit,
-                Act::Flush,
-            ];
-            for who in 0..2 {
-                for act in steps {
-                    self.act(act, who);
-                }
-            }
+            self.steps();
             let busy = self
                 .connections
                 .iter()

@@ -17,15 +17,17 @@ pub(crate) mod one_way;
 pub(crate) mod packet;
 mod primitives;
 pub(crate) mod secret;
+mod unidentified;
 pub(crate) mod window;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use association::{Answer, Association, Chain, Keys, OldPhase, OpenedPacket, Pending};
-pub use noise::{ONE_WAY, SHARED};
+pub use noise::{ONE_WAY, SHARED, UNIDENTIFIED};
 pub use one_way::{OneWay, OpenedOneWay, open_one_way};
 pub use secret::Secret;
+pub use unidentified::{unwrap, wrap};
 
 /// Header byte of a packet whose frames are readable: in tests and benchmarks only.
 pub const KIND_PLAIN: u8 = 0x01;
@@ -36,8 +38,11 @@ pub const KIND_SEALED: u8 = 0x02;
 /// Header byte of a packet that was sealed by itself.
 pub const KIND_ONE_WAY: u8 = 0x03;
 
+/// Header byte of a packet around another, that hides from whom it is.
+pub const KIND_UNIDENTIFIED: u8 = 0x04;
+
 /// Bytes that sealing adds at most.
-pub(crate) const OVERHEAD: usize = one_way::ONE_WAY_PACKET_BYTES;
+pub(crate) const OVERHEAD: usize = one_way::ONE_WAY_PACKET_BYTES + unidentified::UNIDENTIFIED_BYTES;
 
 /// Names keys in the packets that are sealed under them. Drawn by the receiver of the packets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -24,12 +24,19 @@ pub const SHARED: &str = "Noise_IK_25519_ChaChaPoly_BLAKE2s";
 /// The pattern for a single packet.
 pub const ONE_WAY: &str = "Noise_X_25519_ChaChaPoly_BLAKE2s";
 
+/// The pattern that hides a sender.
+pub const UNIDENTIFIED: &str = "Noise_N_25519_ChaChaPoly_BLAKE2s";
+
+/// Bytes that it adds to its payload.
+pub(crate) const UNIDENTIFIED_BYTES: usize = 32 + 16;
+
 /// Bytes that the one-way pattern adds to its payload.
 pub(crate) const ONE_WAY_BYTES: usize = 32 + 32 + 16 + 16;
 
 /// What a handshake begins with, so that no message of another protocol or version opens.
 const SHARED_PROLOGUE: &[u8] = b"outlive session v1\0";
 const ONE_WAY_PROLOGUE: &[u8] = b"outlive one-way v1\0";
+const UNIDENTIFIED_PROLOGUE: &[u8] = b"outlive unidentified v1\0";
 
 /// Keys that both peers have when a handshake is done.
 pub(super) struct Shared {
@@ -233,6 +240,37 @@ pub(super) fn open_one_way(
     let payload = read(&mut state, message)?;
     is(&state, peer)?;
     Ok(payload)
+}
+
+/// One message that only `recipient` can open, from nobody in particular.
+pub(super) fn seal_unidentified(
+    recipient: &PeerId,
+    seed: &Secret,
+    payload: &[u8],
+) -> Result<Vec<u8>, snow::Error> {
+    let resolver = Box::new(Resolver { seed: seed.clone() });
+    let prologue = [UNIDENTIFIED_PROLOGUE, recipient.as_bytes()].concat();
+    let mut state = Builder::with_resolver(UNIDENTIFIED.parse()?, resolver)
+        .prologue(&prologue)?
+        .remote_public_key(&recipient.exchange_key())?
+        .build_initiator()?;
+    write(&mut state, payload)
+}
+
+/// What such a message holds.
+pub(super) fn open_unidentified(
+    recipient: &Identity,
+    message: &[u8],
+) -> Result<Vec<u8>, snow::Error> {
+    let seed = Secret::new([0; 32]);
+    let resolver = Box::new(Resolver { seed });
+    let prologue = [UNIDENTIFIED_PROLOGUE, recipient.peer_id().as_bytes()].concat();
+    let secret = recipient.exchange_secret();
+    let mut state = Builder::with_resolver(UNIDENTIFIED.parse()?, resolver)
+        .prologue(&prologue)?
+        .local_private_key(&*secret)?
+        .build_responder()?;
+    read(&mut state, message)
 }
 
 #[cfg(test)]

@@ -1,0 +1,134 @@
+//! Making a node.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use outlive_core::Identity;
+use outlive_core::store::{Batch, Store, StoreError};
+use outlive_core::transport::RelayTransport;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Node;
+use super::inner::Inner;
+use super::strangers::Strangers;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::network::NetworkMonitor;
+
+/// Where the number of the last start is kept.
+const STARTS_KEY: &[u8] = b"n/starts";
+
+/// Collects what a node needs.
+#[derive(Default)]
+pub struct NodeBuilder {
+    identity: Option<Identity>,
+    store: Option<Arc<dyn Store>>,
+    relays: Vec<Arc<dyn RelayTransport>>,
+    strangers: Strangers,
+    network: NetworkMonitor,
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("relays", &self.relays.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl NodeBuilder {
+    /// Who the node is. Required.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Where its sessions live. Required.
+    #[must_use]
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// A relay to use. The first one is preferred; the others are used when it brings no progress.
+    #[must_use]
+    pub fn transport(mut self, relay: impl RelayTransport) -> Self {
+        self.relays.push(Arc::new(relay));
+        self
+    }
+
+    /// Who may open a session with us; anyone, if not said.
+    #[must_use]
+    pub fn strangers(mut self, strangers: Strangers) -> Self {
+        self.strangers = strangers;
+        self
+    }
+
+    /// What the operating system says of the network.
+    #[must_use]
+    pub fn network(mut self, network: NetworkMonitor) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Starts the node: counts the start in the store, and dials the relays.
+    ///
+    /// # Errors
+    /// [`Error::NoIdentity`], [`Error::NoStore`], or a failure of the store.
+    pub async fn start(self) -> Result<Node, Error> {
+        let identity = self.identity.ok_or(Error::NoIdentity)?;
+        let store = self.store.ok_or(Error::NoStore)?;
+        let start = count_start(&*store).await?;
+        let cancel = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            identity,
+            store,
+            clock: Clock::new(),
+            start,
+            network: self.network,
+            cancel: cancel.clone(),
+            strangers: self.strangers,
+            generations: AtomicU64::new(1),
+            ranks: AtomicU32::new(0),
+            awake: Mutex::default(),
+            hubs: Mutex::default(),
+            opened: Mutex::default(),
+            relays: Mutex::default(),
+            arrivals: Mutex::default(),
+            arrived: Notify::new(),
+            tasks: TaskTracker::new(),
+        });
+        let node = Node {
+            inner,
+            _guard: Arc::new(cancel.drop_guard()),
+        };
+        for relay in self.relays {
+            node.use_relay(relay);
+        }
+        Ok(node)
+    }
+}
+
+/// The number of this start, durable before anything is bound (I8).
+async fn count_start(store: &dyn Store) -> Result<u32, Error> {
+    let key = Bytes::from_static(STARTS_KEY);
+    let last = match store.get(key.clone()).await? {
+        None => 0,
+        Some(value) => {
+            let bytes = <[u8; 4]>::try_from(&value[..]).map_err(|_| StoreError::Damaged {
+                what: "the number of starts".to_owned(),
+            })?;
+            u32::from_be_bytes(bytes)
+        }
+    };
+    let start = last.saturating_add(1);
+    let mut batch = Batch::new();
+    batch.put(key, Bytes::copy_from_slice(&start.to_be_bytes()));
+    store.commit(batch).await?;
+    Ok(start)
+}

@@ -1,0 +1,46 @@
+//! The sessions in a store.
+
+use outlive_core::PeerId;
+use outlive_core::record::{Key, Record, Session as SessionRecord};
+use outlive_core::store::{ReadLimit, Store};
+
+use crate::error::Error;
+
+/// A peer we have a session with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// The peer.
+    pub peer: PeerId,
+    /// The session as it is on disk.
+    pub record: SessionRecord,
+}
+
+/// Up to `limit` of the sessions in a store, from behind `after` on. For tools that look into a
+/// store without starting a node.
+///
+/// # Errors
+/// [`Error::Store`] or [`Error::Record`].
+pub async fn list_sessions(
+    store: &dyn Store,
+    after: Option<PeerId>,
+    limit: usize,
+) -> Result<Vec<SessionInfo>, Error> {
+    let mut range = Key::sessions();
+    if let Some(peer) = after {
+        range.start = [&Key::Session(peer).to_bytes(), &[0][..]].concat().into();
+    }
+    let limit = ReadLimit {
+        records: limit,
+        bytes: usize::MAX,
+    };
+    let mut sessions = Vec::new();
+    for (key, value) in store.range(range, limit).await? {
+        if let Ok(Key::Session(peer)) = Key::from_bytes(&key) {
+            sessions.push(SessionInfo {
+                peer,
+                record: SessionRecord::from_bytes(&value)?,
+            });
+        }
+    }
+    Ok(sessions)
+}

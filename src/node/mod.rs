@@ -1,0 +1,190 @@
+//! The node: the local peer, its store, its relays, and the sessions that are awake.
+
+mod builder;
+mod inner;
+mod listing;
+mod strangers;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use outlive_core::PeerId;
+use outlive_core::transport::RelayTransport;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::DropGuard;
+use tracing::Instrument;
+
+pub use self::builder::NodeBuilder;
+pub(crate) use self::inner::Inner;
+use self::inner::{Relay, lock};
+pub use self::listing::{SessionInfo, list_sessions};
+pub use self::strangers::Strangers;
+use crate::error::Error;
+use crate::relay::{ATTACHING, Attach, RelayState, RelayTask};
+use crate::session::{Route, Session};
+
+/// The local peer: its sessions, its store, its relays. Cheap to clone. When the last clone is
+/// gone the node stops; [`shutdown`](Self::shutdown) waits until it has.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+    _guard: Arc<DropGuard>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("peer", &self.peer_id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// What a node is made of.
+    #[must_use]
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.identity.peer_id()
+    }
+
+    /// The session with a peer: the same one for ever, whatever links come and go. Opens it if it
+    /// is new. Any number of handles may be held.
+    ///
+    /// # Errors
+    /// [`Error::Oneself`], or [`Error::Shutdown`].
+    pub async fn session(&self, peer: PeerId) -> Result<Session, Error> {
+        if peer == self.peer_id() {
+            return Err(Error::Oneself(peer));
+        }
+        lock(&self.inner.opened).insert(peer);
+        let session = Session::new(self.inner.hub(peer), Route::new(self.inner.clone(), peer));
+        session.wake().await?;
+        Ok(session)
+    }
+
+    /// A peer whose session has messages in an inbox that came, or were loaded, since this peer was
+    /// returned last. For apps that take messages from whoever sends them. Cancellation-safe.
+    ///
+    /// # Errors
+    /// [`Error::Shutdown`].
+    pub async fn next_arrival(&self) -> Result<PeerId, Error> {
+        loop {
+            let first = lock(&self.inner.arrivals).pop_first();
+            if let Some(peer) = first {
+                return Ok(peer);
+            }
+            tokio::select! {
+                () = self.inner.arrived.notified() => {}
+                () = self.inner.cancel.cancelled() => return Err(Error::Shutdown),
+            }
+        }
+    }
+
+    /// Up to `limit` of the sessions on disk, from behind `after` on, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Record`].
+    pub async fn sessions(
+        &self,
+        after: Option<PeerId>,
+        limit: usize,
+    ) -> Result<Vec<SessionInfo>, Error> {
+        list_sessions(&*self.inner.store, after, limit).await
+    }
+
+    /// Uses one more relay from now on, behind those in use. Returns at once; the relay is dialed
+    /// until it is removed.
+    pub fn use_relay(&self, transport: Arc<dyn RelayTransport>) {
+        let (attach, attaching) = mpsc::channel(ATTACHING);
+        let (state, states) = watch::channel(RelayState::Connecting);
+        let cancel = self.inner.cancel.child_token();
+        let rank = self.inner.ranks.fetch_add(1, Ordering::Relaxed);
+        let task = RelayTask {
+            inner: self.inner.clone(),
+            transport: transport.clone(),
+            rank: u8::try_from(rank).unwrap_or(u8::MAX),
+            attaching,
+            state,
+            cancel: cancel.clone(),
+        };
+        let address = transport.address().to_owned();
+        let span = tracing::info_span!("relay", relay = %address);
+        let awake: Vec<_> = {
+            let awake = lock(&self.inner.awake);
+            lock(&self.inner.relays).push(Relay {
+                address,
+                attach: attach.clone(),
+                state: states,
+                cancel,
+            });
+            awake
+                .iter()
+                .map(|(peer, of)| (*peer, of.inputs.clone()))
+                .collect()
+        };
+        self.inner.tasks.spawn(task.run().instrument(span));
+        self.inner.tasks.spawn(async move {
+            for (peer, inputs) in awake {
+                if attach.send(Attach { peer, inputs }).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Uses this relay instead of all others: their connections are closed, and nothing more is
+    /// sent to them. Sessions, subscriptions and receipts are not touched.
+    pub fn switch_relay(&self, transport: Arc<dyn RelayTransport>) {
+        let old = std::mem::take(&mut *lock(&self.inner.relays));
+        for relay in old {
+            relay.cancel.cancel();
+        }
+        self.use_relay(transport);
+    }
+
+    /// Stops using the relays with this address. Returns whether there was one.
+    pub fn remove_relay(&self, address: &str) -> bool {
+        let mut relays = lock(&self.inner.relays);
+        let before = relays.len();
+        relays.retain(|relay| {
+            if relay.address == address {
+                relay.cancel.cancel();
+            }
+            relay.address != address
+        });
+        relays.len() < before
+    }
+
+    /// The relays in use, and how each of them is.
+    #[must_use]
+    pub fn relays(&self) -> Vec<(String, watch::Receiver<RelayState>)> {
+        lock(&self.inner.relays)
+            .iter()
+            .map(|r| (r.address.clone(), r.state.clone()))
+            .collect()
+    }
+
+    /// How many sessions have a task at the moment.
+    #[must_use]
+    pub fn sessions_awake(&self) -> usize {
+        lock(&self.inner.awake).len()
+    }
+
+    /// Stops the node: writes what is under way, closes connections and the store, and returns
+    /// when every task has ended.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the last flush failed.
+    pub async fn shutdown(self) -> Result<(), Error> {
+        self.inner.cancel.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        Ok(self.inner.store.close().await?)
+    }
+}

@@ -1,0 +1,243 @@
+//! What the task does with what comes to it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use outlive_core::engine::{Engine, SendError, Ticket};
+use outlive_core::record::{Key, OnceRecord, Record};
+use outlive_core::store::Store;
+use outlive_core::transport::Outgoing;
+use outlive_core::wire::frame::CloseReason;
+use outlive_core::{Generation, PeerId};
+use tracing::debug;
+
+use super::input::{Binding, Command, Input};
+use super::{Bound, Done, Task, WAITING_SENDS, Waiter, WaitingSend};
+use crate::error::Error;
+use crate::event::SessionEvent;
+use crate::state::LinkInfo;
+
+impl Task {
+    pub(super) async fn take(&mut self, engine: &mut Engine, input: Input) -> Option<Done> {
+        let now = self.inner.clock.now();
+        match input {
+            Input::Command(command) => return self.command(engine, command).await,
+            Input::Bind(Binding {
+                generation,
+                class,
+                rank,
+                address,
+                link,
+            }) => {
+                let peer = self.peer;
+                self.links.insert(
+                    generation,
+                    Bound {
+                        link,
+                        waiting: VecDeque::new(),
+                    },
+                );
+                self.bindings.insert(generation, (class, rank));
+                engine.bind(generation, class, rank, now);
+                debug!(peer = %peer.short(), %generation, "link bound");
+                let info = LinkInfo {
+                    generation,
+                    class,
+                    address,
+                };
+                let outstanding = engine.outstanding();
+                self.hub
+                    .tell(&SessionEvent::LinkUp { generation }, |state| {
+                        state.links.push(info);
+                        state.outstanding = outstanding;
+                    });
+                self.push(generation, Outgoing::Watch { peers: vec![peer] });
+            }
+            Input::Lost { generation } => self.lost(engine, generation),
+            Input::Packet {
+                generation,
+                envelope,
+                packet,
+            } => {
+                engine.receive(generation, envelope, packet, now);
+            }
+            Input::Accepted {
+                generation,
+                envelope,
+            } => engine.accepted(generation, envelope, now),
+            Input::Refused {
+                generation,
+                envelope,
+                reason,
+            } => {
+                engine.refused(generation, envelope, reason, now);
+            }
+            Input::Presence { generation, online } => {
+                if self.links.contains_key(&generation) {
+                    if online {
+                        engine.peer_appeared(generation, now);
+                    }
+                    self.hub.tell(&SessionEvent::Presence { online }, |state| {
+                        state.peer_online = Some(online);
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    pub(super) fn lost(&mut self, engine: &mut Engine, generation: Generation) {
+        self.bindings.remove(&generation);
+        if self.links.remove(&generation).is_none() {
+            return;
+        }
+        engine.unbind(generation, self.inner.clock.now());
+        debug!(peer = %self.peer.short(), %generation, "link lost");
+        let outstanding = engine.outstanding();
+        self.hub
+            .tell(&SessionEvent::LinkDown { generation }, |state| {
+                state.links.retain(|link| link.generation != generation);
+                state.outstanding = outstanding;
+                if state.links.is_empty() {
+                    state.peer_online = None;
+                }
+            });
+    }
+
+    async fn command(&mut self, engine: &mut Engine, command: Command) -> Option<Done> {
+        let now = self.inner.clock.now();
+        match command {
+            Command::Send {
+                channel,
+                payload,
+                options,
+                wait,
+                reply,
+            } => {
+                if let Some(hash) = options.once {
+                    let known = match self.once.get(&hash) {
+                        Some(ticket) => Ok(Some(*ticket)),
+                        None => sent_before(self.inner.store.clone(), self.peer, hash).await,
+                    };
+                    if let Some(known) = known.transpose() {
+                        // The caller may have gone away.
+                        let _ = reply.send(known);
+                        return None;
+                    }
+                }
+                let send = WaitingSend {
+                    channel,
+                    payload,
+                    options,
+                    reply,
+                };
+                if wait && !self.sends.is_empty() {
+                    self.wait_for_room(send);
+                } else {
+                    self.send(engine, send, wait);
+                }
+            }
+            Command::Cancel { ticket, reply } => {
+                let cancelled = engine.cancel(ticket, now);
+                let _ = reply.send(cancelled);
+            }
+            Command::AwaitConsumed { channel, position } => {
+                engine.await_consumed(channel, position, now);
+            }
+            Command::Hand {
+                channel,
+                position,
+                record,
+            } => engine.hand(channel, position, &record),
+            Command::Commit {
+                channel,
+                position,
+                record,
+                bytes,
+                reply,
+            } => {
+                engine.commit(channel, position, &record, bytes, now);
+                self.next_waiters.push(Waiter::Commit(reply));
+            }
+            Command::Listen { channel, on: true } => engine.listen(channel, now),
+            Command::Listen { channel, on: false } => engine.unlisten(channel, now),
+            Command::Volatile {
+                channel,
+                payload,
+                reply,
+            } => {
+                let sent = engine
+                    .send_volatile(channel, payload, now)
+                    .map_err(Error::from);
+                let _ = reply.send(sent);
+            }
+            Command::Weight { channel, weight } => engine.set_weight(channel, weight),
+            Command::Wake => {}
+            Command::Close { reply } => {
+                engine.close(CloseReason::Closed, now);
+                while let Some(output) = engine.poll() {
+                    self.carry_out(engine, output);
+                }
+                self.inner.forget(self.peer);
+                self.inputs.close();
+                self.finish(engine).await;
+                self.hub.registry.clear();
+                let _ = reply.send(());
+                return Some(Done::Closed);
+            }
+        }
+        None
+    }
+
+    pub(super) fn send(&mut self, engine: &mut Engine, send: WaitingSend, wait: bool) -> bool {
+        let now = self.inner.clock.now();
+        match engine.send(send.channel, &send.payload, &send.options, now) {
+            Ok(ticket) => {
+                if let Some(hash) = send.options.once {
+                    self.once.insert(hash, ticket);
+                }
+                self.next_waiters.push(Waiter::Send(send.reply, ticket));
+                true
+            }
+            Err(SendError::Full) if wait => {
+                self.wait_for_room(send);
+                false
+            }
+            Err(error) => {
+                let _ = send.reply.send(Err(error.into()));
+                true
+            }
+        }
+    }
+
+    fn wait_for_room(&mut self, send: WaitingSend) {
+        if self.sends.len() < WAITING_SENDS {
+            self.sends.push_back(send);
+        } else {
+            let _ = send.reply.send(Err(SendError::Full.into()));
+        }
+    }
+}
+
+/// The message that was sent under this key before.
+async fn sent_before(
+    store: Arc<dyn Store>,
+    peer: PeerId,
+    hash: [u8; 32],
+) -> Result<Option<Ticket>, Error> {
+    let Some(value) = store.get(Key::Once(peer, hash).to_bytes()).await? else {
+        return Ok(None);
+    };
+    let OnceRecord {
+        id,
+        channel,
+        first,
+        end,
+    } = OnceRecord::from_bytes(&value)?;
+    Ok(Some(Ticket {
+        id,
+        channel,
+        first,
+        end,
+    }))
+}

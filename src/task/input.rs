@@ -1,0 +1,107 @@
+//! What comes to a session's task: from handles and from links.
+
+use bytes::Bytes;
+use outlive_core::engine::{SendOptions, Ticket};
+use outlive_core::link::LinkClass;
+use outlive_core::record::InboxRecord;
+use outlive_core::transport::{Outgoing, Refusal};
+use outlive_core::{ChannelId, EnvelopeId, Generation, Position};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::Error;
+
+/// Inputs that may wait for a session's task. When they do, whoever has one waits.
+pub(crate) const INPUTS: usize = 256;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What a handle asks of the task.
+pub(crate) enum Command {
+    Send {
+        channel: ChannelId,
+        payload: Bytes,
+        options: SendOptions,
+        wait: bool,
+        reply: Reply<Ticket>,
+    },
+    Cancel {
+        ticket: Ticket,
+        reply: oneshot::Sender<bool>,
+    },
+    AwaitConsumed {
+        channel: ChannelId,
+        position: Position,
+    },
+    Hand {
+        channel: ChannelId,
+        position: Position,
+        record: InboxRecord,
+    },
+    Commit {
+        channel: ChannelId,
+        position: Position,
+        record: InboxRecord,
+        bytes: u64,
+        reply: Reply<()>,
+    },
+    Listen {
+        channel: ChannelId,
+        on: bool,
+    },
+    Volatile {
+        channel: ChannelId,
+        payload: Bytes,
+        reply: Reply<bool>,
+    },
+    Weight {
+        channel: ChannelId,
+        weight: u8,
+    },
+    /// Makes sure the session is loaded and bound.
+    Wake,
+    Close {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// What comes to the task.
+pub(crate) enum Input {
+    Command(Command),
+    Bind(Binding),
+    Lost {
+        generation: Generation,
+    },
+    Packet {
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        packet: Bytes,
+    },
+    Accepted {
+        generation: Generation,
+        envelope: EnvelopeId,
+    },
+    Refused {
+        generation: Generation,
+        envelope: EnvelopeId,
+        reason: Refusal,
+    },
+    Presence {
+        generation: Generation,
+        online: bool,
+    },
+}
+
+/// A link, passed in by value: its owner is the binding and nobody looks it up (I5).
+pub(crate) struct Binding {
+    pub(crate) generation: Generation,
+    pub(crate) class: LinkClass,
+    pub(crate) rank: u8,
+    pub(crate) address: String,
+    pub(crate) link: mpsc::Sender<ToLink>,
+}
+
+/// What a session hands to a link.
+pub(crate) struct ToLink {
+    pub(crate) generation: Generation,
+    pub(crate) item: Outgoing,
+}

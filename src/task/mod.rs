@@ -1,0 +1,335 @@
+//! The task of a session with work: it owns the engine, and drives it.
+//!
+//! ```text
+//!   handles ─ Command ─┐                      ┌─ Write, Read ─▶ store
+//!                      ├─▶ Task ── engine ────┼─ Transmit ────▶ link
+//!   relays ── Input ───┘                      └─ Event ───────▶ hub ─▶ callbacks, inbox, receipts
+//! ```
+//!
+//! A session without work and without a handle has no task; it is loaded again when one of both
+//! appears.
+
+mod commands;
+mod input;
+mod outputs;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use outlive_core::engine::{Engine, Output, SendOptions, Stored, Ticket};
+use outlive_core::link::LinkClass;
+use outlive_core::record::Key;
+use outlive_core::store::{ReadLimit, StoreError};
+use outlive_core::transport::Outgoing;
+use outlive_core::{ChannelId, Entropy, Generation, PeerId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use self::input::Reply;
+pub(crate) use self::input::{Binding, Command, INPUTS, Input, ToLink};
+use crate::error::Error;
+use crate::event::SessionEvent;
+use crate::hub::Hub;
+use crate::node::Inner;
+
+/// Sends that may wait for room in the outbox. One more fails at once.
+const WAITING_SENDS: usize = 1_024;
+
+/// How long a session without work and handles keeps its task.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// How long to wait before a session is loaded again after its store failed.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Segments read at once when a session is loaded.
+const LOAD_RECORDS: usize = 256;
+
+type Rows = Result<Vec<(Bytes, Bytes)>, StoreError>;
+
+struct Bound {
+    link: mpsc::Sender<ToLink>,
+    /// What the link had no room for. The engine holds back while there is something.
+    waiting: VecDeque<Outgoing>,
+}
+
+enum Waiter {
+    Send(Reply<Ticket>, Ticket),
+    Commit(Reply<()>),
+}
+
+impl Waiter {
+    fn answer(self, result: Result<(), Error>) {
+        // Nobody may be waiting any more: the caller went away.
+        match self {
+            Self::Send(reply, ticket) => drop(reply.send(result.map(|()| ticket))),
+            Self::Commit(reply) => drop(reply.send(result)),
+        }
+    }
+}
+
+enum Done {
+    Idle,
+    Closed,
+    Cancelled,
+    StoreFailed(Error),
+}
+
+struct WaitingSend {
+    channel: ChannelId,
+    payload: Bytes,
+    options: SendOptions,
+    reply: Reply<Ticket>,
+}
+
+pub(crate) struct Task {
+    inner: Arc<Inner>,
+    peer: PeerId,
+    hub: Arc<Hub>,
+    inputs: mpsc::Receiver<Input>,
+    cancel: CancellationToken,
+    links: BTreeMap<Generation, Bound>,
+    bindings: BTreeMap<Generation, (LinkClass, u8)>,
+    write: Option<BoxFuture<'static, Result<(), StoreError>>>,
+    read: Option<BoxFuture<'static, Rows>>,
+    /// Answers that wait for the next write, and for the one on its way.
+    next_waiters: Vec<Waiter>,
+    waiters: Vec<Waiter>,
+    once: BTreeMap<[u8; 32], Ticket>,
+    sends: VecDeque<WaitingSend>,
+}
+
+async fn pending_or<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(running) => {
+            let result = running.await;
+            *future = None;
+            result
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Task {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        hub: Arc<Hub>,
+        inputs: mpsc::Receiver<Input>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            peer: hub.peer,
+            inner,
+            hub,
+            inputs,
+            cancel,
+            links: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            write: None,
+            read: None,
+            next_waiters: Vec::new(),
+            waiters: Vec::new(),
+            once: BTreeMap::new(),
+            sends: VecDeque::new(),
+        }
+    }
+
+    /// Runs until the session is idle, closed, or the node shuts down.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let done = match self.load().await {
+                Ok(mut engine) => self.drive(&mut engine).await,
+                Err(error) => Done::StoreFailed(error),
+            };
+            match done {
+                Done::Idle if !self.inner.retire(self.peer, &mut self.inputs) => {}
+                Done::Idle | Done::Closed | Done::Cancelled => break,
+                Done::StoreFailed(error) => {
+                    warn!(peer = %self.peer.short(), %error, "the session's store failed");
+                    self.fail(&error);
+                    self.hub.tell(&SessionEvent::StoreFailed, |_| {});
+                    tokio::select! {
+                        () = self.cancel.cancelled() => break,
+                        () = tokio::time::sleep(STORE_RETRY) => {}
+                    }
+                }
+            }
+        }
+        self.fail(&Error::Shutdown);
+        self.hub.state.send_modify(|state| state.links.clear());
+    }
+
+    fn fail(&mut self, error: &Error) {
+        self.write = None;
+        self.read = None;
+        self.once.clear();
+        for waiter in self.waiters.drain(..).chain(self.next_waiters.drain(..)) {
+            waiter.answer(Err(error.clone()));
+        }
+        for send in self.sends.drain(..) {
+            // The caller may have gone away.
+            let _ = send.reply.send(Err(error.clone()));
+        }
+    }
+
+    async fn load(&mut self) -> Result<Engine, Error> {
+        let store = &self.inner.store;
+        let session = store.get(Key::Session(self.peer).to_bytes()).await?;
+        let mut segments = Vec::new();
+        if session.is_some() {
+            let mut range = Key::all_segments(self.peer);
+            let limit = ReadLimit {
+                records: LOAD_RECORDS,
+                bytes: 4 << 20,
+            };
+            loop {
+                let rows = store.range(range.clone(), limit).await?;
+                let Some((last, _)) = rows.last() else { break };
+                range.start = [last, &[0][..]].concat().into();
+                // What waits is bounded by the window of each channel; payloads are not kept.
+                segments.extend(rows);
+            }
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|_| Error::Entropy)?;
+        let now = self.inner.clock.now();
+        let stored = Stored { session, segments };
+        let mut engine = Engine::open(
+            &self.inner.identity,
+            self.peer,
+            self.inner.start,
+            &stored,
+            Entropy::from_seed(seed),
+            now,
+        )?;
+        self.hub.progress.loaded(engine.session());
+        for (&channel, inbox) in &engine.session().inboxes {
+            if inbox.messages > 0 {
+                self.hub.inbox_grew(channel, inbox.next);
+                self.inner.message_arrived(self.peer);
+            }
+        }
+        for channel in self.hub.listening() {
+            engine.listen(channel, now);
+        }
+        for (&generation, &(class, rank)) in &self.bindings {
+            engine.bind(generation, class, rank, now);
+        }
+        Ok(engine)
+    }
+
+    async fn drive(&mut self, engine: &mut Engine) -> Done {
+        let mut idle_since = None;
+        loop {
+            while let Some(output) = engine.poll() {
+                self.carry_out(engine, output);
+            }
+            let idle = engine.at_rest()
+                && !engine.outstanding()
+                && self.sends.is_empty()
+                && Arc::strong_count(&self.hub) <= 1;
+            idle_since = idle.then(|| idle_since.unwrap_or_else(|| self.inner.clock.now().elapsed));
+            let linger = idle_since.map(|since| since + LINGER);
+            let deadline = engine.deadline().into_iter().chain(linger).min();
+            let at = deadline.map(|elapsed| self.inner.clock.at(elapsed));
+            let blocked = self
+                .links
+                .iter()
+                .find(|(_, bound)| !bound.waiting.is_empty());
+            let blocked = blocked.map(|(generation, bound)| (*generation, bound.link.clone()));
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => {
+                    return self.finish(engine).await;
+                }
+                result = pending_or(&mut self.write) => match result {
+                    Ok(()) => {
+                        engine.written(self.inner.clock.now());
+                        self.once.clear();
+                        for waiter in std::mem::take(&mut self.waiters) {
+                            waiter.answer(Ok(()));
+                        }
+                    }
+                    Err(error) => {
+                        engine.stop();
+                        return Done::StoreFailed(error.into());
+                    }
+                },
+                result = pending_or(&mut self.read) => {
+                    let read = result.map_err(Error::from).and_then(|rows| {
+                        engine.read(&rows, self.inner.clock.now()).map_err(Error::from)
+                    });
+                    if let Err(error) = read {
+                        engine.stop();
+                        return Done::StoreFailed(error);
+                    }
+                }
+                permit = reserve(blocked.as_ref()) => {
+                    self.unblock(engine, permit);
+                }
+                input = self.inputs.recv() => {
+                    let Some(input) = input else { return Done::Cancelled };
+                    if let Some(done) = self.take(engine, input).await {
+                        return done;
+                    }
+                    // Take what else is there: one packet then carries the lot.
+                    for _ in 0..INPUTS {
+                        let Ok(input) = self.inputs.try_recv() else { break };
+                        if let Some(done) = self.take(engine, input).await {
+                            return done;
+                        }
+                    }
+                }
+                () = sleep_until(at) => {
+                    let now = self.inner.clock.now();
+                    if linger.is_some_and(|at| at <= now.elapsed) {
+                        return Done::Idle;
+                    }
+                    engine.tick(now);
+                }
+            }
+        }
+    }
+
+    /// Writes what is under way before the task ends.
+    async fn finish(&mut self, engine: &mut Engine) -> Done {
+        for _ in 0..2 {
+            if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
+                engine.written(self.inner.clock.now());
+                for waiter in std::mem::take(&mut self.waiters) {
+                    waiter.answer(Ok(()));
+                }
+            }
+            while let Some(output) = engine.poll() {
+                if matches!(output, Output::Write(_)) {
+                    self.carry_out(engine, output);
+                }
+            }
+        }
+        if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
+            for waiter in std::mem::take(&mut self.waiters) {
+                waiter.answer(Ok(()));
+            }
+        }
+        Done::Cancelled
+    }
+}
+
+async fn reserve(
+    blocked: Option<&(Generation, mpsc::Sender<ToLink>)>,
+) -> (Generation, Option<mpsc::OwnedPermit<ToLink>>) {
+    match blocked {
+        Some((generation, link)) => (*generation, link.clone().reserve_owned().await.ok()),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

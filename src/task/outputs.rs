@@ -1,0 +1,185 @@
+//! What the task does with what its engine wants done.
+
+use outlive_core::Generation;
+use outlive_core::engine::{Engine, Event, Output, Transmit};
+use outlive_core::transport::Outgoing;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::Task;
+use super::input::ToLink;
+use crate::event::SessionEvent;
+
+impl Task {
+    pub(super) fn carry_out(&mut self, engine: &mut Engine, output: Output) {
+        match output {
+            Output::Transmit(transmit) => self.transmit(engine, transmit),
+            Output::Write(batch) => {
+                let store = self.inner.store.clone();
+                self.waiters = std::mem::take(&mut self.next_waiters);
+                self.write = Some(Box::pin(async move { store.commit(batch).await }));
+            }
+            Output::Read { range, limit } => {
+                let store = self.inner.store.clone();
+                self.read = Some(Box::pin(async move { store.range(range, limit).await }));
+            }
+            Output::Release {
+                generation,
+                envelope,
+            } => {
+                let item = Outgoing::Acknowledge {
+                    from: self.peer,
+                    envelopes: vec![envelope],
+                };
+                self.push(generation, item);
+            }
+            Output::Redeliver { generation } => {
+                self.push(generation, Outgoing::Redeliver { from: self.peer });
+            }
+            Output::Drop { generation, reason } => {
+                warn!(peer = %self.peer.short(), %generation, %reason, "link given up");
+                self.lost(engine, generation);
+            }
+            Output::Event(event) => self.tell(engine, event),
+        }
+    }
+
+    fn transmit(&mut self, engine: &mut Engine, transmit: Transmit) {
+        let Transmit {
+            generation,
+            envelope,
+            class,
+            expires,
+            packet,
+        } = transmit;
+        let now = self.inner.clock.now();
+        let ttl = now.wall.until(expires).as_secs().saturating_add(1);
+        let ttl = u32::try_from(ttl).unwrap_or(u32::MAX);
+        self.push(
+            generation,
+            Outgoing::Submit {
+                envelope,
+                to: self.peer,
+                class,
+                ttl,
+                packet,
+            },
+        );
+        if self
+            .links
+            .get(&generation)
+            .is_some_and(|bound| !bound.waiting.is_empty())
+        {
+            engine.writable(generation, false, now);
+        }
+    }
+
+    /// Hands an item to a link, or keeps it until the link has room. What is kept is bounded: the
+    /// engine stops at the first packet, and acknowledges no more than the relay has sent.
+    pub(super) fn push(&mut self, generation: Generation, item: Outgoing) {
+        let Some(bound) = self.links.get_mut(&generation) else {
+            return;
+        };
+        if !bound.waiting.is_empty() {
+            bound.waiting.push_back(item);
+            return;
+        }
+        match bound.link.try_send(ToLink { generation, item }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(ToLink { item, .. })) => {
+                bound.waiting.push_back(item);
+            }
+            // The relay's task tells of its end by itself.
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        }
+    }
+
+    pub(super) fn unblock(
+        &mut self,
+        engine: &mut Engine,
+        reserved: (Generation, Option<mpsc::OwnedPermit<ToLink>>),
+    ) {
+        let (generation, permit) = reserved;
+        let Some(bound) = self.links.get_mut(&generation) else {
+            return;
+        };
+        let Some(permit) = permit else {
+            bound.waiting.clear();
+            return;
+        };
+        if let Some(item) = bound.waiting.pop_front() {
+            permit.send(ToLink { generation, item });
+        }
+        if bound.waiting.is_empty() {
+            engine.writable(generation, true, self.inner.clock.now());
+        }
+    }
+
+    fn tell(&mut self, engine: &mut Engine, event: Event) {
+        let event = match event {
+            Event::Progress {
+                channel,
+                stage,
+                below,
+            } => {
+                self.hub.progress.reached(channel, stage, below);
+                let outstanding = engine.outstanding();
+                if self.hub.state.borrow().outstanding != outstanding {
+                    self.hub
+                        .state
+                        .send_modify(|state| state.outstanding = outstanding);
+                }
+                while let Some(send) = self.sends.pop_front() {
+                    if !self.send(engine, send, true) {
+                        // It went to the end of the line; it was the first.
+                        self.sends.rotate_right(1);
+                        break;
+                    }
+                }
+                return;
+            }
+            Event::Inbox { channel, end } => {
+                self.hub.inbox_grew(channel, end);
+                self.inner.message_arrived(self.peer);
+                SessionEvent::Message { channel }
+            }
+            Event::Ended {
+                channel,
+                id,
+                end,
+                how,
+            } => {
+                self.hub.progress.ended(channel, end, how);
+                SessionEvent::Ended { channel, id, how }
+            }
+            Event::Held {
+                channel,
+                first,
+                reason,
+            } => {
+                self.hub.progress.held(channel, first, reason);
+                SessionEvent::Held { channel, reason }
+            }
+            Event::Gap {
+                channel,
+                epoch,
+                first,
+                last,
+            } => SessionEvent::Gap {
+                channel,
+                epoch,
+                first,
+                last,
+            },
+            Event::PeerReset { epoch } => SessionEvent::PeerReset { epoch },
+            Event::Renewed { epoch } => SessionEvent::Renewed { epoch },
+            Event::Volatile { channel, payload } => SessionEvent::Volatile { channel, payload },
+            Event::Listening { channel, listening } => {
+                SessionEvent::Listening { channel, listening }
+            }
+            Event::PeerClosed { reason } => SessionEvent::PeerClosed { reason },
+            _ => return,
+        };
+        self.hub.tell(&event, |_| {});
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive_core::engine::{SendOptions, Ticket};
+use outlive_core::engine::SendOptions;
 use outlive_core::record::OnceRecord;
 use outlive_core::{ChannelId, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,9 +64,7 @@ pub struct Sending<'a> {
 /// A message on its way to the disk.
 #[must_use = "the message is durable only when `durable` has returned"]
 pub struct Queuing {
-    answer: oneshot::Receiver<Result<Ticket, Error>>,
-    hub: Arc<Hub>,
-    route: Route,
+    answer: oneshot::Receiver<Result<Receipt, Error>>,
 }
 
 impl fmt::Debug for Queuing {
@@ -81,8 +79,7 @@ impl Queuing {
     /// # Errors
     /// As [`Session::send`].
     pub async fn durable(self) -> Result<Receipt, Error> {
-        let ticket = self.answer.await.map_err(|_| Error::Shutdown)??;
-        Ok(Receipt::new(ticket, self.hub, self.route))
+        self.answer.await.map_err(|_| Error::Shutdown)?
     }
 }
 
@@ -214,11 +211,7 @@ impl Session {
                 reply,
             })
             .await?;
-        Ok(Queuing {
-            answer,
-            hub: self.hub.clone(),
-            route: self.route.clone(),
-        })
+        Ok(Queuing { answer })
     }
 
     async fn queue(

@@ -1,21 +1,27 @@
 //! What the task does with what comes to it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
+use outlive_core::Generation;
 use outlive_core::engine::{Engine, SendError, Ticket};
 use outlive_core::record::{Key, OnceRecord, Record};
-use outlive_core::store::Store;
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
-use outlive_core::{Generation, PeerId};
 use tracing::debug;
 
 use super::input::{Binding, Command, Input};
 use super::{Bound, Done, Task, WAITING_SENDS, Waiter, WaitingSend};
 use crate::error::Error;
 use crate::event::SessionEvent;
+use crate::receipt::Receipt;
+use crate::session::Route;
 use crate::state::LinkInfo;
+
+/// A write that something hangs on.
+enum On {
+    Next,
+    Flight,
+}
 
 impl Task {
     pub(super) async fn take(&mut self, engine: &mut Engine, input: Input) -> Option<Done> {
@@ -114,27 +120,17 @@ impl Task {
                 wait,
                 reply,
             } => {
-                if let Some(hash) = options.once {
-                    let known = match self.once.get(&hash) {
-                        Some(ticket) => Ok(Some(*ticket)),
-                        None => sent_before(self.inner.store.clone(), self.peer, hash).await,
-                    };
-                    if let Some(known) = known.transpose() {
-                        // The caller may have gone away.
-                        let _ = reply.send(known);
-                        return None;
-                    }
-                }
                 let send = WaitingSend {
                     channel,
                     payload,
                     options,
+                    wait,
                     reply,
                 };
                 if wait && !self.sends.is_empty() {
                     self.wait_for_room(send);
-                } else {
-                    self.send(engine, send, wait);
+                } else if let Some(full) = self.send(engine, send).await {
+                    self.wait_for_room(full);
                 }
             }
             Command::Cancel { ticket, reply } => {
@@ -157,7 +153,7 @@ impl Task {
                 reply,
             } => {
                 engine.commit(channel, position, &record, bytes, now);
-                self.next_waiters.push(Waiter::Commit(reply));
+                self.next.waiters.push(Waiter::Commit(reply));
             }
             Command::Listen { channel, on: true } => engine.listen(channel, now),
             Command::Listen { channel, on: false } => engine.unlisten(channel, now),
@@ -189,25 +185,86 @@ impl Task {
         None
     }
 
-    pub(super) fn send(&mut self, engine: &mut Engine, send: WaitingSend, wait: bool) -> bool {
+    /// Takes a message for sending, or gives it back if it has to wait for room.
+    async fn send(&mut self, engine: &mut Engine, send: WaitingSend) -> Option<WaitingSend> {
+        if let Some(hash) = send.options.once {
+            match self.sent_before(hash).await {
+                Ok(None) => {}
+                Ok(Some((ticket, hanging))) => {
+                    let waiter = Waiter::Send(send.reply, self.receipt(ticket));
+                    match hanging {
+                        Some(On::Next) => self.next.waiters.push(waiter),
+                        Some(On::Flight) => self.flight.waiters.push(waiter),
+                        None => waiter.answer(Ok(())),
+                    }
+                    return None;
+                }
+                Err(error) => {
+                    // The caller may have gone away, here and below.
+                    let _ = send.reply.send(Err(error));
+                    return None;
+                }
+            }
+        }
         let now = self.inner.clock.now();
         match engine.send(send.channel, &send.payload, &send.options, now) {
             Ok(ticket) => {
                 if let Some(hash) = send.options.once {
-                    self.once.insert(hash, ticket);
+                    self.next.once.insert(hash, ticket);
                 }
-                self.next_waiters.push(Waiter::Send(send.reply, ticket));
-                true
+                // Made before the message can come to its end, so that it hears of it.
+                let receipt = self.receipt(ticket);
+                self.next.waiters.push(Waiter::Send(send.reply, receipt));
             }
-            Err(SendError::Full) if wait => {
-                self.wait_for_room(send);
-                false
-            }
+            Err(SendError::Full) if send.wait => return Some(send),
             Err(error) => {
                 let _ = send.reply.send(Err(error.into()));
-                true
             }
         }
+        None
+    }
+
+    fn receipt(&self, ticket: Ticket) -> Receipt {
+        let route = Route::new(self.inner.clone(), self.peer);
+        Receipt::new(ticket, self.hub.clone(), route)
+    }
+
+    /// Goes on with the messages that waited for room, in their order.
+    pub(super) async fn send_waiting(&mut self, engine: &mut Engine) {
+        while let Some(first) = self.sends.pop_front() {
+            if let Some(full) = self.send(engine, first).await {
+                self.sends.push_front(full);
+                return;
+            }
+        }
+    }
+
+    /// The message that was sent under this key before, and the write it hangs on if it is not
+    /// durable yet.
+    async fn sent_before(&mut self, hash: [u8; 32]) -> Result<Option<(Ticket, Option<On>)>, Error> {
+        if let Some(ticket) = self.next.once.get(&hash) {
+            return Ok(Some((*ticket, Some(On::Next))));
+        }
+        if let Some(ticket) = self.flight.once.get(&hash) {
+            return Ok(Some((*ticket, Some(On::Flight))));
+        }
+        let key = Key::Once(self.peer, hash).to_bytes();
+        let Some(value) = self.inner.store.get(key).await? else {
+            return Ok(None);
+        };
+        let OnceRecord {
+            id,
+            channel,
+            first,
+            end,
+        } = OnceRecord::from_bytes(&value)?;
+        let ticket = Ticket {
+            id,
+            channel,
+            first,
+            end,
+        };
+        Ok(Some((ticket, None)))
     }
 
     fn wait_for_room(&mut self, send: WaitingSend) {
@@ -217,27 +274,4 @@ impl Task {
             let _ = send.reply.send(Err(SendError::Full.into()));
         }
     }
-}
-
-/// The message that was sent under this key before.
-async fn sent_before(
-    store: Arc<dyn Store>,
-    peer: PeerId,
-    hash: [u8; 32],
-) -> Result<Option<Ticket>, Error> {
-    let Some(value) = store.get(Key::Once(peer, hash).to_bytes()).await? else {
-        return Ok(None);
-    };
-    let OnceRecord {
-        id,
-        channel,
-        first,
-        end,
-    } = OnceRecord::from_bytes(&value)?;
-    Ok(Some(Ticket {
-        id,
-        channel,
-        first,
-        end,
-    }))
 }

@@ -9,6 +9,7 @@ use outlive_core::{ChannelId, EnvelopeId, Generation, Position};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
+use crate::receipt::Receipt;
 
 /// Inputs that may wait for a session's task. When they do, whoever has one waits.
 pub(crate) const INPUTS: usize = 256;
@@ -22,7 +23,7 @@ pub(crate) enum Command {
         payload: Bytes,
         options: SendOptions,
         wait: bool,
-        reply: Reply<Ticket>,
+        reply: Reply<Receipt>,
     },
     Cancel {
         ticket: Ticket,

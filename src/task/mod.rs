@@ -35,6 +35,7 @@ use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::hub::Hub;
 use crate::node::Inner;
+use crate::receipt::Receipt;
 
 /// Sends that may wait for room in the outbox. One more fails at once.
 const WAITING_SENDS: usize = 1_024;
@@ -57,7 +58,7 @@ struct Bound {
 }
 
 enum Waiter {
-    Send(Reply<Ticket>, Ticket),
+    Send(Reply<Receipt>, Receipt),
     Commit(Reply<()>),
 }
 
@@ -65,8 +66,27 @@ impl Waiter {
     fn answer(self, result: Result<(), Error>) {
         // Nobody may be waiting any more: the caller went away.
         match self {
-            Self::Send(reply, ticket) => drop(reply.send(result.map(|()| ticket))),
+            Self::Send(reply, receipt) => drop(reply.send(result.map(|()| receipt))),
             Self::Commit(reply) => drop(reply.send(result)),
+        }
+    }
+}
+
+/// What hangs on one write.
+#[derive(Default)]
+struct Hanging {
+    /// Who is to hear that it is durable.
+    waiters: Vec<Waiter>,
+    /// Messages in it that were sent under a key: the store does not show them yet.
+    once: BTreeMap<[u8; 32], Ticket>,
+}
+
+impl Hanging {
+    /// Answers all. They are bounded by what the session's inputs hold while one write is made.
+    fn answer(&mut self, result: &Result<(), Error>) {
+        self.once.clear();
+        for waiter in self.waiters.drain(..) {
+            waiter.answer(result.clone());
         }
     }
 }
@@ -82,7 +102,9 @@ struct WaitingSend {
     channel: ChannelId,
     payload: Bytes,
     options: SendOptions,
-    reply: Reply<Ticket>,
+    /// Whether it waits for room in the outbox.
+    wait: bool,
+    reply: Reply<Receipt>,
 }
 
 pub(crate) struct Task {
@@ -95,11 +117,13 @@ pub(crate) struct Task {
     bindings: BTreeMap<Generation, (LinkClass, u8)>,
     write: Option<BoxFuture<'static, Result<(), StoreError>>>,
     read: Option<BoxFuture<'static, Rows>>,
-    /// Answers that wait for the next write, and for the one on its way.
-    next_waiters: Vec<Waiter>,
-    waiters: Vec<Waiter>,
-    once: BTreeMap<[u8; 32], Ticket>,
+    /// What hangs on the next write.
+    next: Hanging,
+    /// What hangs on the one on its way.
+    flight: Hanging,
     sends: VecDeque<WaitingSend>,
+    /// Whether the outbox may have room for them again.
+    room: bool,
 }
 
 async fn pending_or<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
@@ -130,10 +154,10 @@ impl Task {
             bindings: BTreeMap::new(),
             write: None,
             read: None,
-            next_waiters: Vec::new(),
-            waiters: Vec::new(),
-            once: BTreeMap::new(),
+            next: Hanging::default(),
+            flight: Hanging::default(),
             sends: VecDeque::new(),
+            room: false,
         }
     }
 
@@ -165,10 +189,9 @@ impl Task {
     fn fail(&mut self, error: &Error) {
         self.write = None;
         self.read = None;
-        self.once.clear();
-        for waiter in self.waiters.drain(..).chain(self.next_waiters.drain(..)) {
-            waiter.answer(Err(error.clone()));
-        }
+        let failed = Err(error.clone());
+        self.flight.answer(&failed);
+        self.next.answer(&failed);
         for send in self.sends.drain(..) {
             // The caller may have gone away.
             let _ = send.reply.send(Err(error.clone()));
@@ -227,6 +250,14 @@ impl Task {
             while let Some(output) = engine.poll() {
                 self.carry_out(engine, output);
             }
+            if std::mem::take(&mut self.room) {
+                self.send_waiting(engine).await;
+                continue;
+            }
+            if self.write.is_none() {
+                // Nothing was left to write: what they asked for had been done before.
+                self.next.answer(&Ok(()));
+            }
             let idle = engine.at_rest()
                 && !engine.outstanding()
                 && self.sends.is_empty()
@@ -248,10 +279,7 @@ impl Task {
                 result = pending_or(&mut self.write) => match result {
                     Ok(()) => {
                         engine.written(self.inner.clock.now());
-                        self.once.clear();
-                        for waiter in std::mem::take(&mut self.waiters) {
-                            waiter.answer(Ok(()));
-                        }
+                        self.flight.answer(&Ok(()));
                     }
                     Err(error) => {
                         engine.stop();
@@ -299,9 +327,7 @@ impl Task {
         for _ in 0..2 {
             if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
                 engine.written(self.inner.clock.now());
-                for waiter in std::mem::take(&mut self.waiters) {
-                    waiter.answer(Ok(()));
-                }
+                self.flight.answer(&Ok(()));
             }
             while let Some(output) = engine.poll() {
                 if matches!(output, Output::Write(_)) {
@@ -310,9 +336,7 @@ impl Task {
             }
         }
         if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
-            for waiter in std::mem::take(&mut self.waiters) {
-                waiter.answer(Ok(()));
-            }
+            self.flight.answer(&Ok(()));
         }
         Done::Cancelled
     }

@@ -16,7 +16,7 @@ impl Task {
             Output::Transmit(transmit) => self.transmit(engine, transmit),
             Output::Write(batch) => {
                 let store = self.inner.store.clone();
-                self.waiters = std::mem::take(&mut self.next_waiters);
+                self.flight = std::mem::take(&mut self.next);
                 self.write = Some(Box::pin(async move { store.commit(batch).await }));
             }
             Output::Read { range, limit } => {
@@ -129,13 +129,7 @@ impl Task {
                         .state
                         .send_modify(|state| state.outstanding = outstanding);
                 }
-                while let Some(send) = self.sends.pop_front() {
-                    if !self.send(engine, send, true) {
-                        // It went to the end of the line; it was the first.
-                        self.sends.rotate_right(1);
-                        break;
-                    }
-                }
+                self.room = !self.sends.is_empty();
                 return;
             }
             Event::Inbox { channel, end } => {

@@ -318,3 +318,21 @@ async fn both_directions_go_on_through_a_hundred_cuts() {
             .is_none()
     );
 }
+
+#[tokio::test]
+async fn a_message_taken_by_two_consumers_in_turn_is_committed_by_both() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let session = alice.session(id(2)).await.unwrap();
+    session.send(CHAT, "once").await.unwrap();
+    let theirs = bob.session(id(1)).await.unwrap();
+    let mut inbox = theirs.inbox(CHAT).unwrap();
+    let first = soon("the message", inbox.next()).await.unwrap();
+    drop(inbox);
+    let mut inbox = theirs.inbox(CHAT).unwrap();
+    let second = soon("the message again", inbox.next()).await.unwrap();
+    assert!(second.redelivered());
+    first.commit().await.unwrap();
+    soon("the second commit", second.commit()).await.unwrap();
+    assert!(inbox.try_next().await.unwrap().is_none());
+}

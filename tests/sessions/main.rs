@@ -3,5 +3,7 @@
 
 mod callbacks;
 mod delivery;
+mod once;
 mod secrecy;
+mod watched;
 mod world;

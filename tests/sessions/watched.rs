@@ -1,0 +1,94 @@
+//! A store that lets commits through one by one when it is told to.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outlive::{Store, StoreError};
+use outlive_core::store::{Batch, ReadLimit};
+use outlive_storage::MemoryStore;
+use tokio::sync::{Semaphore, watch};
+
+use crate::world::soon;
+
+/// A memory store under watch. Clones are handles to the same one.
+#[derive(Clone)]
+pub(crate) struct Watched {
+    inner: MemoryStore,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    gated: AtomicBool,
+    gate: Semaphore,
+    /// Commits that wait at the gate.
+    waiting: watch::Sender<usize>,
+}
+
+impl Watched {
+    pub(crate) fn over(inner: MemoryStore) -> Self {
+        Self {
+            inner,
+            shared: Arc::new(Shared {
+                gated: AtomicBool::new(false),
+                gate: Semaphore::new(0),
+                waiting: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// From now on a commit waits until it is let through.
+    pub(crate) fn gate(&self) {
+        self.shared.gated.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn let_through(&self, commits: usize) {
+        self.shared.gate.add_permits(commits);
+    }
+
+    /// Waits until so many commits wait at the gate.
+    pub(crate) async fn at_the_gate(&self, commits: usize) {
+        let mut waiting = self.shared.waiting.subscribe();
+        soon(
+            "commits at the gate",
+            waiting.wait_for(|&count| count == commits),
+        )
+        .await
+        .expect("the store lives");
+    }
+}
+
+#[async_trait]
+impl Store for Watched {
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        if self.shared.gated.load(Ordering::SeqCst) {
+            self.shared.waiting.send_modify(|count| *count += 1);
+            self.shared
+                .gate
+                .acquire()
+                .await
+                .expect("the gate stays")
+                .forget();
+            self.shared.waiting.send_modify(|count| *count -= 1);
+        }
+        self.inner.commit(batch).await
+    }
+
+    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn range(
+        &self,
+        range: Range<Bytes>,
+        limit: ReadLimit,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.inner.range(range, limit).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}

@@ -40,6 +40,9 @@ pub enum Error {
     /// The message can't be taken back any more.
     #[error("the message has left this device, or may have; it can't be taken back")]
     TooLate,
+    /// The session was closed.
+    #[error("the session was closed; open it again with `Node::session`")]
+    Closed,
     /// The node was shut down.
     #[error("the node was shut down")]
     Shutdown,

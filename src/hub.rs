@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outlive_core::{ChannelId, PeerId, Position};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::event::SessionEvent;
 use crate::receipt::Progress;
@@ -18,6 +19,8 @@ pub(crate) struct Hub {
     pub(crate) registry: Arc<Registry>,
     pub(crate) state: watch::Sender<SessionState>,
     pub(crate) progress: Progress,
+    /// Cancelled when the session was closed or the node shut down.
+    pub(crate) ended: CancellationToken,
     inboxes: Mutex<BTreeMap<ChannelId, InboxPoint>>,
     arrived: watch::Sender<()>,
     listening: Mutex<BTreeSet<ChannelId>>,
@@ -38,9 +41,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Hub {
-    pub(crate) fn new(peer: PeerId) -> Self {
+    pub(crate) fn new(peer: PeerId, ended: CancellationToken) -> Self {
         Self {
             peer,
+            ended,
             registry: Arc::default(),
             state: watch::Sender::default(),
             progress: Progress::default(),

@@ -67,7 +67,7 @@ impl Inbox {
     /// The next message. Waits until there is one. Cancellation-safe.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Record`], or [`Error::Shutdown`].
+    /// [`Error::Store`], [`Error::Record`], [`Error::Shutdown`], or [`Error::Closed`].
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         let mut arrivals = self.hub.arrivals();
         loop {
@@ -77,7 +77,7 @@ impl Inbox {
             }
             tokio::select! {
                 changed = arrivals.changed() => changed.map_err(|_| Error::Shutdown)?,
-                () = self.route.shut_down() => return Err(Error::Shutdown),
+                () = self.route.ended() => return Err(self.route.gone()),
             }
         }
     }
@@ -276,6 +276,6 @@ impl Delivery {
                 reply,
             })
             .await?;
-        answer.await.map_err(|_| Error::Shutdown)?
+        answer.await.map_err(|_| route.gone())?
     }
 }

@@ -166,7 +166,7 @@ impl Receipt {
     /// Waits for a change of [`state`](Self::state) from `seen`. Cancellation-safe.
     ///
     /// # Errors
-    /// [`Error::Shutdown`] if the node is gone.
+    /// [`Error::Shutdown`] if the node is gone, [`Error::Closed`] if the session is.
     pub async fn changed(&self, seen: ReceiptState) -> Result<ReceiptState, Error> {
         let mut changed = self.hub.progress.changed.subscribe();
         loop {
@@ -176,7 +176,7 @@ impl Receipt {
             }
             tokio::select! {
                 result = changed.changed() => result.map_err(|_| Error::Shutdown)?,
-                () = self.route.shut_down() => return Err(Error::Shutdown),
+                () = self.route.ended() => return Err(self.route.gone()),
             }
         }
     }
@@ -205,7 +205,7 @@ impl Receipt {
                 reply,
             })
             .await?;
-        if answer.await.map_err(|_| Error::Shutdown)? {
+        if answer.await.map_err(|_| self.route.gone())? {
             Ok(())
         } else {
             Err(Error::TooLate)

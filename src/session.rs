@@ -24,12 +24,12 @@ use crate::task::{Command, Input};
 #[derive(Clone)]
 pub(crate) struct Route {
     inner: Arc<Inner>,
-    peer: PeerId,
+    hub: Arc<Hub>,
 }
 
 impl Route {
-    pub(crate) const fn new(inner: Arc<Inner>, peer: PeerId) -> Self {
-        Self { inner, peer }
+    pub(crate) const fn new(inner: Arc<Inner>, hub: Arc<Hub>) -> Self {
+        Self { inner, hub }
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -39,7 +39,7 @@ impl Route {
     pub(crate) async fn send(&self, command: Command) -> Result<(), Error> {
         let mut input = Input::Command(command);
         loop {
-            match self.inner.inputs(self.peer)?.send(input).await {
+            match self.inputs()?.send(input).await {
                 Ok(()) => return Ok(()),
                 // The task ended between the two: there is a new one.
                 Err(mpsc::error::SendError(back)) => input = back,
@@ -47,8 +47,25 @@ impl Route {
         }
     }
 
-    pub(crate) async fn shut_down(&self) {
-        self.inner.cancel.cancelled().await;
+    fn inputs(&self) -> Result<mpsc::Sender<Input>, Error> {
+        if self.hub.ended.is_cancelled() {
+            return Err(self.gone());
+        }
+        self.inner.inputs(self.hub.peer)
+    }
+
+    /// Waits until the session was closed or the node shut down.
+    pub(crate) async fn ended(&self) {
+        self.hub.ended.cancelled().await;
+    }
+
+    /// Which of the two it was, for whoever has lost an answer by it.
+    pub(crate) fn gone(&self) -> Error {
+        if self.inner.cancel.is_cancelled() {
+            Error::Shutdown
+        } else {
+            Error::Closed
+        }
     }
 }
 
@@ -65,6 +82,7 @@ pub struct Sending<'a> {
 #[must_use = "the message is durable only when `durable` has returned"]
 pub struct Queuing {
     answer: oneshot::Receiver<Result<Receipt, Error>>,
+    route: Route,
 }
 
 impl fmt::Debug for Queuing {
@@ -79,7 +97,7 @@ impl Queuing {
     /// # Errors
     /// As [`Session::send`].
     pub async fn durable(self) -> Result<Receipt, Error> {
-        self.answer.await.map_err(|_| Error::Shutdown)?
+        self.answer.await.map_err(|_| self.route.gone())?
     }
 }
 
@@ -211,7 +229,10 @@ impl Session {
                 reply,
             })
             .await?;
-        Ok(Queuing { answer })
+        Ok(Queuing {
+            answer,
+            route: self.route.clone(),
+        })
     }
 
     async fn queue(
@@ -314,7 +335,7 @@ impl Session {
                 reply,
             })
             .await?;
-        answer.await.map_err(|_| Error::Shutdown)?
+        answer.await.map_err(|_| self.route.gone())?
     }
 
     /// Sets the share a channel gets of a link when several have something to send (1 to 255;
@@ -326,16 +347,17 @@ impl Session {
         self.route.send(Command::Weight { channel, weight }).await
     }
 
-    /// Closes the session for this process: the peer is told if it is there, and every
-    /// subscription ends. What is queued stays on disk, and is sent when the session is opened
-    /// again.
+    /// Closes the session for this process: the peer is told if it is there, every subscription
+    /// ends, and whoever waits on another handle, receipt or inbox of it hears [`Error::Closed`].
+    /// What is queued stays on disk, and is sent when the session is opened again with
+    /// [`Node::session`](crate::Node::session).
     ///
     /// # Errors
-    /// [`Error::Shutdown`].
+    /// [`Error::Shutdown`], or [`Error::Closed`] if it was closed before.
     pub async fn close(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.route.send(Command::Close { reply }).await?;
-        answer.await.map_err(|_| Error::Shutdown)
+        answer.await.map_err(|_| self.route.gone())
     }
 }
 

@@ -80,7 +80,7 @@ impl Inner {
         if hubs.len() > 1_024 && hubs.len().is_power_of_two() {
             hubs.retain(|_, hub| hub.strong_count() > 0);
         }
-        let hub = Arc::new(Hub::new(peer));
+        let hub = Arc::new(Hub::new(peer, self.cancel.child_token()));
         hubs.insert(peer, Arc::downgrade(&hub));
         hub
     }

@@ -63,7 +63,8 @@ impl Node {
             return Err(Error::Oneself(peer));
         }
         lock(&self.inner.opened).insert(peer);
-        let session = Session::new(self.inner.hub(peer), Route::new(self.inner.clone(), peer));
+        let hub = self.inner.hub(peer);
+        let session = Session::new(hub.clone(), Route::new(self.inner.clone(), hub));
         session.wake().await?;
         Ok(session)
     }

@@ -170,6 +170,7 @@ impl Task {
             Command::Weight { channel, weight } => engine.set_weight(channel, weight),
             Command::Wake => {}
             Command::Close { reply } => {
+                self.hub.ended.cancel();
                 engine.close(CloseReason::Closed, now);
                 while let Some(output) = engine.poll() {
                     self.carry_out(engine, output);
@@ -225,7 +226,7 @@ impl Task {
     }
 
     fn receipt(&self, ticket: Ticket) -> Receipt {
-        let route = Route::new(self.inner.clone(), self.peer);
+        let route = Route::new(self.inner.clone(), self.hub.clone());
         Receipt::new(ticket, self.hub.clone(), route)
     }
 

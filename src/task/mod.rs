@@ -163,26 +163,27 @@ impl Task {
 
     /// Runs until the session is idle, closed, or the node shuts down.
     pub(crate) async fn run(mut self) {
-        loop {
+        let error = loop {
             let done = match self.load().await {
                 Ok(mut engine) => self.drive(&mut engine).await,
                 Err(error) => Done::StoreFailed(error),
             };
             match done {
                 Done::Idle if !self.inner.retire(self.peer, &mut self.inputs) => {}
-                Done::Idle | Done::Closed | Done::Cancelled => break,
+                Done::Closed => break Error::Closed,
+                Done::Idle | Done::Cancelled => break Error::Shutdown,
                 Done::StoreFailed(error) => {
                     warn!(peer = %self.peer.short(), %error, "the session's store failed");
                     self.fail(&error);
                     self.hub.tell(&SessionEvent::StoreFailed, |_| {});
                     tokio::select! {
-                        () = self.cancel.cancelled() => break,
+                        () = self.cancel.cancelled() => break Error::Shutdown,
                         () = tokio::time::sleep(STORE_RETRY) => {}
                     }
                 }
             }
-        }
-        self.fail(&Error::Shutdown);
+        };
+        self.fail(&error);
         self.hub.state.send_modify(|state| state.links.clear());
     }
 

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use outlive::{NetworkMonitor, Node, SessionEvent, Subscription, SubscriptionSet};
+use outlive::{Error, NetworkMonitor, Node, SessionEvent, Subscription, SubscriptionSet};
 use outlive_storage::MemoryStore;
 
 use crate::world::{CHAT, id, node, relay, soon, take, until, url, way};
@@ -350,4 +350,33 @@ async fn a_volatile_channel_is_heard_only_by_who_listens_and_survives_reconnects
         .await;
         until(&mine, "the link", |state| !state.links.is_empty()).await;
     }
+}
+
+#[tokio::test]
+async fn whoever_waits_on_a_session_hears_that_it_was_closed() {
+    let relay = relay().await;
+    let me = node(1, &relay).await;
+    let session = me.session(id(2)).await.unwrap();
+    let (other, again) = (session.clone(), session.clone());
+    let mut inbox = session.inbox(CHAT).unwrap();
+    let receipt = session.send(CHAT, "kept").await.unwrap();
+    let closing = async {
+        soon("custody", receipt.custody()).await.unwrap();
+        again.close().await.unwrap();
+    };
+    let (delivered, arrived, ()) = soon("the end", async {
+        tokio::join!(receipt.delivered(), inbox.next(), closing)
+    })
+    .await;
+    assert!(matches!(delivered, Err(Error::Closed)));
+    assert!(matches!(arrived, Err(Error::Closed)));
+    assert!(matches!(other.send(CHAT, "late").await, Err(Error::Closed)));
+    assert!(matches!(other.close().await, Err(Error::Closed)));
+
+    let anew = me.session(id(2)).await.unwrap();
+    anew.send(CHAT, "new").await.unwrap();
+    let a = node(2, &relay).await;
+    let mut inbox = a.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    assert_eq!(take(&mut inbox).await, "kept");
+    assert_eq!(take(&mut inbox).await, "new");
 }

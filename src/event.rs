@@ -43,6 +43,8 @@ pub enum SessionEvent {
     Held {
         /// The channel.
         channel: ChannelId,
+        /// The first of them.
+        id: MessageId,
         /// Why.
         reason: Refusal,
     },

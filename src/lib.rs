@@ -37,7 +37,7 @@ pub use outlive_core::{
     ChannelId, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError, Position, Seq, StoreId,
     WallTime, limits, record,
 };
-pub use receipt::{Receipt, ReceiptState};
+pub use receipt::{Receipt, ReceiptState, Waiting};
 pub use relay::RelayState;
 pub use session::{Events, Queuing, Sending, Session};
 pub use state::{Connectivity, LinkInfo, SessionState};

@@ -20,10 +20,39 @@ use crate::task::Command;
 pub enum ReceiptState {
     /// It is on its way: so far.
     Reached(Stage),
-    /// It is durable here, and a relay does not take it for now; it is tried again.
-    Held(Refusal),
+    /// It is durable here, and waits for something other than its turn.
+    Waiting(Waiting),
     /// It ended before it was delivered.
     Ended(Ending),
+}
+
+/// What a message waits for. Nothing has to be done about any of it: it goes on by itself, in its
+/// order, until its time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// For a link: there is none at the moment.
+    Link,
+    /// For a relay that does not take it for now, and is asked again.
+    Relay(Refusal),
+    /// Behind an earlier message of its channel, which waits for a relay.
+    Behind {
+        /// That message.
+        message: MessageId,
+        /// Why the relay does not take it.
+        reason: Refusal,
+    },
+}
+
+impl Waiting {
+    /// The relay's reason, if it is a relay that holds things up.
+    #[must_use]
+    pub const fn refusal(self) -> Option<Refusal> {
+        match self {
+            Self::Link => None,
+            Self::Relay(reason) | Self::Behind { reason, .. } => Some(reason),
+        }
+    }
 }
 
 /// How far the messages of one session are, as long as somebody asks.
@@ -38,9 +67,25 @@ struct Channel {
     custody: Position,
     delivered: Position,
     consumed: Position,
-    held: Option<(Position, Refusal)>,
+    held: Option<Held>,
     /// Receipts somebody holds, by the end of their message: how many, and how it ended.
     asked: BTreeMap<Position, (usize, Option<Ending>)>,
+}
+
+/// What a relay does not take for now: where a channel stands still.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    first: Position,
+    id: MessageId,
+    reason: Refusal,
+}
+
+impl Channel {
+    /// Forgets what held the channel up once that has gone on.
+    fn release(&mut self) {
+        let gone = self.custody.max(self.delivered);
+        self.held = self.held.filter(|held| held.first >= gone);
+    }
 }
 
 impl Progress {
@@ -62,47 +107,66 @@ impl Progress {
     }
 
     pub(crate) fn reached(&self, channel: ChannelId, stage: Stage, below: Position) {
-        self.with(channel, |of| match stage {
-            Stage::Queued => {}
-            Stage::Custody => of.custody = of.custody.max(below),
-            Stage::Delivered => of.delivered = of.delivered.max(below),
-            Stage::Consumed => of.consumed = of.consumed.max(below),
+        self.with(channel, |of| {
+            match stage {
+                Stage::Queued => {}
+                Stage::Custody => of.custody = of.custody.max(below),
+                Stage::Delivered => of.delivered = of.delivered.max(below),
+                Stage::Consumed => of.consumed = of.consumed.max(below),
+            }
+            of.release();
         });
         self.changed.send_replace(());
     }
 
-    pub(crate) fn held(&self, channel: ChannelId, first: Position, reason: Refusal) {
-        self.with(channel, |of| of.held = Some((first, reason)));
+    pub(crate) fn held(&self, channel: ChannelId, first: Position, id: MessageId, reason: Refusal) {
+        self.with(channel, |of| {
+            // Packets are refused one by one: the earliest of them is what the others wait behind.
+            if of.held.is_none_or(|held| first <= held.first) {
+                of.held = Some(Held { first, id, reason });
+            }
+            of.release();
+        });
         self.changed.send_replace(());
     }
 
-    pub(crate) fn ended(&self, channel: ChannelId, end: Position, how: Ending) {
+    pub(crate) fn ended(&self, channel: ChannelId, id: MessageId, end: Position, how: Ending) {
         self.with(channel, |of| {
             if let Some(asked) = of.asked.get_mut(&end) {
                 asked.1 = Some(how);
             }
+            of.held = of.held.filter(|held| held.id != id);
         });
         self.changed.send_replace(());
     }
 
-    fn state(&self, ticket: Ticket) -> ReceiptState {
+    fn state(&self, ticket: Ticket, linked: bool) -> ReceiptState {
         self.with(ticket.channel, |of| {
             if let Some((_, Some(how))) = of.asked.get(&ticket.end) {
                 return ReceiptState::Ended(*how);
             }
-            ReceiptState::Reached(if ticket.end <= of.consumed {
-                Stage::Consumed
-            } else if ticket.end <= of.delivered {
-                Stage::Delivered
-            } else if ticket.end <= of.custody {
-                Stage::Custody
-            } else if let Some((first, reason)) = of.held
-                && ticket.end > first
-            {
-                return ReceiptState::Held(reason);
-            } else {
-                Stage::Queued
-            })
+            for (below, stage) in [
+                (of.consumed, Stage::Consumed),
+                (of.delivered, Stage::Delivered),
+                (of.custody, Stage::Custody),
+            ] {
+                if ticket.end <= below {
+                    return ReceiptState::Reached(stage);
+                }
+            }
+            match of.held {
+                _ if !linked => ReceiptState::Waiting(Waiting::Link),
+                Some(Held { first, id, reason }) if ticket.first > first && ticket.id != id => {
+                    ReceiptState::Waiting(Waiting::Behind {
+                        message: id,
+                        reason,
+                    })
+                }
+                Some(Held { first, reason, .. }) if ticket.end > first => {
+                    ReceiptState::Waiting(Waiting::Relay(reason))
+                }
+                _ => ReceiptState::Reached(Stage::Queued),
+            }
         })
     }
 }
@@ -128,10 +192,11 @@ impl Receipt {
         self.ticket.id
     }
 
-    /// How far the message is now.
+    /// How far the message is now and, if it is not on its way, what it waits for.
     #[must_use]
     pub fn state(&self) -> ReceiptState {
-        self.hub.progress.state(self.ticket)
+        let linked = !self.hub.state.borrow().links.is_empty();
+        self.hub.progress.state(self.ticket, linked)
     }
 
     /// Waits until the message is durable at a relay or, without one, at the peer.
@@ -169,12 +234,14 @@ impl Receipt {
     /// [`Error::Shutdown`] if the node is gone, [`Error::Closed`] if the session is.
     pub async fn changed(&self, seen: ReceiptState) -> Result<ReceiptState, Error> {
         let mut changed = self.hub.progress.changed.subscribe();
+        let mut links = self.hub.state.subscribe();
         loop {
             let state = self.state();
             if state != seen {
                 return Ok(state);
             }
             tokio::select! {
+                result = links.changed() => result.map_err(|_| Error::Shutdown)?,
                 result = changed.changed() => result.map_err(|_| Error::Shutdown)?,
                 () = self.route.ended() => return Err(self.route.gone()),
             }
@@ -187,7 +254,7 @@ impl Receipt {
             match state {
                 ReceiptState::Ended(how) => return Err(how.into()),
                 ReceiptState::Reached(stage) if stage >= wanted => return Ok(()),
-                ReceiptState::Reached(_) | ReceiptState::Held(_) => {}
+                ReceiptState::Reached(_) | ReceiptState::Waiting(_) => {}
             }
             state = self.changed(state).await?;
         }
@@ -232,5 +299,67 @@ impl fmt::Debug for Receipt {
             .field("id", &self.ticket.id)
             .field("state", &self.state())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANNEL: ChannelId = ChannelId::MESSAGES;
+    const FULL: Refusal = Refusal::MailboxFull;
+
+    fn id(n: u8) -> MessageId {
+        MessageId([n; 16])
+    }
+
+    /// The `n`-th message of the channel: each has one segment.
+    fn message(progress: &Progress, n: u8) -> ReceiptState {
+        let ticket = Ticket {
+            id: id(n),
+            channel: CHANNEL,
+            first: Position(n.into()),
+            end: Position(n.into()).next(),
+        };
+        progress.state(ticket, true)
+    }
+
+    fn behind(n: u8) -> ReceiptState {
+        ReceiptState::Waiting(Waiting::Behind {
+            message: id(n),
+            reason: FULL,
+        })
+    }
+
+    #[test]
+    fn of_several_refused_packets_the_earliest_is_the_one_to_wait_behind() {
+        let progress = Progress::default();
+        for n in [3, 2, 4] {
+            progress.held(CHANNEL, Position(n.into()), id(n), FULL);
+        }
+        assert_eq!(message(&progress, 1), ReceiptState::Reached(Stage::Queued));
+        assert_eq!(
+            message(&progress, 2),
+            ReceiptState::Waiting(Waiting::Relay(FULL))
+        );
+        assert_eq!(message(&progress, 3), behind(2));
+        assert_eq!(message(&progress, 9), behind(2));
+    }
+
+    #[test]
+    fn nothing_waits_behind_a_message_that_has_gone_on() {
+        for go_on in [
+            |progress: &Progress| progress.reached(CHANNEL, Stage::Custody, Position(3)),
+            |progress: &Progress| progress.reached(CHANNEL, Stage::Delivered, Position(3)),
+            |progress: &Progress| progress.ended(CHANNEL, id(2), Position(3), Ending::Expired),
+        ] {
+            let progress = Progress::default();
+            progress.held(CHANNEL, Position(2), id(2), FULL);
+            assert_eq!(message(&progress, 3), behind(2));
+            go_on(&progress);
+            assert_eq!(message(&progress, 3), ReceiptState::Reached(Stage::Queued));
+            progress.held(CHANNEL, Position(3), id(3), FULL);
+            assert_eq!(message(&progress, 4), behind(3));
+        }
     }
 }

@@ -30,7 +30,7 @@ async fn settled(waiting: &VecDeque<(String, Receipt)>) -> Result<ReceiptState> 
         match state {
             ReceiptState::Reached(stage) if stage >= Stage::Delivered => return Ok(state),
             ReceiptState::Ended(_) => return Ok(state),
-            ReceiptState::Reached(_) | ReceiptState::Held(_) => {
+            ReceiptState::Reached(_) | ReceiptState::Waiting(_) => {
                 state = receipt.changed(state).await?;
             }
         }
@@ -71,7 +71,7 @@ pub(crate) async fn run(args: Chat) -> Result<()> {
                 if let Some((text, _)) = waiting.pop_front() {
                     match settled {
                         ReceiptState::Ended(how) => writeln!(out, "✗  {text} ({how})")?,
-                        ReceiptState::Reached(_) | ReceiptState::Held(_) => {
+                        ReceiptState::Reached(_) | ReceiptState::Waiting(_) => {
                             writeln!(out, "✓✓ {text}")?;
                         }
                     }

@@ -95,7 +95,8 @@ impl Source {
 fn name(state: ReceiptState) -> String {
     match state {
         ReceiptState::Reached(stage) => format!("{stage:?}").to_lowercase(),
-        ReceiptState::Held(_) => "refused".to_owned(),
+        ReceiptState::Waiting(waiting) if waiting.refusal().is_some() => "refused".to_owned(),
+        ReceiptState::Waiting(_) => "queued".to_owned(),
         ReceiptState::Ended(how) => how.to_string(),
     }
 }
@@ -128,7 +129,8 @@ async fn reach(receipt: &Receipt, wait: Wait, json: bool, number: u64) -> Result
     let mut told = false;
     let mut seen = receipt.state();
     loop {
-        if let ReceiptState::Held(reason) = seen
+        if let ReceiptState::Waiting(waiting) = seen
+            && let Some(reason) = waiting.refusal()
             && !told
         {
             told = true;

@@ -143,16 +143,21 @@ impl Task {
                 end,
                 how,
             } => {
-                self.hub.progress.ended(channel, end, how);
+                self.hub.progress.ended(channel, id, end, how);
                 SessionEvent::Ended { channel, id, how }
             }
             Event::Held {
                 channel,
                 first,
+                id,
                 reason,
             } => {
-                self.hub.progress.held(channel, first, reason);
-                SessionEvent::Held { channel, reason }
+                self.hub.progress.held(channel, first, id, reason);
+                SessionEvent::Held {
+                    channel,
+                    id,
+                    reason,
+                }
             }
             Event::Gap {
                 channel,

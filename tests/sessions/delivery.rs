@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use outlive::{ChannelId, Error, NetworkMonitor, Node, ReceiptState, Sending, Stage, Store};
+use outlive::{
+    ChannelId, Error, NetworkMonitor, Node, ReceiptState, Sending, Stage, Store, Waiting,
+};
 use outlive_storage::MemoryStore;
 
 use crate::world::{CHAT, id, node, node_over, relay, relay_over, soon, take, until, way};
@@ -157,7 +159,7 @@ async fn a_network_that_comes_up_is_dialed_at_once() {
         .unwrap();
     let session = alice.session(id(2)).await.unwrap();
     let receipt = session.send(CHAT, "waits").await.unwrap();
-    assert_eq!(receipt.state(), ReceiptState::Reached(Stage::Queued));
+    assert_eq!(receipt.state(), ReceiptState::Waiting(Waiting::Link));
     assert!(session.state().borrow().links.is_empty());
     network.up();
     soon("custody", receipt.custody()).await.unwrap();

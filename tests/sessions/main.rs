@@ -4,6 +4,7 @@
 mod callbacks;
 mod delivery;
 mod once;
+mod receipts;
 mod secrecy;
 mod watched;
 mod world;

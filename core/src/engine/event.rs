@@ -124,8 +124,10 @@ pub enum Event {
     Held {
         /// The channel.
         channel: ChannelId,
-        /// The message at the head.
+        /// A segment it does not take: the first of its packet.
         first: Position,
+        /// The message of that segment.
+        id: MessageId,
         /// Why.
         reason: Refusal,
     },

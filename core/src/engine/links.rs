@@ -10,7 +10,7 @@ use crate::limits::{LINK_SILENCE, LINKS, PING_IDLE, RELAY_FLIGHT};
 use crate::link::LinkClass;
 use crate::runs::RunSet;
 use crate::wire::frame::Frame;
-use crate::{ChannelId, EnvelopeId, Epoch, Generation, Position, ResumeId};
+use crate::{ChannelId, EnvelopeId, Epoch, Generation, MessageId, Position, ResumeId};
 
 /// Small frames that wait for a link to be writable. More are left out: they matter only now.
 const REPLIES: usize = 64;
@@ -23,6 +23,23 @@ const FIRST_OVERDUE: Duration = Duration::from_secs(1);
 pub(super) struct Flight {
     /// The segments in it.
     pub(super) runs: Vec<(ChannelId, Position)>,
+    /// The first of each channel, with its message; at most one a channel.
+    pub(super) heads: Vec<(ChannelId, Position, MessageId)>,
+}
+
+impl Flight {
+    /// Notes a segment of a message that is still to be delivered.
+    pub(super) fn note_head(&mut self, channel: ChannelId, position: Position, id: MessageId) {
+        if self.heads.iter().all(|(of, ..)| *of != channel) {
+            self.heads.push((channel, position, id));
+        }
+    }
+
+    /// What it carried counts no more.
+    pub(super) fn clear(&mut self) {
+        self.runs.clear();
+        self.heads.clear();
+    }
 }
 
 /// A link bound to the session.

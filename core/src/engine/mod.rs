@@ -491,10 +491,11 @@ impl Engine {
                     .or_default()
                     .remove_run(position, position.next());
             }
-            if let Some(&(channel, first)) = flight.runs.first() {
+            for (channel, first, id) in flight.heads {
                 let event = Event::Held {
                     channel,
                     first,
+                    id,
                     reason,
                 };
                 self.outputs.push_back(Output::Event(event));

@@ -216,6 +216,9 @@ impl Engine {
     ) -> Option<WallTime> {
         let now = self.now.elapsed;
         flight.runs.push((channel, position));
+        if let Frame::Data(data) = frame {
+            flight.note_head(channel, position, data.id);
+        }
         if let Some(link) = self.links.get(generation) {
             link.sent.entry(channel).or_default().insert(position);
             link.asks(now);

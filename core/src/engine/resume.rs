@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use super::event::{Event, Violation};
+use super::links::Flight;
 use super::outbox::PendingAck;
 use super::rules::Rule;
 use super::writes::After;
@@ -450,9 +451,7 @@ impl Engine {
         self.asked.clear();
         for link in self.links.iter_mut() {
             link.sent.clear();
-            link.flights
-                .values_mut()
-                .for_each(|flight| flight.runs.clear());
+            link.flights.values_mut().for_each(Flight::clear);
             link.resume_due = true;
         }
         self.writes.touch();

@@ -1,10 +1,12 @@
 //! What is shared between a session's handles and its task, whichever of them is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outlive_core::{ChannelId, PeerId, Position};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::SessionEvent;
@@ -21,6 +23,9 @@ pub(crate) struct Hub {
     pub(crate) progress: Progress,
     /// Cancelled when the session was closed or the node shut down.
     pub(crate) ended: CancellationToken,
+    /// Rings when nothing of the app's holds the session any more.
+    pub(crate) let_go: Notify,
+    holds: AtomicUsize,
     inboxes: Mutex<BTreeMap<ChannelId, InboxPoint>>,
     arrived: watch::Sender<()>,
     listening: Mutex<BTreeSet<ChannelId>>,
@@ -40,6 +45,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What an app holds a session by, in every handle, receipt, inbox and delivery. The session's task
+/// ends only when the last is gone.
+pub(crate) struct Hold {
+    hub: Arc<Hub>,
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        self.hub.hold()
+    }
+}
+
+impl Deref for Hold {
+    type Target = Arc<Hub>;
+
+    fn deref(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.hub.holds.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.hub.let_go.notify_one();
+        }
+    }
+}
+
 impl Hub {
     pub(crate) fn new(peer: PeerId, ended: CancellationToken) -> Self {
         Self {
@@ -48,10 +81,24 @@ impl Hub {
             registry: Arc::default(),
             state: watch::Sender::default(),
             progress: Progress::default(),
+            let_go: Notify::new(),
+            holds: AtomicUsize::new(0),
             inboxes: Mutex::default(),
             arrived: watch::Sender::default(),
             listening: Mutex::default(),
         }
+    }
+
+    /// Holds the session awake. Whoever does this for the first time has to see to it that the task
+    /// does not go to sleep meanwhile.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
+        self.holds.fetch_add(1, Ordering::SeqCst);
+        Hold { hub: self.clone() }
+    }
+
+    /// Whether anything of the app's holds the session.
+    pub(crate) fn is_held(&self) -> bool {
+        self.holds.load(Ordering::SeqCst) > 0
     }
 
     /// Changes the state and tells what happened, with the state as of it.

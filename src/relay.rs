@@ -66,11 +66,50 @@ struct Envelopes {
     sent: HashMap<EnvelopeId, (PeerId, Generation, EnvelopeId)>,
 }
 
-type Attached = HashMap<PeerId, mpsc::Sender<Input>>;
+/// Sessions known to a relay's task before those that went to sleep are looked for.
+const ATTACHED_LEAST: usize = 64;
+
+/// The sessions that want links over this relay. Of those that went to sleep at most as many are
+/// remembered as are awake, or [`ATTACHED_LEAST`].
+struct Attached {
+    inputs: HashMap<PeerId, mpsc::Sender<Input>>,
+    prune_at: usize,
+}
+
+impl Attached {
+    fn new() -> Self {
+        Self {
+            inputs: HashMap::new(),
+            prune_at: ATTACHED_LEAST,
+        }
+    }
+
+    /// Adds a session. Returns whether those that went to sleep were forgotten.
+    fn insert(&mut self, peer: PeerId, inputs: mpsc::Sender<Input>) -> bool {
+        self.inputs.insert(peer, inputs);
+        let prune = self.inputs.len() >= self.prune_at;
+        if prune {
+            self.prune();
+        }
+        prune
+    }
+
+    fn prune(&mut self) {
+        self.inputs.retain(|_, inputs| !inputs.is_closed());
+        self.inputs.shrink_to_fit();
+        self.prune_at = ATTACHED_LEAST.max(self.inputs.len().saturating_mul(2));
+    }
+}
 
 struct Link {
     generation: Generation,
     inputs: mpsc::Sender<Input>,
+}
+
+/// Forgets the links of sessions that went to sleep.
+fn prune(links: &mut HashMap<PeerId, Link>) {
+    links.retain(|_, link| !link.inputs.is_closed());
+    links.shrink_to_fit();
 }
 
 impl RelayTask {
@@ -162,8 +201,8 @@ impl RelayTask {
         let (link, outgoing) = mpsc::channel(TO_LINK);
         let envelopes = Arc::new(Mutex::new(Envelopes::default()));
         let mut links = HashMap::<PeerId, Link>::new();
-        attached.retain(|_, inputs| !inputs.is_closed());
-        for (&peer, inputs) in attached.iter() {
+        attached.prune();
+        for (&peer, inputs) in &attached.inputs {
             self.bind(&mut links, peer, inputs.clone(), store, &link)
                 .await;
         }
@@ -187,7 +226,9 @@ impl RelayTask {
                     Err(error) => break error,
                 },
                 Some(Attach { peer, inputs }) = self.attaching.recv() => {
-                    attached.insert(peer, inputs.clone());
+                    if attached.insert(peer, inputs.clone()) {
+                        prune(&mut links);
+                    }
                     let bound = links.get(&peer).is_some_and(|l| l.inputs.same_channel(&inputs));
                     if !bound {
                         self.bind(&mut links, peer, inputs, store, &link).await;
@@ -289,7 +330,9 @@ impl RelayTask {
                         let Ok(inputs) = self.inner.inputs(from) else {
                             return;
                         };
-                        attached.insert(from, inputs.clone());
+                        if attached.insert(from, inputs.clone()) {
+                            prune(links);
+                        }
                         self.bind(links, from, inputs, store, link).await;
                     }
                     (
@@ -426,5 +469,32 @@ async fn network_up(network: &mut watch::Receiver<Network>) {
 async fn network_down(network: &mut watch::Receiver<Network>) {
     if network.wait_for(|state| !state.up).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_went_to_sleep_are_forgotten() {
+        let mut attached = Attached::new();
+        let mut awake = Vec::new();
+        for n in 0..2_000u32 {
+            let mut seed = [0; 32];
+            seed[..4].copy_from_slice(&n.to_le_bytes());
+            let (inputs, task) = mpsc::channel(1);
+            attached.insert(outlive_core::Identity::from_seed(seed).peer_id(), inputs);
+            awake.push(task);
+            if awake.len() > 100 {
+                awake.remove(0);
+            }
+            assert!(
+                attached.inputs.len() <= 2 * 101,
+                "{}",
+                attached.inputs.len()
+            );
+        }
+        assert!(attached.inputs.len() >= 100);
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::hub::Hub;
+use crate::hub::{Hold, Hub};
 use crate::inbox::Inbox;
 use crate::node::Inner;
 use crate::receipt::Receipt;
@@ -24,11 +24,11 @@ use crate::task::{Command, Input};
 #[derive(Clone)]
 pub(crate) struct Route {
     inner: Arc<Inner>,
-    hub: Arc<Hub>,
+    hub: Hold,
 }
 
 impl Route {
-    pub(crate) const fn new(inner: Arc<Inner>, hub: Arc<Hub>) -> Self {
+    pub(crate) const fn new(inner: Arc<Inner>, hub: Hold) -> Self {
         Self { inner, hub }
     }
 
@@ -117,7 +117,8 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) const fn new(hub: Arc<Hub>, route: Route) -> Self {
+    pub(crate) fn new(route: Route) -> Self {
+        let hub = Arc::clone(&route.hub);
         Self { hub, route }
     }
 

@@ -1,8 +1,9 @@
 //! What all parts of a node share, and the sessions that are awake.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store};
@@ -10,7 +11,7 @@ use outlive_core::{Generation, Identity, PeerId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
+use tracing::{Instrument, warn};
 
 use super::strangers::Strangers;
 use crate::clock::Clock;
@@ -18,14 +19,16 @@ use crate::error::Error;
 use crate::hub::Hub;
 use crate::network::NetworkMonitor;
 use crate::relay::{Attach, RelayState};
-use crate::task::{Command, INPUTS, Input, Task};
+use crate::session::Route;
+use crate::task::{Command, INPUTS, Input, STORE_RETRY, Task};
 
 /// Sessions woken in one step when a relay comes up.
 const WAKE_AT_ONCE: usize = 256;
 
+/// A session that has a task.
 pub(super) struct Awake {
     pub(super) inputs: mpsc::Sender<Input>,
-    hub: Weak<Hub>,
+    hub: Arc<Hub>,
 }
 
 pub(super) struct Relay {
@@ -47,9 +50,8 @@ pub(crate) struct Inner {
     pub(super) generations: AtomicU64,
     pub(super) ranks: AtomicU32,
     pub(super) awake: Mutex<HashMap<PeerId, Awake>>,
-    pub(super) hubs: Mutex<HashMap<PeerId, Weak<Hub>>>,
-    pub(super) opened: Mutex<BTreeSet<PeerId>>,
     pub(super) relays: Mutex<Vec<Relay>>,
+    pub(super) waking: Mutex<Waking>,
     pub(super) arrivals: Mutex<BTreeSet<PeerId>>,
     pub(super) arrived: Notify,
     pub(crate) tasks: TaskTracker,
@@ -72,45 +74,58 @@ impl Inner {
         self.arrived.notify_one();
     }
 
-    pub(crate) fn hub(&self, peer: PeerId) -> Arc<Hub> {
-        let mut hubs = lock(&self.hubs);
-        if let Some(hub) = hubs.get(&peer).and_then(Weak::upgrade) {
-            return hub;
-        }
-        if hubs.len() > 1_024 && hubs.len().is_power_of_two() {
-            hubs.retain(|_, hub| hub.strong_count() > 0);
-        }
-        let hub = Arc::new(Hub::new(peer, self.cancel.child_token()));
-        hubs.insert(peer, Arc::downgrade(&hub));
-        hub
+    /// The session with a peer, for the app to hold. Its task is started if it is not there.
+    pub(crate) fn open(self: &Arc<Self>, peer: PeerId) -> Result<Route, Error> {
+        let mut awake = lock(&self.awake);
+        let hold = self.awake(&mut awake, peer)?.hub.hold();
+        Ok(Route::new(self.clone(), hold))
     }
 
     /// The way to a session's task, which is started if it is not there.
     pub(crate) fn inputs(self: &Arc<Self>, peer: PeerId) -> Result<mpsc::Sender<Input>, Error> {
         let mut awake = lock(&self.awake);
+        Ok(self.awake(&mut awake, peer)?.inputs.clone())
+    }
+
+    fn awake<'a>(
+        self: &Arc<Self>,
+        awake: &'a mut HashMap<PeerId, Awake>,
+        peer: PeerId,
+    ) -> Result<&'a Awake, Error> {
         if self.cancel.is_cancelled() {
             return Err(Error::Shutdown);
         }
-        if let Some(of) = awake.get(&peer)
-            && !of.inputs.is_closed()
-        {
-            return Ok(of.inputs.clone());
-        }
+        let of = match awake.entry(peer) {
+            Entry::Vacant(vacant) => {
+                let hub = Arc::new(Hub::new(peer, self.cancel.child_token()));
+                let inputs = self.start(&hub);
+                vacant.insert(Awake { inputs, hub })
+            }
+            Entry::Occupied(occupied) => {
+                let of = occupied.into_mut();
+                if of.inputs.is_closed() {
+                    // A callback's panic has ended the task; who holds the session keeps it.
+                    of.inputs = self.start(&of.hub);
+                }
+                of
+            }
+        };
+        Ok(of)
+    }
+
+    fn start(self: &Arc<Self>, hub: &Arc<Hub>) -> mpsc::Sender<Input> {
+        let peer = hub.peer;
         let (inputs, receiver) = mpsc::channel(INPUTS);
-        let hub = self.hub(peer);
-        awake.insert(
-            peer,
-            Awake {
-                inputs: inputs.clone(),
-                hub: Arc::downgrade(&hub),
-            },
-        );
-        drop(awake);
         let relays: Vec<_> = lock(&self.relays)
             .iter()
             .map(|r| r.attach.clone())
             .collect();
-        let task = Task::new(self.clone(), hub, receiver, self.cancel.child_token());
+        let task = Task::new(
+            self.clone(),
+            hub.clone(),
+            receiver,
+            self.cancel.child_token(),
+        );
         let attached = inputs.clone();
         let span = tracing::info_span!("session", peer = %peer.short());
         self.tasks.spawn(
@@ -131,24 +146,29 @@ impl Inner {
             }
             .instrument(span),
         );
-        Ok(inputs)
+        inputs
     }
 
-    /// Ends a session's task if nothing is on its way to it. Returns whether it ends.
-    pub(crate) fn retire(&self, peer: PeerId, inputs: &mut mpsc::Receiver<Input>) -> bool {
+    /// Ends a session's task if nobody holds it and nothing is on its way to it. Returns whether it
+    /// ends.
+    pub(crate) fn retire(&self, hub: &Hub, inputs: &mut mpsc::Receiver<Input>) -> bool {
         let mut awake = lock(&self.awake);
-        let asked_for = awake.get(&peer).is_some_and(|of| of.hub.strong_count() > 1);
-        if asked_for || !inputs.is_empty() {
+        if hub.is_held() || !inputs.is_empty() {
             return false;
         }
         inputs.close();
-        awake.remove(&peer);
+        awake.remove(&hub.peer);
         true
     }
 
-    pub(crate) fn forget(&self, peer: PeerId) {
-        lock(&self.awake).remove(&peer);
-        lock(&self.hubs).remove(&peer);
+    /// The session's task ends, whoever holds it.
+    pub(crate) fn forget(&self, hub: &Hub) {
+        lock(&self.awake).remove(&hub.peer);
+    }
+
+    /// Whether a session that was opened has to be on disk for its peer to be known.
+    pub(crate) const fn remembers_opened(&self) -> bool {
+        !matches!(self.strangers, Strangers::Accept)
     }
 
     /// Whether a peer may have a session with us.
@@ -158,36 +178,78 @@ impl Inner {
             Strangers::KnownOnly => None,
             Strangers::Ask(ask) => Some(ask),
         };
-        if lock(&self.opened).contains(&peer) {
+        if lock(&self.awake).contains_key(&peer) {
             return true;
         }
         let known = self.store.get(Key::Session(peer).to_bytes()).await;
         matches!(known, Ok(Some(_))) || ask.is_some_and(|ask| ask(peer))
     }
 
-    /// Wakes the sessions that have something outstanding, a few at a time.
+    /// Wakes the sessions that have something outstanding, a few at a time. If that is under way, it
+    /// is done once more afterwards.
     pub(crate) fn wake_sessions_with_work(self: &Arc<Self>) {
+        let mut waking = lock(&self.waking);
+        let before = std::mem::replace(&mut *waking, Waking::Again);
+        if before != Waking::No {
+            return;
+        }
+        *waking = Waking::Once;
+        drop(waking);
         let inner = self.clone();
         self.tasks.spawn(async move {
-            let mut range = Key::work();
-            let limit = ReadLimit {
-                records: WAKE_AT_ONCE,
-                bytes: usize::MAX,
-            };
-            while let Ok(rows) = inner.store.range(range.clone(), limit).await {
-                let Some((last, _)) = rows.last() else { return };
-                range.start = [last, &[0][..]].concat().into();
-                for (key, _) in &rows {
-                    let Ok(Key::Work(peer)) = Key::from_bytes(key) else {
-                        continue;
-                    };
-                    let Ok(inputs) = inner.inputs(peer) else {
-                        return;
-                    };
-                    // A session that is busy is awake.
-                    let _ = inputs.send(Input::Command(Command::Wake)).await;
+            loop {
+                tokio::select! {
+                    () = inner.wake_all() => {}
+                    () = inner.cancel.cancelled() => return,
                 }
+                let mut waking = lock(&inner.waking);
+                if *waking == Waking::Once {
+                    *waking = Waking::No;
+                    return;
+                }
+                *waking = Waking::Once;
             }
         });
     }
+
+    async fn wake_all(self: &Arc<Self>) {
+        let mut range = Key::work();
+        let limit = ReadLimit {
+            records: WAKE_AT_ONCE,
+            bytes: usize::MAX,
+        };
+        loop {
+            let rows = match self.store.range(range.clone(), limit).await {
+                Ok(rows) => rows,
+                Err(error) => {
+                    warn!(%error, "sessions with work can't be read");
+                    tokio::time::sleep(STORE_RETRY).await;
+                    continue;
+                }
+            };
+            let Some((last, _)) = rows.last() else { return };
+            range.start = [last, &[0][..]].concat().into();
+            for (key, _) in &rows {
+                let Ok(Key::Work(peer)) = Key::from_bytes(key) else {
+                    continue;
+                };
+                let Ok(inputs) = self.inputs(peer) else {
+                    return;
+                };
+                // A session that just went to sleep has no work left.
+                let _ = inputs.send(Input::Command(Command::Wake)).await;
+            }
+        }
+    }
+}
+
+/// Whether sessions with work are being woken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Waking {
+    #[default]
+    No,
+    /// They are.
+    Once,
+    /// They are, and have to be once more.
+    Again,
 }

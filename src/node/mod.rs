@@ -22,7 +22,7 @@ pub use self::listing::{SessionInfo, list_sessions};
 pub use self::strangers::Strangers;
 use crate::error::Error;
 use crate::relay::{ATTACHING, Attach, RelayState, RelayTask};
-use crate::session::{Route, Session};
+use crate::session::Session;
 
 /// The local peer: its sessions, its store, its relays. Cheap to clone. When the last clone is
 /// gone the node stops; [`shutdown`](Self::shutdown) waits until it has.
@@ -62,9 +62,7 @@ impl Node {
         if peer == self.peer_id() {
             return Err(Error::Oneself(peer));
         }
-        lock(&self.inner.opened).insert(peer);
-        let hub = self.inner.hub(peer);
-        let session = Session::new(hub.clone(), Route::new(self.inner.clone(), hub));
+        let session = Session::new(self.inner.open(peer)?);
         session.wake().await?;
         Ok(session)
     }

@@ -11,7 +11,7 @@ pub enum Strangers {
     /// Anyone.
     #[default]
     Accept,
-    /// Only peers the app has opened a session with.
+    /// Only peers the app has opened a session with, at any time: that is remembered on disk.
     KnownOnly,
     /// Whom this function accepts. It is asked for each packet until it says yes, and must not
     /// block.

@@ -168,14 +168,18 @@ impl Task {
                 let _ = reply.send(sent);
             }
             Command::Weight { channel, weight } => engine.set_weight(channel, weight),
-            Command::Wake => {}
+            Command::Wake => {
+                if self.inner.remembers_opened() {
+                    engine.keep(now);
+                }
+            }
             Command::Close { reply } => {
-                self.hub.ended.cancel();
                 engine.close(CloseReason::Closed, now);
                 while let Some(output) = engine.poll() {
                     self.carry_out(engine, output);
                 }
-                self.inner.forget(self.peer);
+                self.inner.forget(&self.hub);
+                self.hub.ended.cancel();
                 self.inputs.close();
                 self.finish(engine).await;
                 self.hub.registry.clear();
@@ -226,7 +230,7 @@ impl Task {
     }
 
     fn receipt(&self, ticket: Ticket) -> Receipt {
-        let route = Route::new(self.inner.clone(), self.hub.clone());
+        let route = Route::new(self.inner.clone(), self.hub.hold());
         Receipt::new(ticket, self.hub.clone(), route)
     }
 

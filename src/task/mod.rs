@@ -43,8 +43,8 @@ const WAITING_SENDS: usize = 1_024;
 /// How long a session without work and handles keeps its task.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// How long to wait before a session is loaded again after its store failed.
-const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before what a failing store is needed for is tried again.
+pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// Segments read at once when a session is loaded.
 const LOAD_RECORDS: usize = 256;
@@ -169,7 +169,7 @@ impl Task {
                 Err(error) => Done::StoreFailed(error),
             };
             match done {
-                Done::Idle if !self.inner.retire(self.peer, &mut self.inputs) => {}
+                Done::Idle if !self.inner.retire(&self.hub, &mut self.inputs) => {}
                 Done::Closed => break Error::Closed,
                 Done::Idle | Done::Cancelled => break Error::Shutdown,
                 Done::StoreFailed(error) => {
@@ -262,7 +262,7 @@ impl Task {
             let idle = engine.at_rest()
                 && !engine.outstanding()
                 && self.sends.is_empty()
-                && Arc::strong_count(&self.hub) <= 1;
+                && !self.hub.is_held();
             idle_since = idle.then(|| idle_since.unwrap_or_else(|| self.inner.clock.now().elapsed));
             let linger = idle_since.map(|since| since + LINGER);
             let deadline = engine.deadline().into_iter().chain(linger).min();
@@ -312,6 +312,8 @@ impl Task {
                         }
                     }
                 }
+                // Nothing else may ever happen on a session that nobody holds any more.
+                () = self.hub.let_go.notified() => {}
                 () = sleep_until(at) => {
                     let now = self.inner.clock.now();
                     if linger.is_some_and(|at| at <= now.elapsed) {

@@ -3,8 +3,12 @@
 
 mod callbacks;
 mod delivery;
+mod dialing;
+mod many;
 mod once;
+mod paper;
 mod receipts;
 mod secrecy;
+mod strangers;
 mod watched;
 mod world;

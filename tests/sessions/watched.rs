@@ -1,8 +1,9 @@
-//! A store that lets commits through one by one when it is told to.
+//! A store that counts what is read from it, and lets commits through one by one when it is told
+//! to.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,10 +22,24 @@ pub(crate) struct Watched {
 }
 
 struct Shared {
+    gets: AtomicUsize,
+    ranges: AtomicUsize,
+    records: AtomicUsize,
     gated: AtomicBool,
     gate: Semaphore,
     /// Commits that wait at the gate.
     waiting: watch::Sender<usize>,
+}
+
+/// What was read so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reads {
+    /// Single records asked for.
+    pub(crate) gets: usize,
+    /// Ranges asked for.
+    pub(crate) ranges: usize,
+    /// Records that came back from ranges.
+    pub(crate) records: usize,
 }
 
 impl Watched {
@@ -32,10 +47,22 @@ impl Watched {
         Self {
             inner,
             shared: Arc::new(Shared {
+                gets: AtomicUsize::new(0),
+                ranges: AtomicUsize::new(0),
+                records: AtomicUsize::new(0),
                 gated: AtomicBool::new(false),
                 gate: Semaphore::new(0),
                 waiting: watch::Sender::new(0),
             }),
+        }
+    }
+
+    pub(crate) fn reads(&self) -> Reads {
+        let of = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+        Reads {
+            gets: of(&self.shared.gets),
+            ranges: of(&self.shared.ranges),
+            records: of(&self.shared.records),
         }
     }
 
@@ -77,6 +104,7 @@ impl Store for Watched {
     }
 
     async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+        self.shared.gets.fetch_add(1, Ordering::SeqCst);
         self.inner.get(key).await
     }
 
@@ -85,7 +113,10 @@ impl Store for Watched {
         range: Range<Bytes>,
         limit: ReadLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.inner.range(range, limit).await
+        self.shared.ranges.fetch_add(1, Ordering::SeqCst);
+        let rows = self.inner.range(range, limit).await?;
+        self.shared.records.fetch_add(rows.len(), Ordering::SeqCst);
+        Ok(rows)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -120,6 +120,15 @@ impl Engine {
         Ok(ticket)
     }
 
+    /// Has the session written even if nothing was sent or came: the app opened it, and its peer is
+    /// known from now on.
+    pub fn keep(&mut self, now: Now) {
+        self.now = now;
+        if !self.stored {
+            self.writes.touch();
+        }
+    }
+
     /// Takes a message back if no part of it can have left this device. Returns whether it will
     /// not be sent; [`Event::Ended`] tells when that is durable.
     pub fn cancel(&mut self, ticket: Ticket, now: Now) -> bool {

@@ -1,0 +1,47 @@
+//! Who may open a session with us.
+
+use outlive::{Identity, Node, Strangers};
+use outlive_storage::MemoryStore;
+
+use crate::world::{CHAT, id, node, relay, soon, take, until, way};
+
+async fn careful(store: MemoryStore, relay: &outlive_relay::Relay) -> Node {
+    Node::builder()
+        .identity(Identity::from_seed([1; 32]))
+        .store(store)
+        .strangers(Strangers::KnownOnly)
+        .transport(way(relay))
+        .start()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_peer_with_whom_a_session_was_opened_is_known_after_a_restart() {
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let me = careful(store.clone(), &relay).await;
+    let session = me.session(id(2)).await.unwrap();
+    soon("the session on disk", async {
+        while me.sessions(None, 1).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop((session, me));
+    let me = careful(store.faults().crash(), &relay).await;
+    assert_eq!(me.sessions_awake(), 0);
+
+    let (friend, stranger) = (node(2, &relay).await, node(3, &relay).await);
+    let from_stranger = stranger.session(id(1)).await.unwrap();
+    let refused = from_stranger.send(CHAT, "let me in").await.unwrap();
+    until(&from_stranger, "the relay", |state| !state.links.is_empty()).await;
+    soon("custody", refused.custody()).await.unwrap();
+    let from_friend = friend.session(id(1)).await.unwrap();
+    from_friend.send(CHAT, "it is me").await.unwrap();
+    assert_eq!(soon("a message", me.next_arrival()).await.unwrap(), id(2));
+    let mut inbox = me.session(id(2)).await.unwrap().inbox(CHAT).unwrap();
+    assert_eq!(take(&mut inbox).await, "it is me");
+    let known: Vec<_> = me.sessions(None, 10).await.unwrap();
+    assert_eq!(known.len(), 1);
+    assert_eq!(known[0].peer, id(2));
+}

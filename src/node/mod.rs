@@ -100,6 +100,9 @@ impl Node {
     /// Uses one more relay from now on, behind those in use. Returns at once; the relay is dialed
     /// until it is removed.
     pub fn use_relay(&self, transport: Arc<dyn RelayTransport>) {
+        if self.inner.cancel.is_cancelled() {
+            return;
+        }
         let (attach, attaching) = mpsc::channel(ATTACHING);
         let (state, states) = watch::channel(RelayState::Connecting);
         let cancel = self.inner.cancel.child_token();

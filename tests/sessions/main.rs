@@ -9,6 +9,7 @@ mod once;
 mod paper;
 mod receipts;
 mod secrecy;
+mod shutdown;
 mod strangers;
 mod watched;
 mod world;

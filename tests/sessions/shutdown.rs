@@ -1,0 +1,120 @@
+//! The ends of things: of a node, and of a `send` that nobody waits for any more.
+
+use std::task::Poll;
+
+use outlive::{Identity, Node, Stage};
+use outlive_relay::Relay;
+use outlive_storage::MemoryStore;
+use outlive_transports::WebSocketRelay;
+use tokio::runtime::Handle;
+
+use crate::world::{CHAT, id, node, relay, soon, take, until, url};
+
+/// A relay on a runtime of its own, so that the tasks of this one are those of the nodes alone.
+async fn relay_elsewhere() -> (String, tokio::sync::oneshot::Sender<()>) {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let relay: Relay = relay().await;
+            tell.send(url(&relay)).expect("the test waits");
+            // Either way the test is over.
+            let _ = stopped.await;
+        });
+    });
+    (soon("a relay", told).await.expect("an address"), stop)
+}
+
+async fn node_at(n: u8, address: &str) -> Node {
+    Node::builder()
+        .identity(Identity::from_seed([n; 32]))
+        .store(MemoryStore::new())
+        .transport(WebSocketRelay::new(address).unwrap())
+        .start()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn no_task_of_a_node_is_left_when_it_has_shut_down() {
+    let (address, _relay) = relay_elsewhere().await;
+    let metrics = Handle::current().metrics();
+    assert_eq!(metrics.num_alive_tasks(), 0);
+    for _ in 0..5 {
+        let (alice, bob) = (node_at(1, &address).await, node_at(2, &address).await);
+        let session = alice.session(id(2)).await.unwrap();
+        let events = session.events(16);
+        let receipt = session.send(CHAT, "hello").await.unwrap();
+        let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+        assert_eq!(take(&mut inbox).await, "hello");
+        soon("delivery", receipt.delivered()).await.unwrap();
+        let unsent = alice.session(id(3)).await.unwrap();
+        unsent.send(CHAT, "nobody is there").await.unwrap();
+        assert!(metrics.num_alive_tasks() >= 4);
+        // One is shut down with everything in hand, the other without.
+        soon("the end of one", alice.clone().shutdown())
+            .await
+            .unwrap();
+        drop((inbox, receipt, events));
+        soon("the end of the other", bob.shutdown()).await.unwrap();
+        assert_eq!(metrics.num_alive_tasks(), 0);
+
+        alice.use_relay(std::sync::Arc::new(WebSocketRelay::new(&address).unwrap()));
+        assert!(matches!(
+            alice.session(id(4)).await,
+            Err(outlive::Error::Shutdown)
+        ));
+        assert_eq!(metrics.num_alive_tasks(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_send_dropped_half_way_has_queued_its_message_or_not_touched_anything() {
+    /// Of several segments each, to see that none arrives in part.
+    const BYTES: usize = 40_000;
+    const TRIES: u8 = 60;
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let session = alice.session(id(2)).await.unwrap();
+    until(&session, "a link", |state| !state.links.is_empty()).await;
+    let mut finished = Vec::new();
+    for n in 0..TRIES {
+        let mut send = Box::pin(session.send(CHAT, vec![n; BYTES]));
+        for _ in 0..n {
+            let polled = futures_util::poll!(send.as_mut());
+            if let Poll::Ready(receipt) = polled {
+                finished.push((n, receipt.unwrap()));
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let last = session.send(CHAT, vec![TRIES; BYTES]).await.unwrap();
+    assert!(!finished.is_empty(), "no send was polled to its end");
+
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    let mut arrived = Vec::new();
+    while arrived.last() != Some(&TRIES) {
+        let delivery = soon("a message", inbox.next()).await.unwrap();
+        let payload = delivery.payload();
+        assert_eq!(payload.len(), BYTES);
+        let n = payload[0];
+        assert!(payload.iter().all(|&byte| byte == n));
+        assert!(arrived.last().is_none_or(|&before| before < n));
+        arrived.push(n);
+        delivery.commit().await.unwrap();
+    }
+    for (n, receipt) in &finished {
+        assert!(arrived.contains(n), "message {n} was queued and is lost");
+        soon("delivery", receipt.delivered()).await.unwrap();
+    }
+    soon("consumption", last.consumed()).await.unwrap();
+    assert!(matches!(
+        last.state(),
+        outlive::ReceiptState::Reached(Stage::Consumed)
+    ));
+}

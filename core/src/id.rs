@@ -207,6 +207,39 @@ impl fmt::Display for EnvelopeId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ResumeId(#[serde(with = "postcard::fixint::le")] pub u64);
 
+/// Number of a request. Grows with each request a peer makes, across its restarts too (I8).
+///
+/// It is the number of the process start, durable before anything is sent; a random number drawn at
+/// that start, so that even after a store was restored from a backup an answer never finds another
+/// request than its own; and a count of the requests since.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId {
+    start: u32,
+    #[serde(with = "postcard::fixint::le")]
+    run: u64,
+    count: u64,
+}
+
+impl RequestId {
+    /// The `count`-th request of the `start`-th start, which drew the random number `run`.
+    #[must_use]
+    pub const fn new(start: u32, run: u64, count: u64) -> Self {
+        Self { start, run, count }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.start, self.count)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestId({self})")
+    }
+}
+
 /// Running sum over the segments of a stream: what both sides compare to find out that one of
 /// their stores went back in time.
 ///
@@ -256,6 +289,13 @@ mod tests {
             Digest::default().with(id(1), 0),
             Digest::default().with(id(1), 1)
         );
+    }
+
+    #[test]
+    fn a_later_start_has_only_higher_request_ids() {
+        let last_of_first = RequestId::new(1, u64::MAX, u64::MAX);
+        assert!(RequestId::new(2, 0, 1) > last_of_first);
+        assert!(RequestId::new(2, 0, 2) > RequestId::new(2, 0, 1));
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub mod wire;
 
 pub use entropy::Entropy;
 pub use id::{
-    ChannelId, Digest, EnvelopeId, Epoch, Generation, MessageId, Position, ResumeId, Seq, StoreId,
+    ChannelId, Digest, EnvelopeId, Epoch, Generation, MessageId, Position, RequestId, ResumeId,
+    Seq, StoreId,
 };
 pub use identity::{BadSignature, Identity, PeerId, PeerIdError};
 pub use runs::{Counter, RunSet};

@@ -19,6 +19,9 @@ pub const VOLATILE_BYTES: usize = 32 * 1024;
 
 /// Bytes of one message of a handshake. A longer one is an error of the peer.
 pub const HANDSHAKE_BYTES: usize = 256;
+/// Bytes of the text that tells why a request failed. Longer text is cut by the one who sends it; a
+/// peer that sends more has its message dropped as malformed.
+pub const FAILURE_BYTES: usize = 1_024;
 
 /// Channels of one session. A frame that would open one more is an error of the peer.
 pub const CHANNELS: usize = 64;

@@ -580,7 +580,7 @@ impl Engine {
 
     fn next_batch(&mut self) -> Batch {
         self.write_lazily = None;
-        let work = self.live.outstanding();
+        let work = self.live.has_work();
         if work != self.live.work || !self.stored {
             self.live.work = work;
             let key = Key::Work(self.peer).to_bytes();

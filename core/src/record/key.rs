@@ -17,7 +17,8 @@ pub struct KeyError;
 pub enum Key {
     /// The session with a peer: a [`Session`](super::Session).
     Session(PeerId),
-    /// Present if the session with a peer has something outstanding. No value.
+    /// Present if the session with a peer has something outstanding, or requests that wait for an
+    /// answer. No value.
     Work(PeerId),
     /// A segment the peer has not acknowledged: an [`OutboxRecord`](super::OutboxRecord).
     Outbox(PeerId, ChannelId, Position),

@@ -179,6 +179,14 @@ impl Session {
         self.out.values().any(|channel| channel.low < channel.next)
     }
 
+    /// Whether there is something to do without anything coming from outside: the peer has not
+    /// acknowledged everything, or requests wait for an answer of ours.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        let asked = self.inboxes.get(&ChannelId::REQUESTS);
+        self.outstanding() || asked.is_some_and(|inbox| inbox.messages > 0)
+    }
+
     /// The stream of one of the peer's epochs.
     #[must_use]
     pub fn stream(&self, epoch: Epoch) -> Option<&RxStream> {

@@ -10,6 +10,7 @@
 pub mod frame;
 pub mod packet;
 pub mod relay;
+pub mod request;
 
 use thiserror::Error;
 

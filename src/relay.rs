@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::link::LinkClass;
@@ -30,6 +31,10 @@ const TO_LINK: usize = 256;
 
 /// Sessions waiting to be attached. When they fill it, starting sessions wait.
 pub(crate) const ATTACHING: usize = 64;
+
+/// How long a relay that is left may take to hear the last words. One that takes nothing any more
+/// holds nobody up for longer.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a relay is at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,9 +218,14 @@ impl RelayTask {
             envelopes.clone(),
             self.cancel.clone(),
         ));
+        let mut farewell = None;
         let error = loop {
             tokio::select! {
                 error = &mut sending => break error,
+                () = self.cancel.cancelled() => {
+                    farewell = Some(FAREWELL);
+                    break closed_by_us();
+                }
                 () = network_down(network) => {
                     break TransportError::Broken("the network is down".to_owned());
                 }
@@ -239,6 +249,10 @@ impl RelayTask {
         for Link { generation, inputs } in links.into_values() {
             // A session that is gone needs no word of it.
             let _ = inputs.send(Input::Lost { generation }).await;
+        }
+        if let Some(farewell) = farewell {
+            // Whether the relay hears it or not, the connection ends.
+            let _ = tokio::time::timeout(farewell, sending).await;
         }
         error
     }
@@ -419,7 +433,7 @@ async fn send_all(
         };
         if count == 0 {
             sender.close().await;
-            return TransportError::Broken("closed by us".to_owned());
+            return closed_by_us();
         }
         let batch = items
             .drain(..)
@@ -453,6 +467,10 @@ async fn send_all(
             return error;
         }
     }
+}
+
+fn closed_by_us() -> TransportError {
+    TransportError::Broken("closed by us".to_owned())
 }
 
 fn random() -> u32 {

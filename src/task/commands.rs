@@ -28,36 +28,9 @@ impl Task {
         let now = self.inner.clock.now();
         match input {
             Input::Command(command) => return self.command(engine, command).await,
-            Input::Bind(Binding {
-                generation,
-                class,
-                rank,
-                address,
-                link,
-            }) => {
-                let peer = self.peer;
-                self.links.insert(
-                    generation,
-                    Bound {
-                        link,
-                        waiting: VecDeque::new(),
-                    },
-                );
-                self.bindings.insert(generation, (class, rank));
-                engine.bind(generation, class, rank, now);
-                debug!(peer = %peer.short(), %generation, "link bound");
-                let info = LinkInfo {
-                    generation,
-                    class,
-                    address,
-                };
-                let outstanding = engine.outstanding();
-                self.hub
-                    .tell(&SessionEvent::LinkUp { generation }, |state| {
-                        state.links.push(info);
-                        state.outstanding = outstanding;
-                    });
-                self.push(generation, Outgoing::Watch { peers: vec![peer] });
+            Input::Bind(binding) => {
+                engine.bind(binding.generation, binding.class, binding.rank, now);
+                self.bound(binding, engine.outstanding());
             }
             Input::Lost { generation } => self.lost(engine, generation),
             Input::Packet {
@@ -83,9 +56,7 @@ impl Task {
                     if online {
                         engine.peer_appeared(generation, now);
                     }
-                    self.hub.tell(&SessionEvent::Presence { online }, |state| {
-                        state.peer_online = Some(online);
-                    });
+                    self.presence(online);
                 }
             }
         }
@@ -93,13 +64,49 @@ impl Task {
     }
 
     pub(super) fn lost(&mut self, engine: &mut Engine, generation: Generation) {
+        engine.unbind(generation, self.inner.clock.now());
+        self.unbound(generation, engine.outstanding());
+    }
+
+    /// Notes a link that is bound, and tells of it.
+    pub(super) fn bound(&mut self, binding: Binding, outstanding: bool) {
+        let Binding {
+            generation,
+            class,
+            rank,
+            address,
+            link,
+        } = binding;
+        let peer = self.peer;
+        self.links.insert(
+            generation,
+            Bound {
+                link,
+                waiting: VecDeque::new(),
+            },
+        );
+        self.bindings.insert(generation, (class, rank));
+        debug!(peer = %peer.short(), %generation, "link bound");
+        let info = LinkInfo {
+            generation,
+            class,
+            address,
+        };
+        self.hub
+            .tell(&SessionEvent::LinkUp { generation }, |state| {
+                state.links.push(info);
+                state.outstanding = outstanding;
+            });
+        self.push(generation, Outgoing::Watch { peers: vec![peer] });
+    }
+
+    /// Forgets a link that is gone, and tells of it.
+    pub(super) fn unbound(&mut self, generation: Generation, outstanding: bool) {
         self.bindings.remove(&generation);
         if self.links.remove(&generation).is_none() {
             return;
         }
-        engine.unbind(generation, self.inner.clock.now());
         debug!(peer = %self.peer.short(), %generation, "link lost");
-        let outstanding = engine.outstanding();
         self.hub
             .tell(&SessionEvent::LinkDown { generation }, |state| {
                 state.links.retain(|link| link.generation != generation);
@@ -108,6 +115,13 @@ impl Task {
                     state.peer_online = None;
                 }
             });
+    }
+
+    /// The peer came, or left.
+    pub(super) fn presence(&self, online: bool) {
+        self.hub.tell(&SessionEvent::Presence { online }, |state| {
+            state.peer_online = Some(online);
+        });
     }
 
     async fn command(&mut self, engine: &mut Engine, command: Command) -> Option<Done> {
@@ -144,7 +158,10 @@ impl Task {
                 channel,
                 position,
                 record,
-            } => engine.hand(channel, position, &record),
+            } => {
+                engine.hand(channel, position, &record);
+                self.in_hand.insert((channel, position), record);
+            }
             Command::Commit {
                 channel,
                 position,
@@ -153,6 +170,7 @@ impl Task {
                 reply,
             } => {
                 engine.commit(channel, position, &record, bytes, now);
+                self.in_hand.remove(&(channel, position));
                 self.next.waiters.push(Waiter::Commit(reply));
             }
             Command::Listen { channel, on: true } => engine.listen(channel, now),
@@ -178,16 +196,21 @@ impl Task {
                 while let Some(output) = engine.poll() {
                     self.carry_out(engine, output);
                 }
-                self.inner.forget(&self.hub);
-                self.hub.ended.cancel();
-                self.inputs.close();
                 self.finish(engine).await;
-                self.hub.registry.clear();
+                self.close();
                 let _ = reply.send(());
                 return Some(Done::Closed);
             }
         }
         None
+    }
+
+    /// Nobody comes in any more, and no callback is entered.
+    pub(super) fn close(&mut self) {
+        self.inner.forget(&self.hub);
+        self.hub.ended.cancel();
+        self.inputs.close();
+        self.hub.registry.clear();
     }
 
     /// Takes a message for sending, or gives it back if it has to wait for room.

@@ -11,6 +11,7 @@
 
 mod commands;
 mod input;
+mod outage;
 mod outputs;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,10 +22,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use outlive_core::engine::{Engine, Output, SendOptions, Stored, Ticket};
 use outlive_core::link::LinkClass;
-use outlive_core::record::Key;
+use outlive_core::record::{InboxRecord, Key};
 use outlive_core::store::{ReadLimit, StoreError};
 use outlive_core::transport::Outgoing;
-use outlive_core::{ChannelId, Entropy, Generation, PeerId};
+use outlive_core::{ChannelId, Entropy, Generation, PeerId, Position};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -124,6 +125,9 @@ pub(crate) struct Task {
     sends: VecDeque<WaitingSend>,
     /// Whether the outbox may have room for them again.
     room: bool,
+    /// Messages in the app's hands, for an engine that is loaded again: without their payloads, as
+    /// many as the engine knows of.
+    in_hand: BTreeMap<(ChannelId, Position), InboxRecord>,
 }
 
 async fn pending_or<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
@@ -158,14 +162,21 @@ impl Task {
             flight: Hanging::default(),
             sends: VecDeque::new(),
             room: false,
+            in_hand: BTreeMap::new(),
         }
     }
 
     /// Runs until the session is idle, closed, or the node shuts down.
     pub(crate) async fn run(mut self) {
+        let mut failed = false;
         let error = loop {
             let done = match self.load().await {
-                Ok(mut engine) => self.drive(&mut engine).await,
+                Ok(mut engine) => {
+                    if std::mem::take(&mut failed) {
+                        self.ask_for_what_was_missed();
+                    }
+                    self.drive(&mut engine).await
+                }
                 Err(error) => Done::StoreFailed(error),
             };
             match done {
@@ -176,10 +187,10 @@ impl Task {
                     warn!(peer = %self.peer.short(), %error, "the session's store failed");
                     self.fail(&error);
                     self.hub.tell(&SessionEvent::StoreFailed, |_| {});
-                    tokio::select! {
-                        () = self.cancel.cancelled() => break Error::Shutdown,
-                        () = tokio::time::sleep(STORE_RETRY) => {}
+                    if let Some(error) = self.sit_out(&error).await {
+                        break error;
                     }
+                    failed = true;
                 }
             }
         };
@@ -238,6 +249,9 @@ impl Task {
         }
         for channel in self.hub.listening() {
             engine.listen(channel, now);
+        }
+        for ((channel, position), record) in &self.in_hand {
+            engine.hand(*channel, *position, record);
         }
         for (&generation, &(class, rank)) in &self.bindings {
             engine.bind(generation, class, rank, now);

@@ -1,0 +1,80 @@
+//! What the task does while its store fails: it keeps nobody waiting.
+//!
+//! Links come and go as ever. What is asked is answered with the failure. What the peer sent is let
+//! go by: it waits in its mailbox, and is asked for when the session is loaded again. So a session
+//! that can't be loaded holds up neither its app nor the relay's task, which serves all sessions.
+
+use outlive_core::transport::Outgoing;
+
+use super::input::{Command, Input};
+use super::{STORE_RETRY, Task};
+use crate::error::Error;
+
+impl Task {
+    /// Waits until the store is to be tried again. Returns why the task ends, if it does.
+    pub(super) async fn sit_out(&mut self, error: &Error) -> Option<Error> {
+        let retry = tokio::time::sleep(STORE_RETRY);
+        let mut retry = std::pin::pin!(retry);
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return Some(Error::Shutdown),
+                () = &mut retry => return None,
+                input = self.inputs.recv() => match input {
+                    None => return Some(Error::Shutdown),
+                    Some(Input::Command(Command::Close { reply })) => {
+                        self.hub.ended.cancel();
+                        self.close();
+                        // The caller may have gone away.
+                        let _ = reply.send(());
+                        return Some(Error::Closed);
+                    }
+                    Some(input) => self.let_by(input, error),
+                },
+            }
+        }
+    }
+
+    fn let_by(&mut self, input: Input, error: &Error) {
+        let outstanding = self.hub.state.borrow().outstanding;
+        match input {
+            Input::Command(command) => self.decline(command, error),
+            Input::Bind(binding) => self.bound(binding, outstanding),
+            Input::Lost { generation } => self.unbound(generation, outstanding),
+            Input::Presence { generation, online } => {
+                if self.links.contains_key(&generation) {
+                    self.presence(online);
+                }
+            }
+            Input::Packet { .. } | Input::Accepted { .. } | Input::Refused { .. } => {}
+        }
+    }
+
+    fn decline(&mut self, command: Command, error: &Error) {
+        // Callers may have gone away.
+        match command {
+            Command::Send { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Command::Commit { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Command::Volatile { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Command::Cancel { reply, .. } => drop(reply.send(false)),
+            Command::Close { reply } => drop(reply.send(())),
+            Command::Hand {
+                channel,
+                position,
+                record,
+            } => drop(self.in_hand.insert((channel, position), record)),
+            // What is listened to is known to the session, and told when it is loaded.
+            Command::Listen { .. }
+            | Command::AwaitConsumed { .. }
+            | Command::Weight { .. }
+            | Command::Wake => {}
+        }
+    }
+
+    /// Asks the relays for what the session let go by, or lost with its engine.
+    pub(super) fn ask_for_what_was_missed(&mut self) {
+        let from = self.peer;
+        for generation in self.links.keys().copied().collect::<Vec<_>>() {
+            self.push(generation, Outgoing::Redeliver { from });
+        }
+    }
+}

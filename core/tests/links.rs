@@ -1,0 +1,235 @@
+//! What a session makes of links that linger, and of pongs that are lost: two engines and the wires
+//! between them, on which nothing is lost but what a test takes away.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::engine::{DropReason, Engine, Output, SendOptions, Stored, Taken, Transmit};
+use outlive_core::limits::{LINK_SILENCE, PING_IDLE};
+use outlive_core::link::LinkClass;
+use outlive_core::wire::frame::Frame;
+use outlive_core::wire::packet::{self, PacketBuilder};
+use outlive_core::{
+    ChannelId, Entropy, Generation, Identity, Now, PeerId, Plain, Sealer, WallTime,
+};
+
+const CHAT: ChannelId = ChannelId::MESSAGES;
+
+type Lose = Box<dyn Fn(Generation, &Frame) -> bool>;
+
+struct Peer {
+    engine: Engine,
+    disk: BTreeMap<Bytes, Bytes>,
+    dropped: Vec<(Generation, DropReason)>,
+}
+
+impl Peer {
+    fn retired(&self, link: Generation) -> bool {
+        self.dropped
+            .iter()
+            .any(|(generation, _)| *generation == link)
+    }
+}
+
+/// Two peers. Links have the same generation at both ends.
+struct Pair {
+    peers: [Peer; 2],
+    /// Packets and where they go.
+    wire: VecDeque<(usize, Transmit)>,
+    now: Now,
+    /// What is lost on its way over a link.
+    lose: Lose,
+    /// Whole packets that were.
+    lost: Vec<(usize, Transmit)>,
+}
+
+fn id(n: u8) -> PeerId {
+    Identity::from_seed([n; 32]).peer_id()
+}
+
+impl Pair {
+    fn new() -> Self {
+        let now = Now {
+            elapsed: Duration::from_secs(1),
+            wall: WallTime(1_000_000),
+        };
+        let peer = |n: u8| {
+            let (stored, entropy) = (Stored::default(), Entropy::from_seed([n; 32]));
+            let opened = Engine::open(id(3 - n), 1, &stored, entropy, Box::new(Plain), now);
+            Peer {
+                engine: opened.expect("a new session"),
+                disk: BTreeMap::new(),
+                dropped: Vec::new(),
+            }
+        };
+        Self {
+            peers: [peer(1), peer(2)],
+            wire: VecDeque::new(),
+            now,
+            lose: Box::new(|_, _| false),
+            lost: Vec::new(),
+        }
+    }
+
+    fn bind(&mut self, generation: Generation) {
+        for peer in &mut self.peers {
+            peer.engine.bind(generation, LinkClass::Direct, 0, self.now);
+        }
+        self.settle();
+    }
+
+    fn send(&mut self, text: &'static str) {
+        let sender = &mut self.peers[0].engine;
+        let payload = Bytes::from_static(text.as_bytes());
+        let sent = sender.send(CHAT, &payload, &SendOptions::default(), self.now);
+        sent.expect("there is room");
+        self.settle();
+    }
+
+    /// Messages that reached the other side, each once.
+    fn arrived(&self) -> u64 {
+        let inboxes = &self.peers[1].engine.session().inboxes;
+        inboxes.get(&CHAT).map_or(0, |inbox| inbox.messages)
+    }
+
+    fn delivered(&self) -> bool {
+        !self.peers[0].engine.outstanding()
+    }
+
+    /// Does all that can be done without time.
+    fn settle(&mut self) {
+        loop {
+            for from in 0..2 {
+                self.poll(from);
+            }
+            let Some((to, transmit)) = self.wire.pop_front() else {
+                return;
+            };
+            self.deliver(to, &transmit);
+        }
+    }
+
+    fn poll(&mut self, from: usize) {
+        let peer = &mut self.peers[from];
+        while let Some(output) = peer.engine.poll() {
+            match output {
+                Output::Transmit(transmit) => self.wire.push_back((1 - from, transmit)),
+                Output::Write(batch) => {
+                    for (key, value) in batch {
+                        match value {
+                            Some(value) => peer.disk.insert(key, value),
+                            None => peer.disk.remove(&key),
+                        };
+                    }
+                    peer.engine.written(self.now);
+                }
+                Output::Read { range, limit } => {
+                    let rows = peer.disk.range(range).take(limit.records);
+                    let rows: Vec<_> = rows.map(|(k, v)| (k.clone(), v.clone())).collect();
+                    peer.engine.read(&rows, self.now).expect("own disk");
+                }
+                Output::Drop { generation, reason } => {
+                    peer.engine.unbind(generation, self.now);
+                    peer.dropped.push((generation, reason));
+                }
+                Output::Release { .. } | Output::Redeliver { .. } | Output::Event(_) => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self, to: usize, transmit: &Transmit) -> Taken {
+        let frames = packet::decode(&transmit.packet.slice(1..)).expect("own packet");
+        let mut builder = PacketBuilder::new(Plain.overhead());
+        let lost = |frame: &&Frame| (self.lose)(transmit.generation, frame);
+        for frame in frames.iter().filter(|frame| !lost(frame)) {
+            assert!(builder.push(frame));
+        }
+        if builder.is_empty() {
+            self.lost.push((to, transmit.clone()));
+            return Taken::Yes;
+        }
+        let packet = Plain.seal(&builder.finish());
+        let engine = &mut self.peers[to].engine;
+        engine.receive(transmit.generation, None, packet, self.now)
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let step = Duration::from_millis(100);
+        let end = self.now.elapsed + time;
+        while self.now.elapsed < end {
+            self.now.elapsed += step;
+            self.now.wall = self.now.wall.plus(step);
+            for peer in &mut self.peers {
+                peer.engine.tick(self.now);
+            }
+            self.settle();
+        }
+    }
+}
+
+#[test]
+fn a_lost_pong_takes_no_link_down_while_anything_else_arrives() {
+    let mut pair = Pair::new();
+    let link = Generation::nth(1, 1);
+    pair.bind(link);
+    pair.lose = Box::new(|_, frame| matches!(frame, Frame::Pong(_)));
+    for _ in 0..20 {
+        // Long enough for a Ping, whose Pong is lost; then there is traffic, acknowledged as ever.
+        pair.pass(PING_IDLE + Duration::from_secs(1));
+        pair.send("hello");
+        assert!(pair.delivered());
+        pair.pass(LINK_SILENCE);
+    }
+    for peer in &pair.peers {
+        assert_eq!(peer.dropped, []);
+    }
+    // Silence alone takes it down.
+    pair.lose = Box::new(|_, _| true);
+    pair.pass(PING_IDLE + LINK_SILENCE * 2);
+    assert_eq!(pair.peers[0].dropped, [(link, DropReason::Silent)]);
+}
+
+#[test]
+fn a_link_with_a_message_now_and_then_stays_up() {
+    let mut pair = Pair::new();
+    pair.bind(Generation::nth(1, 1));
+    for (n, pause) in [1, 14, 15, 16, 29, 31, 60, 75, 600].into_iter().enumerate() {
+        pair.pass(Duration::from_secs(pause));
+        pair.send("hello");
+        assert!(pair.delivered(), "after {pause} s");
+        assert_eq!(pair.arrived(), n as u64 + 1);
+    }
+    for peer in &pair.peers {
+        assert_eq!(peer.dropped, []);
+    }
+}
+
+#[test]
+fn the_hundredth_link_resumes_like_the_first_while_dead_ones_are_still_open() {
+    let mut pair = Pair::new();
+    for n in 1..=100 {
+        let link = Generation::nth(1, n);
+        // Nothing gets through on the links before, and neither end has heard of it yet.
+        pair.lose = Box::new(move |generation, _| generation < link);
+        pair.send("before");
+        pair.bind(link);
+        pair.pass(Duration::from_secs(3));
+        assert!(pair.delivered(), "link {n}");
+        pair.send("after");
+        pair.pass(Duration::from_secs(3));
+        assert!(pair.delivered(), "link {n}");
+        assert_eq!(pair.arrived(), u64::from(n) * 2, "each once");
+    }
+    // What was lost comes after all, very late.
+    let lost = std::mem::take(&mut pair.lost);
+    assert!(lost.len() > 100);
+    pair.lose = Box::new(|_, _| false);
+    for (to, transmit) in lost {
+        let retired = pair.peers[to].retired(transmit.generation);
+        let taken = pair.deliver(to, &transmit);
+        assert!(!retired || taken == Taken::No);
+        pair.settle();
+    }
+    assert_eq!(pair.arrived(), 200);
+}

@@ -1,5 +1,7 @@
 //! The command as scripts use it: real processes, real files, and processes that are killed.
 
+#[cfg(target_os = "linux")]
+mod connections;
 mod contract;
 mod kills;
 mod process;

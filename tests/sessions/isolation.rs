@@ -1,0 +1,133 @@
+//! What goes wrong in one session stays in that session.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive::record::Key;
+use outlive::{
+    Error, Identity, ReceiptState, RelayTransport, SessionEvent, Stage, Store, StoreError,
+};
+use outlive_core::EnvelopeId;
+use outlive_core::store::Batch;
+use outlive_core::transport::{Class, Outgoing};
+use outlive_storage::MemoryStore;
+use outlive_transports::MemoryRelay;
+
+use crate::scene::{counted, linked, on, on_store, pair};
+use crate::world::{CHAT, id, soon, take};
+
+/// Damages what a store holds of the session with this peer.
+async fn damage(store: &MemoryStore, peer: u8) {
+    let mut batch = Batch::new();
+    let key = Key::Session(id(peer)).to_bytes();
+    batch.put(key, Bytes::from_static(b"no record"));
+    store.commit(batch).await.expect("it works");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_cannot_be_loaded_does_not_stop_the_others() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    damage(&store, 1).await;
+    let alice = on(1, &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    for n in 0..300 {
+        let receipt = to_bob.send(CHAT, format!("{n}")).await.unwrap();
+        receipt.custody().await.unwrap();
+    }
+    let bob = on_store(2, store, &[&relay]).await;
+    let broken = bob.session(id(1)).await.unwrap();
+    let sent = soon("an answer", broken.send(CHAT, "to alice")).await;
+    assert!(matches!(sent, Err(Error::Record(_))), "{sent:?}");
+    let carol = on(3, &[&relay]).await;
+    let to_bob = carol.session(id(2)).await.unwrap();
+    let mut inbox = bob.session(id(3)).await.unwrap().inbox(CHAT).unwrap();
+    for n in 0..10 {
+        // Each time all that waits of alice is delivered again.
+        relay.faults().cut(id(2));
+        to_bob.send(CHAT, format!("{n}")).await.unwrap();
+        assert_eq!(take(&mut inbox).await, format!("{n}"));
+    }
+    soon("the shutdown", bob.shutdown()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_came_as_the_store_failed_comes_again_without_other_traffic() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let bob = on_store(2, store.clone(), &[&relay]).await;
+    let to_alice = bob.session(id(1)).await.unwrap();
+    linked(&to_alice).await;
+    let alice = on(1, &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    store.faults().fail_commits(3, &StoreError::Full);
+    let receipt = to_bob.send(CHAT, "kept").await.unwrap();
+    soon("custody", receipt.custody()).await.unwrap();
+    drop((receipt, to_bob));
+    alice.shutdown().await.unwrap();
+    assert_eq!(take(&mut to_alice.inbox(CHAT).unwrap()).await, "kept");
+    counted(&relay, "an empty mailbox", |counts| counts.waiting == 0).await;
+    assert_eq!(relay.counts().borrow().sign_ins, 2, "over the same link");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_app_has_in_hand_can_be_committed_after_the_store_failed() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = on(1, &[&relay]).await;
+    let bob = on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let first = to_bob.send(CHAT, "in hand").await.unwrap();
+    let delivery = soon("a message", inbox.next()).await.unwrap();
+    let mut events = to_alice.events(64);
+    store.faults().fail_commits(1, &StoreError::Full);
+    let failed = soon("a failure", to_alice.send(CHAT, "not taken")).await;
+    assert!(matches!(failed, Err(Error::Store(StoreError::Full))));
+    let told = async {
+        loop {
+            let (event, _) = events.next().await.expect("the session lives");
+            if event == SessionEvent::StoreFailed {
+                return;
+            }
+        }
+    };
+    soon("the event", told).await;
+    to_bob.send(CHAT, "behind it").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "behind it");
+    // Time enough for the word of it to go round.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(first.state(), ReceiptState::Reached(Stage::Delivered));
+    soon("the commit", delivery.commit()).await.unwrap();
+    soon("the peer to hear of it", first.consumed())
+        .await
+        .unwrap();
+    drop(inbox);
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    assert!(inbox.try_next().await.unwrap().is_none(), "committed twice");
+}
+
+#[tokio::test]
+async fn garbage_in_a_mailbox_is_let_go_and_stops_nothing_behind_it() {
+    let relay = MemoryRelay::new("relay");
+    let (_alice, _bob, to_bob, to_alice) = pair(&relay).await;
+    let mut mallory = relay.connect(&Identity::from_seed([66; 32])).await.unwrap();
+    let garbage = |n: u64| Outgoing::Submit {
+        envelope: EnvelopeId(n),
+        to: id(2),
+        class: Class::Keep,
+        ttl: 3_600,
+        packet: Bytes::from(vec![n as u8; 100]),
+    };
+    mallory
+        .sender
+        .send((0..200).map(garbage).collect())
+        .await
+        .unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    to_bob.send(CHAT, "good").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "good");
+    counted(&relay, "an empty mailbox", |counts| counts.waiting == 0).await;
+    assert_eq!(to_alice.state().borrow().links.len(), 1);
+}

@@ -1,0 +1,156 @@
+//! Links and relays that die, linger, or end late.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use outlive::{Identity, Node, RelayTransport, SessionEvent, TransportError};
+use outlive_core::transport::{GoodbyeReason, Incoming, RelayConnection};
+use outlive_transports::{MemoryRelay, Way};
+
+use crate::scene::{at_once, counted, linked, on};
+use crate::world::{CHAT, id, node, relay, soon, take, until, way};
+
+async fn delivery(connection: &mut RelayConnection) {
+    let delivered = async {
+        loop {
+            match connection.receiver.receive().await {
+                Ok(Incoming::Deliver { .. }) => return,
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    soon("a delivery", delivered).await;
+}
+
+/// Fills the connection of a node whose relay takes nothing any more: each session has no more than
+/// so many packets on their way.
+async fn fill(node: &Node) {
+    for n in 100..120 {
+        let session = node.session(id(n)).await.unwrap();
+        session.send(CHAT, vec![0; 4 << 20]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_old_connection_that_ends_late_does_not_sign_the_new_one_out() {
+    let relay = relay().await;
+    let alice = node(1, &relay).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let (way, bob) = (way(&relay), Identity::from_seed([2; 32]));
+    let mut old = way.connect(&bob).await.unwrap();
+    let there = |state: &outlive::SessionState| state.peer_online == Some(true);
+    until(&to_bob, "bob", there).await;
+    let mut new = way.connect(&bob).await.unwrap();
+    let ended = soon("the farewell", old.receiver.receive()).await;
+    assert!(matches!(
+        ended,
+        Err(TransportError::Closed(GoodbyeReason::Replaced))
+    ));
+    drop(old);
+    // By the second answer the relay has told all it had to tell of the old one's end.
+    for text in ["one", "two"] {
+        let receipt = to_bob.send(CHAT, text).await.unwrap();
+        soon("custody", receipt.custody()).await.unwrap();
+        delivery(&mut new).await;
+    }
+    assert!(there(&to_bob.state().borrow()));
+}
+
+#[tokio::test]
+async fn an_old_link_that_ends_late_does_not_touch_its_successor() {
+    let (old, new) = (MemoryRelay::new("old"), MemoryRelay::new("new"));
+    let alice = on(1, &[&old]).await;
+    let bob = on(2, &[&new]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    linked(&to_bob).await;
+    let hold = old.faults().hold(id(1), Way::ToRelay);
+    fill(&alice).await;
+    alice.switch_relay(Arc::new(new.clone()));
+    until(&to_bob, "the new link alone", |state| {
+        state.links.len() == 1 && state.links[0].address == "memory:new"
+    })
+    .await;
+    let generation = to_bob.state().borrow().links[0].generation;
+    let mut events = to_bob.events(4_096);
+    drop(hold);
+    counted(&old, "the old connection to end", |of| of.connected == 0).await;
+    let receipt = to_bob.send(CHAT, "over the new").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "over the new");
+    soon("delivery", receipt.delivered()).await.unwrap();
+    let state = to_bob.state().borrow().clone();
+    assert_eq!(state.links.len(), 1);
+    assert_eq!(state.links[0].generation, generation);
+    while let Some(Some((event, _))) = at_once(events.next()).await {
+        assert!(!matches!(event, SessionEvent::LinkDown { .. }), "{event:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_takes_nothing_any_more_does_not_hold_up_a_shutdown() {
+    let relay = MemoryRelay::new("relay");
+    let alice = on(1, &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    linked(&to_bob).await;
+    let _hold = relay.faults().hold(id(1), Way::ToRelay);
+    fill(&alice).await;
+    drop(to_bob);
+    soon("the shutdown", alice.shutdown()).await.unwrap();
+    assert_eq!(relay.counts().borrow().connected, 0);
+}
+
+#[tokio::test]
+async fn when_a_relay_dies_the_same_session_goes_on_over_the_next() {
+    let (first, second) = (MemoryRelay::new("first"), MemoryRelay::new("second"));
+    let alice = on(1, &[&first, &second]).await;
+    let bob = on(2, &[&first, &second]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counting = heard.clone();
+    let _subscription = to_alice.on_event(move |event, _| {
+        if matches!(event, SessionEvent::Message { .. }) {
+            counting.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    for session in [&to_bob, &to_alice] {
+        until(session, "both links", |state| state.links.len() == 2).await;
+    }
+    to_bob.send(CHAT, "over the first").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "over the first");
+    assert_eq!(second.counts().borrow().taken, 0);
+    // The next is in the first's custody alone when it dies for good.
+    let deaf = first.faults().hold(id(2), Way::FromRelay);
+    let receipt = to_bob.send(CHAT, "in its custody").await.unwrap();
+    soon("custody", receipt.custody()).await.unwrap();
+    let _dead = first.faults().down();
+    drop(deaf);
+    assert_eq!(take(&mut inbox).await, "in its custody");
+    soon("delivery", receipt.delivered()).await.unwrap();
+    to_bob.send(CHAT, "over the second").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "over the second");
+    assert_eq!(heard.load(Ordering::SeqCst), 3);
+    assert_eq!(to_alice.subscriptions(), 1);
+    let links = to_bob.state().borrow().links.clone();
+    assert_eq!(links.len(), 1);
+    assert_eq!(links[0].address, "memory:second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_fell_silent_holds_up_nothing_while_another_is_there() {
+    let (first, second) = (MemoryRelay::new("first"), MemoryRelay::new("second"));
+    let alice = on(1, &[&first, &second]).await;
+    let bob = on(2, &[&first, &second]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    until(&to_bob, "both links", |state| state.links.len() == 2).await;
+    counted(&first, "bob", |counts| counts.connected == 2).await;
+    counted(&second, "bob", |counts| counts.connected == 2).await;
+    assert!(first.faults().half_dead(id(1)) && first.faults().half_dead(id(2)));
+    to_bob.send(CHAT, "around it").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "around it");
+    // It was not given up before: that takes 50 s of silence.
+    assert_eq!(first.counts().borrow().sign_ins, 2);
+}

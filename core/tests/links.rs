@@ -8,11 +8,10 @@ use bytes::Bytes;
 use outlive_core::engine::{DropReason, Engine, Output, SendOptions, Stored, Taken, Transmit};
 use outlive_core::limits::{LINK_SILENCE, PING_IDLE};
 use outlive_core::link::LinkClass;
+use outlive_core::seal::KIND_PLAIN;
 use outlive_core::wire::frame::Frame;
 use outlive_core::wire::packet::{self, PacketBuilder};
-use outlive_core::{
-    ChannelId, Entropy, Generation, Identity, Now, PeerId, Plain, Sealer, WallTime,
-};
+use outlive_core::{ChannelId, Entropy, Generation, Identity, Now, WallTime};
 
 const CHAT: ChannelId = ChannelId::MESSAGES;
 
@@ -44,8 +43,8 @@ struct Pair {
     lost: Vec<(usize, Transmit)>,
 }
 
-fn id(n: u8) -> PeerId {
-    Identity::from_seed([n; 32]).peer_id()
+fn identity(n: u8) -> Identity {
+    Identity::from_seed([n; 32])
 }
 
 impl Pair {
@@ -56,9 +55,13 @@ impl Pair {
         };
         let peer = |n: u8| {
             let (stored, entropy) = (Stored::default(), Entropy::from_seed([n; 32]));
-            let opened = Engine::open(id(3 - n), 1, &stored, entropy, Box::new(Plain), now);
+            let (me, other) = (identity(n), identity(3 - n).peer_id());
+            let opened = Engine::open(&me, other, 1, &stored, entropy, now);
+            let mut engine = opened.expect("a new session");
+            // Single frames are taken out of packets here.
+            engine.seal_nothing();
             Peer {
-                engine: opened.expect("a new session"),
+                engine,
                 disk: BTreeMap::new(),
                 dropped: Vec::new(),
             }
@@ -140,7 +143,7 @@ impl Pair {
 
     fn deliver(&mut self, to: usize, transmit: &Transmit) -> Taken {
         let frames = packet::decode(&transmit.packet.slice(1..)).expect("own packet");
-        let mut builder = PacketBuilder::new(Plain.overhead());
+        let mut builder = PacketBuilder::new();
         let lost = |frame: &&Frame| (self.lose)(transmit.generation, frame);
         for frame in frames.iter().filter(|frame| !lost(frame)) {
             assert!(builder.push(frame));
@@ -149,7 +152,7 @@ impl Pair {
             self.lost.push((to, transmit.clone()));
             return Taken::Yes;
         }
-        let packet = Plain.seal(&builder.finish());
+        let packet = [&[KIND_PLAIN][..], &builder.finish()].concat().into();
         let engine = &mut self.peers[to].engine;
         engine.receive(transmit.generation, None, packet, self.now)
     }

@@ -96,7 +96,7 @@ impl Window {
     /// changes before the store has answered.
     pub(crate) async fn next(&mut self) -> Result<Vec<FromRelay>, StoreError> {
         self.find_sender().await?;
-        let Some(sender) = self.ready.pop_front() else {
+        let Some(&sender) = self.ready.front() else {
             return Ok(Vec::new());
         };
         let of = self.senders.entry(sender).or_default();
@@ -145,7 +145,7 @@ impl Window {
 
     /// One step of the search for senders whose mail was there before the connection.
     async fn find_sender(&mut self) -> Result<(), StoreError> {
-        let Some(range) = self.search.take() else {
+        let Some(range) = self.search.clone() else {
             return Ok(());
         };
         let rows = self
@@ -158,10 +158,12 @@ impl Window {
                 },
             )
             .await?;
-        if let Some((sender, _)) = rows.first().and_then(|(key, _)| records::sender_of(key)) {
-            self.search = Some(records::mailbox_behind(&self.recipient, &sender));
-            self.wake([sender]);
-        }
+        let found = rows.first().and_then(|(key, _)| records::sender_of(key));
+        self.search = found.map(|(sender, _)| records::mailbox_behind(&self.recipient, &sender));
+        self.wake(found.map(|(sender, _)| sender));
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

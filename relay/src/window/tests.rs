@@ -1,0 +1,100 @@
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use outlive_core::store::Batch;
+use outlive_core::transport::Class;
+use outlive_core::{Identity, WallTime};
+use outlive_storage::MemoryStore;
+
+use super::*;
+
+/// A store that answers only when it is asked a second time.
+struct Slow(MemoryStore);
+
+#[async_trait]
+impl Store for Slow {
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.0.commit(batch).await
+    }
+
+    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn range(
+        &self,
+        range: std::ops::Range<Bytes>,
+        limit: ReadLimit,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        tokio::task::yield_now().await;
+        self.0.range(range, limit).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.0.close().await
+    }
+}
+
+fn peer(n: u8) -> PeerId {
+    Identity::from_seed([n; 32]).peer_id()
+}
+
+async fn put(store: &MemoryStore, sender: u8, numbers: impl IntoIterator<Item = u64>) {
+    let mut batch = Batch::new();
+    for number in numbers {
+        let envelope = Envelope {
+            class: Class::Keep,
+            expires: WallTime(u64::MAX),
+            packet: Bytes::from_static(b"packet"),
+        };
+        batch.put(
+            records::envelope(&peer(0), &peer(sender), EnvelopeId(number)),
+            records::to_value(&envelope),
+        );
+    }
+    store.commit(batch).await.expect("written");
+}
+
+/// Everything that is delivered without another word of the recipient.
+async fn delivered(window: &mut Window) -> Vec<(PeerId, u64)> {
+    let mut all = Vec::new();
+    while window.has_more() {
+        for message in window.next().await.expect("read") {
+            if let FromRelay::Deliver { from, envelope, .. } = message {
+                all.push((from, envelope.expect("a number").0));
+            }
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn mail_of_two_senders_is_delivered_side_by_side() {
+    let store = MemoryStore::new();
+    put(&store, 1, 1..=40).await;
+    put(&store, 2, 41..=80).await;
+    let mut window = Window::new(Arc::new(store), peer(0));
+    assert_eq!(delivered(&mut window).await.len(), 80);
+}
+
+#[tokio::test]
+async fn a_step_that_is_cut_off_loses_no_mail() {
+    let store = MemoryStore::new();
+    put(&store, 1, 1..=80).await;
+    let mut window = Window::new(Arc::new(Slow(store)), peer(0));
+    let mut all = Vec::new();
+    while window.has_more() {
+        assert!(window.next().now_or_never().is_none(), "the store is slow");
+        all.extend(window.next().await.expect("read"));
+    }
+    assert_eq!(all.len(), 80);
+}
+
+#[tokio::test]
+async fn a_sender_whose_mail_is_not_taken_stops_only_itself() {
+    let store = MemoryStore::new();
+    put(&store, 1, 1..=500).await;
+    put(&store, 2, 501..=510).await;
+    let mut window = Window::new(Arc::new(store), peer(0));
+    let all = delivered(&mut window).await;
+    assert_eq!(all.len(), SENDER_ENVELOPES + 10);
+}

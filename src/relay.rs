@@ -272,6 +272,7 @@ impl RelayTask {
             rank: self.rank,
             address: self.transport.address().to_owned(),
             link: link.clone(),
+            again: links.contains_key(&peer),
         };
         if inputs.send(Input::Bind(binding)).await.is_ok() {
             links.insert(peer, Link { generation, inputs });
@@ -294,6 +295,13 @@ impl RelayTask {
                 .sent
                 .remove(envelope)
         };
+        let kept = matches!(
+            incoming,
+            Incoming::Deliver {
+                envelope: Some(_),
+                ..
+            }
+        );
         let (peer, generation, input): (_, _, Box<dyn FnOnce(Generation) -> Input + Send>) =
             match incoming {
                 Incoming::Accepted { envelope } => {
@@ -365,8 +373,12 @@ impl RelayTask {
         };
         if generation.is_none_or(|of| of == bound.generation)
             && bound.inputs.send(input(bound.generation)).await.is_err()
+            && kept
+            && let Ok(inputs) = self.inner.inputs(peer)
         {
-            links.remove(&peer);
+            // The session's task ended between the two: the next one asks for the mail again.
+            attached.insert(peer, inputs.clone());
+            self.bind(links, peer, inputs, store, link).await;
         }
     }
 }

@@ -63,12 +63,33 @@ pub const READ_BYTES: usize = 256 * 1024;
 /// Records deleted in one batch.
 pub const PURGE_RECORDS: u64 = 4_096;
 
-/// Messages in one channel's inbox that the app has not committed. When it is full, more is left
-/// at the sender or in the mailbox.
+/// Messages in one channel's inbox that the app has not committed, unless the app sets another
+/// limit. When it is full, more is left at the sender or in the mailbox.
 pub const INBOX_MESSAGES: u64 = 65_536;
 
-/// Bytes in one channel's inbox that the app has not committed.
+/// Bytes in one channel's inbox that the app has not committed, unless the app sets another limit.
 pub const INBOX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What one channel's inbox takes before it counts as full.
+///
+/// A full inbox asks for more only when half of it is free again, so let it hold at least twice
+/// what the app keeps uncommitted at a time. An empty inbox takes a message of any size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboxLimits {
+    /// Messages the app has not committed; at least 1.
+    pub messages: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+}
+
+impl Default for InboxLimits {
+    fn default() -> Self {
+        Self {
+            messages: INBOX_MESSAGES,
+            bytes: INBOX_BYTES,
+        }
+    }
+}
 
 /// Messages of one session that wait in the outbox. When it is full, `send` waits and `try_send`
 /// fails.

@@ -69,7 +69,16 @@ pub enum Outgoing {
         /// The relay's numbers for them.
         envelopes: Vec<EnvelopeId>,
     },
-    /// Deliver what `from` has in my mailbox again: there was no room for it, now there is.
+    /// There is no room for these envelopes from `from`: the mailbox keeps them, and delivers what
+    /// lies behind them.
+    Park {
+        /// Their sender.
+        from: PeerId,
+        /// The relay's numbers for them.
+        envelopes: Vec<EnvelopeId>,
+    },
+    /// Deliver what `from` has in my mailbox again, from the beginning: there was no room for it,
+    /// now there is.
     Redeliver {
         /// Their sender.
         from: PeerId,

@@ -136,7 +136,10 @@ impl Pair {
                     peer.engine.unbind(generation, self.now);
                     peer.dropped.push((generation, reason));
                 }
-                Output::Release { .. } | Output::Redeliver { .. } | Output::Event(_) => {}
+                Output::Release { .. }
+                | Output::Park { .. }
+                | Output::Redeliver { .. }
+                | Output::Event(_) => {}
             }
         }
     }

@@ -316,6 +316,7 @@ impl Connection {
                     })
                     .await?;
                 }
+                ToRelay::Park { from, envelopes } => self.window.parked(from, &envelopes),
                 ToRelay::Redeliver { from } => self.window.redeliver(from),
                 ToRelay::Watch { peers } => self.desk.directory.watch(self.peer, peers, watched),
                 ToRelay::Hello { .. } | ToRelay::Proof { .. } => {

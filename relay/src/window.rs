@@ -1,7 +1,8 @@
 //! What of a mailbox is on its way to its recipient.
 //!
 //! Each sender has a window of its own: one whose envelopes are not acknowledged stops only its
-//! own delivery.
+//! own delivery. What the recipient parks stays in the mailbox and makes room in the window: that
+//! something lies behind the last envelope that was sent is all that is kept of it here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,10 @@ const SENDER_ENVELOPES: usize = 128;
 /// Envelopes of all senders together.
 const ALL_ENVELOPES: usize = 4_096;
 
+/// Senders of whom something is parked. Of more of them nothing is: their windows fill as they
+/// would without parking.
+const PARKED_SENDERS: usize = 4_096;
+
 /// What is read of one sender's mail at once.
 const READ: ReadLimit = ReadLimit {
     records: 32,
@@ -31,6 +36,8 @@ struct Sender {
     /// The last envelope that was sent.
     last: EnvelopeId,
     unacknowledged: BTreeSet<EnvelopeId>,
+    /// Whether something up to `last` is parked: then where delivery goes on must not be forgotten.
+    parked: bool,
 }
 
 /// The delivery of one mailbox over one connection.
@@ -43,6 +50,7 @@ pub(crate) struct Window {
     /// Senders that have more, in the order of their turns.
     ready: VecDeque<PeerId>,
     on_the_way: usize,
+    parked_senders: usize,
 }
 
 impl Window {
@@ -54,6 +62,7 @@ impl Window {
             senders: HashMap::new(),
             ready: VecDeque::new(),
             on_the_way: 0,
+            parked_senders: 0,
         }
     }
 
@@ -84,10 +93,30 @@ impl Window {
         self.wake([sender]);
     }
 
+    /// The recipient has no room for these: they stay in the mailbox, others pass them.
+    pub(crate) fn parked(&mut self, sender: PeerId, numbers: &[EnvelopeId]) {
+        let Some(of) = self.senders.get_mut(&sender) else {
+            return;
+        };
+        if !of.parked && self.parked_senders >= PARKED_SENDERS {
+            return;
+        }
+        for number in numbers {
+            if of.unacknowledged.remove(number) {
+                self.on_the_way = self.on_the_way.saturating_sub(1);
+                if !std::mem::replace(&mut of.parked, true) {
+                    self.parked_senders += 1;
+                }
+            }
+        }
+        self.wake([sender]);
+    }
+
     /// The recipient wants again what it has not acknowledged.
     pub(crate) fn redeliver(&mut self, sender: PeerId) {
         if let Some(of) = self.senders.remove(&sender) {
             self.on_the_way = self.on_the_way.saturating_sub(of.unacknowledged.len());
+            self.parked_senders = self.parked_senders.saturating_sub(usize::from(of.parked));
         }
         self.wake([sender]);
     }
@@ -115,7 +144,7 @@ impl Window {
         self.ready.pop_front();
         if !rows.is_empty() {
             self.ready.push_back(sender);
-        } else if of.unacknowledged.is_empty() {
+        } else if of.unacknowledged.is_empty() && !of.parked {
             // Numbers only grow: what comes later is found from the beginning.
             self.senders.remove(&sender);
             return Ok(Vec::new());

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use outlive_core::Identity;
+use outlive_core::limits::InboxLimits;
 use outlive_core::store::{Batch, Store, StoreError};
 use outlive_core::transport::RelayTransport;
 use tokio::sync::Notify;
@@ -29,6 +30,7 @@ pub struct NodeBuilder {
     store: Option<Arc<dyn Store>>,
     relays: Vec<Arc<dyn RelayTransport>>,
     strangers: Strangers,
+    inbox_limits: InboxLimits,
     network: NetworkMonitor,
 }
 
@@ -69,6 +71,16 @@ impl NodeBuilder {
         self
     }
 
+    /// What the inbox of each channel takes before it is full; 65,536 messages or 256 MiB, if not
+    /// said. What finds no room waits at its sender or in the mailbox, and holds up no other
+    /// channel. A full inbox asks for more when half of it is free again, so let it hold at least
+    /// twice what the app keeps uncommitted at a time.
+    #[must_use]
+    pub const fn inbox_limits(mut self, limits: InboxLimits) -> Self {
+        self.inbox_limits = limits;
+        self
+    }
+
     /// What the operating system says of the network.
     #[must_use]
     pub fn network(mut self, network: NetworkMonitor) -> Self {
@@ -93,6 +105,7 @@ impl NodeBuilder {
             network: self.network,
             cancel: cancel.clone(),
             strangers: self.strangers,
+            inbox_limits: self.inbox_limits,
             generations: AtomicU64::new(1),
             ranks: AtomicU32::new(0),
             awake: Mutex::default(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use outlive_core::limits::InboxLimits;
 use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store};
 use outlive_core::{Generation, Identity, PeerId};
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) network: NetworkMonitor,
     pub(crate) cancel: CancellationToken,
     pub(super) strangers: Strangers,
+    pub(crate) inbox_limits: InboxLimits,
     pub(super) generations: AtomicU64,
     pub(super) ranks: AtomicU32,
     pub(super) awake: Mutex<HashMap<PeerId, Awake>>,

@@ -76,6 +76,7 @@ impl Task {
             rank,
             address,
             link,
+            again,
         } = binding;
         let peer = self.peer;
         self.links.insert(
@@ -98,6 +99,9 @@ impl Task {
                 state.outstanding = outstanding;
             });
         self.push(generation, Outgoing::Watch { peers: vec![peer] });
+        if again {
+            self.push(generation, Outgoing::Redeliver { from: peer });
+        }
     }
 
     /// Forgets a link that is gone, and tells of it.

@@ -99,6 +99,9 @@ pub(crate) struct Binding {
     pub(crate) rank: u8,
     pub(crate) address: String,
     pub(crate) link: mpsc::Sender<ToLink>,
+    /// Whether the session had a link over the same connection before: what that one left
+    /// unanswered is on its way for the relay, and has to be asked for again.
+    pub(crate) again: bool,
 }
 
 /// What a session hands to a link.

@@ -240,6 +240,7 @@ impl Task {
             Entropy::from_seed(seed),
             now,
         )?;
+        engine.set_inbox_limits(self.inner.inbox_limits);
         self.hub.progress.loaded(engine.session());
         for (&channel, inbox) in &engine.session().inboxes {
             if inbox.messages > 0 {

@@ -33,6 +33,16 @@ impl Task {
                 };
                 self.push(generation, item);
             }
+            Output::Park {
+                generation,
+                envelope,
+            } => {
+                let item = Outgoing::Park {
+                    from: self.peer,
+                    envelopes: vec![envelope],
+                };
+                self.push(generation, item);
+            }
             Output::Redeliver { generation } => {
                 self.push(generation, Outgoing::Redeliver { from: self.peer });
             }

@@ -40,6 +40,7 @@ mod callbacks;
 mod custody;
 mod delivery;
 mod dialing;
+mod inbox;
 mod isolation;
 mod links;
 mod many;

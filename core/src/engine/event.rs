@@ -37,7 +37,15 @@ pub enum Output {
         /// The relay's number for it.
         envelope: EnvelopeId,
     },
-    /// There is room again for what was left in the mailbox: have it delivered again.
+    /// There is no room for what this envelope brought: let it stay in its mailbox, and what lies
+    /// behind it come.
+    Park {
+        /// The link it came over.
+        generation: Generation,
+        /// The relay's number for it.
+        envelope: EnvelopeId,
+    },
+    /// There is room again for what was parked: have it delivered again.
     Redeliver {
         /// The link to ask over.
         generation: Generation,

@@ -17,6 +17,7 @@ mod commands;
 mod event;
 mod links;
 mod outbox;
+mod parking;
 mod pump;
 mod resume;
 mod rules;
@@ -43,7 +44,7 @@ use self::sealing::Sealing;
 use self::streams::Held;
 use self::timers::Probe;
 use self::writes::{After, Writes};
-use crate::limits::{PURGE_RECORDS, READ_BYTES, READ_RECORDS};
+use crate::limits::{InboxLimits, PURGE_RECORDS, READ_BYTES, READ_RECORDS};
 use crate::link::LinkClass;
 use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
 use crate::store::{Batch, ReadLimit};
@@ -71,8 +72,9 @@ enum Reading {
 pub enum Taken {
     /// It was taken, or was nothing new.
     Yes,
-    /// There was no room for all of it in the inbox: it stays in the mailbox, and
-    /// [`Output::Redeliver`] asks for it when there is room again.
+    /// There was no room for all of it in the inbox: it stays in the mailbox, where
+    /// [`Output::Park`] leaves it until [`Output::Redeliver`] asks for it. What else was in it is
+    /// taken.
     NoRoom,
     /// It came over a retired link, or broke the protocol. It changed nothing.
     No,
@@ -99,7 +101,10 @@ pub struct Engine {
     held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
     /// What the app has in hand and has not committed, with the seqs of its first and last segment.
     handed: BTreeMap<ChannelId, BTreeMap<Position, (Epoch, Seq, Seq)>>,
-    /// Links whose packets found no room.
+    inbox_limits: InboxLimits,
+    /// The lowest seq of each channel that was turned away because there was no room for it.
+    parked: BTreeMap<(Epoch, ChannelId), Seq>,
+    /// Links whose mailboxes hold what was turned away.
     crowded: BTreeSet<Generation>,
     listening: BTreeSet<ChannelId>,
     peer_listens: BTreeSet<ChannelId>,
@@ -192,6 +197,8 @@ impl Engine {
             asked: VecDeque::new(),
             held,
             handed: BTreeMap::new(),
+            inbox_limits: InboxLimits::default(),
+            parked: BTreeMap::new(),
             crowded: BTreeSet::new(),
             listening: BTreeSet::new(),
             peer_listens: BTreeSet::new(),
@@ -313,22 +320,21 @@ impl Engine {
             }
         }
         match (taken, envelope) {
-            (Taken::NoRoom, _) => {
-                self.crowded.insert(generation);
-            }
+            (Taken::NoRoom, Some(envelope)) => self.park(generation, envelope),
             (_, Some(envelope)) => self.defer(After::Release {
                 generation,
                 envelope,
             }),
             (_, None) => {}
         }
+        self.unpark();
         taken
     }
 
     fn frame(&mut self, generation: Generation, frame: Frame) -> Result<Taken, Violation> {
         match frame {
             Frame::Data(data) => return self.on_data(generation, data),
-            Frame::Skip(skip) => self.on_skip(generation, skip)?,
+            Frame::Skip(skip) => return self.on_skip(generation, skip),
             Frame::Resume(resume) => self.on_resume(generation, resume)?,
             Frame::Ack(ack) => self.on_ack(generation, &ack),
             Frame::Volatile(volatile) => {

@@ -12,12 +12,12 @@ use super::links::Flight;
 use super::outbox::PendingAck;
 use super::rules::Rule;
 use super::writes::After;
-use crate::limits::{ACK_ALL_RANGES, ACK_RANGES, DIRECT_WINDOW, OWN_EPOCHS, RESUMES_OPEN};
+use crate::limits::{ACK_ALL_RANGES, ACK_RANGES, OWN_EPOCHS, RESUMES_OPEN};
 use crate::link::LinkClass;
 use crate::record::{OutboxRecord, PastChannel, PastEpoch, RxChannel};
 use crate::runs::RunSet;
 use crate::wire::frame::{Ack, Offered, Received, Resume, Run};
-use crate::{ChannelId, Epoch, Generation, Position, ResumeId, Seq};
+use crate::{ChannelId, Epoch, Generation, Position, ResumeId};
 
 /// A Resume whose answer is awaited, and what had been sent before it on its link.
 #[derive(Debug)]
@@ -129,10 +129,7 @@ impl Engine {
                 next: rx.next,
                 digest: rx.digest,
                 consumed: rx.consumed,
-                limit: Seq(rx
-                    .next
-                    .0
-                    .saturating_add(self.room(channel).min(DIRECT_WINDOW))),
+                limit: self.credit_limit(epoch, channel, rx.next),
                 ranges,
             }
         };
@@ -265,6 +262,14 @@ impl Engine {
             } else {
                 sending.limit.map_or(one.limit, |old| old.max(one.limit))
             });
+            // What went out before we heard how much room there is may have found none.
+            if is_resume
+                && let Some(link) = self.links.get(generation)
+                && link.is_direct()
+                && let Some(sent) = link.sent.get_mut(&one.channel)
+            {
+                sent.remove_run(out.position(one.limit), Position(u64::MAX));
+            }
             let consumed = out.position(one.consumed);
             for run in &one.ranges {
                 let first = out.position(run.first);
@@ -390,6 +395,10 @@ impl Engine {
             let mut missing = sent.clone();
             missing.remove_below(out.low);
             if let Some(one) = received.iter().find(|one| one.channel == channel) {
+                // A full inbox: what it lacks is parked in its mailbox, or waits for credit.
+                if one.limit <= one.next {
+                    continue;
+                }
                 missing.remove_below(out.position(one.next));
                 for run in &one.ranges {
                     let first = out.position(run.first);

@@ -18,6 +18,8 @@ pub enum Rule {
     HandshakeByItself,
     /// A name drawn at each start is mixed into the keys (I8).
     MixStart,
+    /// What finds no room lets others pass (I3).
+    Park,
 }
 
 /// The rules that are kept: all of them, outside of simulations.

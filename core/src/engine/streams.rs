@@ -10,7 +10,7 @@ use super::event::{Event, Violation};
 use super::rules::Rule;
 use super::writes::After;
 use super::{Engine, Taken};
-use crate::limits::{CHANNELS, HELD_SEGMENTS, INBOX_BYTES, INBOX_MESSAGES, PEER_EPOCHS};
+use crate::limits::{CHANNELS, HELD_SEGMENTS, PEER_EPOCHS};
 use crate::record::{
     InboxBody, InboxRecord, Key, Partial, Record, RxChannel, RxStream, SegmentRecord,
 };
@@ -157,11 +157,8 @@ impl Engine {
             });
             return Ok(Taken::Yes);
         }
-        if seq.0 >= next.0.saturating_add(HELD_SEGMENTS) {
-            return Ok(Taken::Yes);
-        }
-        if self.room(channel) == 0 {
-            return Ok(Taken::NoRoom);
+        if !self.has_room(epoch, channel, next, seq) {
+            return Ok(self.turn_away(epoch, channel, seq));
         }
         if seq == next {
             self.check_part(epoch, channel, seq, part)?;
@@ -388,7 +385,11 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_skip(&mut self, generation: Generation, skip: Skip) -> Result<(), Violation> {
+    pub(super) fn on_skip(
+        &mut self,
+        generation: Generation,
+        skip: Skip,
+    ) -> Result<Taken, Violation> {
         let Skip {
             epoch,
             channel,
@@ -409,13 +410,15 @@ impl Engine {
         } else if first > next && free && near {
             let record = SegmentRecord::Skip { last, digest };
             self.hold(epoch, channel, first, last, &record);
+        } else if first > next && free {
+            return Ok(self.turn_away(epoch, channel, first));
         }
         self.defer(After::Ack {
             generation,
             epoch,
             answers: None,
         });
-        Ok(())
+        Ok(Taken::Yes)
     }
 
     /// Nothing up to and with `last` will come any more, but what waits of it is still taken.
@@ -494,18 +497,6 @@ impl Engine {
         }
     }
 
-    /// How many more messages the inbox of a channel takes.
-    pub(super) fn room(&self, channel: ChannelId) -> u64 {
-        let Some(inbox) = self.live.inboxes.get(&channel) else {
-            return INBOX_MESSAGES;
-        };
-        if inbox.bytes >= INBOX_BYTES {
-            0
-        } else {
-            INBOX_MESSAGES.saturating_sub(inbox.messages)
-        }
-    }
-
     /// The app has this message in hand.
     pub fn hand(&mut self, channel: ChannelId, position: Position, record: &InboxRecord) {
         let count = match record.body {
@@ -556,9 +547,6 @@ impl Engine {
             .get_or_insert_with(|| (at, Default::default()))
             .1
             .insert(epoch);
-        for generation in std::mem::take(&mut self.crowded) {
-            self.outputs
-                .push_back(super::Output::Redeliver { generation });
-        }
+        self.unpark();
     }
 }

@@ -141,7 +141,7 @@ pub enum ToRelay {
         /// The relay's numbers for them.
         envelopes: Vec<EnvelopeId>,
     },
-    /// Deliver again what is not acknowledged of this sender.
+    /// Deliver again, from the beginning, what is not acknowledged of this sender.
     Redeliver {
         /// The sender.
         from: PeerId,
@@ -150,6 +150,14 @@ pub enum ToRelay {
     Watch {
         /// The peers.
         peers: Vec<PeerId>,
+    },
+    /// I have no room for these: keep them, and deliver what lies behind them. They come again when
+    /// I ask with [`Redeliver`](Self::Redeliver), or sign in anew.
+    Park {
+        /// Their sender.
+        from: PeerId,
+        /// The relay's numbers for them.
+        envelopes: Vec<EnvelopeId>,
     },
 }
 
@@ -286,7 +294,7 @@ impl Checked for ToRelay {
         match self {
             Self::Proof { signature } => at_most("a signature", signature.len(), 64),
             Self::Submit { packet, .. } => at_most("a packet", packet.len(), limits::PACKET_BYTES),
-            Self::Acknowledge { envelopes, .. } => {
+            Self::Acknowledge { envelopes, .. } | Self::Park { envelopes, .. } => {
                 at_most("a list of envelopes", envelopes.len(), LIST_ITEMS)
             }
             Self::Watch { peers } => at_most("a list of peers", peers.len(), LIST_ITEMS),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use outlive_core::Generation;
 use outlive_core::engine::Taken;
+use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::KIND_SEALED;
 
@@ -152,7 +153,7 @@ fn a_packet_goes_back_to_its_sender_and_is_not_taken() {
 fn a_packet_delivered_to_another_session_is_not_taken() {
     let world = relayed();
     // Bob has a session with Carol too; the relay says that Alice's packets are hers.
-    let mut with_carol = Peer::new(identity(2), id(3), None);
+    let mut with_carol = Peer::new(identity(2), id(3), InboxLimits::default(), None);
     with_carol.start([99; 32], world.now);
     let generation = with_carol.bind(World::relayed_class(), world.now);
     for packet in world.seen.iter().filter(|seen| seen.to == BOB) {
@@ -161,7 +162,7 @@ fn a_packet_delivered_to_another_session_is_not_taken() {
         assert_eq!(taken, Taken::No);
         with_carol.pump();
     }
-    assert!(with_carol.take().is_none());
+    assert!(with_carol.take(None).is_none());
 }
 
 #[test]
@@ -205,7 +206,7 @@ fn a_relay_that_answers_for_an_absent_peer_is_not_believed() {
         world.flush(ALICE);
     }
     // It makes up a peer of its own, and answers what Alice sent.
-    let mut impostor = Peer::new(identity(66), id(1), None);
+    let mut impostor = Peer::new(identity(66), id(1), InboxLimits::default(), None);
     impostor.start([66; 32], world.now);
     let generation: Generation = impostor.bind(World::relayed_class(), world.now);
     for seen in world.wire.drain(..) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::{SendOptions, Taken};
+use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::{ChannelId, EnvelopeId, Generation, Identity, Now, PeerId, StoreId, WallTime};
 
@@ -47,8 +48,8 @@ impl World {
     pub(crate) fn new(class: LinkClass) -> Self {
         let mut world = Self {
             peers: [
-                Peer::new(identity(1), id(2), None),
-                Peer::new(identity(2), id(1), None),
+                Peer::new(identity(1), id(2), InboxLimits::default(), None),
+                Peer::new(identity(2), id(1), InboxLimits::default(), None),
             ],
             now: Now {
                 elapsed: Duration::from_secs(1),
@@ -143,7 +144,7 @@ impl World {
                 self.seen.push(seen.clone());
                 self.wire.push_back(seen);
             }
-            self.peers[who].released.clear();
+            self.peers[who].mail.clear();
         }
     }
 
@@ -165,11 +166,11 @@ impl World {
     /// Takes all messages that are there.
     pub(crate) fn listen(&mut self) {
         for who in [ALICE, BOB] {
-            while let Some(handed) = self.peers[who].take() {
+            while let Some(handed) = self.peers[who].take(None) {
                 let mark = if handed.redelivered { "again: " } else { "" };
                 let text = String::from_utf8_lossy(&handed.payload).into_owned();
                 self.heard[who].push(format!("{mark}{text}"));
-                self.peers[who].commit(self.now);
+                self.peers[who].commit(None, self.now);
             }
         }
         self.collect();

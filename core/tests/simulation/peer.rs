@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::{Engine, Event, Output, Rule, Stage, Stored, Ticket, Transmit};
+use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::store::Batch;
@@ -22,6 +23,14 @@ pub(crate) struct Handed {
     pub(crate) redelivered: bool,
 }
 
+/// What a peer says of the envelopes it got.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mail {
+    Acknowledge(EnvelopeId),
+    Park(EnvelopeId),
+    Redeliver,
+}
+
 pub(crate) struct Peer {
     identity: Identity,
     pub(crate) other: PeerId,
@@ -33,13 +42,14 @@ pub(crate) struct Peer {
     pub(crate) write: Option<Batch>,
     read: Option<(std::ops::Range<Bytes>, usize)>,
     pub(crate) sent: VecDeque<(Transmit, Vec<u8>)>,
-    pub(crate) released: VecDeque<(Generation, EnvelopeId)>,
     pub(crate) tickets: Vec<(Ticket, u64)>,
     pub(crate) queued: Vec<u64>,
     pub(crate) ended_ids: Vec<MessageId>,
     pub(crate) renewed: u32,
     pub(crate) gaps: u32,
-    pub(crate) redeliver: bool,
+    /// What it asks its relay to do with what it got.
+    pub(crate) mail: VecDeque<(Generation, Mail)>,
+    limits: InboxLimits,
     /// Per channel: where the app reads next.
     cursors: BTreeMap<ChannelId, Position>,
     hand: VecDeque<(ChannelId, Position, InboxRecord, u64)>,
@@ -47,7 +57,12 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(identity: Identity, other: PeerId, broken: Option<Rule>) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        other: PeerId,
+        limits: InboxLimits,
+        broken: Option<Rule>,
+    ) -> Self {
         Self {
             identity,
             other,
@@ -59,13 +74,13 @@ impl Peer {
             write: None,
             read: None,
             sent: VecDeque::new(),
-            released: VecDeque::new(),
             tickets: Vec::new(),
             queued: Vec::new(),
             ended_ids: Vec::new(),
             renewed: 0,
             gaps: 0,
-            redeliver: false,
+            mail: VecDeque::new(),
+            limits,
             cursors: BTreeMap::new(),
             hand: VecDeque::new(),
             broken,
@@ -97,6 +112,7 @@ impl Peer {
         )
         .expect("own disk");
         engine.overhear();
+        engine.set_inbox_limits(self.limits);
         if let Some(rule) = self.broken {
             engine.break_rule(rule);
         }
@@ -109,7 +125,7 @@ impl Peer {
         self.write = None;
         self.read = None;
         self.sent.clear();
-        self.released.clear();
+        self.mail.clear();
         self.tickets.clear();
         self.hand.clear();
         self.cursors.clear();
@@ -146,9 +162,16 @@ impl Peer {
                     generation,
                     envelope,
                 } => {
-                    self.released.push_back((generation, envelope));
+                    let mail = Mail::Acknowledge(envelope);
+                    self.mail.push_back((generation, mail));
                 }
-                Output::Redeliver { .. } => self.redeliver = true,
+                Output::Park {
+                    generation,
+                    envelope,
+                } => self.mail.push_back((generation, Mail::Park(envelope))),
+                Output::Redeliver { generation } => {
+                    self.mail.push_back((generation, Mail::Redeliver));
+                }
                 Output::Drop { .. } => {}
                 Output::Event(event) => match event {
                     Event::Progress {
@@ -204,14 +227,15 @@ impl Peer {
         self.pump();
     }
 
-    /// The app takes the next message of some channel.
-    pub(crate) fn take(&mut self) -> Option<Handed> {
+    /// The app takes the next message of some channel, or of this one.
+    pub(crate) fn take(&mut self, only: Option<ChannelId>) -> Option<Handed> {
         let engine = self.engine.as_mut()?;
         let ends: Vec<_> = engine
             .session()
             .inboxes
             .iter()
             .map(|(&channel, inbox)| (channel, inbox.next))
+            .filter(|(channel, _)| only.is_none_or(|only| only == *channel))
             .collect();
         for (channel, end) in ends {
             let cursor = self.cursors.entry(channel).or_default();
@@ -239,11 +263,18 @@ impl Peer {
         None
     }
 
-    pub(crate) fn commit(&mut self, now: Now) {
+    /// The app commits the first message it has in hand, or the first of this channel.
+    pub(crate) fn commit(&mut self, only: Option<ChannelId>, now: Now) {
         let Some(engine) = &mut self.engine else {
             return;
         };
-        if let Some((channel, position, record, bytes)) = self.hand.pop_front() {
+        let first = self
+            .hand
+            .iter()
+            .position(|(channel, ..)| only.is_none_or(|only| only == *channel));
+        if let Some((channel, position, record, bytes)) =
+            first.and_then(|first| self.hand.remove(first))
+        {
             engine.commit(channel, position, &record, bytes, now);
         }
         self.pump();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::{Rule, SendOptions, Taken, Transmit};
+use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::KIND_SEALED;
 use outlive_core::transport::{Class, Refusal};
@@ -14,12 +15,42 @@ use outlive_core::{
     ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, Seq, StoreId, WallTime,
 };
 
-use crate::peer::{Handed, Peer, apply};
+use crate::peer::{Handed, Mail, Peer, apply};
 
 /// What of a sealed packet names its key and number.
 const SEALED_HEADER: usize = 29;
 
 const CHANNELS: [ChannelId; 2] = [ChannelId(1), ChannelId(16)];
+
+/// How much room there is at the receiving ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inboxes {
+    /// More than is ever sent.
+    Roomy,
+    /// Inboxes that are full after a few messages, and a relay that has a few envelopes on the way
+    /// at a time.
+    Crowded,
+}
+
+impl Inboxes {
+    fn limits(self, random: &mut Random) -> InboxLimits {
+        match self {
+            Self::Roomy => InboxLimits::default(),
+            Self::Crowded => InboxLimits {
+                messages: [1, 2, 3, 5][random.below(4)],
+                bytes: [1_000, 50_000, 100_000][random.below(3)],
+            },
+        }
+    }
+
+    /// Envelopes on the way to a peer that it has neither acknowledged nor parked.
+    const fn window(self) -> usize {
+        match self {
+            Self::Roomy => usize::MAX,
+            Self::Crowded => 3,
+        }
+    }
+}
 
 /// What must never happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +61,8 @@ pub(crate) enum Fault {
     Doubled(u64),
     /// I3: a message came after a later one.
     Reordered(u64),
+    /// I3: a message did not come because another channel is full.
+    Blocked(u64),
     /// I5: something came of a packet of a retired link.
     StaleLink,
     /// I8: two messages under one epoch, channel and seq.
@@ -84,7 +117,7 @@ struct Envelope {
 
 enum ToRelay {
     Submit(Transmit),
-    Acknowledge(EnvelopeId),
+    Mail(Mail),
 }
 
 enum FromRelay {
@@ -98,10 +131,12 @@ struct Connection {
     to: VecDeque<ToRelay>,
     from: VecDeque<FromRelay>,
     pushed: BTreeSet<u64>,
+    on_the_way: BTreeSet<u64>,
 }
 
 struct Message {
     from: usize,
+    channel: ChannelId,
     order: u64,
     bytes: usize,
     expires: Option<WallTime>,
@@ -144,6 +179,9 @@ enum Act {
 pub(crate) struct World {
     random: Random,
     story: bool,
+    inboxes: Inboxes,
+    /// The only channel whose inboxes the apps take from, if there is one.
+    only: Option<ChannelId>,
     now: Now,
     pub(crate) peers: [Peer; 2],
     relay_up: bool,
@@ -173,17 +211,18 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, broken: Option<Rule>, story: bool) -> Self {
+    pub(crate) fn new(seed: u64, inboxes: Inboxes, broken: Option<Rule>, story: bool) -> Self {
         let [one, two] = [1, 2].map(|n| Identity::from_seed([n; 32]));
         let (of_one, of_two) = (one.peer_id(), two.peer_id());
+        let limits = inboxes.limits(&mut Random(seed));
         let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x6f75_746c_6976_6521);
         let now = Now {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
         };
         let mut peers = [
-            Peer::new(one, of_two, broken),
-            Peer::new(two, of_one, broken),
+            Peer::new(one, of_two, limits, broken),
+            Peer::new(two, of_one, limits, broken),
         ];
         for peer in &mut peers {
             peer.start(random.seed(), now);
@@ -191,6 +230,8 @@ impl World {
         Self {
             random,
             story,
+            inboxes,
+            only: None,
             now,
             peers,
             relay_up: true,
@@ -301,11 +342,11 @@ impl World {
         match act {
             Act::Send => self.send(who),
             Act::Take => {
-                if let Some(handed) = self.peers[who].take() {
+                if let Some(handed) = self.peers[who].take(self.only) {
                     self.arrived(who, &handed);
                 }
             }
-            Act::Commit => self.peers[who].commit(self.now),
+            Act::Commit => self.peers[who].commit(self.only, self.now),
             Act::Flush => self.peers[who].flush(self.now),
             Act::Tick => self.tick(who, Duration::from_millis(700)),
             Act::Connect => self.connect(who),
@@ -383,17 +424,13 @@ impl World {
                     connection.to.push_back(ToRelay::Submit(transmit));
                 }
             }
-            while let Some((generation, envelope)) = self.peers[who].released.pop_front() {
+            while let Some((generation, mail)) = self.peers[who].mail.pop_front() {
+                self.log(|| format!("  {who} -> {generation} {mail:?}"));
                 if let Some(connection) = &mut self.connections[who]
                     && connection.generation == generation
                 {
-                    connection.to.push_back(ToRelay::Acknowledge(envelope));
+                    connection.to.push_back(ToRelay::Mail(mail));
                 }
-            }
-            if std::mem::take(&mut self.peers[who].redeliver)
-                && let Some(connection) = &mut self.connections[who]
-            {
-                connection.pushed.clear();
             }
             let queued = std::mem::take(&mut self.peers[who].queued);
             self.ok.extend(queued);
@@ -523,6 +560,7 @@ impl World {
             number,
             Message {
                 from: who,
+                channel,
                 order: *order,
                 bytes,
                 expires,
@@ -586,6 +624,7 @@ impl World {
             to: VecDeque::new(),
             from: VecDeque::new(),
             pushed: BTreeSet::new(),
+            on_the_way: BTreeSet::new(),
         });
     }
 
@@ -614,8 +653,16 @@ impl World {
             return;
         };
         match connection.to.pop_front() {
-            Some(ToRelay::Acknowledge(EnvelopeId(number))) => {
+            Some(ToRelay::Mail(Mail::Acknowledge(EnvelopeId(number)))) => {
+                connection.on_the_way.remove(&number);
                 self.mailbox[who].retain(|envelope| envelope.number != number);
+            }
+            Some(ToRelay::Mail(Mail::Park(EnvelopeId(number)))) => {
+                connection.on_the_way.remove(&number);
+            }
+            Some(ToRelay::Mail(Mail::Redeliver)) => {
+                connection.pushed.clear();
+                connection.on_the_way.clear();
             }
             Some(ToRelay::Submit(transmit)) => {
                 if self.refusing && transmit.class == Class::Keep {
@@ -660,11 +707,15 @@ impl World {
         };
         let now = self.now.wall;
         self.mailbox[who].retain(|envelope| envelope.expires > now);
+        if connection.on_the_way.len() >= self.inboxes.window() {
+            return;
+        }
         let next = self.mailbox[who]
             .iter()
             .find(|e| !connection.pushed.contains(&e.number));
         if let Some(envelope) = next {
             connection.pushed.insert(envelope.number);
+            connection.on_the_way.insert(envelope.number);
             let number = Some(EnvelopeId(envelope.number));
             connection
                 .from
@@ -851,38 +902,12 @@ impl World {
             self.act(Act::Connect, who);
         }
         self.act(if direct { Act::LinkUp } else { Act::LinkDown }, 0);
+        if self.inboxes == Inboxes::Crowded {
+            self.settle_one_channel();
+        }
         let mut quiet = 0;
         for round in 0..4_000 {
-            let spoken = self.spoken;
-            self.steps();
-            let busy = self
-                .connections
-                .iter()
-                .flatten()
-                .any(|c| !c.to.is_empty() || !c.from.is_empty())
-                // A few may be Pings, which end only with the link.
-                || self.direct.iter().flatten().any(|(_, queue)| queue.len() > 3)
-                || self.peers.iter().any(|peer| peer.write.is_some());
-            if spoken == self.spoken && !busy {
-                // Nothing moves by itself: let time pass up to the next deadline.
-                let next = self.peers.iter().filter_map(Peer::deadline).min();
-                if let Some(next) = next
-                    && next > self.now.elapsed
-                {
-                    let time = next - self.now.elapsed;
-                    self.now.elapsed += time;
-                    self.now.wall = self.now.wall.plus(time);
-                }
-                for who in 0..2 {
-                    self.peers[who].tick(self.now);
-                }
-                self.collect();
-            }
-            quiet = if spoken == self.spoken && !busy {
-                quiet + 1
-            } else {
-                0
-            };
+            quiet = if self.round() { 0 } else { quiet + 1 };
             let waiting = self.peers.iter().any(Peer::outstanding);
             if quiet > 60 || (quiet > 20 && !waiting && round > 60) {
                 break;
@@ -891,43 +916,92 @@ impl World {
         if quiet <= 20 {
             self.fault(Fault::Restless);
         }
-        if self.peers.iter().any(Peer::outstanding)
-            || self
-                .mailbox
-                .iter()
-                .flatten()
-                .any(|envelope| envelope.class == Class::Keep)
-        {
+        let mut mailboxes = self.mailbox.iter().flatten();
+        let left = mailboxes.any(|envelope| envelope.class == Class::Keep);
+        // Where the sender lost what came before, there may never be room for the rest.
+        let left = left && (self.inboxes == Inboxes::Roomy || self.rolls == [0, 0]);
+        if left || self.peers.iter().any(Peer::outstanding) {
             self.fault(Fault::Stuck);
         }
+        for number in self.missing() {
+            self.fault(Fault::Lost(number));
+        }
+        if self.rolls == [0, 0] && self.peers.iter().any(|peer| peer.renewed > 0) {
+            self.fault(Fault::RenewedForNothing);
+        }
+    }
+
+    /// The apps take from one channel alone, and what was sent on it has to arrive, however full
+    /// the other is.
+    fn settle_one_channel(&mut self) {
+        let taken = CHANNELS[self.random.below(2)];
+        self.only = Some(taken);
+        let mut blocked = Vec::new();
+        for _ in 0..1_000 {
+            self.round();
+            blocked = self.missing();
+            blocked.retain(|number| self.messages[number].channel == taken);
+            if blocked.is_empty() {
+                break;
+            }
+        }
+        for number in blocked {
+            self.fault(Fault::Blocked(number));
+        }
+        self.only = None;
+    }
+
+    /// Everybody does what there is to do; if there is nothing, time passes up to the next
+    /// deadline. Returns whether there was something.
+    fn round(&mut self) -> bool {
+        let spoken = self.spoken;
+        self.steps();
+        let busy = self
+            .connections
+            .iter()
+            .flatten()
+            .any(|c| !c.to.is_empty() || !c.from.is_empty())
+            // A few may be Pings, which end only with the link.
+            || self.direct.iter().flatten().any(|(_, queue)| queue.len() > 3)
+            || self.peers.iter().any(|peer| peer.write.is_some());
+        if spoken != self.spoken || busy {
+            return true;
+        }
+        let next = self.peers.iter().filter_map(Peer::deadline).min();
+        if let Some(next) = next
+            && next > self.now.elapsed
+        {
+            let time = next - self.now.elapsed;
+            self.now.elapsed += time;
+            self.now.wall = self.now.wall.plus(time);
+        }
+        for who in 0..2 {
+            self.peers[who].tick(self.now);
+        }
+        self.collect();
+        spoken != self.spoken
+    }
+
+    /// Messages that were Ok and neither arrived nor ended.
+    fn missing(&self) -> Vec<u64> {
         let ended: BTreeSet<u64> = self
             .ended
             .iter()
             .filter_map(|id| self.names.get(id))
             .copied()
             .collect();
-        let lost: Vec<u64> = self
-            .ok
-            .iter()
-            .filter(|number| {
-                let Some(message) = self.messages.get(number) else {
-                    return true;
-                };
-                let from = message.from;
-                // A crash may keep the word of an expiry from the app, which set the time.
-                let expired = message.expires.is_some_and(|at| at <= self.now.wall);
-                !expired
-                    && !self.delivered.contains_key(&(1 - from, **number))
-                    && !self.exempt.contains(number)
-                    && !ended.contains(number)
-            })
-            .copied()
-            .collect();
-        for number in lost {
-            self.fault(Fault::Lost(number));
-        }
-        if self.rolls == [0, 0] && self.peers.iter().any(|peer| peer.renewed > 0) {
-            self.fault(Fault::RenewedForNothing);
-        }
+        let is_missing = |number: &&u64| {
+            let Some(message) = self.messages.get(number) else {
+                return true;
+            };
+            let from = message.from;
+            // A crash may keep the word of an expiry from the app, which set the time.
+            let expired = message.expires.is_some_and(|at| at <= self.now.wall);
+            !expired
+                && !self.delivered.contains_key(&(1 - from, **number))
+                && !self.exempt.contains(number)
+                && !ended.contains(number)
+        };
+        self.ok.iter().filter(is_missing).copied().collect()
     }
 }

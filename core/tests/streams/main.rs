@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::{SendOptions, Taken};
+use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::wire::frame::{Channels, Data, Frame, Offered, Received, Resume, Skip};
 use outlive_core::wire::packet::{self, PacketBuilder};
@@ -38,7 +39,12 @@ fn plain(frames: &[Frame]) -> Bytes {
 
 fn peer(me: u8, other: u8) -> Peer {
     let identity = |n| Identity::from_seed([n; 32]);
-    let mut peer = Peer::new(identity(me), identity(other).peer_id(), None);
+    let mut peer = Peer::new(
+        identity(me),
+        identity(other).peer_id(),
+        InboxLimits::default(),
+        None,
+    );
     peer.start([me; 32], now(0));
     peer.engine.as_mut().unwrap().seal_nothing();
     peer

@@ -67,6 +67,10 @@ async fn delivered(window: &mut Window) -> Vec<(PeerId, u64)> {
     all
 }
 
+fn numbers(from: u64, until: u64) -> Vec<EnvelopeId> {
+    (from..until).map(EnvelopeId).collect()
+}
+
 #[tokio::test]
 async fn mail_of_two_senders_is_delivered_side_by_side() {
     let store = MemoryStore::new();
@@ -97,4 +101,60 @@ async fn a_sender_whose_mail_is_not_taken_stops_only_itself() {
     let mut window = Window::new(Arc::new(store), peer(0));
     let all = delivered(&mut window).await;
     assert_eq!(all.len(), SENDER_ENVELOPES + 10);
+}
+
+#[tokio::test]
+async fn what_is_parked_lets_others_pass_and_comes_again_when_asked_for() {
+    let store = MemoryStore::new();
+    put(&store, 1, 1..=500).await;
+    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    let mut seen = 0;
+    while seen < 500 {
+        let passed = delivered(&mut window).await;
+        assert!(!passed.is_empty(), "held up behind {seen}");
+        let first = seen + 1;
+        seen += passed.len() as u64;
+        window.parked(peer(1), &numbers(first, seen + 1));
+    }
+    assert_eq!(window.on_the_way, 0);
+    assert_eq!(delivered(&mut window).await, []);
+    // What is new comes alone.
+    put(&store, 1, 501..=501).await;
+    window.wake([peer(1)]);
+    assert_eq!(delivered(&mut window).await, [(peer(1), 501)]);
+
+    window.redeliver(peer(1));
+    let again = delivered(&mut window).await;
+    assert_eq!(again.first(), Some(&(peer(1), 1)));
+    assert_eq!(again.len(), SENDER_ENVELOPES);
+}
+
+#[tokio::test]
+async fn parking_what_was_never_delivered_changes_nothing() {
+    let store = MemoryStore::new();
+    put(&store, 1, 1..=2).await;
+    let mut window = Window::new(Arc::new(store), peer(0));
+    window.parked(peer(1), &numbers(1, 3));
+    window.parked(peer(2), &numbers(1, 3));
+    assert_eq!(delivered(&mut window).await.len(), 2);
+    window.parked(peer(1), &numbers(7, 9));
+    assert_eq!((window.on_the_way, window.parked_senders), (2, 0));
+}
+
+#[tokio::test]
+async fn no_more_than_so_many_senders_are_remembered_for_what_is_parked() {
+    let store = MemoryStore::new();
+    put(&store, 1, 1..=1).await;
+    put(&store, 2, 2..=2).await;
+    let mut window = Window::new(Arc::new(store), peer(0));
+    delivered(&mut window).await;
+    window.parked_senders = PARKED_SENDERS - 1;
+    window.parked(peer(1), &numbers(1, 2));
+    window.parked(peer(2), &numbers(2, 3));
+    assert_eq!(
+        (window.on_the_way, window.parked_senders),
+        (1, PARKED_SENDERS)
+    );
+    window.redeliver(peer(1));
+    assert_eq!(window.parked_senders, PARKED_SENDERS - 1);
 }

@@ -34,6 +34,16 @@ pub(super) struct Window {
     /// The last envelope that was sent.
     last: EnvelopeId,
     unacknowledged: BTreeSet<EnvelopeId>,
+    /// Whether some of the envelopes before are left in the mailbox.
+    parked: bool,
+}
+
+impl Window {
+    fn let_go(&mut self, numbers: &[EnvelopeId]) {
+        for number in numbers {
+            self.unacknowledged.remove(number);
+        }
+    }
 }
 
 /// The windows of one connection, by sender.
@@ -136,13 +146,19 @@ impl Mailbox {
 /// The recipient has these of a sender: the sender's window opens by as many.
 pub(super) fn acknowledged(windows: &mut Windows, sender: PeerId, numbers: &[EnvelopeId]) {
     if let Some(window) = windows.get_mut(&sender) {
-        for number in numbers {
-            window.unacknowledged.remove(number);
-        }
-        if window.unacknowledged.is_empty() {
+        window.let_go(numbers);
+        if window.unacknowledged.is_empty() && !window.parked {
             // All that was sent is gone from the mailbox: what comes later is found from the
             // beginning.
             windows.remove(&sender);
         }
+    }
+}
+
+/// The recipient has no room for these: they stay, and what is behind them comes.
+pub(super) fn parked(windows: &mut Windows, sender: PeerId, numbers: &[EnvelopeId]) {
+    if let Some(window) = windows.get_mut(&sender) {
+        window.let_go(numbers);
+        window.parked = true;
     }
 }

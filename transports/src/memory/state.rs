@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Line, SAID, WATCHED};
 use super::faults::Way;
-use super::mailbox::{Envelope, Mailbox, acknowledged};
+use super::mailbox::{Envelope, Mailbox, acknowledged, parked};
 use super::shared::Counts;
 use super::trouble::{Trouble, held};
 
@@ -277,6 +277,11 @@ impl State {
                 });
                 if let Some(connection) = self.connections.get_mut(&number) {
                     acknowledged(&mut connection.windows, from, &envelopes);
+                }
+            }
+            Outgoing::Park { from, envelopes } => {
+                if let Some(connection) = self.connections.get_mut(&number) {
+                    parked(&mut connection.windows, from, &envelopes);
                 }
             }
             Outgoing::Redeliver { from } => {

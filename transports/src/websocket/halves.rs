@@ -49,21 +49,28 @@ struct Receiver {
     heard: Instant,
 }
 
-/// Joins neighbouring acknowledgements for one sender.
+/// Joins neighbours that say the same of envelopes of one sender.
 fn merged(items: Vec<Outgoing>) -> Vec<Outgoing> {
     let mut merged: Vec<Outgoing> = Vec::with_capacity(items.len());
     for item in items {
-        if let Outgoing::Acknowledge { from, envelopes } = &item
-            && let Some(Outgoing::Acknowledge {
-                from: last,
-                envelopes: list,
-            }) = merged.last_mut()
-            && last == from
-            && list.len() + envelopes.len() <= LIST_ITEMS
-        {
-            list.extend_from_slice(envelopes);
-        } else {
-            merged.push(item);
+        match (merged.last_mut(), &item) {
+            (
+                Some(Outgoing::Acknowledge {
+                    from: last,
+                    envelopes: list,
+                }),
+                Outgoing::Acknowledge { from, envelopes },
+            )
+            | (
+                Some(Outgoing::Park {
+                    from: last,
+                    envelopes: list,
+                }),
+                Outgoing::Park { from, envelopes },
+            ) if last == from && list.len() + envelopes.len() <= LIST_ITEMS => {
+                list.extend_from_slice(envelopes);
+            }
+            _ => merged.push(item),
         }
     }
     merged
@@ -85,6 +92,7 @@ fn to_relay(item: Outgoing) -> ToRelay {
             packet,
         },
         Outgoing::Acknowledge { from, envelopes } => ToRelay::Acknowledge { from, envelopes },
+        Outgoing::Park { from, envelopes } => ToRelay::Park { from, envelopes },
         Outgoing::Redeliver { from } => ToRelay::Redeliver { from },
         Outgoing::Watch { peers } => ToRelay::Watch { peers },
     }

@@ -1,0 +1,97 @@
+//! How much a channel's inbox takes, and what becomes of what it has no room for: it is left where
+//! it is, so that it holds up no other channel (I3).
+//!
+//! What came out of a mailbox is *parked*: it stays in custody there, but no longer counts as on
+//! its way, so the relay delivers what lies behind it. When half of the inbox is free again, all
+//! that was parked is asked for anew. On a direct link the sender never sends beyond the room it
+//! was told of; what it sent before it was told, it sends again once there is room.
+
+use super::rules::Rule;
+use super::{Engine, Output, Taken};
+use crate::limits::{DIRECT_WINDOW, HELD_SEGMENTS, InboxLimits, SEGMENT_BYTES};
+use crate::{ChannelId, EnvelopeId, Epoch, Generation, Seq};
+
+impl Engine {
+    /// Sets what the inbox of each channel takes from now on. What is in it already stays.
+    pub const fn set_inbox_limits(&mut self, limits: InboxLimits) {
+        self.inbox_limits = limits;
+    }
+
+    /// How many more segments of a stream the inbox of a channel takes. One that is taken lowers it
+    /// by one at most, so the room a sender was told of does not shrink while it uses it.
+    fn room(&self, epoch: Epoch, channel: ChannelId) -> u64 {
+        let InboxLimits { messages, bytes } = self.inbox_limits;
+        let inbox = self.live.inboxes.get(&channel).copied();
+        let inbox = inbox.unwrap_or_default();
+        let stream = self.live.stream(epoch);
+        let partial = stream
+            .and_then(|stream| stream.channels.get(&channel)?.partial)
+            .map_or(0, |partial| partial.bytes);
+        let bytes = bytes.saturating_sub(inbox.bytes.saturating_add(partial));
+        let room = messages
+            .saturating_sub(inbox.messages)
+            .min(bytes / SEGMENT_BYTES as u64);
+        // A message may be larger than the inbox: that must not hold it up for ever.
+        room.max(u64::from(inbox.messages == 0))
+    }
+
+    /// Whether a segment may be taken now: in its turn, or early and held.
+    pub(super) fn has_room(&self, epoch: Epoch, channel: ChannelId, next: Seq, seq: Seq) -> bool {
+        let window = self.room(epoch, channel).min(HELD_SEGMENTS);
+        seq.0 < next.0.saturating_add(window)
+    }
+
+    /// The first seq there is no room for on a direct link. `next` itself while the channel is
+    /// full: then nothing it lacks is missing.
+    pub(super) fn credit_limit(&self, epoch: Epoch, channel: ChannelId, next: Seq) -> Seq {
+        let full = self.parked.get(&(epoch, channel)).is_some_and(|parked| {
+            let rx = self.live.stream(epoch).map(|stream| &stream.channels);
+            rx.and_then(|channels| channels.get(&channel))
+                .is_some_and(|rx| *parked <= rx.next)
+        });
+        let room = if full { 0 } else { self.room(epoch, channel) };
+        Seq(next.0.saturating_add(room.min(DIRECT_WINDOW)))
+    }
+
+    /// There is no room for a segment: it is left where it is.
+    pub(super) fn turn_away(&mut self, epoch: Epoch, channel: ChannelId, seq: Seq) -> Taken {
+        let lowest = self.parked.entry((epoch, channel)).or_insert(seq);
+        *lowest = seq.min(*lowest);
+        Taken::NoRoom
+    }
+
+    /// Leaves an envelope in its mailbox, where others pass it.
+    pub(super) fn park(&mut self, generation: Generation, envelope: EnvelopeId) {
+        self.crowded.insert(generation);
+        if !self.rules.keeps(Rule::Park) {
+            return;
+        }
+        self.outputs.push_back(Output::Park {
+            generation,
+            envelope,
+        });
+    }
+
+    /// Asks for what was parked, once there is room for the first of it and half of its inbox is
+    /// free: asking for each message that is committed would bring all the others each time.
+    pub(super) fn unpark(&mut self) {
+        let before = self.parked.len();
+        let mut parked = std::mem::take(&mut self.parked);
+        parked.retain(|&(epoch, channel), seq| {
+            let inbox = self.live.inboxes.get(&channel).copied();
+            let inbox = inbox.unwrap_or_default();
+            let half_free = inbox.messages <= self.inbox_limits.messages / 2
+                && inbox.bytes <= self.inbox_limits.bytes / 2;
+            let stream = self.live.stream(epoch);
+            // A stream that was forgotten has no place to wait for.
+            let next = stream.and_then(|stream| Some(stream.channels.get(&channel)?.next));
+            !(half_free && next.is_none_or(|next| self.has_room(epoch, channel, next, *seq)))
+        });
+        self.parked = parked;
+        if self.parked.len() < before {
+            for generation in std::mem::take(&mut self.crowded) {
+                self.outputs.push_back(Output::Redeliver { generation });
+            }
+        }
+    }
+}

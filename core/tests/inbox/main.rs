@@ -1,0 +1,215 @@
+//! An engine whose inboxes are full: what it has no room for waits, and holds up nothing else.
+
+mod side;
+
+use std::time::Duration;
+
+use outlive_core::engine::Taken;
+use outlive_core::limits::{HELD_SEGMENTS, InboxLimits};
+use outlive_core::link::LinkClass;
+use outlive_core::wire::frame::{Ack, Frame, Received, Skip};
+use outlive_core::{ChannelId, Digest, EnvelopeId, Seq};
+use side::{LINK, ONE, OTHER, PEER_EPOCH, RELAYED, Side, message, pack, talk};
+
+/// Long enough for commits to be told, too short for a question because nothing moves.
+const MOMENT: Duration = Duration::from_millis(100);
+
+const fn room_for(messages: u64) -> InboxLimits {
+    InboxLimits {
+        messages,
+        ..roomy()
+    }
+}
+
+const fn roomy() -> InboxLimits {
+    InboxLimits {
+        messages: outlive_core::limits::INBOX_MESSAGES,
+        bytes: outlive_core::limits::INBOX_BYTES,
+    }
+}
+
+/// A receiver with a relay, whose first channel is full.
+fn full(messages: u64) -> Side {
+    let mut side = Side::new(1, room_for(messages));
+    side.bind(RELAYED);
+    for seq in 1..=messages {
+        assert_eq!(
+            side.receive(Some(seq), pack(&[message(ONE, seq)])),
+            Taken::Yes
+        );
+    }
+    side.released.clear();
+    side
+}
+
+fn data_seqs(frames: &[Frame], of: ChannelId) -> Vec<u64> {
+    let seq = |frame: &Frame| match frame {
+        Frame::Data(data) if data.channel == of => Some(data.seq.0),
+        _ => None,
+    };
+    frames.iter().filter_map(seq).collect()
+}
+
+#[test]
+fn a_packet_for_a_full_and_an_empty_channel_is_parked_and_what_fits_is_taken() {
+    let mut side = full(2);
+    let mixed = pack(&[message(ONE, 3), message(OTHER, 1), message(ONE, 4)]);
+    assert_eq!(side.receive(Some(9), mixed.clone()), Taken::NoRoom);
+    assert_eq!(
+        (&side.parked[..], &side.released[..]),
+        (&[EnvelopeId(9)][..], &[][..])
+    );
+    assert_eq!(side.inbox(OTHER).len(), 1);
+
+    side.commit(ONE, 8);
+    side.commit(ONE, 8);
+    assert_eq!(side.redelivers, 1);
+    assert_eq!(side.receive(Some(9), mixed), Taken::Yes);
+    assert_eq!(side.released, [EnvelopeId(9)]);
+    assert_eq!((side.inbox(ONE).len(), side.inbox(OTHER).len()), (2, 1));
+}
+
+#[test]
+fn what_was_parked_is_asked_for_once_half_of_the_inbox_is_free() {
+    let mut side = full(8);
+    for seq in 9..20 {
+        side.receive(Some(seq), pack(&[message(ONE, seq)]));
+    }
+    for committed in 1..=8 {
+        side.commit(ONE, 8);
+        let asked = usize::from(committed >= 4);
+        assert_eq!(side.redelivers, asked, "after {committed} commits");
+    }
+}
+
+#[test]
+fn what_was_parked_is_not_asked_for_while_it_would_not_fit() {
+    let mut side = Side::new(1, roomy());
+    side.bind(RELAYED);
+    // The first was lost on the way; the rest is too far ahead to be held.
+    let far = HELD_SEGMENTS + 1;
+    assert_eq!(
+        side.receive(Some(1), pack(&[message(ONE, far)])),
+        Taken::NoRoom
+    );
+    assert_eq!(
+        side.receive(Some(2), pack(&[message(OTHER, 1)])),
+        Taken::Yes
+    );
+    side.commit(OTHER, 8);
+    assert_eq!((side.redelivers, side.released.len()), (0, 1));
+    side.receive(Some(3), pack(&[message(ONE, 1)]));
+    assert_eq!(side.redelivers, 1);
+}
+
+#[test]
+fn the_word_that_something_far_ahead_expired_is_parked_too() {
+    let mut side = Side::new(1, roomy());
+    side.bind(RELAYED);
+    let far = Seq(HELD_SEGMENTS + 1);
+    let skip = Frame::Skip(Skip {
+        epoch: PEER_EPOCH,
+        channel: ONE,
+        first: far,
+        last: far,
+        digest: Digest(1),
+    });
+    assert_eq!(side.receive(Some(1), pack(&[skip])), Taken::NoRoom);
+    assert_eq!(
+        (&side.parked[..], side.released.len()),
+        (&[EnvelopeId(1)][..], 0)
+    );
+}
+
+#[test]
+fn a_peer_whose_inbox_is_full_is_not_sent_everything_again() {
+    let mut sender = Side::new(1, roomy());
+    sender.bind(RELAYED);
+    for n in 0..10 {
+        sender.send(ONE, vec![n; 8]);
+    }
+    for transmit in std::mem::take(&mut sender.sent) {
+        sender.engine.accepted(LINK, transmit.envelope, sender.now);
+    }
+    let answer = |sender: &mut Side, room: u64| {
+        sender.pass(Duration::from_secs(60));
+        let resume = sender.said().into_iter().find_map(|frame| match frame {
+            Frame::Resume(resume) => Some(resume),
+            _ => None,
+        });
+        let resume = resume.expect("a question because nothing moves");
+        let received = Received {
+            channel: ONE,
+            next: Seq(1),
+            digest: Digest::default(),
+            consumed: Seq(1),
+            limit: Seq(1 + room),
+            ranges: Vec::new(),
+        };
+        let ack = Ack {
+            epoch: resume.epoch,
+            answers: Some(resume.id),
+            received: vec![received],
+        };
+        sender.receive(Some(1), pack(&[Frame::Ack(ack)]));
+        data_seqs(&sender.said(), ONE)
+    };
+    assert_eq!(answer(&mut sender, 0), []);
+    // With room it is missing: whoever had it lost it.
+    assert_eq!(answer(&mut sender, 1), (1..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_sent_before_the_room_was_known_goes_again_once_there_is_room() {
+    let (mut sender, mut receiver) = (Side::new(2, roomy()), Side::new(1, room_for(4)));
+    for n in 0..20 {
+        sender.send(ONE, vec![n; 8]);
+    }
+    sender.bind(LinkClass::Direct);
+    receiver.bind(LinkClass::Direct);
+    talk(&mut sender, &mut receiver);
+    assert_eq!(receiver.inbox(ONE).len(), 4);
+    for seq in 1..=20 {
+        assert_eq!(receiver.commit(ONE, 8), Seq(seq));
+        receiver.pass(MOMENT);
+        sender.pass(MOMENT);
+        talk(&mut sender, &mut receiver);
+    }
+    assert!(!sender.engine.outstanding());
+}
+
+#[test]
+fn a_full_channel_of_a_direct_link_holds_up_no_other() {
+    let (mut sender, mut receiver) = (Side::new(2, roomy()), Side::new(1, room_for(4)));
+    sender.bind(LinkClass::Direct);
+    receiver.bind(LinkClass::Direct);
+    talk(&mut sender, &mut receiver);
+    for n in 0..100 {
+        sender.send(ONE, vec![n; 8]);
+        sender.send(OTHER, vec![n; 8]);
+        talk(&mut sender, &mut receiver);
+        receiver.commit(OTHER, 8);
+        receiver.pass(MOMENT);
+        talk(&mut sender, &mut receiver);
+    }
+    assert_eq!(receiver.inbox(ONE).len(), 4);
+}
+
+#[test]
+fn a_message_larger_than_the_inbox_arrives() {
+    let small = InboxLimits {
+        messages: 1,
+        bytes: 10_000,
+    };
+    let (mut sender, mut receiver) = (Side::new(2, roomy()), Side::new(1, small));
+    sender.bind(LinkClass::Direct);
+    receiver.bind(LinkClass::Direct);
+    for n in 1..=2 {
+        sender.send(ONE, vec![n; 100_000]);
+    }
+    talk(&mut sender, &mut receiver);
+    assert_eq!(receiver.commit(ONE, 100_000), Seq(7));
+    receiver.pass(MOMENT);
+    talk(&mut sender, &mut receiver);
+    assert_eq!(receiver.commit(ONE, 100_000), Seq(14));
+}

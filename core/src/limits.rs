@@ -110,6 +110,10 @@ pub const MESSAGE_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// First wait before asking again when something is outstanding and nothing moves.
 pub const PROBE_FIRST: Duration = Duration::from_secs(2);
 
+/// Longest time without such a question while something is outstanding, however much moves
+/// meanwhile: what moves may be another channel.
+pub const PROBE_BUSY: Duration = Duration::from_secs(60);
+
 /// Longest wait between two such questions on a direct link.
 pub const PROBE_MOST_DIRECT: Duration = Duration::from_secs(30);
 

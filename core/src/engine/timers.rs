@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Engine;
 use super::event::{DropReason, Output};
 use crate::Now;
-use crate::limits::{PROBE_FIRST, PROBE_MOST_DIRECT, PROBE_MOST_RELAYED};
+use crate::limits::{PROBE_BUSY, PROBE_FIRST, PROBE_MOST_DIRECT, PROBE_MOST_RELAYED};
 use crate::wire::frame::{Frame, Token};
 
 /// How long a change that nobody waits for may stay unwritten.
@@ -16,6 +16,8 @@ pub(super) const LAZY_WRITE: Duration = Duration::from_millis(500);
 pub(super) struct Probe {
     /// The next question.
     pub(super) at: Option<Duration>,
+    /// The last one, or when there was something to ask about for the first time since.
+    last: Option<Duration>,
     wait: Duration,
     /// Whether everything goes over all links, because the best one brought no progress.
     pub(super) spread: bool,
@@ -25,6 +27,7 @@ impl Default for Probe {
     fn default() -> Self {
         Self {
             at: None,
+            last: None,
             wait: PROBE_FIRST,
             spread: false,
         }
@@ -40,8 +43,9 @@ impl Probe {
 
     /// Begins to wait anew.
     pub(super) fn restart(&mut self, now: Duration) {
+        let last = *self.last.get_or_insert(now);
         self.wait = PROBE_FIRST;
-        self.at = Some(now + PROBE_FIRST);
+        self.at = Some((now + PROBE_FIRST).min(last + PROBE_BUSY));
     }
 
     /// Begins to wait, unless it does already.
@@ -53,6 +57,7 @@ impl Probe {
 
     fn asked(&mut self, now: Duration, most: Duration) {
         self.wait = (self.wait * 2).min(most);
+        self.last = Some(now);
         self.at = Some(now + self.wait);
     }
 }
@@ -135,6 +140,7 @@ impl Engine {
         }
         if !self.wants_answer() {
             self.probe.at = None;
+            self.probe.last = None;
             return;
         }
         if self.links.len() == 0 {

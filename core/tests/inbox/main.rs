@@ -213,3 +213,46 @@ fn a_message_larger_than_the_inbox_arrives() {
     talk(&mut sender, &mut receiver);
     assert_eq!(receiver.commit(ONE, 100_000), Seq(14));
 }
+
+#[test]
+fn what_was_lost_on_one_channel_is_missed_while_another_flows() {
+    let mut sender = Side::new(1, roomy());
+    sender.bind(RELAYED);
+    let accepted = |sender: &mut Side| {
+        for transmit in &sender.sent {
+            sender.engine.accepted(LINK, transmit.envelope, sender.now);
+        }
+        sender.said()
+    };
+    sender.send(ONE, vec![1; 8]);
+    accepted(&mut sender);
+    // The relay loses it and tells nobody; the other channel is delivered all the time.
+    let (mut digest, mut next) = (Digest::default(), Seq(1));
+    let asked = (0..120).any(|n| {
+        sender.send(OTHER, vec![n; 8]);
+        for frame in accepted(&mut sender) {
+            if let Frame::Data(data) = frame {
+                digest = digest.with(data.id, data.index);
+                next = data.seq.next();
+            }
+        }
+        let received = Received {
+            channel: OTHER,
+            next,
+            digest,
+            consumed: Seq(1),
+            limit: Seq(next.0 + 10),
+            ranges: Vec::new(),
+        };
+        let ack = Ack {
+            epoch: sender.engine.session().epoch,
+            answers: None,
+            received: vec![received],
+        };
+        sender.receive(Some(u64::from(n)), pack(&[Frame::Ack(ack)]));
+        sender.pass(Duration::from_secs(1));
+        let asks = |frame: &Frame| matches!(frame, Frame::Resume(resume) if resume.answer);
+        sender.said().iter().any(asks)
+    });
+    assert!(asked, "nobody asks after what was lost");
+}

@@ -48,7 +48,9 @@ pub enum SessionEvent {
         /// Why.
         reason: Refusal,
     },
-    /// Messages of the peer that will never come.
+    /// Messages of the peer that will never come. [`Delivery::gap_before`](crate::Delivery::gap_before)
+    /// tells the same in its place, and [`SessionState::gaps`](crate::SessionState::gaps) until there
+    /// is a message behind them.
     Gap {
         /// The channel.
         channel: ChannelId,

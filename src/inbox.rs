@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
+use outlive_core::record::{Gap, InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::store::{ReadLimit, StoreError};
 use outlive_core::{ChannelId, Epoch, MessageId, PeerId, Position, Seq, WallTime};
 use tokio::sync::oneshot;
@@ -238,6 +238,13 @@ impl Delivery {
     #[must_use]
     pub const fn redelivered(&self) -> bool {
         self.redelivered
+    }
+
+    /// What is missing between the message before it, of the same epoch, and this one: messages
+    /// that expired, were taken back, or are of a past that our store does not remember.
+    #[must_use]
+    pub const fn gap_before(&self) -> Option<Gap> {
+        self.record.gap
     }
 
     /// What was sent.

@@ -1,7 +1,8 @@
 //! The present of a session, for whoever asks late.
 
-use outlive_core::Generation;
 use outlive_core::link::LinkClass;
+use outlive_core::record::Gap;
+use outlive_core::{ChannelId, Generation};
 
 /// A session as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +13,9 @@ pub struct SessionState {
     pub peer_online: Option<bool>,
     /// Whether something waits for the peer's acknowledgement.
     pub outstanding: bool,
+    /// What is missing of the peer's messages, with no message behind it yet whose delivery tells
+    /// of it.
+    pub gaps: Vec<(ChannelId, Gap)>,
 }
 
 /// A link bound to a session.

@@ -189,6 +189,14 @@ impl Task {
             Event::PeerClosed { reason } => SessionEvent::PeerClosed { reason },
             _ => return,
         };
-        self.hub.tell(&event, |_| {});
+        let moved = matches!(
+            event,
+            SessionEvent::Gap { .. } | SessionEvent::Message { .. }
+        );
+        self.hub.tell(&event, |state| {
+            if moved {
+                state.gaps = engine.session().gaps().collect();
+            }
+        });
     }
 }

@@ -1,11 +1,13 @@
-//! What arrives and is not taken at once: full inboxes.
+//! What arrives and is not taken at once, and what never arrives: full inboxes, gaps.
+
+use std::time::Duration;
 
 use outlive::limits::InboxLimits;
-use outlive::{ChannelId, Identity, Node, Session};
+use outlive::{ChannelId, Gap, Identity, NetworkMonitor, Node, Sending, Seq, Session};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
 
-use crate::world::{CHAT, id, node, relay, soon, take, way};
+use crate::world::{CHAT, id, node, node_over, relay, soon, take, until, way};
 
 const OTHER: ChannelId = ChannelId::FIRST_APP;
 
@@ -94,4 +96,86 @@ async fn what_a_closed_session_left_in_the_mailbox_comes_when_it_is_opened_again
     for n in 1..MANY {
         assert_eq!(take(&mut chat).await, format!("{n}"));
     }
+}
+
+/// A sender that loses a message after the others: its time was over before there was a network.
+async fn send_and_let_expire(relay: &Relay, texts: &[&'static str]) -> (Node, Session) {
+    let network = NetworkMonitor::new();
+    network.down();
+    let alice = Node::builder()
+        .identity(Identity::from_seed([1; 32]))
+        .store(MemoryStore::new())
+        .transport(way(relay))
+        .network(network.clone())
+        .start()
+        .await
+        .unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    for text in texts {
+        let short = Sending {
+            ttl: text.is_empty().then_some(Duration::from_millis(20)),
+            once: None,
+        };
+        let receipt = session.send_with(CHAT, *text, short).await.unwrap();
+        if text.is_empty() {
+            soon("the end", receipt.delivered()).await.unwrap_err();
+        }
+    }
+    network.up();
+    (alice, session)
+}
+
+fn bounds(gap: Option<Gap>) -> Option<(Seq, Seq)> {
+    gap.map(|gap| (gap.first, gap.last))
+}
+
+#[tokio::test]
+async fn a_gap_is_told_in_its_place_to_an_app_that_crashed_before_it_heard() {
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let (_alice, _) = send_and_let_expire(&relay, &["one", "", "", "four"]).await;
+    let bob = node_over(2, store.clone(), &relay).await;
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    assert_eq!(take(&mut inbox).await, "one");
+    soon("the fourth", inbox.next()).await.unwrap();
+    drop((inbox, bob));
+
+    let bob = node_over(2, store.faults().crash(), &relay).await;
+    let session = bob.session(id(1)).await.unwrap();
+    let mut inbox = session.inbox(CHAT).unwrap();
+    let fourth = soon("the fourth again", inbox.next()).await.unwrap();
+    assert_eq!(fourth.payload(), "four");
+    assert_eq!(bounds(fourth.gap_before()), Some((Seq(2), Seq(3))));
+    fourth.commit().await.unwrap();
+    assert!(session.state().borrow().gaps.is_empty());
+}
+
+#[tokio::test]
+async fn a_gap_with_nothing_behind_it_is_told_again_after_a_restart() {
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let (_alice, to_bob) = send_and_let_expire(&relay, &["one", ""]).await;
+    let bob = node_over(2, store.clone(), &relay).await;
+    let session = bob.session(id(1)).await.unwrap();
+    until(&session, "the gap", |state| !state.gaps.is_empty()).await;
+    drop((session, bob));
+
+    let bob = node_over(2, store.faults().crash(), &relay).await;
+    let session = bob.session(id(1)).await.unwrap();
+    until(&session, "the gap again", |state| {
+        state
+            .gaps
+            .iter()
+            .any(|(channel, gap)| *channel == CHAT && bounds(Some(*gap)) == Some((Seq(2), Seq(2))))
+    })
+    .await;
+    // The next message takes it along.
+    to_bob.send(CHAT, "three").await.unwrap();
+    let mut inbox = session.inbox(CHAT).unwrap();
+    let one = soon("the first", inbox.next()).await.unwrap();
+    assert_eq!(bounds(one.gap_before()), None);
+    let three = soon("the third", inbox.next()).await.unwrap();
+    assert_eq!(bounds(three.gap_before()), Some((Seq(2), Seq(2))));
+    until(&session, "it to be taken along", |state| {
+        state.gaps.is_empty()
+    })
+    .await;
 }

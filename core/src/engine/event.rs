@@ -147,7 +147,8 @@ pub enum Event {
         end: Position,
     },
     /// These of the peer's messages will never come: they expired, were taken back, or are of a
-    /// past that our store does not remember.
+    /// past that our store does not remember. Told again when the session is loaded, until a
+    /// message behind them tells of it ([`InboxRecord::gap`](crate::record::InboxRecord::gap)).
     Gap {
         /// The channel.
         channel: ChannelId,

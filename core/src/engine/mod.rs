@@ -179,7 +179,17 @@ impl Engine {
             .map(|(&channel, out)| (channel, Sending::new(out.next)))
             .collect();
         let sealing = Sealing::new(identity, &session.keys, &mut entropy, now);
+        // An app that did not live to hear of these hears of them now.
+        let outputs = session.gaps().map(|(channel, gap)| {
+            Output::Event(Event::Gap {
+                channel,
+                epoch: gap.epoch,
+                first: gap.first,
+                last: gap.last,
+            })
+        });
         Ok(Self {
+            outputs: outputs.collect(),
             peer,
             start,
             durable: session.clone(),
@@ -206,7 +216,6 @@ impl Engine {
             reading: None,
             tell_consumed: None,
             write_lazily: None,
-            outputs: VecDeque::new(),
         })
     }
 

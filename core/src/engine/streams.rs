@@ -12,7 +12,7 @@ use super::writes::After;
 use super::{Engine, Taken};
 use crate::limits::{CHANNELS, HELD_SEGMENTS, PEER_EPOCHS};
 use crate::record::{
-    InboxBody, InboxRecord, Key, Partial, Record, RxChannel, RxStream, SegmentRecord,
+    Gap, InboxBody, InboxRecord, Key, Partial, Record, RxChannel, RxStream, SegmentRecord,
 };
 use crate::wire::frame::{Data, Skip};
 use crate::{ChannelId, Digest, Epoch, Generation, MessageId, Position, Seq};
@@ -319,10 +319,15 @@ impl Engine {
         inbox.next = position.next();
         inbox.messages = inbox.messages.saturating_add(1);
         inbox.bytes = inbox.bytes.saturating_add(bytes);
+        let gap = self
+            .receiving(epoch, channel)
+            .ok()
+            .and_then(|rx| rx.gap.take());
         let record = InboxRecord {
             id: part.id,
             epoch,
             last,
+            gap,
             redelivered: part.redelivered,
             start: self.start,
             received: self.now.wall,
@@ -451,7 +456,8 @@ impl Engine {
         self.drain(epoch, channel);
     }
 
-    /// Goes past what will not come, and tells the app.
+    /// Goes past what will not come, and tells the app: at once, and in its place before the next
+    /// message, for an app that does not live to hear the first.
     /// `skipped` is the sum over it: added, not adopted, so that a difference from before stays
     /// visible.
     fn step_over(&mut self, epoch: Epoch, channel: ChannelId, last: Seq, skipped: Option<Digest>) {
@@ -464,13 +470,15 @@ impl Engine {
         if let Some(skipped) = skipped {
             rx.digest = rx.digest.plus(skipped);
         }
-        let start = match rx.partial.take() {
-            Some(partial) => {
-                self.delete_segments(epoch, channel, partial.first, first);
-                partial.first
-            }
-            None => first,
-        };
+        let partial = rx.partial.take();
+        let start = partial.map_or(first, |partial| partial.first);
+        rx.gap = Some(Gap {
+            epoch,
+            first: rx.gap.map_or(start, |gap| gap.first),
+            last,
+        });
+        // A message that has lost a part is missing as a whole.
+        self.delete_segments(epoch, channel, start, first);
         self.writes.touch();
         self.defer(After::Event(Event::Gap {
             channel,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Record;
+use super::{Gap, Record};
 use crate::{Epoch, MessageId, Seq, WallTime};
 
 /// A message in the inbox.
@@ -15,6 +15,8 @@ pub struct InboxRecord {
     pub epoch: Epoch,
     /// The seq of its last segment.
     pub last: Seq,
+    /// What was missing between the message before it, of the same epoch, and this one.
+    pub gap: Option<Gap>,
     /// Whether it may have come before under another epoch.
     pub redelivered: bool,
     /// Number of the process start in which it came. After a restart it may have been in the app's

@@ -4,6 +4,7 @@
 //! batch as the segments it speaks of; so what is read back is always of one piece. Every value
 //! begins with a format byte.
 
+mod gap;
 mod inbox;
 mod key;
 mod once;
@@ -11,6 +12,7 @@ mod outbox;
 mod segment;
 mod session;
 
+pub use gap::Gap;
 pub use inbox::{InboxBody, InboxRecord};
 pub use key::{Key, KeyError, prefix_range};
 pub use once::OnceRecord;

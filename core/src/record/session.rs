@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Record, Tally};
+use super::{Gap, Record, Tally};
 use crate::runs::RunSet;
 use crate::seal::Keys;
 use crate::{ChannelId, Digest, Epoch, MessageId, Position, Seq, StoreId, WallTime};
@@ -115,6 +115,8 @@ pub struct RxChannel {
     pub partial: Option<Partial>,
     /// The first seq the app has not committed.
     pub consumed: Seq,
+    /// What is missing behind the last message that came: the next one takes it along.
+    pub gap: Option<Gap>,
 }
 
 impl Default for RxChannel {
@@ -126,6 +128,7 @@ impl Default for RxChannel {
             seen: RunSet::default(),
             partial: None,
             consumed: Seq::FIRST,
+            gap: None,
         }
     }
 }
@@ -185,6 +188,12 @@ impl Session {
     pub fn has_work(&self) -> bool {
         let asked = self.inboxes.get(&ChannelId::REQUESTS);
         self.outstanding() || asked.is_some_and(|inbox| inbox.messages > 0)
+    }
+
+    /// What is missing on each channel, with no message behind it yet that tells of it.
+    pub fn gaps(&self) -> impl Iterator<Item = (ChannelId, Gap)> + '_ {
+        let channels = self.streams.iter().flat_map(|stream| &stream.channels);
+        channels.filter_map(|(&channel, rx)| Some((channel, rx.gap?)))
     }
 
     /// The stream of one of the peer's epochs.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use outlive_core::engine::{Engine, Event, Output, Rule, Stage, Stored, Ticket, Transmit};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
-use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
+use outlive_core::record::{Gap, InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::store::Batch;
 use outlive_core::{
     ChannelId, Entropy, EnvelopeId, Generation, Identity, MessageId, Now, PeerId, Position, Seq,
@@ -46,7 +46,10 @@ pub(crate) struct Peer {
     pub(crate) queued: Vec<u64>,
     pub(crate) ended_ids: Vec<MessageId>,
     pub(crate) renewed: u32,
-    pub(crate) gaps: u32,
+    /// What the app heard to be missing since it was started.
+    pub(crate) told: Vec<(ChannelId, Gap)>,
+    /// What was missing before messages that it committed.
+    pub(crate) learned: Vec<(ChannelId, Gap)>,
     /// What it asks its relay to do with what it got.
     pub(crate) mail: VecDeque<(Generation, Mail)>,
     limits: InboxLimits,
@@ -78,7 +81,8 @@ impl Peer {
             queued: Vec::new(),
             ended_ids: Vec::new(),
             renewed: 0,
-            gaps: 0,
+            told: Vec::new(),
+            learned: Vec::new(),
             mail: VecDeque::new(),
             limits,
             cursors: BTreeMap::new(),
@@ -129,6 +133,7 @@ impl Peer {
         self.tickets.clear();
         self.hand.clear();
         self.cursors.clear();
+        self.told.clear();
     }
 
     pub(crate) fn bind(&mut self, class: LinkClass, now: Now) -> Generation {
@@ -189,7 +194,12 @@ impl Peer {
                     }
                     Event::Ended { id, .. } => self.ended_ids.push(id),
                     Event::Renewed { .. } => self.renewed += 1,
-                    Event::Gap { .. } => self.gaps += 1,
+                    Event::Gap {
+                        channel,
+                        epoch,
+                        first,
+                        last,
+                    } => self.told.push((channel, Gap { epoch, first, last })),
                     _ => {}
                 },
             }
@@ -276,6 +286,7 @@ impl Peer {
             first.and_then(|first| self.hand.remove(first))
         {
             engine.commit(channel, position, &record, bytes, now);
+            self.learned.extend(record.gap.map(|gap| (channel, gap)));
         }
         self.pump();
     }

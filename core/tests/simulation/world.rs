@@ -12,7 +12,8 @@ use outlive_core::transport::{Class, Refusal};
 use outlive_core::wire::frame::Frame;
 use outlive_core::wire::packet;
 use outlive_core::{
-    ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, Seq, StoreId, WallTime,
+    ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, RunSet, Seq, StoreId,
+    WallTime,
 };
 
 use crate::peer::{Handed, Mail, Peer, apply};
@@ -59,6 +60,10 @@ pub(crate) enum Fault {
     Lost(u64),
     /// I2: a message came twice and was not marked.
     Doubled(u64),
+    /// I1: a message did not arrive, and its recipient was told of no gap there.
+    Unexplained(u64),
+    /// A gap was told where a message arrived, or not in its place.
+    FalseGap(u64),
     /// I3: a message came after a later one.
     Reordered(u64),
     /// I3: a message did not come because another channel is full.
@@ -137,6 +142,8 @@ struct Connection {
 struct Message {
     from: usize,
     channel: ChannelId,
+    /// As long as no store went back in time, its positions in the outbox are its seqs.
+    seqs: std::ops::Range<u64>,
     order: u64,
     bytes: usize,
     expires: Option<WallTime>,
@@ -561,6 +568,7 @@ impl World {
             Message {
                 from: who,
                 channel,
+                seqs: ticket.first.0..ticket.end.0,
                 order: *order,
                 bytes,
                 expires,
@@ -584,6 +592,12 @@ impl World {
             return self.fault(Fault::Garbled(number));
         };
         let (order, bytes, from) = (message.order, message.bytes, message.from);
+        if let Some(gap) = handed.record.gap
+            && self.rolls == [0, 0]
+            && gap.last.0 + 1 != message.seqs.start
+        {
+            return self.fault(Fault::FalseGap(number));
+        }
         if bytes != handed.payload.len()
             || from == who
             || self.names.get(&handed.record.id) != Some(&number)
@@ -926,8 +940,42 @@ impl World {
         for number in self.missing() {
             self.fault(Fault::Lost(number));
         }
-        if self.rolls == [0, 0] && self.peers.iter().any(|peer| peer.renewed > 0) {
-            self.fault(Fault::RenewedForNothing);
+        if self.rolls == [0, 0] {
+            if self.peers.iter().any(|peer| peer.renewed > 0) {
+                self.fault(Fault::RenewedForNothing);
+            }
+            self.check_gaps();
+        }
+    }
+
+    /// The apps know of each message that did not come, and of none that did, that it is missing:
+    /// though they forgot what they had been told when they crashed.
+    fn check_gaps(&mut self) {
+        let mut gaps = BTreeMap::<(usize, ChannelId), RunSet<Seq>>::new();
+        for (who, peer) in self.peers.iter().enumerate() {
+            for (channel, gap) in peer.told.iter().chain(&peer.learned) {
+                let of = gaps.entry((who, *channel)).or_default();
+                of.insert_run(gap.first, gap.last.next());
+            }
+        }
+        let mut faults = Vec::new();
+        for number in &self.ok {
+            let Some(message) = self.messages.get(number) else {
+                continue;
+            };
+            let to = 1 - message.from;
+            let gap = gaps.get(&(to, message.channel));
+            let told = |seq| gap.is_some_and(|gap| gap.contains(Seq(seq)));
+            let arrived = self.delivered.contains_key(&(to, *number));
+            if !arrived && !message.seqs.clone().all(told) {
+                faults.push(Fault::Unexplained(*number));
+            }
+            if arrived && message.seqs.clone().any(told) {
+                faults.push(Fault::FalseGap(*number));
+            }
+        }
+        for fault in faults {
+            self.fault(fault);
         }
     }
 

@@ -1,42 +1,86 @@
-//! Any packet from a peer, given to an engine: it never panics, and never stops to answer.
+//! Any packets from a peer, given to an engine: it never panics, and never ceases to rest.
+//!
+//! The input is a run of packets, each behind its length in two bytes, so that one can build on
+//! the other.
 #![no_main]
+
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use outlive_core::engine::{Engine, Output, Stored};
+use outlive_core::engine::{Engine, Output, SendOptions, Stored};
 use outlive_core::link::LinkClass;
-use outlive_core::{Entropy, EnvelopeId, Generation, Identity, Now, StoreId};
+use outlive_core::{
+    ChannelId, Entropy, EnvelopeId, Generation, Identity, Now, PeerId, StoreId, WallTime,
+};
+
+const LINK: Generation = Generation::nth(1, 1);
+
+/// Made once: it costs more than all else.
+static PEER: LazyLock<PeerId> = LazyLock::new(|| Identity::from_seed([1; 32]).peer_id());
+static SELF: LazyLock<Identity> = LazyLock::new(|| Identity::from_seed([2; 32]));
+
+/// Packets of one input that count.
+const PACKETS: u64 = 16;
+
+fn rest(engine: &mut Engine, now: Now) {
+    for _ in 0..10_000 {
+        match engine.poll() {
+            Some(Output::Write(_)) => engine.written(now),
+            Some(Output::Read { .. }) => drop(engine.read(&[], now)),
+            Some(_) => {}
+            None => return,
+        }
+    }
+    panic!("an engine that never rests");
+}
 
 fuzz_target!(|data: &[u8]| {
-    let peer = Identity::from_seed([1; 32]).peer_id();
+    let Some((&how, mut data)) = data.split_first() else {
+        return;
+    };
     let (stored, entropy) = (Stored::default(), Entropy::from_seed([2; 32]));
-    let now = Now::default();
-    let identity = Identity::from_seed([4; 32]);
-    let Ok(mut engine) = Engine::open(&identity, peer, 1, &stored, entropy, now) else {
+    let mut now = Now::default();
+    let Ok(mut engine) = Engine::open(&SELF, *PEER, 1, &stored, entropy, now) else {
         return;
     };
     // What is inside of a packet comes from the peer too; sealed, the fuzzer would never get there.
-    engine.seal_nothing();
-    let generation = Generation::nth(1, 1);
-    engine.bind(generation, LinkClass::Relayed(StoreId([3; 16])), 0, now);
-    // Two packets, so that one can build on the other.
-    let (first, second) = data.split_at(data.len() / 2);
-    for (number, body) in [(1, first), (2, second)] {
-        let packet = [&[1, 1][..], body].concat();
-        engine.receive(
-            generation,
-            Some(EnvelopeId(number)),
-            Bytes::from(packet),
-            now,
+    if how & 2 == 0 {
+        engine.seal_nothing();
+    }
+    let class = if how & 1 == 0 {
+        LinkClass::Relayed(StoreId([3; 16]))
+    } else {
+        LinkClass::Direct
+    };
+    engine.bind(LINK, class, 0, now);
+    // Something to acknowledge.
+    for (channel, payload) in [
+        (ChannelId::MESSAGES, "hello"),
+        (ChannelId(16), "are you there"),
+    ] {
+        let (payload, options) = (
+            Bytes::from_static(payload.as_bytes()),
+            SendOptions::default(),
         );
-        for _ in 0..10_000 {
-            match engine.poll() {
-                Some(Output::Write(_)) => engine.written(now),
-                Some(Output::Read { .. }) => drop(engine.read(&[], now)),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        assert!(engine.poll().is_none(), "an engine that never rests");
+        drop(engine.send(channel, &payload, &options, now));
+    }
+    engine.listen(ChannelId(20), now);
+    rest(&mut engine, now);
+    for number in 1..=PACKETS {
+        let Some((length, tail)) = data.split_first_chunk::<2>() else {
+            break;
+        };
+        let length = usize::from(u16::from_le_bytes(*length)).min(tail.len());
+        let (packet, tail) = tail.split_at(length);
+        data = tail;
+        let packet = Bytes::copy_from_slice(packet);
+        engine.receive(LINK, Some(EnvelopeId(number)), packet, now);
+        rest(&mut engine, now);
+        now.elapsed += Duration::from_secs(1);
+        now.wall = WallTime(number * 1_000);
+        engine.tick(now);
+        rest(&mut engine, now);
     }
 });

@@ -1,13 +1,19 @@
 //! Any bytes in the store: keys and every kind of record, and an engine opened over them.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use outlive_core::engine::{Engine, Stored};
 use outlive_core::record::{
     InboxRecord, Key, OnceRecord, OutboxRecord, Record, SegmentRecord, Session,
 };
-use outlive_core::{Entropy, Identity, Now};
+use outlive_core::{Entropy, Identity, Now, PeerId};
+
+/// Made once: it costs more than all else.
+static PEER: LazyLock<PeerId> = LazyLock::new(|| Identity::from_seed([1; 32]).peer_id());
+static SELF: LazyLock<Identity> = LazyLock::new(|| Identity::from_seed([2; 32]));
 
 fn same<R: Record + PartialEq + std::fmt::Debug>(data: &[u8]) {
     if let Ok(record) = R::from_bytes(data) {
@@ -24,15 +30,13 @@ fuzz_target!(|data: &[u8]| {
     same::<OutboxRecord>(data);
     same::<SegmentRecord>(data);
     same::<Session>(data);
-    let peer = Identity::from_seed([1; 32]).peer_id();
     let session = Some(Bytes::copy_from_slice(data));
     let stored = Stored {
         session,
         segments: Vec::new(),
     };
     let entropy = Entropy::from_seed([2; 32]);
-    let identity = Identity::from_seed([4; 32]);
-    if let Ok(mut engine) = Engine::open(&identity, peer, 1, &stored, entropy, Now::default()) {
+    if let Ok(mut engine) = Engine::open(&SELF, *PEER, 1, &stored, entropy, Now::default()) {
         for _ in 0..1_000 {
             if engine.poll().is_none() {
                 break;

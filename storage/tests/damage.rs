@@ -5,7 +5,7 @@ mod support;
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use outlive_core::store::{Store, StoreError};
 use outlive_storage::{FORMAT_VERSION, SledOptions, SledStore};
@@ -13,6 +13,9 @@ use outlive_storage::{FORMAT_VERSION, SledOptions, SledStore};
 use support::{found, number, numbered};
 
 const HEADER: &str = "outlive-store";
+
+/// sled's file in the first log of a store.
+const LOG: &str = "log-0/db";
 
 async fn filled(dir: &Path, batches: u64) {
     let store = SledStore::open(dir).unwrap();
@@ -63,6 +66,21 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The files of a store, as paths inside its directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.metadata().unwrap().is_file() {
+            files.push(entry.file_name().into());
+        } else if entry.file_name().to_string_lossy().starts_with("log-") {
+            let log = fs::read_dir(entry.path()).unwrap().map(Result::unwrap);
+            let inside = log.filter(|file| file.metadata().unwrap().is_file());
+            files.extend(inside.map(|file| Path::new(&entry.file_name()).join(file.file_name())));
+        }
+    }
+    files
+}
+
 fn flip(file: &Path, at: u64) {
     let mut file = OpenOptions::new()
         .read(true)
@@ -80,13 +98,13 @@ fn flip(file: &Path, at: u64) {
 async fn a_log_cut_anywhere_is_damaged_never_shorter_in_silence() {
     let good = tempfile::tempdir().unwrap();
     filled(good.path(), 300).await;
-    let len = fs::metadata(good.path().join("db")).unwrap().len();
+    let len = fs::metadata(good.path().join(LOG)).unwrap().len();
     for part in 0..12 {
         let dir = tempfile::tempdir().unwrap();
         copy(good.path(), dir.path());
         let file = OpenOptions::new()
             .write(true)
-            .open(dir.path().join("db"))
+            .open(dir.path().join(LOG))
             .unwrap();
         file.set_len(len * part / 12).unwrap();
         let fate = fate(dir.path(), 300).await;
@@ -104,15 +122,15 @@ async fn a_changed_byte_never_gives_wrong_data_or_a_panic() {
     // Opened once more, so that there is a snapshot that covers what is behind it.
     drop(SledStore::open(good.path()).unwrap());
     let mut fates = Vec::new();
-    for entry in fs::read_dir(good.path()).unwrap().map(Result::unwrap) {
-        let meta = entry.metadata().unwrap();
-        for part in (0..24).filter(|_| meta.is_file()) {
-            let at = meta.len().saturating_sub(1) * part / 23;
+    for file in files(good.path()) {
+        let len = fs::metadata(good.path().join(&file)).unwrap().len();
+        for part in 0..24 {
+            let at = len.saturating_sub(1) * part / 23;
             let dir = tempfile::tempdir().unwrap();
             copy(good.path(), dir.path());
-            flip(&dir.path().join(entry.file_name()), at);
+            flip(&dir.path().join(&file), at);
             let fate = fate(dir.path(), BATCHES).await;
-            fates.push((entry.file_name(), at, fate));
+            fates.push((file.clone(), at, fate));
         }
     }
     for (file, at, fate) in &fates {
@@ -126,14 +144,11 @@ async fn files_cut_short_or_gone_lose_nothing_in_silence() {
     let good = tempfile::tempdir().unwrap();
     filled(good.path(), 50).await;
     drop(SledStore::open(good.path()).unwrap());
-    for entry in fs::read_dir(good.path()).unwrap().map(Result::unwrap) {
-        if entry.metadata().unwrap().is_dir() {
-            continue;
-        }
+    for name in files(good.path()) {
         for gone in [false, true] {
             let dir = tempfile::tempdir().unwrap();
             copy(good.path(), dir.path());
-            let file = dir.path().join(entry.file_name());
+            let file = dir.path().join(&name);
             if gone {
                 fs::remove_file(&file).unwrap();
             } else {
@@ -146,8 +161,8 @@ async fn files_cut_short_or_gone_lose_nothing_in_silence() {
                     .unwrap();
             }
             let fate = fate(dir.path(), 50).await;
-            println!("{} gone {gone}: {fate:?}", entry.file_name().display());
-            assert!(entry.file_name() != HEADER || fate == Fate::Refused);
+            println!("{} gone {gone}: {fate:?}", name.display());
+            assert!(name != Path::new(HEADER) || fate == Fate::Refused);
         }
     }
 }
@@ -158,7 +173,7 @@ async fn salvage_opens_what_is_left_of_a_cut_log() {
     filled(dir.path(), 300).await;
     let log = OpenOptions::new()
         .write(true)
-        .open(dir.path().join("db"))
+        .open(dir.path().join(LOG))
         .unwrap();
     log.set_len(log.metadata().unwrap().len() / 2).unwrap();
     assert!(matches!(

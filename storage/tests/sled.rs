@@ -194,3 +194,142 @@ async fn disk_use_follows_the_live_data() {
     );
     assert!(peak < 32 * live, "{peak} bytes at the most for {live} live");
 }
+
+#[tokio::test]
+async fn a_backlog_that_was_drained_gives_its_disk_back() {
+    const BATCHES: u64 = 2_000;
+    const KEPT: u64 = 10;
+    let dir = tempfile::tempdir().unwrap();
+    let small = 8 << 20;
+    let options = SledOptions::new(dir.path()).compact_above(small);
+    let store = options.clone().open().unwrap();
+    for at in 0..BATCHES {
+        store.commit(numbered(at, 4_000)).await.unwrap();
+    }
+    let full = disk_use(dir.path());
+    assert!(full > 2 * small, "{full} bytes are no backlog");
+    for at in KEPT..BATCHES {
+        let mut batch = Batch::new();
+        batch.delete(number(at));
+        batch.delete(number(at | 1 << 63));
+        store.commit(batch).await.unwrap();
+    }
+    let kept: Vec<_> = (0..KEPT).collect();
+    assert_eq!(found(&store).await, kept);
+    store.close().await.unwrap();
+    let drained = disk_use(dir.path());
+    println!("{full} bytes full, {drained} drained");
+    // The log, and a little beside it.
+    assert!(
+        drained < small + small / 16,
+        "{drained} bytes for 10 batches"
+    );
+    assert_eq!(found(&options.open().unwrap()).await, kept);
+}
+
+#[tokio::test]
+async fn what_is_committed_while_the_log_is_compacted_is_in_the_new_one() {
+    const BATCHES: u64 = 4_000;
+    let dir = tempfile::tempdir().unwrap();
+    let large = SledStore::open(dir.path()).unwrap();
+    for at in 0..BATCHES / 100 {
+        let mut batch = Batch::new();
+        (0..100).for_each(|of| batch.append(numbered(at * 100 + of, 4_000)));
+        large.commit(batch).await.unwrap();
+    }
+    // What stays is copied in several parts.
+    let stays = |at: &u64| at.is_multiple_of(10);
+    let mut batch = Batch::new();
+    for at in (0..BATCHES).filter(|at| !stays(at)) {
+        batch.delete(number(at));
+        batch.delete(number(at | 1 << 63));
+    }
+    large.commit(batch).await.unwrap();
+    large.close().await.unwrap();
+
+    let store = SledOptions::new(dir.path())
+        .compact_above(0)
+        .open()
+        .unwrap();
+    let mut kept: Vec<_> = (0..BATCHES).filter(stays).collect();
+    let (mut commits, mut front, mut back) = (0, BATCHES, 0);
+    while dir.path().join("log-0").exists() {
+        // Ahead of the copy and behind it: something new, something gone.
+        let mut batch = numbered(front, 100);
+        for at in [back, BATCHES - 10 - back] {
+            batch.delete(number(at));
+            batch.delete(number(at | 1 << 63));
+            kept.retain(|kept| *kept != at);
+        }
+        kept.push(front);
+        store.commit(batch).await.unwrap();
+        (commits, front, back) = (commits + 1, front + 1, back + 10);
+        assert!(commits < 200, "the log is not compacted");
+    }
+    println!("compacted within {commits} commits");
+    assert_eq!(found(&store).await, kept);
+    store.close().await.unwrap();
+    assert_eq!(found(&SledStore::open(dir.path()).unwrap()).await, kept);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_of_a_compaction_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = |number| dir.path().join(format!("log-{number}"));
+    let store = SledStore::open(dir.path()).unwrap();
+    store.commit(numbered(1, 100)).await.unwrap();
+    store.close().await.unwrap();
+    // Before the new log took the place of the old one.
+    fs::create_dir(log(1)).unwrap();
+    fs::write(log(1).join("db"), vec![7; 1_000]).unwrap();
+    let options = SledOptions::new(dir.path()).compact_above(0);
+    let store = options.open().unwrap();
+    store.commit(numbered(2, 100)).await.unwrap();
+    store.close().await.unwrap();
+    assert!(!log(0).exists(), "the log was not compacted");
+    // After it.
+    fs::create_dir(log(0)).unwrap();
+    fs::write(log(0).join("db"), vec![7; 1_000]).unwrap();
+    let store = SledStore::open(dir.path()).unwrap();
+    assert!(!log(0).exists(), "the old log is still there");
+    assert_eq!(found(&store).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_log_that_finds_no_room_to_be_compacted_goes_on_as_it_is() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: a small file system can't be mounted here");
+        return;
+    };
+    const BATCHES: u64 = 600;
+    const KEPT: u64 = 100;
+    let dir = disk.0.path().join("store");
+    let ballast = disk.0.path().join("ballast");
+    let store = SledStore::open(&dir).unwrap();
+    for at in 0..BATCHES {
+        store.commit(numbered(at, 4_000)).await.unwrap();
+    }
+    for at in KEPT..BATCHES {
+        let mut batch = Batch::new();
+        batch.delete(number(at));
+        batch.delete(number(at | 1 << 63));
+        store.commit(batch).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let room = (24 << 20) - disk_use(disk.0.path()) - (1 << 20);
+    fs::write(&ballast, vec![0; usize::try_from(room).unwrap()]).unwrap();
+    let options = SledOptions::new(&dir).compact_above(0);
+    let store = options.clone().open().unwrap();
+    store.commit(numbered(KEPT, 100)).await.unwrap();
+    let kept: Vec<_> = (0..=KEPT).collect();
+    assert_eq!(found(&store).await, kept);
+    store.close().await.unwrap();
+    assert!(dir.join("log-0").exists(), "there was room");
+    fs::remove_file(&ballast).unwrap();
+    let store = options.open().unwrap();
+    store.commit(numbered(KEPT + 1, 100)).await.unwrap();
+    store.close().await.unwrap();
+    assert!(!dir.join("log-0").exists(), "the log was not compacted");
+    let store = SledStore::open(&dir).unwrap();
+    assert_eq!(found(&store).await.len() as u64, KEPT + 2);
+}

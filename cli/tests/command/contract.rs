@@ -225,7 +225,7 @@ fn a_truncated_store_is_reported_as_damaged() {
             .status
             .success()
     );
-    let log = alice.join("store").join("db");
+    let log = alice.join("store").join("log-0").join("db");
     let length = fs::metadata(&log).unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(&log).unwrap();
     file.set_len(length / 3).unwrap();

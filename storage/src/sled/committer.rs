@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 use outlive_core::store::{Batch, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::compact::{Compaction, due};
 use super::errors::guarded;
 use super::files::{Files, Shared, State};
 use super::header::Header;
@@ -24,6 +25,13 @@ const MAX_GROUP_BYTES: usize = 4 << 20;
 
 /// Batches in one write. As [`MAX_GROUP_BYTES`], for small ones.
 const MAX_GROUP_BATCHES: usize = 1024;
+
+/// Bytes copied at once while the log is compacted, 1 MiB, between two groups of commits. More would
+/// let them wait longer.
+const COPY_BYTES: usize = 1 << 20;
+
+/// How long to wait before a log is compacted after an attempt failed: the disk may be full.
+const COMPACT_RETRY: Duration = Duration::from_secs(60);
 
 /// A batch on its way to the committer.
 #[derive(Debug)]
@@ -43,14 +51,18 @@ pub(super) struct Committer {
     pub(super) meta: Meta,
     /// Since when there are writes that were flushed and not synced.
     pub(super) unsynced: Option<Instant>,
+    pub(super) compaction: Option<Compaction>,
+    /// Not compacted before, after an attempt that failed.
+    pub(super) compact_again: Option<Instant>,
 }
 
 impl Committer {
     /// Serves until the queue is closed and empty, then makes everything durable and closes the
     /// files. The result is the one of that last sync.
     pub(super) fn run(mut self) -> Result<(), StoreError> {
+        self.compact_if_due();
         while let Some(first) = self.next() {
-            let group = self.gather(first);
+            let (group, bytes) = self.gather(first);
             let result = self.write(&group);
             if result.is_ok() {
                 let count = u64::try_from(group.len()).unwrap_or(u64::MAX);
@@ -61,22 +73,23 @@ impl Committer {
                 // Nobody listens if the commit was dropped half-way.
                 let _ = answer.send(result.clone());
             }
+            self.compact_if_due();
+            // Twice what came in, or the end might never be reached.
+            self.go_on_compacting(bytes.saturating_mul(2).max(COPY_BYTES));
+        }
+        if let Some(compaction) = self.compaction.take() {
+            compaction.give_up();
         }
         let result = self.sync();
         self.shared.replace(State::Closed);
         result
     }
 
-    /// The next request; syncs when that is due meanwhile. `None` once the queue is closed.
+    /// The next request; syncs and compacts meanwhile. `None` once the queue is closed.
     fn next(&mut self) -> Option<Request> {
         loop {
-            let (Durability::Buffered { flush_every }, Some(since)) =
-                (self.options.durability, self.unsynced)
-            else {
-                return self.requests.recv().ok();
-            };
-            let left = flush_every.saturating_sub(since.elapsed());
-            if left.is_zero() {
+            let left = self.until_sync();
+            if left.is_some_and(|left| left.is_zero()) {
                 // Whoever committed was told what a crash of the system may take.
                 if let Err(error) = self.sync() {
                     tracing::error!(%error, "the store can't be synced");
@@ -84,6 +97,17 @@ impl Committer {
                 }
                 continue;
             }
+            if self.compaction.is_some() {
+                match self.requests.try_recv() {
+                    Ok(request) => return Some(request),
+                    Err(TryRecvError::Empty) => self.go_on_compacting(COPY_BYTES),
+                    Err(TryRecvError::Disconnected) => return None,
+                }
+                continue;
+            }
+            let Some(left) = left else {
+                return self.requests.recv().ok();
+            };
             match self.requests.recv_timeout(left) {
                 Ok(request) => return Some(request),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -92,8 +116,19 @@ impl Committer {
         }
     }
 
-    /// All requests that wait, as far as the bounds allow.
-    fn gather(&self, first: Request) -> Vec<Request> {
+    /// How long what was flushed may stay unsynced; `None` if nothing is.
+    fn until_sync(&self) -> Option<Duration> {
+        match self.options.durability {
+            Durability::Sync => None,
+            Durability::Buffered { flush_every } => {
+                let since = self.unsynced?;
+                Some(flush_every.saturating_sub(since.elapsed()))
+            }
+        }
+    }
+
+    /// All requests that wait, as far as the bounds allow, and their bytes.
+    fn gather(&self, first: Request) -> (Vec<Request>, usize) {
         let mut bytes = first.batch.bytes();
         let mut group = vec![first];
         while bytes < MAX_GROUP_BYTES && group.len() < MAX_GROUP_BATCHES {
@@ -103,7 +138,7 @@ impl Committer {
             bytes = bytes.saturating_add(request.batch.bytes());
             group.push(request);
         }
-        group
+        (group, bytes)
     }
 
     fn write(&mut self, group: &[Request]) -> Result<(), StoreError> {
@@ -127,7 +162,10 @@ impl Committer {
     }
 
     fn try_write(&mut self, group: &[Request]) -> Result<(), StoreError> {
-        let meta = self.shared.write(|files| apply(files, self.meta, group))?;
+        let copying = self.compaction.is_some();
+        let (meta, copy) = self
+            .shared
+            .write(|files| apply(files, self.meta, group, copying))?;
         match &*self.shared.share() {
             State::Open(files) => files.flush()?,
             State::Broken(error) => return Err(error.clone()),
@@ -141,6 +179,11 @@ impl Committer {
         {
             self.meta = before;
             return Err(error);
+        }
+        if let (Some(compaction), Some(copy)) = (&self.compaction, copy)
+            && let Err(error) = compaction.apply(copy)
+        {
+            self.give_up_compacting(&error);
         }
         Ok(())
     }
@@ -160,6 +203,56 @@ impl Committer {
         Ok(())
     }
 
+    /// Begins to copy what lives in the log if the log is much larger.
+    fn compact_if_due(&mut self) {
+        let waits = self.compact_again.is_some_and(|at| Instant::now() < at);
+        if waits || self.compaction.is_some() || !due(&self.shared, &self.meta, &self.options) {
+            return;
+        }
+        match Compaction::begin(&self.header, &self.options) {
+            Ok(compaction) => self.compaction = Some(compaction),
+            Err(error) => self.give_up_compacting(&error),
+        }
+    }
+
+    /// Copies about so many bytes more. A copy that is whole takes the place of the log.
+    fn go_on_compacting(&mut self, bytes: usize) {
+        let Some(compaction) = &mut self.compaction else {
+            return;
+        };
+        match compaction.go_on(&self.shared, bytes) {
+            Ok(true) => self.switch(),
+            Ok(false) => {}
+            Err(error) => self.give_up_compacting(&error),
+        }
+    }
+
+    fn switch(&mut self) {
+        let Some(compaction) = self.compaction.take() else {
+            return;
+        };
+        if let Err(error) = self.header.switch() {
+            // Which of the two the next start would open is not known: none takes a write before
+            // it is.
+            compaction.give_up();
+            self.give_up_compacting(&error);
+            self.reopen(&error);
+            return;
+        }
+        self.adopt(compaction.finish(), self.meta);
+        self.header.set_mark(self.meta.writes);
+        self.header.remove_others();
+        tracing::info!(live = self.meta.live, "the log was compacted");
+    }
+
+    fn give_up_compacting(&mut self, error: &StoreError) {
+        tracing::warn!(%error, "the log can't be compacted; it stays as it is for now");
+        self.compact_again = Instant::now().checked_add(COMPACT_RETRY);
+        if let Some(compaction) = self.compaction.take() {
+            compaction.give_up();
+        }
+    }
+
     fn is_open(&self) -> bool {
         matches!(&*self.shared.share(), State::Open(_))
     }
@@ -176,6 +269,10 @@ impl Committer {
 
     /// After a failure: closes the files and opens them again, so that reads see what is on disk.
     fn reopen(&mut self, failure: &StoreError) {
+        // It may hold what the log does not.
+        if let Some(compaction) = self.compaction.take() {
+            compaction.give_up();
+        }
         self.shared.replace(State::Broken(failure.clone()));
         match Files::open(&self.options, &mut self.header) {
             Ok((files, meta)) => self.adopt(files, meta),
@@ -185,21 +282,28 @@ impl Committer {
 
     fn adopt(&mut self, files: Files, meta: Meta) {
         self.meta = meta;
-        // Opening syncs.
+        // Opening syncs, and so does compacting.
         self.unsynced = None;
         self.shared.replace(State::Open(files));
     }
 }
 
-/// Writes the batches of a group as one: all of them, or none.
-fn apply(files: &Files, meta: Meta, group: &[Request]) -> Result<Meta, StoreError> {
+/// Writes the batches of a group as one: all of them, or none. Returns the write too if it is to be
+/// done to a copy.
+fn apply(
+    files: &Files,
+    meta: Meta,
+    group: &[Request],
+    copying: bool,
+) -> Result<(Meta, Option<sled::Batch>), StoreError> {
     guarded(|| {
         let mut write = Group::new(meta);
         for (key, value) in group.iter().flat_map(|request| request.batch.ops()) {
             write.add(&files.db, key, value.as_ref())?;
         }
         let (batch, meta) = write.finish();
+        let copy = copying.then(|| batch.clone());
         files.db.apply_batch(batch)?;
-        Ok(meta)
+        Ok((meta, copy))
     })
 }

@@ -98,14 +98,8 @@ impl Shared {
 
 impl State {
     fn replace(&mut self, state: Self) {
-        let old = std::mem::replace(self, state);
-        // sled flushes when it is dropped, and may panic if that fails. All that counts was flushed
-        // before, or was answered with an error.
-        if let Err(error) = guarded(|| {
-            drop(old);
-            Ok(())
-        }) {
-            tracing::warn!(%error, "sled failed while it was closed");
+        if let Self::Open(files) = std::mem::replace(self, state) {
+            files.close();
         }
     }
 }
@@ -116,12 +110,8 @@ impl Files {
         options: &SledOptions,
         header: &mut Header,
     ) -> Result<(Self, Meta), StoreError> {
-        let db = open_log(options)?;
-        let log = OpenOptions::new()
-            .write(true)
-            .open(options.dir.join("db"))
-            .map_err(from_io)?;
-        let files = Self { db, log };
+        header.settle()?;
+        let files = Self::open_log(&header.log(), options)?;
         let meta = match guarded(|| Meta::read(&files.db))? {
             Some(meta) => meta?,
             None => files.initialise(header)?,
@@ -134,9 +124,37 @@ impl Files {
             )));
         }
         files.sync()?;
+        sync_dir(&header.log())?;
         sync_dir(&options.dir)?;
         header.set_mark(meta.writes);
+        header.remove_others();
         Ok((files, meta))
+    }
+
+    /// Opens the log in `dir`, as it is.
+    pub(super) fn open_log(dir: &Path, options: &SledOptions) -> Result<Self, StoreError> {
+        let db = open_sled(dir, options)?;
+        let log = OpenOptions::new()
+            .write(true)
+            .open(dir.join("db"))
+            .map_err(from_io)?;
+        Ok(Self { db, log })
+    }
+
+    /// sled flushes when it is dropped, and may panic if that fails. All that counts was flushed
+    /// before, or was answered with an error.
+    pub(super) fn close(self) {
+        if let Err(error) = guarded(|| {
+            drop(self);
+            Ok(())
+        }) {
+            tracing::warn!(%error, "sled failed while it was closed");
+        }
+    }
+
+    /// Bytes of the log.
+    pub(super) fn len(&self) -> Result<u64, StoreError> {
+        Ok(self.log.metadata().map_err(from_io)?.len())
     }
 
     /// Gives what was written to the operating system.
@@ -166,9 +184,9 @@ impl Files {
     }
 }
 
-fn open_log(options: &SledOptions) -> Result<sled::Db, StoreError> {
+fn open_sled(dir: &Path, options: &SledOptions) -> Result<sled::Db, StoreError> {
     let config = sled::Config::new()
-        .path(&options.dir)
+        .path(dir)
         .cache_capacity(options.cache_bytes)
         .flush_every_ms(Some(CLEAN_EVERY_MS))
         .segment_size(SEGMENT_BYTES);
@@ -189,7 +207,7 @@ fn open_log(options: &SledOptions) -> Result<sled::Db, StoreError> {
 }
 
 /// Makes the names of the files durable.
-fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     // Elsewhere a directory can't be opened to be synced.
     if cfg!(unix) {
         File::open(dir)

@@ -1,6 +1,7 @@
 //! The store on disk. One tree holds everything; disk use follows the live data.
 
 mod committer;
+mod compact;
 mod errors;
 mod files;
 mod header;
@@ -54,6 +55,10 @@ type Outcome = Result<(), StoreError>;
 /// lacks it, and while a group of at most a few MiB is put into the tree (not while it is synced).
 /// They see a batch as a whole or not at all, some before it is durable. Keep [`ReadLimit`]s small:
 /// writes wait for a read in progress.
+///
+/// **Disk use** follows the live data: sled uses again what it has room for, and never gives it back
+/// by itself, so a log that has grown much larger than what lives in it is copied into a new one,
+/// a part at a time between commits.
 ///
 /// **Damage.** Synced commits that are missing are noticed when the store is opened, damaged bytes
 /// then or when they are read. Not noticed is what can't be: a directory that was replaced by an
@@ -115,6 +120,8 @@ impl SledStore {
             options,
             meta,
             unsynced: None,
+            compaction: None,
+            compact_again: None,
         };
         let thread = std::thread::Builder::new()
             .name("outlive-committer".to_owned())

@@ -11,6 +11,10 @@ use super::SledStore;
 /// million messages take half a gigabyte of memory.
 const CACHE_BYTES: u64 = 16 << 20;
 
+/// Bytes of the log below which it is left as it is: 64 MiB. sled's own room for a short queue is
+/// about 20 MiB.
+const COMPACT_ABOVE: u64 = 64 << 20;
+
 /// What a commit has survived once it returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -32,6 +36,7 @@ pub struct SledOptions {
     pub(super) dir: PathBuf,
     pub(super) durability: Durability,
     pub(super) cache_bytes: u64,
+    pub(super) compact_above: u64,
     pub(super) salvage: bool,
 }
 
@@ -43,6 +48,7 @@ impl SledOptions {
             dir: dir.as_ref().to_path_buf(),
             durability: Durability::Sync,
             cache_bytes: CACHE_BYTES,
+            compact_above: COMPACT_ABOVE,
             salvage: false,
         }
     }
@@ -58,6 +64,14 @@ impl SledOptions {
     #[must_use]
     pub const fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;
+        self
+    }
+
+    /// Bytes of the log below which it is left as it is, however little lives in it; 64 MiB if not
+    /// said. A larger one is compacted when less than an eighth of it lives.
+    #[must_use]
+    pub const fn compact_above(mut self, bytes: u64) -> Self {
+        self.compact_above = bytes;
         self
     }
 

@@ -1,7 +1,7 @@
 //! What the records in the tree look like. Called by the committer to write and by reads.
 //!
 //! ```text
-//! 00 "outlive"            Meta: format, number of the last write, large values
+//! 00 "outlive"            Meta: format, number of the last write, live bytes
 //! 01 key                  00 value                        an ordinary value
 //!                         01 id(8) chunks(4) len(8)       a large one
 //! 02 id(8) index(4)       up to MAX_INLINE bytes of it
@@ -45,8 +45,8 @@ const LARGE: u8 = 1;
 pub(super) struct Meta {
     /// Number of the last write.
     pub(super) writes: u64,
-    /// Large values there are. While there are none, no write has to look for old chunks.
-    large: u64,
+    /// Bytes of all keys and values there are.
+    pub(super) live: u64,
     /// Id of the next large value.
     next_id: u64,
 }
@@ -61,7 +61,7 @@ impl Meta {
         let mut bytes = META_MAGIC.to_vec();
         bytes.extend(FORMAT_VERSION.to_le_bytes());
         bytes.extend(self.writes.to_le_bytes());
-        bytes.extend(self.large.to_le_bytes());
+        bytes.extend(self.live.to_le_bytes());
         bytes.extend(self.next_id.to_le_bytes());
         bytes
     }
@@ -86,14 +86,14 @@ impl Meta {
             });
         }
         let (writes, rest) = rest.split_first_chunk().ok_or_else(bad)?;
-        let (large, rest) = rest.split_first_chunk().ok_or_else(bad)?;
+        let (live, rest) = rest.split_first_chunk().ok_or_else(bad)?;
         let (next_id, rest) = rest.split_first_chunk().ok_or_else(bad)?;
         if !rest.is_empty() || found == 0 {
             return Err(bad());
         }
         Ok(Self {
             writes: u64::from_le_bytes(*writes),
-            large: u64::from_le_bytes(*large),
+            live: u64::from_le_bytes(*live),
             next_id: u64::from_le_bytes(*next_id),
         })
     }
@@ -143,14 +143,37 @@ impl Large {
     }
 }
 
+/// What a record of the user's takes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    bytes: u64,
+    large: Option<Large>,
+}
+
+impl Taken {
+    fn new(key: &[u8], len: u64, large: Option<Large>) -> Self {
+        let key = u64::try_from(key.len()).unwrap_or(u64::MAX);
+        Self {
+            bytes: key.saturating_add(len),
+            large,
+        }
+    }
+
+    /// By a record as it is in the tree.
+    fn stored(key: &[u8], stored: &[u8]) -> Self {
+        let large = Large::of(stored);
+        let inline = u64::try_from(stored.len().saturating_sub(1)).unwrap_or(u64::MAX);
+        Self::new(key, large.map_or(inline, |large| large.len), large)
+    }
+}
+
 /// Several batches on their way to become one write.
 #[derive(Debug)]
 pub(super) struct Group {
     batch: sled::Batch,
-    before: Meta,
     meta: Meta,
-    /// Keys whose large value this write puts or removes: what the tree will say after it.
-    changed: HashMap<Bytes, Option<Large>>,
+    /// What the tree will say of the keys in this write, after it.
+    changed: HashMap<Bytes, Taken>,
 }
 
 impl Group {
@@ -159,7 +182,6 @@ impl Group {
         meta.writes = meta.writes.saturating_add(1);
         Self {
             batch: sled::Batch::default(),
-            before,
             meta,
             changed: HashMap::new(),
         }
@@ -175,21 +197,27 @@ impl Group {
         let stored = prefixed(key);
         let old = match self.changed.get(key) {
             Some(old) => *old,
-            None if self.before.large == 0 => None,
-            None => tree.get(&stored)?.and_then(|value| Large::of(&value)),
+            None => tree
+                .get(&stored)?
+                .map(|value| Taken::stored(key, &value))
+                .unwrap_or_default(),
         };
+        if let Some(large) = old.large {
+            for index in 0..large.chunks {
+                self.batch.remove(large.chunk_key(index));
+            }
+        }
         let new = value
             .filter(|value| value.len() > MAX_INLINE)
             .map(|value| self.put_large(value));
-        if let Some(old) = old {
-            for index in 0..old.chunks {
-                self.batch.remove(old.chunk_key(index));
-            }
-            self.meta.large = self.meta.large.saturating_sub(1);
-        }
-        if old.is_some() || new.is_some() {
-            self.changed.insert(key.clone(), new);
-        }
+        let taken = value.map(|value| {
+            let len = u64::try_from(value.len()).unwrap_or(u64::MAX);
+            Taken::new(key, len, new)
+        });
+        let taken = taken.unwrap_or_default();
+        self.meta.live = self.meta.live.saturating_sub(old.bytes);
+        self.meta.live = self.meta.live.saturating_add(taken.bytes);
+        self.changed.insert(key.clone(), taken);
         match (value, new) {
             (_, Some(large)) => self.batch.insert(stored, large.encode()),
             (Some(value), None) => {
@@ -220,7 +248,6 @@ impl Group {
             large.chunks = large.chunks.saturating_add(1);
         }
         self.meta.next_id = self.meta.next_id.saturating_add(1);
-        self.meta.large = self.meta.large.saturating_add(1);
         large
     }
 }
@@ -275,7 +302,7 @@ mod tests {
     fn a_meta_record_is_read_back_and_a_newer_one_refused() {
         let meta = Meta {
             writes: 3,
-            large: 1,
+            live: 1,
             next_id: 9,
         };
         let mut bytes = meta.encode();
@@ -309,12 +336,13 @@ mod tests {
             meta
         };
         let meta = write(Meta::default(), &[Some(&big), Some(&big)]);
-        assert_eq!((meta.large, chunks()), (1, 4));
+        let len = u64::try_from(big.len()).unwrap();
+        assert_eq!((meta.live, chunks()), (1 + len, 4));
         let stored = db.get(prefixed(&key)).unwrap().unwrap();
         assert_eq!(value(&db, &stored).unwrap().unwrap(), big);
         let meta = write(meta, &[Some(&Bytes::from_static(b"small"))]);
-        assert_eq!((meta.large, chunks()), (0, 0));
+        assert_eq!((meta.live, chunks()), (1 + 5, 0));
         let meta = write(meta, &[Some(&big), None]);
-        assert_eq!((meta.large, chunks()), (0, 0));
+        assert_eq!((meta.live, chunks()), (0, 0));
     }
 }

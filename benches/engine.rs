@@ -1,7 +1,8 @@
 //! Frames per second through two engines, with no I/O: what the protocol itself costs. Every
 //! message is sent, written, carried, written again, taken, committed, acknowledged and deleted.
 //!
-//! The baseline encodes and decodes the same Data frames with postcard, and does nothing else.
+//! `plain` leaves packets readable, to show what sealing costs. The baseline encodes and decodes the
+//! same Data frames with postcard, and does nothing else.
 
 mod baseline;
 
@@ -17,7 +18,7 @@ use outlive_core::link::LinkClass;
 use outlive_core::record::{InboxBody, InboxRecord, Key, Record};
 use outlive_core::wire::frame::Data;
 use outlive_core::{
-    ChannelId, Entropy, Epoch, Generation, Identity, MessageId, Now, PeerId, Plain, Position, Seq,
+    ChannelId, Entropy, Epoch, Generation, Identity, MessageId, Now, PeerId, Position, Seq,
     WallTime,
 };
 
@@ -40,16 +41,15 @@ struct Side {
 }
 
 impl Side {
-    fn new(other: PeerId, seed: u8, now: Now) -> Self {
-        let mut engine = Engine::open(
-            other,
-            1,
-            &Stored::default(),
-            Entropy::from_seed([seed; 32]),
-            Box::new(Plain),
-            now,
-        )
-        .expect("an empty store");
+    fn new(me: u8, other: u8, sealed: bool, now: Now) -> Self {
+        let identity = Identity::from_seed([me; 32]);
+        let other = Identity::from_seed([other; 32]).peer_id();
+        let entropy = Entropy::from_seed([me; 32]);
+        let opened = Engine::open(&identity, other, 1, &Stored::default(), entropy, now);
+        let mut engine = opened.expect("an empty store");
+        if !sealed {
+            engine.seal_nothing();
+        }
         engine.bind(LINK, LinkClass::Direct, 0, now);
         Self {
             engine,
@@ -91,7 +91,10 @@ impl Side {
                 }
                 Output::Event(Event::Inbox { end, .. }) => self.take(end, now),
                 Output::Drop { reason, .. } => panic!("the link was dropped: {reason}"),
-                Output::Event(_) | Output::Release { .. } | Output::Redeliver { .. } => {}
+                Output::Event(_)
+                | Output::Park { .. }
+                | Output::Release { .. }
+                | Output::Redeliver { .. } => {}
             }
         }
     }
@@ -121,14 +124,13 @@ struct Joined {
 }
 
 impl Joined {
-    fn new() -> Self {
+    fn new(sealed: bool) -> Self {
         let now = Now {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
         };
-        let id = |seed| Identity::from_seed([seed; 32]).peer_id();
         let mut joined = Self {
-            sides: [Side::new(id(2), 1, now), Side::new(id(1), 2, now)],
+            sides: [Side::new(1, 2, sealed, now), Side::new(2, 1, sealed, now)],
             now,
         };
         joined.settle();
@@ -188,17 +190,19 @@ fn frames(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(BURST));
     for size in SIZES {
         let payload = Bytes::from(vec![0xa5; size]);
-        let mut joined = Joined::new();
-        let mut bursts = 0;
-        group.bench_function(BenchmarkId::new("engine", size), |bencher| {
-            bencher.iter(|| {
-                joined.burst(&payload);
-                bursts += 1;
+        for (name, sealed) in [("sealed", true), ("plain", false)] {
+            let mut joined = Joined::new(sealed);
+            let mut bursts = 0;
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                bencher.iter(|| {
+                    joined.burst(&payload);
+                    bursts += 1;
+                });
             });
-        });
-        let [one, other] = &joined.sides;
-        assert_eq!(other.committed, bursts * BURST, "messages were lost");
-        assert!(!one.engine.outstanding(), "messages still wait");
+            let [one, other] = &joined.sides;
+            assert_eq!(other.committed, bursts * BURST, "messages were lost");
+            assert!(!one.engine.outstanding(), "messages still wait");
+        }
         group.bench_function(BenchmarkId::new("postcard", size), |bencher| {
             bencher.iter(|| {
                 for seq in 1..=BURST {
@@ -216,12 +220,14 @@ fn main() {
     let mut criterion = baseline::criterion();
     frames(&mut criterion);
     criterion.final_summary();
-    let pair = Pair {
-        group: GROUP,
-        ours: "engine",
-        baseline: "postcard",
-    };
-    for size in SIZES {
-        pair.print(&size.to_string());
+    for (ours, baseline) in [("sealed", "postcard"), ("sealed", "plain")] {
+        let pair = Pair {
+            group: GROUP,
+            ours,
+            baseline,
+        };
+        for size in SIZES {
+            pair.print(&size.to_string());
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! the other.
 #![no_main]
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -24,11 +25,25 @@ static SELF: LazyLock<Identity> = LazyLock::new(|| Identity::from_seed([2; 32]))
 /// Packets of one input that count.
 const PACKETS: u64 = 16;
 
-fn rest(engine: &mut Engine, now: Now) {
+type Disk = BTreeMap<Bytes, Bytes>;
+
+fn rest(engine: &mut Engine, disk: &mut Disk, now: Now) {
     for _ in 0..10_000 {
         match engine.poll() {
-            Some(Output::Write(_)) => engine.written(now),
-            Some(Output::Read { .. }) => drop(engine.read(&[], now)),
+            Some(Output::Write(batch)) => {
+                for (key, value) in batch {
+                    match value {
+                        Some(value) => disk.insert(key, value),
+                        None => disk.remove(&key),
+                    };
+                }
+                engine.written(now);
+            }
+            Some(Output::Read { range, limit }) => {
+                let rows = disk.range(range).take(limit.records);
+                let rows: Vec<_> = rows.map(|(k, v)| (k.clone(), v.clone())).collect();
+                engine.read(&rows, now).expect("own records");
+            }
             Some(_) => {}
             None => return,
         }
@@ -41,7 +56,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let (stored, entropy) = (Stored::default(), Entropy::from_seed([2; 32]));
-    let mut now = Now::default();
+    let (mut disk, mut now) = (Disk::new(), Now::default());
     let Ok(mut engine) = Engine::open(&SELF, *PEER, 1, &stored, entropy, now) else {
         return;
     };
@@ -67,7 +82,7 @@ fuzz_target!(|data: &[u8]| {
         drop(engine.send(channel, &payload, &options, now));
     }
     engine.listen(ChannelId(20), now);
-    rest(&mut engine, now);
+    rest(&mut engine, &mut disk, now);
     for number in 1..=PACKETS {
         let Some((length, tail)) = data.split_first_chunk::<2>() else {
             break;
@@ -77,10 +92,10 @@ fuzz_target!(|data: &[u8]| {
         data = tail;
         let packet = Bytes::copy_from_slice(packet);
         engine.receive(LINK, Some(EnvelopeId(number)), packet, now);
-        rest(&mut engine, now);
+        rest(&mut engine, &mut disk, now);
         now.elapsed += Duration::from_secs(1);
         now.wall = WallTime(number * 1_000);
         engine.tick(now);
-        rest(&mut engine, now);
+        rest(&mut engine, &mut disk, now);
     }
 });

@@ -41,6 +41,17 @@ pub enum StoreError {
         /// The newest format known here.
         known: u32,
     },
+    /// The store is encrypted, and it was opened without a passphrase or key.
+    #[error("the store is encrypted; give its passphrase or key")]
+    Locked,
+    /// Another passphrase or key was used when the store was encrypted. Nothing was changed.
+    #[error("the passphrase or key is not the one the store is encrypted with; try another")]
+    WrongKey,
+    /// The store is not encrypted, and a passphrase or key was given.
+    #[error(
+        "the store is not encrypted; open it without a passphrase or key, or choose a new directory"
+    )]
+    NotEncrypted,
     /// There is no room left. Nothing was lost; what was not acknowledged may be tried again.
     #[error("the disk is full; free some space and try again")]
     Full,
@@ -128,6 +139,22 @@ pub struct ReadLimit {
     pub bytes: usize,
 }
 
+/// The key under which a store that is encrypted at rest keeps its header. No other record has it:
+/// it sorts behind all of ours, and the encrypting wrapper shows it to nobody.
+pub const ENCRYPTION_HEADER: &[u8] = b"\xffencryption";
+
+/// Fails if the store is encrypted and nobody has given its key: better than to find its records
+/// damaged. For whoever is about to read them.
+///
+/// # Errors
+/// [`StoreError::Locked`], or why it could not be read.
+pub async fn refuse_locked(store: &dyn Store) -> Result<(), StoreError> {
+    match store.get(Bytes::from_static(ENCRYPTION_HEADER)).await? {
+        None => Ok(()),
+        Some(_) => Err(StoreError::Locked),
+    }
+}
+
 /// Durable, ordered storage of bytes under bytes. Object-safe, shared by all sessions of a node.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -164,4 +191,27 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] if the last flush failed.
     async fn close(&self) -> Result<(), StoreError>;
+}
+
+#[async_trait]
+impl<S: Store + ?Sized> Store for Arc<S> {
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        (**self).commit(batch).await
+    }
+
+    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+        (**self).get(key).await
+    }
+
+    async fn range(
+        &self,
+        range: Range<Bytes>,
+        limit: ReadLimit,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        (**self).range(range, limit).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        (**self).close().await
+    }
 }

@@ -1,5 +1,5 @@
 //! One suite for every store: what the engine relies on, whatever keeps the data.
-#![cfg(all(feature = "sled", feature = "memory"))]
+#![cfg(all(feature = "sled", feature = "memory", feature = "encryption"))]
 
 mod places;
 
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
 use outlive_storage::{Durability, MemoryStore};
 
-use places::{InMemory, OnDisk, Place};
+use places::{Encrypted, InMemory, OnDisk, Place};
 
 const ALL: ReadLimit = ReadLimit {
     records: usize::MAX,
@@ -354,4 +354,16 @@ suite!(
     InMemory {
         last: MemoryStore::new()
     }
+);
+suite!(
+    encrypted_sled,
+    Encrypted(OnDisk::new(Durability::Buffered {
+        flush_every: Duration::from_millis(20)
+    }))
+);
+suite!(
+    encrypted_memory,
+    Encrypted(InMemory {
+        last: MemoryStore::new()
+    })
 );

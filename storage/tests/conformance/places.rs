@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use outlive_core::store::{Store, StoreError};
-use outlive_storage::{Durability, MemoryStore, SledOptions, SledStore};
+use outlive_storage::{
+    Cost, Durability, EncryptedStore, MemoryStore, SledOptions, SledStore, Unlock,
+};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 
 /// A place for one store that can be opened, closed, and opened again.
 pub(crate) trait Place: Send {
@@ -56,5 +60,26 @@ impl Place for InMemory {
 
     fn open_twice(&mut self) -> Option<StoreError> {
         None
+    }
+}
+
+/// The store of another place, encrypted.
+pub(crate) struct Encrypted<P>(pub(crate) P);
+
+impl<P: Place> Place for Encrypted<P> {
+    fn open(&mut self) -> Arc<dyn Store> {
+        let cheap = Cost {
+            memory_kib: 8,
+            passes: 1,
+            lanes: 1,
+        };
+        let unlock = Unlock::passphrase("a passphrase");
+        let opening = EncryptedStore::open_with(self.0.open(), &unlock, cheap);
+        let store = block_in_place(|| Handle::current().block_on(opening));
+        Arc::new(store.unwrap())
+    }
+
+    fn open_twice(&mut self) -> Option<StoreError> {
+        self.0.open_twice()
     }
 }

@@ -1,5 +1,6 @@
 //! Sessions that outlive their connections: the sans-IO core of outlive.
 
+mod contact;
 pub mod engine;
 mod entropy;
 mod id;
@@ -8,12 +9,14 @@ pub mod limits;
 pub mod link;
 pub mod record;
 mod runs;
+mod safety_number;
 pub mod seal;
 pub mod store;
 mod time;
 pub mod transport;
 pub mod wire;
 
+pub use contact::{Contact, ContactError};
 pub use entropy::Entropy;
 pub use id::{
     ChannelId, Digest, EnvelopeId, Epoch, Generation, MessageId, Position, RequestId, ResumeId,
@@ -21,5 +24,6 @@ pub use id::{
 };
 pub use identity::{BadSignature, Identity, PeerId, PeerIdError};
 pub use runs::{Counter, RunSet};
+pub use safety_number::{SafetyNumber, SafetyNumberError};
 pub use seal::OpenError;
 pub use time::{Now, WallTime};

@@ -154,3 +154,12 @@ pub const HANDSHAKE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Packets that fail to open before a link is given up.
 pub const FORGED_PACKETS: u32 = 64;
+
+/// Characters of a contact as text. It still fits a QR code; a longer text is refused.
+pub const CONTACT_BYTES: usize = 2_048;
+
+/// Relays a contact names. One with more is refused.
+pub const CONTACT_RELAYS: usize = 8;
+
+/// Characters of the address of one of them.
+pub const CONTACT_RELAY_BYTES: usize = 256;

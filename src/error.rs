@@ -22,6 +22,12 @@ pub enum Error {
     /// The channel's inbox is in use.
     #[error("the inbox of channel {0} has a consumer already; drop that one first")]
     InboxTaken(ChannelId),
+    /// The channel has no inbox for apps.
+    #[error("the messages of channel {0} are requests; answer them with `on_request`")]
+    Requests(ChannelId),
+    /// Requests are answered by another handler.
+    #[error("requests have a handler here already; drop that one first")]
+    HandlerTaken,
     /// A session with oneself.
     #[error("{0:?} is this node itself; a session needs two peers")]
     Oneself(PeerId),

@@ -85,6 +85,12 @@ pub enum SessionEvent {
         /// Whether it listens.
         listening: bool,
     },
+    /// The peer sent something on the requests channel that is neither a request nor an answer. It
+    /// was let go of.
+    MalformedRequest {
+        /// The message.
+        id: MessageId,
+    },
     /// The peer ended its use of the session.
     PeerClosed {
         /// Why.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::SessionEvent;
 use crate::receipt::Progress;
+use crate::request::Requests;
 use crate::state::SessionState;
 use crate::subscription::Registry;
 
@@ -21,6 +22,7 @@ pub(crate) struct Hub {
     pub(crate) registry: Arc<Registry>,
     pub(crate) state: watch::Sender<SessionState>,
     pub(crate) progress: Progress,
+    pub(crate) requests: Requests,
     /// Cancelled when the session was closed or the node shut down.
     pub(crate) ended: CancellationToken,
     /// Rings when nothing of the app's holds the session any more.
@@ -31,6 +33,9 @@ pub(crate) struct Hub {
     listening: Mutex<BTreeSet<ChannelId>>,
 }
 
+/// One past the last message that was in the app's hands, by channel.
+pub(crate) type InHand = Vec<(ChannelId, Position)>;
+
 /// The inbox of one channel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct InboxPoint {
@@ -38,6 +43,8 @@ pub(crate) struct InboxPoint {
     pub(crate) end: Position,
     /// One past the last message that was in the app's hands in this process.
     pub(crate) handed: Position,
+    /// The same, as of when the session was last opened.
+    handed_before: Position,
     taken: bool,
 }
 
@@ -74,16 +81,26 @@ impl Drop for Hold {
 }
 
 impl Hub {
-    pub(crate) fn new(peer: PeerId, ended: CancellationToken) -> Self {
+    /// `handed` is what [`in_hand`](Self::in_hand) said when the session last went to sleep.
+    pub(crate) fn new(peer: PeerId, ended: CancellationToken, handed: InHand) -> Self {
+        let inboxes = handed.into_iter().map(|(channel, handed)| {
+            let point = InboxPoint {
+                handed,
+                handed_before: handed,
+                ..InboxPoint::default()
+            };
+            (channel, point)
+        });
         Self {
             peer,
             ended,
             registry: Arc::default(),
             state: watch::Sender::default(),
             progress: Progress::default(),
+            requests: Requests::default(),
             let_go: Notify::new(),
             holds: AtomicUsize::new(0),
-            inboxes: Mutex::default(),
+            inboxes: Mutex::new(inboxes.collect()),
             arrived: watch::Sender::default(),
             listening: Mutex::default(),
         }
@@ -146,6 +163,23 @@ impl Hub {
         let before = position < point.handed;
         point.handed = point.handed.max(position.next());
         before
+    }
+
+    /// Up to where messages were in the app's hands, on the channels that still hold some. The next
+    /// to open the session has to know it.
+    pub(crate) fn in_hand(&self, holds: impl Fn(ChannelId) -> bool) -> InHand {
+        let inboxes = lock(&self.inboxes);
+        let handed = inboxes
+            .iter()
+            .filter(|(channel, point)| point.handed > Position(0) && holds(**channel));
+        handed
+            .map(|(channel, point)| (*channel, point.handed))
+            .collect()
+    }
+
+    /// Whether a message was in the app's hands before this session was last opened.
+    pub(crate) fn was_handed(&self, channel: ChannelId, position: Position) -> bool {
+        position < self.inbox(channel).handed_before
     }
 
     /// The volatile channels the app listens to, for a task that starts later.

@@ -94,7 +94,7 @@ impl Inbox {
             return Ok(None);
         };
         let (position, record) = (*position, record.clone());
-        let payload = self.payload(&record).await?;
+        let payload = payload(&self.route, self.channel, &record).await?;
         let hand = Command::Hand {
             channel: self.channel,
             position,
@@ -138,36 +138,40 @@ impl Inbox {
         }
         Ok(())
     }
-
-    async fn payload(&self, record: &InboxRecord) -> Result<Bytes, Error> {
-        let count = match &record.body {
-            InboxBody::Inline(payload) => return Ok(payload.clone()),
-            InboxBody::Segments(count) => u64::from(*count),
-        };
-        let first = Seq(record.last.next().0.saturating_sub(count));
-        let range = Key::segments(
-            self.hub.peer,
-            record.epoch,
-            self.channel,
-            first,
-            record.last.next(),
-        );
-        let rows = self.route.inner().store.range(range, SEGMENTS).await?;
-        if rows.len() as u64 != count {
-            let what = format!("message {} has lost a segment", record.id);
-            return Err(StoreError::Damaged { what }.into());
-        }
-        let mut whole = BytesMut::new();
-        for (_, value) in rows {
-            if let SegmentRecord::Data { payload, .. } = SegmentRecord::from_bytes(&value)? {
-                whole.extend_from_slice(&payload);
-            }
-        }
-        Ok(whole.freeze())
-    }
 }
 
-fn without_payload(body: &InboxBody) -> InboxBody {
+/// The payload of a message in the inbox.
+pub(crate) async fn payload(
+    route: &Route,
+    channel: ChannelId,
+    record: &InboxRecord,
+) -> Result<Bytes, Error> {
+    let count = match &record.body {
+        InboxBody::Inline(payload) => return Ok(payload.clone()),
+        InboxBody::Segments(count) => u64::from(*count),
+    };
+    let first = Seq(record.last.next().0.saturating_sub(count));
+    let end = record.last.next();
+    let range = Key::segments(route.hub().peer, record.epoch, channel, first, end);
+    let rows = route.inner().store.range(range, SEGMENTS).await?;
+    if rows.len() as u64 != count {
+        return Err(lost_segment(record));
+    }
+    let mut whole = BytesMut::new();
+    for (_, value) in rows {
+        if let SegmentRecord::Data { payload, .. } = SegmentRecord::from_bytes(&value)? {
+            whole.extend_from_slice(&payload);
+        }
+    }
+    Ok(whole.freeze())
+}
+
+pub(crate) fn lost_segment(record: &InboxRecord) -> Error {
+    let what = format!("message {} has lost a segment", record.id);
+    StoreError::Damaged { what }.into()
+}
+
+pub(crate) fn without_payload(body: &InboxBody) -> InboxBody {
     match body {
         InboxBody::Inline(_) => InboxBody::Inline(Bytes::new()),
         InboxBody::Segments(count) => InboxBody::Segments(*count),

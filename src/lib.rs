@@ -19,7 +19,9 @@ mod network;
 mod node;
 mod receipt;
 mod relay;
+mod request;
 mod session;
+mod slot;
 mod state;
 mod subscription;
 mod task;
@@ -35,11 +37,15 @@ pub use outlive_core::record::Gap;
 pub use outlive_core::store::{Store, StoreError};
 pub use outlive_core::transport::{Refusal, RelayTransport, TransportError};
 pub use outlive_core::{
-    ChannelId, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError, Position, Seq, StoreId,
-    WallTime, limits, record,
+    ChannelId, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError, Position, RequestId,
+    Seq, StoreId, WallTime, limits, record,
 };
 pub use receipt::{Receipt, ReceiptState, Waiting};
 pub use relay::RelayState;
+pub use request::{
+    HandlerError, NODE_HANDLERS, PENDING_REQUESTS, Request, RequestError, RequestHandler,
+    SESSION_HANDLERS,
+};
 pub use session::{Events, Queuing, Sending, Session};
 pub use state::{Connectivity, LinkInfo, SessionState};
 pub use subscription::{Subscription, SubscriptionSet};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::SendOptions;
+use outlive_core::limits::MESSAGE_TTL;
 use outlive_core::record::OnceRecord;
 use outlive_core::{ChannelId, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,6 +17,7 @@ use crate::hub::{Hold, Hub};
 use crate::inbox::Inbox;
 use crate::node::Inner;
 use crate::receipt::Receipt;
+use crate::request::{self, HandlerError, Place, Request, RequestError, RequestHandler};
 use crate::state::SessionState;
 use crate::subscription::Subscription;
 use crate::task::{Command, Input};
@@ -34,6 +36,23 @@ impl Route {
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(crate) fn hold(&self) -> Hold {
+        self.hub.clone()
+    }
+
+    /// A place among the task's inputs. Cancellation-safe.
+    pub(crate) async fn reserve(&self) -> Result<mpsc::OwnedPermit<Input>, Error> {
+        loop {
+            if let Ok(place) = self.inputs()?.reserve_owned().await {
+                return Ok(place);
+            }
+        }
     }
 
     pub(crate) async fn send(&self, command: Command) -> Result<(), Error> {
@@ -249,11 +268,91 @@ impl Session {
             .await
     }
 
+    /// Asks the peer, and returns the answer of its handler (see [`on_request`](Self::on_request)),
+    /// however often links and relays change meanwhile. The request waits for its peer, and for a
+    /// handler there, for up to [`MESSAGE_TTL`](crate::limits::MESSAGE_TTL).
+    ///
+    /// The request is a durable message; who waits for its answer is not: after a restart of this
+    /// process nobody does, and the answer is let go of. Dropped half-way, the request has either
+    /// been queued, and is answered to nobody, or nothing was touched. At most
+    /// [`PENDING_REQUESTS`](crate::PENDING_REQUESTS) wait at once, one more waits for its turn.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request(&self, payload: impl Into<Bytes>) -> Result<Bytes, RequestError> {
+        self.request_within(payload, MESSAGE_TTL).await
+    }
+
+    /// As [`request`](Self::request), for an answer within `ttl`: after that neither the request nor
+    /// its answer is kept anywhere, and nobody begins to answer it.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request), and [`RequestError::Expired`] when the time is over.
+    pub async fn request_within(
+        &self,
+        payload: impl Into<Bytes>,
+        ttl: Duration,
+    ) -> Result<Bytes, RequestError> {
+        request::ask(&self.route, payload.into(), ttl).await
+    }
+
+    /// How many requests wait for their answer.
+    #[must_use]
+    pub fn requests_pending(&self) -> usize {
+        self.hub.requests.pending.len()
+    }
+
+    /// Has `handler` answer the peer's requests until the registration is dropped. It goes before
+    /// the handler of the [node](crate::Node::on_request). Requests that came before wait for it.
+    ///
+    /// Requests are handed over in their order, and up to
+    /// [`SESSION_HANDLERS`](crate::SESSION_HANDLERS) are answered at once; the handler itself must
+    /// not block. An answer is sent once. But if this process or the session ends before the answer
+    /// is stored, the request comes again, marked as
+    /// [`redelivered`](crate::Request::redelivered) and under the same
+    /// [`message_id`](crate::Request::message_id): an app whose handler does more than look
+    /// something up goes by these. Handlers at work when the node shuts down are stopped.
+    ///
+    /// ```
+    /// # use outlive::{HandlerError, Session};
+    /// # fn register(session: &Session) -> Result<(), outlive::Error> {
+    /// let _answering = session.on_request(|request| async move {
+    ///     let question = std::str::from_utf8(request.payload())?;
+    ///     match question {
+    ///         "ping" => Ok("pong".into()),
+    ///         other => Err(HandlerError::new(format!("what is {other}?"))),
+    ///     }
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::HandlerTaken`] while another one is registered on this session, [`Error::Closed`] or
+    /// [`Error::Shutdown`].
+    pub fn on_request<F, A>(&self, handler: F) -> Result<RequestHandler, Error>
+    where
+        F: FnMut(Request) -> A + Send + 'static,
+        A: Future<Output = Result<Bytes, HandlerError>> + Send + 'static,
+    {
+        if self.hub.ended.is_cancelled() {
+            return Err(self.route.gone());
+        }
+        let place = Place::Session(self.route.clone());
+        let registered = RequestHandler::register(place, handler).ok_or(Error::HandlerTaken)?;
+        request::poke(self.route.clone());
+        Ok(registered)
+    }
+
     /// The messages of a channel, for its one consumer.
     ///
     /// # Errors
-    /// [`Error::InboxTaken`] while another one is held.
+    /// [`Error::InboxTaken`] while another one is held, and [`Error::Requests`] for the channel of
+    /// requests, whose messages go to their handlers.
     pub fn inbox(&self, channel: ChannelId) -> Result<Inbox, Error> {
+        if channel == ChannelId::REQUESTS {
+            return Err(Error::Requests(channel));
+        }
         if self.hub.take_inbox(channel) {
             Ok(Inbox::new(self.hub.clone(), self.route.clone(), channel))
         } else {
@@ -267,7 +366,8 @@ impl Session {
         &self,
         callback: impl FnMut(&SessionEvent, &SessionState) + Send + 'static,
     ) -> Subscription {
-        self.hub.registry.add(Box::new(callback))
+        let hold = self.route.hold();
+        self.hub.registry.add(Box::new(callback), hold)
     }
 
     /// The events as a stream of bounded length: when `capacity` of them wait, the newest are left
@@ -285,7 +385,8 @@ impl Session {
         }
     }
 
-    /// The present state. Whoever subscribes late sees the present.
+    /// The present state. Whoever subscribes late sees the present. Ends when the session was
+    /// closed, or sleeps because nobody holds anything else of it.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<SessionState> {
         self.hub.state.subscribe()

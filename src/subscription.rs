@@ -7,52 +7,24 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::ThreadId;
 
 use crate::event::SessionEvent;
+use crate::hub::Hold;
+use crate::slot::Slot;
 use crate::state::SessionState;
 
 type Callback = Box<dyn FnMut(&SessionEvent, &SessionState) + Send>;
 
-/// One registered callback. Taken out while it runs, so that it may drop its own subscription.
-struct Slot {
-    callback: Mutex<Option<Callback>>,
-    /// Who runs it now.
-    runner: Mutex<Option<ThreadId>>,
-    open: std::sync::atomic::AtomicBool,
-}
+type CallbackSlot = Slot<Callback>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Slot {
-    fn enter(&self, event: &SessionEvent, state: &SessionState) {
-        let mut callback = lock(&self.callback);
-        if !self.open.load(std::sync::atomic::Ordering::Acquire) {
-            return;
-        }
-        *lock(&self.runner) = Some(std::thread::current().id());
-        if let Some(callback) = callback.as_mut() {
-            callback(event, state);
-        }
-        *lock(&self.runner) = None;
-    }
-
-    /// Waits for a run on another thread to end; after this it never runs again.
-    fn close(&self) {
-        self.open.store(false, std::sync::atomic::Ordering::Release);
-        if *lock(&self.runner) == Some(std::thread::current().id()) {
-            return;
-        }
-        lock(&self.callback).take();
-    }
-}
-
 /// All callbacks of one session.
 #[derive(Default)]
 pub(crate) struct Registry {
-    slots: Mutex<(u64, BTreeMap<u64, Arc<Slot>>)>,
+    slots: Mutex<(u64, BTreeMap<u64, Arc<CallbackSlot>>)>,
 }
 
 impl fmt::Debug for Registry {
@@ -62,12 +34,9 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    pub(crate) fn add(self: &Arc<Self>, callback: Callback) -> Subscription {
-        let slot = Arc::new(Slot {
-            callback: Mutex::new(Some(callback)),
-            runner: Mutex::new(None),
-            open: true.into(),
-        });
+    /// Adds a callback. `hold` keeps its session awake: asleep, it would forget the callback.
+    pub(crate) fn add(self: &Arc<Self>, callback: Callback, hold: Hold) -> Subscription {
+        let slot = Arc::new(Slot::new(callback));
         let mut slots = lock(&self.slots);
         slots.0 = slots.0.wrapping_add(1);
         let number = slots.0;
@@ -76,6 +45,7 @@ impl Registry {
             registry: Arc::downgrade(self),
             number,
             slot,
+            _hold: hold,
         }
     }
 
@@ -84,7 +54,7 @@ impl Registry {
     pub(crate) fn emit(&self, event: &SessionEvent, state: &SessionState) {
         let slots: Vec<_> = lock(&self.slots).1.values().cloned().collect();
         for slot in slots {
-            slot.enter(event, state);
+            slot.enter(|callback| callback(event, state));
         }
     }
 
@@ -103,12 +73,13 @@ impl Registry {
 
 /// A registered callback. Dropping it ends it: when `drop` has returned, the callback is not
 /// running and is never entered again. (Dropped from within the callback itself, it is not entered
-/// again after this run.)
+/// again after this run.) While it lives, its session stays awake.
 #[must_use = "a subscription ends when it is dropped"]
 pub struct Subscription {
     registry: Weak<Registry>,
     number: u64,
-    slot: Arc<Slot>,
+    slot: Arc<CallbackSlot>,
+    _hold: Hold,
 }
 
 impl Drop for Subscription {

@@ -9,7 +9,7 @@ use outlive_core::Identity;
 use outlive_core::limits::InboxLimits;
 use outlive_core::store::{Batch, Store, StoreError};
 use outlive_core::transport::RelayTransport;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +19,7 @@ use super::strangers::Strangers;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::network::NetworkMonitor;
+use crate::request::{HandlerPlace, NODE_HANDLERS};
 
 /// Where the number of the last start is kept.
 const STARTS_KEY: &[u8] = b"n/starts";
@@ -96,6 +97,8 @@ impl NodeBuilder {
         let identity = self.identity.ok_or(Error::NoIdentity)?;
         let store = self.store.ok_or(Error::NoStore)?;
         let start = count_start(&*store).await?;
+        let mut run = [0; 8];
+        getrandom::fill(&mut run).map_err(|_| Error::Entropy)?;
         let cancel = CancellationToken::new();
         let inner = Arc::new(Inner {
             identity,
@@ -106,9 +109,14 @@ impl NodeBuilder {
             cancel: cancel.clone(),
             strangers: self.strangers,
             inbox_limits: self.inbox_limits,
+            handler: HandlerPlace::default(),
+            handlers: Arc::new(Semaphore::new(NODE_HANDLERS)),
+            run: u64::from_le_bytes(run),
+            requests: AtomicU64::new(1),
             generations: AtomicU64::new(1),
             ranks: AtomicU32::new(0),
             awake: Mutex::default(),
+            in_hand: Mutex::default(),
             relays: Mutex::default(),
             waking: Mutex::default(),
             arrivals: Mutex::default(),

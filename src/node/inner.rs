@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use outlive_core::limits::InboxLimits;
 use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store};
-use outlive_core::{Generation, Identity, PeerId};
-use tokio::sync::{Notify, mpsc, watch};
+use outlive_core::{Generation, Identity, PeerId, RequestId};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
@@ -17,9 +17,10 @@ use tracing::{Instrument, warn};
 use super::strangers::Strangers;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::hub::Hub;
+use crate::hub::{Hub, InHand};
 use crate::network::NetworkMonitor;
 use crate::relay::{Attach, RelayState};
+use crate::request::{self, HandlerPlace};
 use crate::session::Route;
 use crate::task::{Command, INPUTS, Input, STORE_RETRY, Task};
 
@@ -49,9 +50,19 @@ pub(crate) struct Inner {
     pub(crate) cancel: CancellationToken,
     pub(super) strangers: Strangers,
     pub(crate) inbox_limits: InboxLimits,
+    /// The handler of requests that no session has one of its own for.
+    pub(crate) handler: HandlerPlace,
+    /// Places for handlers at work.
+    pub(crate) handlers: Arc<Semaphore>,
+    /// A random number of this start.
+    pub(super) run: u64,
+    pub(super) requests: AtomicU64,
     pub(super) generations: AtomicU64,
     pub(super) ranks: AtomicU32,
     pub(super) awake: Mutex<HashMap<PeerId, Awake>>,
+    /// What the app had in hand and did not commit in sessions that sleep: an entry for each of them
+    /// that it left so, until it is opened again.
+    pub(super) in_hand: Mutex<HashMap<PeerId, InHand>>,
     pub(super) relays: Mutex<Vec<Relay>>,
     pub(super) waking: Mutex<Waking>,
     pub(super) arrivals: Mutex<BTreeSet<PeerId>>,
@@ -68,6 +79,22 @@ impl Inner {
     pub(crate) fn next_generation(&self) -> Generation {
         let count = self.generations.fetch_add(1, Ordering::Relaxed);
         Generation::nth(self.start, u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// A number higher than all before, for a request that is about to be sent.
+    pub(crate) fn next_request(&self) -> RequestId {
+        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        RequestId::new(self.start, self.run, count)
+    }
+
+    /// Has requests that wait be looked at: there is a handler for them now.
+    pub(crate) fn serve_requests(self: &Arc<Self>) {
+        for of in lock(&self.awake).values() {
+            if of.hub.requests.is_waiting() {
+                request::poke(Route::new(self.clone(), of.hub.hold()));
+            }
+        }
+        self.wake_sessions_with_work();
     }
 
     /// A message waits in an inbox of the session with this peer.
@@ -99,7 +126,8 @@ impl Inner {
         }
         let of = match awake.entry(peer) {
             Entry::Vacant(vacant) => {
-                let hub = Arc::new(Hub::new(peer, self.cancel.child_token()));
+                let in_hand = lock(&self.in_hand).remove(&peer).unwrap_or_default();
+                let hub = Arc::new(Hub::new(peer, self.cancel.child_token(), in_hand));
                 let inputs = self.start(&hub);
                 vacant.insert(Awake { inputs, hub })
             }
@@ -153,19 +181,31 @@ impl Inner {
 
     /// Ends a session's task if nobody holds it and nothing is on its way to it. Returns whether it
     /// ends.
-    pub(crate) fn retire(&self, hub: &Hub, inputs: &mut mpsc::Receiver<Input>) -> bool {
+    pub(crate) fn retire(
+        &self,
+        hub: &Hub,
+        inputs: &mut mpsc::Receiver<Input>,
+        in_hand: InHand,
+    ) -> bool {
         let mut awake = lock(&self.awake);
         if hub.is_held() || !inputs.is_empty() {
             return false;
         }
         inputs.close();
-        awake.remove(&hub.peer);
+        self.remove(&mut awake, hub, in_hand);
         true
     }
 
     /// The session's task ends, whoever holds it.
-    pub(crate) fn forget(&self, hub: &Hub) {
-        lock(&self.awake).remove(&hub.peer);
+    pub(crate) fn forget(&self, hub: &Hub, in_hand: InHand) {
+        self.remove(&mut lock(&self.awake), hub, in_hand);
+    }
+
+    fn remove(&self, awake: &mut HashMap<PeerId, Awake>, hub: &Hub, in_hand: InHand) {
+        awake.remove(&hub.peer);
+        if !in_hand.is_empty() {
+            lock(&self.in_hand).insert(hub.peer, in_hand);
+        }
     }
 
     /// Whether a session that was opened has to be on disk for its peer to be known.

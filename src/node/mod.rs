@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use outlive_core::PeerId;
 use outlive_core::transport::RelayTransport;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +23,7 @@ pub use self::listing::{SessionInfo, list_sessions};
 pub use self::strangers::Strangers;
 use crate::error::Error;
 use crate::relay::{ATTACHING, Attach, RelayState, RelayTask};
+use crate::request::{HandlerError, Place, Request, RequestHandler};
 use crate::session::Session;
 
 /// The local peer: its sessions, its store, its relays. Cheap to clone. When the last clone is
@@ -83,6 +85,29 @@ impl Node {
                 () = self.inner.cancel.cancelled() => return Err(Error::Shutdown),
             }
         }
+    }
+
+    /// Has `handler` answer the requests of every peer whose session has no handler of its own,
+    /// until the registration is dropped. What is said of
+    /// [`Session::on_request`](crate::Session::on_request) holds here too; over all sessions up to
+    /// [`NODE_HANDLERS`](crate::NODE_HANDLERS) are at work at once. Requests that wait from before a
+    /// restart are found and answered, whether or not anybody opens their session.
+    ///
+    /// # Errors
+    /// [`Error::HandlerTaken`] while another one is registered on this node, or
+    /// [`Error::Shutdown`].
+    pub fn on_request<F, A>(&self, handler: F) -> Result<RequestHandler, Error>
+    where
+        F: FnMut(Request) -> A + Send + 'static,
+        A: Future<Output = Result<Bytes, HandlerError>> + Send + 'static,
+    {
+        if self.inner.cancel.is_cancelled() {
+            return Err(Error::Shutdown);
+        }
+        let place = Place::Node(self.inner.clone());
+        let registered = RequestHandler::register(place, handler).ok_or(Error::HandlerTaken)?;
+        self.inner.serve_requests();
+        Ok(registered)
     }
 
     /// Up to `limit` of the sessions on disk, from behind `after` on, in the order of their ids.

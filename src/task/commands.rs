@@ -2,17 +2,18 @@
 
 use std::collections::VecDeque;
 
-use outlive_core::Generation;
-use outlive_core::engine::{Engine, SendError, Ticket};
+use outlive_core::engine::{Engine, SendError, SendOptions, Ticket};
 use outlive_core::record::{Key, OnceRecord, Record};
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
+use outlive_core::{ChannelId, Generation};
 use tracing::debug;
 
-use super::input::{Binding, Command, Input};
-use super::{Bound, Done, Task, WAITING_SENDS, Waiter, WaitingSend};
+use super::input::{Binding, Command, Input, Reply};
+use super::{Bound, Done, Settled, Task, Then, WAITING_SENDS, Waiter, WaitingSend};
 use crate::error::Error;
 use crate::event::SessionEvent;
+use crate::hub::InHand;
 use crate::receipt::Receipt;
 use crate::session::Route;
 use crate::state::LinkInfo;
@@ -143,12 +144,37 @@ impl Task {
                     payload,
                     options,
                     wait,
-                    reply,
+                    then: Then::Receipt(reply),
                 };
-                if wait && !self.sends.is_empty() {
-                    self.wait_for_room(send);
-                } else if let Some(full) = self.send(engine, send).await {
-                    self.wait_for_room(full);
+                self.send_or_wait(engine, send).await;
+            }
+            Command::Settle {
+                position,
+                record,
+                bytes,
+                answer,
+                reply,
+            } => {
+                let settled = Settled {
+                    position,
+                    record,
+                    bytes,
+                };
+                match answer {
+                    None => self.settle(engine, &settled, reply),
+                    Some((payload, ttl)) => {
+                        let send = WaitingSend {
+                            channel: ChannelId::REQUESTS,
+                            payload,
+                            options: SendOptions {
+                                ttl: Some(ttl),
+                                once: None,
+                            },
+                            wait: true,
+                            then: Then::Commit(settled, reply),
+                        };
+                        self.send_or_wait(engine, send).await;
+                    }
                 }
             }
             Command::Cancel { ticket, reply } => {
@@ -200,8 +226,9 @@ impl Task {
                 while let Some(output) = engine.poll() {
                     self.carry_out(engine, output);
                 }
+                let in_hand = self.in_hand(engine);
                 self.finish(engine).await;
-                self.close();
+                self.close(in_hand);
                 let _ = reply.send(());
                 return Some(Done::Closed);
             }
@@ -210,11 +237,33 @@ impl Task {
     }
 
     /// Nobody comes in any more, and no callback is entered.
-    pub(super) fn close(&mut self) {
-        self.inner.forget(&self.hub);
+    pub(super) fn close(&mut self, in_hand: InHand) {
+        self.inner.forget(&self.hub, in_hand);
         self.hub.ended.cancel();
         self.inputs.close();
         self.hub.registry.clear();
+    }
+
+    async fn send_or_wait(&mut self, engine: &mut Engine, send: WaitingSend) {
+        if send.wait && !self.sends.is_empty() {
+            self.wait_for_room(send);
+        } else if let Some(full) = self.send(engine, send).await {
+            self.wait_for_room(full);
+        }
+    }
+
+    /// Has a request leave the inbox. It is taken in hand once more before: the engine may have been
+    /// loaded again since.
+    fn settle(&mut self, engine: &mut Engine, settled: &Settled, reply: Reply<()>) {
+        let (now, channel) = (self.inner.clock.now(), ChannelId::REQUESTS);
+        let Settled {
+            position,
+            record,
+            bytes,
+        } = settled;
+        engine.hand(channel, *position, record);
+        engine.commit(channel, *position, record, *bytes, now);
+        self.next.waiters.push(Waiter::Commit(reply));
     }
 
     /// Takes a message for sending, or gives it back if it has to wait for room.
@@ -222,18 +271,12 @@ impl Task {
         if let Some(hash) = send.options.once {
             match self.sent_before(hash).await {
                 Ok(None) => {}
-                Ok(Some((ticket, hanging))) => {
-                    let waiter = Waiter::Send(send.reply, self.receipt(ticket));
-                    match hanging {
-                        Some(On::Next) => self.next.waiters.push(waiter),
-                        Some(On::Flight) => self.flight.waiters.push(waiter),
-                        None => waiter.answer(Ok(())),
-                    }
+                Ok(Some(before)) => {
+                    self.was_sent(engine, before, send.then);
                     return None;
                 }
                 Err(error) => {
-                    // The caller may have gone away, here and below.
-                    let _ = send.reply.send(Err(error));
+                    send.then.fail(error);
                     return None;
                 }
             }
@@ -244,21 +287,39 @@ impl Task {
                 if let Some(hash) = send.options.once {
                     self.next.once.insert(hash, ticket);
                 }
-                // Made before the message can come to its end, so that it hears of it.
-                let receipt = self.receipt(ticket);
-                self.next.waiters.push(Waiter::Send(send.reply, receipt));
+                match send.then {
+                    Then::Receipt(reply) => {
+                        // Made before the message can come to its end, so that it hears of it.
+                        let receipt = Receipt::new(ticket, self.hub.clone(), self.route());
+                        self.next.waiters.push(Waiter::Send(reply, receipt));
+                    }
+                    Then::Commit(settled, reply) => self.settle(engine, &settled, reply),
+                }
             }
             Err(SendError::Full) if send.wait => return Some(send),
-            Err(error) => {
-                let _ = send.reply.send(Err(error.into()));
-            }
+            Err(error) => send.then.fail(error.into()),
         }
         None
     }
 
-    fn receipt(&self, ticket: Ticket) -> Receipt {
-        let route = Route::new(self.inner.clone(), self.hub.hold());
-        Receipt::new(ticket, self.hub.clone(), route)
+    /// The message was sent before, under the same key.
+    fn was_sent(&mut self, engine: &mut Engine, before: (Ticket, Option<On>), then: Then) {
+        let (ticket, hanging) = before;
+        let reply = match then {
+            Then::Receipt(reply) => reply,
+            Then::Commit(settled, reply) => return self.settle(engine, &settled, reply),
+        };
+        let receipt = Receipt::new(ticket, self.hub.clone(), self.route());
+        let waiter = Waiter::Send(reply, receipt);
+        match hanging {
+            Some(On::Next) => self.next.waiters.push(waiter),
+            Some(On::Flight) => self.flight.waiters.push(waiter),
+            None => waiter.answer(Ok(())),
+        }
+    }
+
+    pub(super) fn route(&self) -> Route {
+        Route::new(self.inner.clone(), self.hub.hold())
     }
 
     /// Goes on with the messages that waited for room, in their order.
@@ -303,7 +364,7 @@ impl Task {
         if self.sends.len() < WAITING_SENDS {
             self.sends.push_back(send);
         } else {
-            let _ = send.reply.send(Err(SendError::Full.into()));
+            send.then.fail(SendError::Full.into());
         }
     }
 }

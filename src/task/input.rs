@@ -1,5 +1,7 @@
 //! What comes to a session's task: from handles and from links.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use outlive_core::engine::{SendOptions, Ticket};
 use outlive_core::link::LinkClass;
@@ -43,6 +45,15 @@ pub(crate) enum Command {
         position: Position,
         record: InboxRecord,
         bytes: u64,
+        reply: Reply<()>,
+    },
+    /// A request was seen to: it leaves the inbox and its answer, if there is one, enters the
+    /// outbox, both or neither.
+    Settle {
+        position: Position,
+        record: InboxRecord,
+        bytes: u64,
+        answer: Option<(Bytes, Duration)>,
         reply: Reply<()>,
     },
     Listen {

@@ -34,7 +34,7 @@ use self::input::Reply;
 pub(crate) use self::input::{Binding, Command, INPUTS, Input, ToLink};
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::hub::Hub;
+use crate::hub::{Hub, InHand};
 use crate::node::Inner;
 use crate::receipt::Receipt;
 
@@ -93,7 +93,8 @@ impl Hanging {
 }
 
 enum Done {
-    Idle,
+    /// Nothing is to be done, but for what the app left uncommitted.
+    Idle(InHand),
     Closed,
     Cancelled,
     StoreFailed(Error),
@@ -105,7 +106,32 @@ struct WaitingSend {
     options: SendOptions,
     /// Whether it waits for room in the outbox.
     wait: bool,
-    reply: Reply<Receipt>,
+    then: Then,
+}
+
+/// What a message brings with it when it is taken for sending.
+enum Then {
+    /// A receipt.
+    Receipt(Reply<Receipt>),
+    /// The commit of the request it answers.
+    Commit(Settled, Reply<()>),
+}
+
+impl Then {
+    fn fail(self, error: Error) {
+        // The caller may have gone away.
+        match self {
+            Self::Receipt(reply) => drop(reply.send(Err(error))),
+            Self::Commit(_, reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// A request that was seen to.
+struct Settled {
+    position: Position,
+    record: InboxRecord,
+    bytes: u64,
 }
 
 pub(crate) struct Task {
@@ -130,7 +156,8 @@ pub(crate) struct Task {
     in_hand: BTreeMap<(ChannelId, Position), InboxRecord>,
 }
 
-async fn pending_or<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+/// Waits for a future if there is one, and takes it away when it is done. Cancellation-safe.
+pub(crate) async fn pending_or<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(running) => {
             let result = running.await;
@@ -180,9 +207,13 @@ impl Task {
                 Err(error) => Done::StoreFailed(error),
             };
             match done {
-                Done::Idle if !self.inner.retire(&self.hub, &mut self.inputs) => {}
+                Done::Idle(in_hand) => {
+                    if self.inner.retire(&self.hub, &mut self.inputs, in_hand) {
+                        break Error::Shutdown;
+                    }
+                }
                 Done::Closed => break Error::Closed,
-                Done::Idle | Done::Cancelled => break Error::Shutdown,
+                Done::Cancelled => break Error::Shutdown,
                 Done::StoreFailed(error) => {
                     warn!(peer = %self.peer.short(), %error, "the session's store failed");
                     self.fail(&error);
@@ -205,8 +236,7 @@ impl Task {
         self.flight.answer(&failed);
         self.next.answer(&failed);
         for send in self.sends.drain(..) {
-            // The caller may have gone away.
-            let _ = send.reply.send(Err(error.clone()));
+            send.then.fail(error.clone());
         }
     }
 
@@ -244,8 +274,7 @@ impl Task {
         self.hub.progress.loaded(engine.session());
         for (&channel, inbox) in &engine.session().inboxes {
             if inbox.messages > 0 {
-                self.hub.inbox_grew(channel, inbox.next);
-                self.inner.message_arrived(self.peer);
+                self.arrived(channel, inbox.next);
             }
         }
         for channel in self.hub.listening() {
@@ -332,12 +361,21 @@ impl Task {
                 () = sleep_until(at) => {
                     let now = self.inner.clock.now();
                     if linger.is_some_and(|at| at <= now.elapsed) {
-                        return Done::Idle;
+                        return Done::Idle(self.in_hand(engine));
                     }
                     engine.tick(now);
                 }
             }
         }
+    }
+
+    fn in_hand(&self, engine: &Engine) -> InHand {
+        let inboxes = &engine.session().inboxes;
+        self.hub.in_hand(|channel| {
+            inboxes
+                .get(&channel)
+                .is_some_and(|inbox| inbox.messages > 0)
+        })
     }
 
     /// Writes what is under way before the task ends.

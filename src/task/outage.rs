@@ -23,7 +23,7 @@ impl Task {
                     None => return Some(Error::Shutdown),
                     Some(Input::Command(Command::Close { reply })) => {
                         self.hub.ended.cancel();
-                        self.close();
+                        self.close(self.hub.in_hand(|_| true));
                         // The caller may have gone away.
                         let _ = reply.send(());
                         return Some(Error::Closed);
@@ -53,7 +53,9 @@ impl Task {
         // Callers may have gone away.
         match command {
             Command::Send { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Command::Commit { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Command::Commit { reply, .. } | Command::Settle { reply, .. } => {
+                drop(reply.send(Err(error.clone())));
+            }
             Command::Volatile { reply, .. } => drop(reply.send(Err(error.clone()))),
             Command::Cancel { reply, .. } => drop(reply.send(false)),
             Command::Close { reply } => drop(reply.send(())),

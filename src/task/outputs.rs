@@ -1,14 +1,15 @@
 //! What the task does with what its engine wants done.
 
-use outlive_core::Generation;
 use outlive_core::engine::{Engine, Event, Output, Transmit};
 use outlive_core::transport::Outgoing;
+use outlive_core::{ChannelId, Generation, Position};
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Task;
 use super::input::ToLink;
 use crate::event::SessionEvent;
+use crate::request;
 
 impl Task {
     pub(super) fn carry_out(&mut self, engine: &mut Engine, output: Output) {
@@ -125,6 +126,16 @@ impl Task {
         }
     }
 
+    /// Messages wait in an inbox: for the app, or for what serves requests.
+    pub(super) fn arrived(&self, channel: ChannelId, end: Position) {
+        self.hub.inbox_grew(channel, end);
+        if channel == ChannelId::REQUESTS {
+            request::poke(self.route());
+        } else {
+            self.inner.message_arrived(self.peer);
+        }
+    }
+
     fn tell(&mut self, engine: &mut Engine, event: Event) {
         let event = match event {
             Event::Progress {
@@ -143,8 +154,10 @@ impl Task {
                 return;
             }
             Event::Inbox { channel, end } => {
-                self.hub.inbox_grew(channel, end);
-                self.inner.message_arrived(self.peer);
+                self.arrived(channel, end);
+                if channel == ChannelId::REQUESTS {
+                    return;
+                }
                 SessionEvent::Message { channel }
             }
             Event::Ended {

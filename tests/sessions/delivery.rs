@@ -338,3 +338,24 @@ async fn a_message_taken_by_two_consumers_in_turn_is_committed_by_both() {
     soon("the second commit", second.commit()).await.unwrap();
     assert!(inbox.try_next().await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn what_was_not_committed_when_its_session_was_closed_comes_again_and_is_marked() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let session = alice.session(id(2)).await.unwrap();
+    session.send(CHAT, "once").await.unwrap();
+    let theirs = bob.session(id(1)).await.unwrap();
+    let mut inbox = theirs.inbox(CHAT).unwrap();
+    let first = soon("the message", inbox.next()).await.unwrap().id();
+    drop(inbox);
+    theirs.close().await.unwrap();
+    session.send(CHAT, "after").await.unwrap();
+
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    let again = soon("the message again", inbox.next()).await.unwrap();
+    assert!(again.redelivered());
+    assert_eq!(again.id(), first);
+    again.commit().await.unwrap();
+    assert_eq!(take(&mut inbox).await, "after");
+}

@@ -49,6 +49,7 @@ mod paper;
 mod proxy;
 mod queue;
 mod receipts;
+mod requests;
 mod restarts;
 mod resume;
 mod scene;

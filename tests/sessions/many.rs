@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outlive::record::{Key, Record, Session as SessionRecord};
-use outlive::{Epoch, Identity, Node, PeerId, Store, WallTime};
+use outlive::{Epoch, Identity, Node, PeerId, SessionEvent, Store, WallTime};
 use outlive_core::store::Batch;
 use outlive_storage::{Flush, MemoryStore, Snapshot};
 use tokio::sync::OnceCell;
@@ -142,6 +142,23 @@ async fn sessions_whose_handles_were_dropped_go_to_sleep() {
     );
     me.shutdown().await.unwrap();
     assert_eq!(metrics.num_alive_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_alone_keeps_its_session_awake() {
+    let relay = Paper::new();
+    let me = start(MemoryStore::new(), relay.clone()).await;
+    let mut events = me.session(id(1)).await.unwrap().events(16);
+    let (event, _) = events.next().await.unwrap();
+    assert!(matches!(event, SessionEvent::LinkUp { .. }));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(me.sessions_awake(), 1);
+    relay.down();
+    let (event, _) = events.next().await.unwrap();
+    assert!(matches!(event, SessionEvent::LinkDown { .. }));
+    drop(events);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(me.sessions_awake(), 0);
 }
 
 #[tokio::test]

@@ -54,6 +54,17 @@ async fn no_task_of_a_node_is_left_when_it_has_shut_down() {
         soon("delivery", receipt.delivered()).await.unwrap();
         let unsent = alice.session(id(3)).await.unwrap();
         unsent.send(CHAT, "nobody is there").await.unwrap();
+        let (at_work, has_begun) = tokio::sync::oneshot::channel();
+        let mut at_work = Some(at_work);
+        let handler = bob.on_request(move |_| {
+            let at_work = at_work.take();
+            async move {
+                at_work.map(|at_work| at_work.send(()));
+                std::future::pending().await
+            }
+        });
+        let asking = tokio::spawn(async move { session.request("for ever?").await });
+        soon("a handler at work", has_begun).await.unwrap();
         assert!(metrics.num_alive_tasks() >= 4);
         // One is shut down with everything in hand, the other without.
         soon("the end of one", alice.clone().shutdown())
@@ -61,6 +72,13 @@ async fn no_task_of_a_node_is_left_when_it_has_shut_down() {
             .unwrap();
         drop((inbox, receipt, events));
         soon("the end of the other", bob.shutdown()).await.unwrap();
+        assert!(
+            soon("the end of the request", asking)
+                .await
+                .unwrap()
+                .is_err()
+        );
+        drop(handler);
         assert_eq!(metrics.num_alive_tasks(), 0);
 
         alice.use_relay(std::sync::Arc::new(WebSocketRelay::new(&address).unwrap()));

@@ -1,0 +1,62 @@
+//! A message on the requests channel, as it lies in the inbox.
+
+use bytes::Bytes;
+use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
+use outlive_core::{ChannelId, Position, Seq};
+
+use crate::error::Error;
+use crate::inbox;
+use crate::session::Route;
+
+/// A message and where it lies.
+pub(super) struct Letter {
+    pub(super) position: Position,
+    /// Without its payload.
+    pub(super) record: InboxRecord,
+    pub(super) payload: Bytes,
+}
+
+impl Letter {
+    /// The message of a record, with all of its payload.
+    pub(super) async fn open(
+        route: &Route,
+        position: Position,
+        record: InboxRecord,
+    ) -> Result<Self, Error> {
+        let payload = inbox::payload(route, ChannelId::REQUESTS, &record).await?;
+        let body = inbox::without_payload(&record.body);
+        Ok(Self {
+            position,
+            record: InboxRecord { body, ..record },
+            payload,
+        })
+    }
+
+    /// The message at a position, if it is still there.
+    pub(super) async fn read(route: &Route, position: Position) -> Result<Option<Self>, Error> {
+        let key = Key::Inbox(route.hub().peer, ChannelId::REQUESTS, position);
+        match route.inner().store.get(key.to_bytes()).await? {
+            None => Ok(None),
+            Some(value) => {
+                let record = InboxRecord::from_bytes(&value)?;
+                Self::open(route, position, record).await.map(Some)
+            }
+        }
+    }
+}
+
+/// The first part of a message: its head is in it.
+pub(super) async fn first_part(route: &Route, record: &InboxRecord) -> Result<Bytes, Error> {
+    let count = match &record.body {
+        InboxBody::Inline(payload) => return Ok(payload.clone()),
+        InboxBody::Segments(count) => u64::from(*count),
+    };
+    let first = Seq(record.last.next().0.saturating_sub(count));
+    let key = Key::Segment(route.hub().peer, record.epoch, ChannelId::REQUESTS, first);
+    let value = route.inner().store.get(key.to_bytes()).await?;
+    match value.map(|value| SegmentRecord::from_bytes(&value)) {
+        Some(Ok(SegmentRecord::Data { payload, .. })) => Ok(payload),
+        Some(Err(error)) => Err(error.into()),
+        Some(Ok(SegmentRecord::Skip { .. })) | None => Err(inbox::lost_segment(record)),
+    }
+}

@@ -1,0 +1,585 @@
+//! Requests and their answers, over real sockets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use outlive::{
+    ChannelId, Error, HandlerError, NetworkMonitor, Node, Request, RequestError, RequestId,
+    SESSION_HANDLERS, Session, SessionEvent,
+};
+use outlive_relay::Relay;
+use outlive_storage::MemoryStore;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::world::{id, node, node_over, relay, soon, until, way};
+
+/// Long enough for what is meant to be answered; a test that fails waits for it.
+const SOON: Duration = Duration::from_secs(30);
+
+async fn ask(session: &Session, payload: &str) -> Result<String, RequestError> {
+    let asked = session.request_within(payload.to_owned(), SOON).await;
+    asked.map(|answer| String::from_utf8_lossy(&answer).into_owned())
+}
+
+async fn echo(request: Request) -> Result<Bytes, HandlerError> {
+    Ok(request.payload().clone())
+}
+
+type Answering = BoxFuture<'static, Result<Bytes, HandlerError>>;
+
+type Handler = Box<dyn FnMut(Request) -> Answering + Send>;
+
+/// A handler that says what it has in hand, and answers when it is let.
+fn slow() -> (Handler, mpsc::UnboundedReceiver<Request>, Arc<Semaphore>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let inside = gate.clone();
+    let handler = move |request: Request| -> Answering {
+        let (gate, payload) = (inside.clone(), request.payload().clone());
+        // The test may be over.
+        let _ = tell.send(request);
+        Box::pin(async move {
+            gate.acquire().await?.forget();
+            Ok(payload)
+        })
+    };
+    (Box::new(handler), told, gate)
+}
+
+async fn with_network(n: u8, relay: &Relay) -> (Node, NetworkMonitor) {
+    let network = NetworkMonitor::new();
+    let node = Node::builder()
+        .identity(outlive::Identity::from_seed([n; 32]))
+        .store(MemoryStore::new())
+        .transport(way(relay))
+        .network(network.clone())
+        .start()
+        .await
+        .unwrap();
+    (node, network)
+}
+
+/// Messages on the requests channel that a node has not committed, and how many ever came.
+async fn inbox_of(node: &Node, peer: u8) -> (u64, u64) {
+    let sessions = node.sessions(None, 100).await.unwrap();
+    let session = sessions.iter().find(|session| session.peer == id(peer));
+    let inbox = session.and_then(|session| session.record.inboxes.get(&ChannelId::REQUESTS));
+    inbox.map_or((0, 0), |inbox| (inbox.messages, inbox.next.0))
+}
+
+async fn until_inbox(node: &Node, peer: u8, is: (u64, u64)) {
+    soon("the requests inbox", async {
+        while inbox_of(node, peer).await != is {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_is_answered_by_the_peers_handler() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let _answering = bob
+        .on_request(|request| async move {
+            let text = String::from_utf8(request.payload().to_vec())?;
+            Ok(format!("{text} from {}", request.from().short()).into())
+        })
+        .unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    let answer = ask(&session, "hello").await.unwrap();
+    assert_eq!(answer, format!("hello from {}", id(1).short()));
+    let large = Bytes::from(vec![7; 100_000]);
+    // The session's own handler goes before that of the node.
+    let theirs = bob.session(id(1)).await.unwrap();
+    let own = theirs.on_request(echo).unwrap();
+    assert_eq!(session.request(large.clone()).await.unwrap(), large);
+    drop(own);
+    assert!(ask(&session, "again").await.unwrap().starts_with("again f"));
+    until_inbox(&bob, 1, (0, 3)).await;
+}
+
+#[tokio::test]
+async fn requests_cross_and_their_handlers_ask_back() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let (to_bob, to_alice) = (
+        alice.session(id(2)).await.unwrap(),
+        bob.session(id(1)).await.unwrap(),
+    );
+    let _at_alice = to_bob.on_request(echo).unwrap();
+    // More than handlers may be at work, each of which waits for an answer of the other side.
+    let back = to_alice.clone();
+    let _at_bob = to_alice
+        .on_request(move |request| {
+            let back = back.clone();
+            async move { Ok(back.request(request.payload().clone()).await?) }
+        })
+        .unwrap();
+    let asking = |session: &Session, side: &'static str| {
+        let session = session.clone();
+        async move {
+            let all = (0..100).map(|n| {
+                let session = session.clone();
+                async move {
+                    let question = format!("{side} {n}");
+                    assert_eq!(ask(&session, &question).await.unwrap(), question);
+                }
+            });
+            futures_util::future::join_all(all).await;
+        }
+    };
+    soon("all answers", async {
+        tokio::join!(asking(&to_bob, "a"), asking(&to_alice, "b"))
+    })
+    .await;
+    assert_eq!(
+        (to_bob.requests_pending(), to_alice.requests_pending()),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_request_outlives_ten_reconnects_and_a_change_of_relay() {
+    let (old, new) = (relay().await, relay().await);
+    let ((alice, one), (bob, two)) = (with_network(1, &old).await, with_network(2, &old).await);
+    let (handler, mut asked, gate) = slow();
+    let theirs = bob.session(id(1)).await.unwrap();
+    let _answering = theirs.on_request(handler).unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    let requests = async {
+        tokio::join!(
+            ask(&session, "first"),
+            ask(&session, "second"),
+            ask(&session, "third")
+        )
+    };
+    let meanwhile = async {
+        for _ in 0..3 {
+            soon("the request", asked.recv()).await.unwrap();
+        }
+        for _ in 0..10 {
+            for (network, session) in [(&one, &session), (&two, &theirs)] {
+                network.down();
+                until(session, "the cut", |state| state.links.is_empty()).await;
+                network.up();
+                until(session, "a link", |state| !state.links.is_empty()).await;
+            }
+        }
+        gate.add_permits(1);
+        alice.switch_relay(Arc::new(way(&new)));
+        bob.switch_relay(Arc::new(way(&new)));
+        gate.add_permits(2);
+    };
+    let (answers, ()) = soon("the answers", async { tokio::join!(requests, meanwhile) }).await;
+    assert_eq!(answers.0.unwrap(), "first");
+    assert_eq!(answers.1.unwrap(), "second");
+    assert_eq!(answers.2.unwrap(), "third");
+    assert!(asked.try_recv().is_err(), "a handler was entered twice");
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_any_more_leaves_nothing_behind() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let (handler, mut asked, gate) = slow();
+    let _answering = bob.on_request(handler).unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    let given_up = tokio::spawn({
+        let session = session.clone();
+        async move { session.request("never mind").await }
+    });
+    soon("the request", asked.recv()).await.unwrap();
+    assert_eq!(session.requests_pending(), 1);
+    given_up.abort();
+    assert!(given_up.await.unwrap_err().is_cancelled());
+    assert_eq!(session.requests_pending(), 0);
+    gate.add_permits(10);
+    // Its answer came, and was let go of.
+    until_inbox(&alice, 2, (0, 1)).await;
+    assert_eq!(ask(&session, "but this").await.unwrap(), "but this");
+    until_inbox(&alice, 2, (0, 2)).await;
+}
+
+#[tokio::test]
+async fn a_request_waits_until_its_peer_is_there_and_has_a_handler() {
+    let relay = relay().await;
+    let alice = node(1, &relay).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let asking = tokio::spawn(async move { ask(&session, "hello").await });
+    let bob = node(2, &relay).await;
+    until_inbox(&bob, 1, (1, 1)).await;
+    let (handler, mut asked, gate) = slow();
+    let _answering = bob.on_request(handler).unwrap();
+    let request = soon("the request", asked.recv()).await.unwrap();
+    assert!(!request.redelivered(), "no handler had it before");
+    gate.add_permits(1);
+    let answer = soon("the answer", asking).await.unwrap();
+    assert_eq!(answer.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_answers_expires_and_is_answered_by_nobody() {
+    let relay = relay().await;
+    let alice = node(1, &relay).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let short = Duration::from_millis(300);
+    let absent = session.request_within("nobody there", short).await;
+    assert!(matches!(absent, Err(RequestError::Expired)));
+
+    let bob = node(2, &relay).await;
+    let theirs = bob.session(id(1)).await.unwrap();
+    until(&theirs, "a link", |state| !state.links.is_empty()).await;
+    // The second is given up as long after the first as that was given to be answered: by then the
+    // peer has let go of the first too, whenever it came.
+    for question in ["nobody listens", "nor now"] {
+        let no_handler = session.request_within(question, short).await;
+        assert!(matches!(no_handler, Err(RequestError::Expired)));
+    }
+    let gone = session.request_within("no time", Duration::ZERO).await;
+    assert!(matches!(gone, Err(RequestError::Expired)));
+    assert_eq!(session.requests_pending(), 0);
+
+    let (handler, mut asked, gate) = slow();
+    gate.add_permits(10);
+    let _answering = theirs.on_request(handler).unwrap();
+    assert_eq!(ask(&session, "in time").await.unwrap(), "in time");
+    while let Ok(request) = asked.try_recv() {
+        assert!(request.expires() > request.received());
+        assert_ne!(request.payload(), "nobody there");
+        assert_ne!(request.payload(), "nobody listens");
+    }
+}
+
+#[tokio::test]
+async fn a_handlers_failure_is_told_in_its_own_words() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let _answering = bob
+        .on_request(|request| async move {
+            match &request.payload()[..] {
+                b"number" => {
+                    let number: u32 = "seven".parse()?;
+                    Ok(number.to_string().into())
+                }
+                b"long" => Err(HandlerError::new("x".repeat(100_000))),
+                b"panic" => panic!("as asked"),
+                b"large" => Ok(vec![0; outlive::limits::MESSAGE_BYTES].into()),
+                _ => Ok("fine".into()),
+            }
+        })
+        .unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    let failed = async |question: &str| match ask(&session, question).await {
+        Err(RequestError::Failed(text)) => text,
+        other => panic!("{other:?} is no failure"),
+    };
+    assert_eq!(failed("number").await, "invalid digit found in string");
+    assert_eq!(failed("long").await.len(), outlive::limits::FAILURE_BYTES);
+    assert_eq!(failed("panic").await, "the handler failed unexpectedly");
+    assert!(failed("large").await.contains("too large"));
+    assert_eq!(ask(&session, "and now").await.unwrap(), "fine");
+    until_inbox(&bob, 1, (0, 5)).await;
+    let too_large = session.request(vec![0; outlive::limits::MESSAGE_BYTES]);
+    assert!(matches!(
+        too_large.await,
+        Err(RequestError::Session(Error::Send(
+            outlive::SendError::TooLarge { .. }
+        )))
+    ));
+}
+
+#[tokio::test]
+async fn a_second_handler_is_an_error_and_a_dropped_one_is_never_entered_again() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let theirs = bob.session(id(1)).await.unwrap();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let inside = dropped.clone();
+    let first = theirs
+        .on_request(move |request| {
+            assert!(!inside.load(Ordering::SeqCst), "entered after its end");
+            echo(request)
+        })
+        .unwrap();
+    let second = theirs.clone().on_request(echo);
+    assert!(matches!(second, Err(Error::HandlerTaken)));
+    let of_the_node = bob.on_request(echo).unwrap();
+    assert!(matches!(bob.on_request(echo), Err(Error::HandlerTaken)));
+    drop(of_the_node);
+    let session = alice.session(id(2)).await.unwrap();
+    assert_eq!(ask(&session, "first").await.unwrap(), "first");
+    drop(first);
+    dropped.store(true, Ordering::SeqCst);
+    let waiting = tokio::spawn(async move { ask(&session, "second").await });
+    until_inbox(&bob, 1, (1, 2)).await;
+    let _second = theirs.on_request(echo).unwrap();
+    let answer = soon("the answer", waiting).await.unwrap();
+    assert_eq!(answer.unwrap(), "second");
+}
+
+#[tokio::test]
+async fn after_a_restart_of_its_peer_a_request_is_handled_again_and_answered_once() {
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let alice = node(1, &relay).await;
+    let bob = node_over(2, store.clone(), &relay).await;
+    let (handler, mut asked, _gate) = slow();
+    let answering = bob.on_request(handler).unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    let asking = tokio::spawn(async move { ask(&session, "hello").await });
+    let first = soon("the request", asked.recv()).await.unwrap();
+    assert!(!first.redelivered());
+    drop((answering, bob));
+
+    // Nobody opens the session: the node finds it by itself.
+    let bob = node_over(2, store.faults().crash(), &relay).await;
+    let (handler, mut asked, gate) = slow();
+    let _answering = bob.on_request(handler).unwrap();
+    let again = soon("the request again", asked.recv()).await.unwrap();
+    assert!(again.redelivered());
+    assert_eq!(again.message_id(), first.message_id());
+    assert_eq!(again.id(), first.id());
+    gate.add_permits(10);
+    let answer = soon("the answer", asking).await.unwrap();
+    assert_eq!(answer.unwrap(), "hello");
+    until_inbox(&bob, 1, (0, 1)).await;
+    until_inbox(&alice, 2, (0, 1)).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_one_who_asked_its_answer_is_nobodys() {
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let alice = node_over(1, store.clone(), &relay).await;
+    let bob = node(2, &relay).await;
+    let (handler, mut asked, gate) = slow();
+    let _answering = bob.on_request(handler).unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    let lost = tokio::spawn(async move { session.request("before").await });
+    let before = soon("the request", asked.recv()).await.unwrap();
+    lost.abort();
+    drop(alice);
+
+    let alice = node_over(1, store.faults().crash(), &relay).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let asking = tokio::spawn(async move { ask(&session, "after").await });
+    let after = soon("the request", asked.recv()).await.unwrap();
+    assert!(after.id() > before.id());
+    gate.add_permits(10);
+    let answer = soon("the answer", asking).await.unwrap();
+    assert_eq!(answer.unwrap(), "after");
+    until_inbox(&alice, 2, (0, 2)).await;
+}
+
+#[tokio::test]
+async fn request_ids_only_grow_across_restarts_too() {
+    let relay = relay().await;
+    let bob = node(2, &relay).await;
+    let (handler, mut asked, gate) = slow();
+    gate.add_permits(1_000);
+    let _answering = bob.on_request(handler).unwrap();
+    let mut store = MemoryStore::new();
+    let mut last: Option<RequestId> = None;
+    for _ in 0..4 {
+        let alice = node_over(1, store.clone(), &relay).await;
+        let session = alice.session(id(2)).await.unwrap();
+        let all = (0..50).map(|_| ask(&session, "hello"));
+        futures_util::future::try_join_all(all).await.unwrap();
+        for _ in 0..50 {
+            let id = asked.try_recv().unwrap().id();
+            assert!(last.is_none_or(|last| last < id), "{last:?} before {id:?}");
+            last = Some(id);
+        }
+        drop((session, alice));
+        store = store.faults().crash();
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_request_harms_nobody() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let _answering = bob.on_request(echo).unwrap();
+    let theirs = bob.session(id(1)).await.unwrap();
+    let mut events = theirs.events(64);
+    let session = alice.session(id(2)).await.unwrap();
+    let good = outlive_core::wire::request::Message::Request {
+        id: RequestId::new(1, 2, 3),
+        ttl: SOON,
+        payload: Bytes::from(vec![1; 50_000]),
+    }
+    .to_bytes();
+    let mut other_version = good.to_vec();
+    other_version[0] = 99;
+    let mut unknown_kind = good.to_vec();
+    unknown_kind[1] = 99;
+    let malformed = [
+        Bytes::new(),
+        Bytes::from_static(b"\xff\xff\xff\xff"),
+        Bytes::from_static(b"no request"),
+        good.slice(..10),
+        // Sorted as a request, and found to be cut off when it is to be answered.
+        good.slice(..30),
+        good.slice(..40_000),
+        other_version.into(),
+        unknown_kind.into(),
+        Bytes::from(vec![0xa5; 200_000]),
+    ];
+    let count = malformed.len() as u64;
+    for bytes in malformed {
+        let sent = session.send(ChannelId::REQUESTS, bytes).await.unwrap();
+        let told = async {
+            loop {
+                if let Some((SessionEvent::MalformedRequest { id }, _)) = events.next().await {
+                    return id;
+                }
+            }
+        };
+        assert_eq!(soon("word of it", told).await, sent.id());
+    }
+    // Answers to what was never asked, and to what was asked by another process.
+    for id in [RequestId::new(0, 0, 0), RequestId::new(1, 2, 3)] {
+        let unasked = outlive_core::wire::request::Message::Response {
+            id,
+            payload: Bytes::from_static(b"surprise"),
+        };
+        let unasked = unasked.to_bytes();
+        session.send(ChannelId::REQUESTS, unasked).await.unwrap();
+    }
+    assert_eq!(ask(&session, "still here").await.unwrap(), "still here");
+    until_inbox(&bob, 1, (0, count + 3)).await;
+}
+
+#[tokio::test]
+async fn a_thousand_requests_in_flight_are_answered_a_bounded_number_at_a_time() {
+    const REQUESTS: usize = 1_000;
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let (at_work, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (inside, peak) = (at_work.clone(), most.clone());
+    let _answering = bob
+        .on_request(move |request| {
+            let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
+            peak.fetch_max(now, Ordering::SeqCst);
+            let inside = inside.clone();
+            async move {
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                inside.fetch_sub(1, Ordering::SeqCst);
+                echo(request).await
+            }
+        })
+        .unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    let all = (0..REQUESTS).map(|n| {
+        let session = session.clone();
+        async move {
+            let question = format!("{n}");
+            assert_eq!(ask(&session, &question).await.unwrap(), question);
+        }
+    });
+    soon("all answers", futures_util::future::join_all(all)).await;
+    assert_eq!(session.requests_pending(), 0);
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=SESSION_HANDLERS).contains(&most), "{most} at once");
+    until_inbox(&alice, 2, (0, REQUESTS as u64)).await;
+    until_inbox(&bob, 1, (0, REQUESTS as u64)).await;
+}
+
+#[tokio::test]
+async fn handlers_of_a_node_are_bounded_over_all_sessions() {
+    const PEERS: u8 = 10;
+    let relay = relay().await;
+    let bob = node(99, &relay).await;
+    let (handler, mut asked, gate) = slow();
+    let _answering = bob.on_request(handler).unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    let mut peers = Vec::new();
+    for n in 1..=PEERS {
+        let peer = node(n, &relay).await;
+        let session = peer.session(id(99)).await.unwrap();
+        for _ in 0..SESSION_HANDLERS {
+            let session = session.clone();
+            asking.spawn(async move { ask(&session, "hello").await });
+        }
+        peers.push(peer);
+    }
+    let all = usize::from(PEERS) * SESSION_HANDLERS;
+    for _ in 0..outlive::NODE_HANDLERS {
+        soon("a request", asked.recv()).await.unwrap();
+    }
+    for n in 1..=PEERS {
+        let came = SESSION_HANDLERS as u64;
+        until_inbox(&bob, n, (came, came)).await;
+    }
+    assert!(asked.try_recv().is_err(), "more than may be are at work");
+    gate.add_permits(all);
+    while let Some(answered) = soon("an answer", asking.join_next()).await {
+        assert_eq!(answered.unwrap().unwrap(), "hello");
+    }
+}
+
+#[tokio::test]
+async fn more_requests_than_may_wait_take_turns() {
+    const MORE: usize = 10;
+    let relay = relay().await;
+    let (alice, _) = with_network(1, &relay).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..outlive::PENDING_REQUESTS + MORE {
+        let session = session.clone();
+        asking.spawn(async move { session.request("hello").await });
+    }
+    soon("as many as may", async {
+        while session.requests_pending() < outlive::PENDING_REQUESTS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let bob = node(2, &relay).await;
+    let _answering = bob.on_request(echo).unwrap();
+    while let Some(answered) = soon("an answer", asking.join_next()).await {
+        assert!(session.requests_pending() <= outlive::PENDING_REQUESTS);
+        answered.unwrap().unwrap();
+    }
+    assert_eq!(session.requests_pending(), 0);
+}
+
+#[tokio::test]
+async fn requests_of_a_closed_session_hear_so_and_their_channel_has_no_inbox() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let (handler, mut asked, _gate) = slow();
+    let theirs = bob.session(id(1)).await.unwrap();
+    let answering = theirs.on_request(handler).unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    assert!(matches!(
+        session.inbox(ChannelId::REQUESTS),
+        Err(Error::Requests(ChannelId::REQUESTS))
+    ));
+    let asking = tokio::spawn({
+        let session = session.clone();
+        async move { session.request("hello").await }
+    });
+    let first = soon("the request", asked.recv()).await.unwrap();
+    let other = session.clone();
+    session.close().await.unwrap();
+    let closed = soon("the end", asking).await.unwrap();
+    assert!(matches!(closed, Err(RequestError::Session(Error::Closed))));
+    let late = other.request("late").await;
+    assert!(matches!(late, Err(RequestError::Session(Error::Closed))));
+    assert!(matches!(other.on_request(echo), Err(Error::Closed)));
+
+    // The other way round: the handler was at work when its session was closed.
+    theirs.close().await.unwrap();
+    drop(answering);
+    let (handler, mut asked, _gate) = slow();
+    let theirs = bob.session(id(1)).await.unwrap();
+    let _answering = theirs.on_request(handler).unwrap();
+    let again = soon("the request again", asked.recv()).await.unwrap();
+    assert!(again.redelivered());
+    assert_eq!(again.message_id(), first.message_id());
+}

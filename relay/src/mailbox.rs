@@ -1,7 +1,7 @@
 //! The mailboxes: one task writes them all, so that quotas and slots have one owner, and what many
 //! connections bring at the same time costs one durable write.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::config::RelayConfig;
 use crate::directory::Directory;
 use crate::error::RelayError;
-use crate::records::{self, Envelope, Usage};
+use crate::records::{self, Amount, Envelope, Newest, Usage};
 
 /// Requests that may wait for the writer. When they do, connections read no further.
 const REQUESTS: usize = 256;
@@ -28,6 +28,14 @@ const USAGES: usize = 65_536;
 
 /// Envelopes removed in one step because their time is over.
 const SWEEP: usize = 1_024;
+
+/// Newest-only envelopes one mailbox holds, beside its quota: a full mailbox takes them, or the
+/// acknowledgements that would empty it could not pass. There is one for each sender, but anybody
+/// can be any number of senders; one more is refused.
+const NEWEST: Amount = Amount {
+    envelopes: 65_536,
+    bytes: 1024 * 1024 * 1024,
+};
 
 /// An envelope to keep.
 pub(crate) struct Put {
@@ -85,8 +93,21 @@ struct Step {
     answers: Answers,
     woken: BTreeSet<(PeerId, PeerId)>,
     touched: BTreeSet<PeerId>,
-    /// Newest-only envelopes put in this step, which no read shows yet.
-    newest: HashMap<(PeerId, PeerId), EnvelopeId>,
+    /// The newest-only envelopes as this step leaves them, which no read shows yet.
+    newest: HashMap<(PeerId, PeerId), Option<Newest>>,
+    /// Envelopes this step removes, which reads show still: none is to be counted twice.
+    removed: HashSet<Bytes>,
+}
+
+impl Step {
+    /// Removes an envelope, and the note of when its time is over.
+    fn remove(&mut self, to: PeerId, from: PeerId, number: EnvelopeId, expires: WallTime) {
+        let key = records::envelope(&to, &from, number);
+        self.batch.delete(key.clone());
+        self.removed.insert(key);
+        self.batch
+            .delete(records::expiry(expires, &to, &from, number));
+    }
 }
 
 impl Writer {
@@ -192,8 +213,9 @@ impl Writer {
         };
         if let Err(error) = &result {
             warn!(%error, "the store failed; nothing is accepted until it works");
-            // What was counted was not written.
+            // What was counted was not written, nor that numbers were taken.
             self.usages.clear();
+            self.leased = self.next;
         }
         for (reply, answers) in step.answers {
             let answers = match &result {
@@ -227,7 +249,26 @@ impl Writer {
         Ok(self.usages.entry(recipient).or_default())
     }
 
-    async fn number(&mut self, step: &mut Step) -> EnvelopeId {
+    fn count(&mut self, step: &mut Step, recipient: PeerId, usage: Usage) {
+        self.usages.insert(recipient, usage);
+        step.touched.insert(recipient);
+    }
+
+    /// The newest-only envelope of a sender, as the step leaves it.
+    async fn newest(
+        &self,
+        step: &Step,
+        to: PeerId,
+        from: PeerId,
+    ) -> Result<Option<Newest>, StoreError> {
+        if let Some(newest) = step.newest.get(&(to, from)) {
+            return Ok(*newest);
+        }
+        let value = self.store.get(records::newest(&to, &from)).await?;
+        Ok(value.and_then(|value| records::from_value(&value)))
+    }
+
+    fn number(&mut self, step: &mut Step) -> EnvelopeId {
         let number = self.next;
         self.next = self.next.saturating_add(1);
         if number >= self.leased {
@@ -251,43 +292,42 @@ impl Writer {
             packet,
         } = put;
         let bytes = packet.len() as u64;
-        let (most, most_bytes) = (self.config.mailbox_envelopes, self.config.mailbox_bytes);
-        let usage = *self.usage(to).await?;
-        // Of control frames there is one for each sender: a full mailbox lets them pass, or the
-        // acknowledgements that would empty it could not.
-        if class == Class::Keep
-            && (usage.envelopes >= most || usage.bytes.saturating_add(bytes) > most_bytes)
-        {
-            return Ok(Err(Refusal::MailboxFull));
-        }
-        if class == Class::NewestOnly {
-            let slot = records::newest(&to, &from);
-            let old = match step.newest.get(&(to, from)) {
-                Some(number) => Some(*number),
-                None => self
-                    .store
-                    .get(slot.clone())
-                    .await?
-                    .and_then(|value| records::from_value::<EnvelopeId>(&value)),
-            };
-            if let Some(old) = old {
-                // Of this very step: it is in the batch and was not counted as read.
-                step.batch.delete(records::envelope(&to, &from, old));
-            }
-        }
-        let number = self.number(step).await;
         let ttl = std::time::Duration::from_secs(u64::from(ttl)).min(self.config.max_ttl);
         let expires = now().plus(ttl);
-        if class == Class::NewestOnly {
-            step.newest.insert((to, from), number);
-            step.batch
-                .put(records::newest(&to, &from), records::to_value(&number));
-        } else {
-            let usage = self.usage(to).await?;
-            usage.envelopes = usage.envelopes.saturating_add(1);
-            usage.bytes = usage.bytes.saturating_add(bytes);
-            step.touched.insert(to);
+        let quota = Amount {
+            envelopes: self.config.mailbox_envelopes,
+            bytes: self.config.mailbox_bytes,
+        };
+        let mut usage = *self.usage(to).await?;
+        let (amount, replaced, most) = match class {
+            Class::NewestOnly => match self.newest(step, to, from).await? {
+                Some(old) => (usage.newest.minus(old.bytes), Some(old), NEWEST),
+                None => (usage.newest, None, NEWEST),
+            },
+            Class::Keep | Class::NowOrNever => (usage.kept, None, quota),
+        };
+        let Some(more) = amount.plus(bytes, most) else {
+            return Ok(Err(Refusal::MailboxFull));
+        };
+        let number = self.number(step);
+        match class {
+            Class::NewestOnly => {
+                usage.newest = more;
+                if let Some(old) = replaced {
+                    step.remove(to, from, old.number, old.expires);
+                }
+                let newest = Newest {
+                    number,
+                    expires,
+                    bytes,
+                };
+                step.newest.insert((to, from), Some(newest));
+                let slot = records::newest(&to, &from);
+                step.batch.put(slot, records::to_value(&newest));
+            }
+            Class::Keep | Class::NowOrNever => usage.kept = more,
         }
+        self.count(step, to, usage);
         let envelope = Envelope {
             class,
             expires,
@@ -311,25 +351,27 @@ impl Writer {
         number: EnvelopeId,
     ) -> Result<(), StoreError> {
         let key = records::envelope(&recipient, &sender, number);
-        let Some(value) = self.store.get(key.clone()).await? else {
+        if step.removed.contains(&key) {
+            return Ok(());
+        }
+        let Some(value) = self.store.get(key).await? else {
             return Ok(());
         };
         let Some(envelope) = records::from_value::<Envelope>(&value) else {
             return Ok(());
         };
-        step.batch.delete(key);
-        step.batch.delete(records::expiry(
-            envelope.expires,
-            &recipient,
-            &sender,
-            number,
-        ));
-        if envelope.class == Class::Keep {
-            let usage = self.usage(recipient).await?;
-            usage.envelopes = usage.envelopes.saturating_sub(1);
-            usage.bytes = usage.bytes.saturating_sub(envelope.packet.len() as u64);
-            step.touched.insert(recipient);
+        let bytes = envelope.packet.len() as u64;
+        let mut usage = *self.usage(recipient).await?;
+        match envelope.class {
+            Class::NewestOnly => {
+                usage.newest = usage.newest.minus(bytes);
+                step.newest.insert((recipient, sender), None);
+                step.batch.delete(records::newest(&recipient, &sender));
+            }
+            Class::Keep | Class::NowOrNever => usage.kept = usage.kept.minus(bytes),
         }
+        step.remove(recipient, sender, number, envelope.expires);
+        self.count(step, recipient, usage);
         Ok(())
     }
 

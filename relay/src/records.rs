@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   m recipient sender number      an envelope
-//!   l recipient sender             number of the sender's newest-only envelope
+//!   l recipient sender             which is the sender's newest-only envelope
 //!   u recipient                    what the mailbox holds
 //!   x expires recipient sender number    when the envelope's time is over
 //!   c name                         settings of the relay itself
@@ -34,11 +34,47 @@ pub(crate) struct Envelope {
     pub(crate) packet: Bytes,
 }
 
+/// The one newest-only envelope of a sender in a mailbox: enough to remove it without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Newest {
+    pub(crate) number: EnvelopeId,
+    pub(crate) expires: WallTime,
+    pub(crate) bytes: u64,
+}
+
 /// What a mailbox holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Usage {
+    /// What is kept until it is acknowledged.
+    pub(crate) kept: Amount,
+    /// The newest-only envelopes.
+    pub(crate) newest: Amount,
+}
+
+/// Envelopes, and the bytes of their packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Amount {
     pub(crate) envelopes: u64,
     pub(crate) bytes: u64,
+}
+
+impl Amount {
+    /// With one envelope more; `None` if that is over the limits.
+    pub(crate) fn plus(self, bytes: u64, most: Self) -> Option<Self> {
+        let more = Self {
+            envelopes: self.envelopes.saturating_add(1),
+            bytes: self.bytes.saturating_add(bytes),
+        };
+        (more.envelopes <= most.envelopes && more.bytes <= most.bytes).then_some(more)
+    }
+
+    /// With one envelope less.
+    pub(crate) const fn minus(self, bytes: u64) -> Self {
+        Self {
+            envelopes: self.envelopes.saturating_sub(1),
+            bytes: self.bytes.saturating_sub(bytes),
+        }
+    }
 }
 
 pub(crate) fn to_value<T: Serialize>(record: &T) -> Bytes {
@@ -164,10 +200,26 @@ mod tests {
     }
 
     #[test]
+    fn an_amount_reaches_its_limit_and_no_further() {
+        let most = Amount {
+            envelopes: 2,
+            bytes: 10,
+        };
+        let one = Amount::default().plus(4, most).expect("room");
+        assert_eq!(one.plus(7, most), None);
+        let two = one.plus(6, most).expect("room");
+        assert_eq!(two.plus(0, most), None);
+        assert_eq!(two.minus(6), one);
+    }
+
+    #[test]
     fn a_value_of_another_format_is_none() {
         let usage = Usage {
-            envelopes: 3,
-            bytes: 4,
+            kept: Amount {
+                envelopes: 3,
+                bytes: 4,
+            },
+            ..Usage::default()
         };
         let value = to_value(&usage);
         assert_eq!(from_value::<Usage>(&value), Some(usage));

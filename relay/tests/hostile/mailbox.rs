@@ -1,0 +1,180 @@
+//! What clients do to mailboxes, their own and those of others.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::EnvelopeId;
+use outlive_core::store::{ReadLimit, Store};
+use outlive_core::transport::Refusal;
+use outlive_core::wire::relay::{Class, FromRelay, ToRelay};
+use outlive_relay::RelayConfig;
+use outlive_storage::MemoryStore;
+
+use crate::client::{Client, accepted, acknowledge, id, relay_over, soon, submit};
+
+const ALICE: u16 = 1;
+const BOB: u16 = 2;
+const EVE: u16 = 3;
+
+fn refused(envelope: u64) -> FromRelay {
+    FromRelay::Refused {
+        envelope: EnvelopeId(envelope),
+        reason: Refusal::MailboxFull,
+    }
+}
+
+fn keep(envelope: u64, packet: &'static [u8]) -> ToRelay {
+    submit(envelope, id(BOB), Class::Keep, packet)
+}
+
+#[tokio::test]
+async fn a_mailbox_takes_exactly_as_many_envelopes_as_its_quota() {
+    let mut config = RelayConfig::default();
+    config.mailbox_envelopes = 3;
+    let relay = relay_over(MemoryStore::new(), config).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    // In one message, and so in one batch.
+    alice.say((1..=4).map(|n| keep(n, b"x"))).await;
+    for n in 1..=3 {
+        assert_eq!(alice.hear().await, Some(accepted(n)));
+    }
+    assert_eq!(alice.hear().await, Some(refused(4)));
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    let (first, _) = bob.delivery().await;
+    bob.say([acknowledge(id(ALICE), [first])]).await;
+    bob.settle_after_deliveries(2).await;
+    assert_eq!(alice.submit(keep(5, b"x")).await, accepted(5));
+    assert_eq!(alice.submit(keep(6, b"x")).await, refused(6));
+}
+
+#[tokio::test]
+async fn a_mailbox_takes_exactly_as_many_bytes_as_its_quota() {
+    let mut config = RelayConfig::default();
+    config.mailbox_bytes = 100;
+    let relay = relay_over(MemoryStore::new(), config).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    assert_eq!(alice.submit(keep(1, &[0; 60])).await, accepted(1));
+    assert_eq!(alice.submit(keep(2, &[0; 41])).await, refused(2));
+    assert_eq!(alice.submit(keep(3, &[0; 40])).await, accepted(3));
+    assert_eq!(alice.submit(keep(4, &[0; 1])).await, refused(4));
+    // Another mailbox has a quota of its own.
+    let other = submit(5, id(EVE), Class::Keep, vec![0; 100]);
+    assert_eq!(alice.submit(other).await, accepted(5));
+}
+
+#[tokio::test]
+async fn the_same_acknowledgement_again_frees_no_second_place() {
+    let mut config = RelayConfig::default();
+    config.mailbox_envelopes = 3;
+    let relay = relay_over(MemoryStore::new(), config).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    for n in 1..=3 {
+        assert_eq!(alice.submit(keep(n, b"x")).await, accepted(n));
+    }
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    let (first, _) = bob.delivery().await;
+    // Twice in one list, in two messages at once, and once more when it is long gone.
+    let twice = acknowledge(id(ALICE), [first, first]);
+    bob.say([twice.clone(), twice.clone()]).await;
+    bob.settle_after_deliveries(2).await;
+    bob.say([twice]).await;
+    bob.settle().await;
+    assert_eq!(alice.submit(keep(4, b"x")).await, accepted(4));
+    assert_eq!(alice.submit(keep(5, b"x")).await, refused(5));
+}
+
+#[tokio::test]
+async fn acknowledging_what_is_in_the_mailbox_of_another_does_nothing() {
+    let relay = relay_over(MemoryStore::new(), RelayConfig::default()).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    assert_eq!(alice.submit(keep(1, b"for bob")).await, accepted(1));
+    let mut eve = Client::sign_in(&relay, EVE).await;
+    let all: Vec<_> = (0..1_000).map(EnvelopeId).collect();
+    for from in [ALICE, BOB, EVE] {
+        eve.say([acknowledge(id(from), all.clone())]).await;
+    }
+    eve.settle().await;
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    assert_eq!(bob.delivery().await.1, &b"for bob"[..]);
+}
+
+#[tokio::test]
+async fn what_was_replaced_by_something_newer_leaves_nothing_behind() {
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), RelayConfig::default()).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    let newest = |n| submit(n, id(BOB), Class::NewestOnly, vec![0; 100]);
+    assert_eq!(alice.submit(newest(1)).await, accepted(1));
+    let one = count(&store).await;
+    for n in 2..50 {
+        assert_eq!(alice.submit(newest(n)).await, accepted(n));
+    }
+    alice.say((50..100).map(newest)).await;
+    for n in 50..100 {
+        assert_eq!(alice.hear().await, Some(accepted(n)));
+    }
+    assert_eq!(count(&store).await, one, "older ones left records behind");
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    let (number, _) = bob.delivery().await;
+    bob.say([acknowledge(id(ALICE), [number])]).await;
+    only_settings_are_left(&store).await;
+}
+
+#[tokio::test]
+async fn what_has_expired_is_not_delivered_and_frees_its_place() {
+    let mut config = RelayConfig::default();
+    config.mailbox_envelopes = 1;
+    config.sweep_every = Duration::from_millis(5);
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), config).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    let at_once = |envelope, class| ToRelay::Submit {
+        envelope: EnvelopeId(envelope),
+        to: id(BOB),
+        class,
+        ttl: 0,
+        packet: "late".into(),
+    };
+    assert_eq!(alice.submit(at_once(1, Class::Keep)).await, accepted(1));
+    let newest = at_once(2, Class::NewestOnly);
+    assert_eq!(alice.submit(newest).await, accepted(2));
+    let mut answer = alice.submit(keep(3, b"in time")).await;
+    while answer == refused(3) {
+        answer = alice.submit(keep(3, b"in time")).await;
+    }
+    assert_eq!(answer, accepted(3));
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    let (number, packet) = bob.delivery().await;
+    assert_eq!(packet, "in time");
+    bob.say([acknowledge(id(ALICE), [number])]).await;
+    only_settings_are_left(&store).await;
+}
+
+async fn count(store: &MemoryStore) -> usize {
+    let everything = Bytes::new()..Bytes::from_static(&[255]);
+    let limit = ReadLimit {
+        records: usize::MAX,
+        bytes: usize::MAX,
+    };
+    store.range(everything, limit).await.expect("rows").len()
+}
+
+/// The relay's name for its store and its numbers.
+async fn only_settings_are_left(store: &MemoryStore) {
+    soon("the records to be gone", async {
+        while count(store).await != 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+impl Client {
+    /// Waits for the answer to a mark, and lets as many deliveries pass on the way.
+    async fn settle_after_deliveries(&mut self, count: usize) {
+        for _ in 0..count {
+            self.delivery().await;
+        }
+        self.settle().await;
+    }
+}

@@ -1,0 +1,6 @@
+//! Clients that break the rules, and stores that fail, against a relay over real sockets: nothing
+//! it accepted is lost, nobody else is disturbed, and everything it holds has a bound.
+
+mod client;
+mod mailbox;
+mod stores;

@@ -1,6 +1,5 @@
 //! One client: signing in, and then both ways at once.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::config::RelayConfig;
-use crate::directory::{Directory, Presence};
+use crate::directory::{Directory, Now, Presence};
 use crate::mailbox::{Mailboxes, Put, Request};
 use crate::window::Window;
 
@@ -71,18 +70,16 @@ pub(crate) async fn serve(socket: WebSocket, desk: Desk) {
         Ok(Err(End::Gone | End::Store(_))) => return,
         Err(_) => return goodbye(&mut sink, GoodbyeReason::Protocol).await,
     };
-    let presence = desk.directory.enter(peer);
-    let number = presence.number;
-    let mut watched = BTreeSet::new();
+    let mut presence = desk.directory.enter(peer);
     let mut connection = Connection {
         peer,
         window: Window::new(desk.store.clone(), peer),
         in_flight: FuturesOrdered::new(),
         sink,
-        desk: desk.clone(),
+        desk,
     };
-    let end = connection.run(&mut stream, presence, &mut watched).await;
-    desk.directory.leave(peer, number, &watched);
+    let end = connection.run(&mut stream, &mut presence).await;
+    drop(presence);
     match end {
         End::Goodbye(reason) => {
             debug!(peer = %peer.short(), %reason, "goodbye");
@@ -189,12 +186,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(
-        &mut self,
-        stream: &mut SplitStream<WebSocket>,
-        mut presence: Presence,
-        watched: &mut BTreeSet<PeerId>,
-    ) -> End {
+    async fn run(&mut self, stream: &mut SplitStream<WebSocket>, presence: &mut Presence) -> End {
         let mut ping = tokio::time::interval(self.desk.config.ping_every);
         ping.reset();
         let mut heard = Instant::now();
@@ -205,7 +197,7 @@ impl Connection {
                 () = presence.replaced.cancelled() => Err(End::Goodbye(GoodbyeReason::Replaced)),
                 () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
                 Some(answers) = self.in_flight.next() => self.answer(answers).await,
-                Some(message) = presence.now.recv() => self.pass(message, &mut presence).await,
+                Some(now) = presence.now.recv() => self.pass(now, presence).await,
                 senders = presence.bell.rung() => {
                     self.window.wake(senders);
                     Ok(())
@@ -213,7 +205,7 @@ impl Connection {
                 message = stream.next(), if self.in_flight.len() < IN_FLIGHT => {
                     heard = Instant::now();
                     match message {
-                        Some(Ok(Message::Binary(bytes))) => self.take(&bytes, watched).await,
+                        Some(Ok(Message::Binary(bytes))) => self.take(&bytes, presence).await,
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
                         Some(Ok(Message::Text(_))) => Err(End::Goodbye(GoodbyeReason::Protocol)),
                         Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
@@ -247,12 +239,16 @@ impl Connection {
             .unwrap_or(Err(End::Gone))
     }
 
-    async fn pass(&mut self, message: FromRelay, presence: &mut Presence) -> Result<(), End> {
-        let mut messages = vec![message];
-        while let Ok(message) = presence.now.try_recv() {
+    async fn pass(&mut self, first: Now, presence: &mut Presence) -> Result<(), End> {
+        let (mut messages, mut rooms) = (vec![first.message], vec![first.room]);
+        while let Ok(Now { message, room }) = presence.now.try_recv() {
             messages.push(message);
+            rooms.push(room);
         }
-        self.say(messages).await
+        let said = self.say(messages).await;
+        // Only now: so a crowd that sends more than the client takes lets other things have a turn.
+        drop(rooms);
+        said
     }
 
     async fn answer(&mut self, answers: Answers) -> Result<(), End> {
@@ -263,7 +259,7 @@ impl Connection {
         .await
     }
 
-    async fn take(&mut self, bytes: &[u8], watched: &mut BTreeSet<PeerId>) -> Result<(), End> {
+    async fn take(&mut self, bytes: &[u8], presence: &Presence) -> Result<(), End> {
         let messages =
             relay::decode::<ToRelay>(bytes).map_err(|_| End::Goodbye(GoodbyeReason::Protocol))?;
         let mut numbers = Vec::new();
@@ -277,13 +273,7 @@ impl Connection {
                     packet,
                     ..
                 } => {
-                    let from = self.peer;
-                    let message = FromRelay::Deliver {
-                        from,
-                        envelope: None,
-                        packet,
-                    };
-                    self.desk.directory.pass(&to, message);
+                    self.desk.directory.pass(self.peer, &to, packet);
                     let accepted: Answers = vec![(envelope, Ok(()))];
                     self.in_flight
                         .push_back(Box::pin(std::future::ready(accepted)));
@@ -318,7 +308,7 @@ impl Connection {
                 }
                 ToRelay::Park { from, envelopes } => self.window.parked(from, &envelopes),
                 ToRelay::Redeliver { from } => self.window.redeliver(from),
-                ToRelay::Watch { peers } => self.desk.directory.watch(self.peer, peers, watched),
+                ToRelay::Watch { peers } => presence.watch(peers),
                 ToRelay::Hello { .. } | ToRelay::Proof { .. } => {
                     return Err(End::Goodbye(GoodbyeReason::Protocol));
                 }

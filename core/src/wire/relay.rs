@@ -25,6 +25,10 @@ pub const MESSAGE_BYTES: usize = 256 * 1024;
 /// Items in one list (acknowledged envelopes, watched peers).
 pub const LIST_ITEMS: usize = 1_024;
 
+/// Messages in one WebSocket message. The smallest take two bytes on the wire and fifty times as
+/// much in memory; no sender has a use for so many.
+pub const MESSAGES: usize = 8_192;
+
 /// What a signature for sign-in begins with, so that it is good for nothing else.
 const SIGN_IN: &[u8] = b"outlive relay sign-in v1\0";
 
@@ -266,6 +270,7 @@ pub fn decode<M: DeserializeOwned + Checked>(bytes: &[u8]) -> Result<Vec<M>, Wir
         let (message, tail) = postcard::take_from_bytes::<M>(rest)
             .map_err(WireError::malformed("a relay message"))?;
         message.check()?;
+        at_most("a WebSocket message's list", messages.len() + 1, MESSAGES)?;
         messages.push(message);
         rest = tail;
     }
@@ -314,5 +319,22 @@ impl Checked for FromRelay {
             | Self::Presence { .. }
             | Self::Goodbye { .. } => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_messages_than_the_limit_are_none() {
+        let message = ToRelay::Watch { peers: Vec::new() };
+        let mut bytes = Vec::new();
+        for _ in 0..MESSAGES {
+            encode(&message, &mut bytes);
+        }
+        assert_eq!(decode::<ToRelay>(&bytes).map(|all| all.len()), Ok(MESSAGES));
+        encode(&message, &mut bytes);
+        assert!(decode::<ToRelay>(&bytes).is_err());
     }
 }

@@ -3,4 +3,5 @@
 
 mod client;
 mod mailbox;
+mod protocol;
 mod stores;

@@ -30,6 +30,15 @@ pub enum TransportError {
         /// What the network said.
         reason: String,
     },
+    /// Somebody answers there, but can't show a certificate that we trust for that name. Trying
+    /// again helps once there is another certificate, or an authority more that is trusted.
+    #[error("the certificate of {address} is not trusted: {reason}")]
+    Untrusted {
+        /// The address as given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The other end would not let us in.
     #[error("the relay refused us: {0}")]
     Refused(String),

@@ -14,12 +14,15 @@ pub struct RelayConfig {
     pub mailbox_bytes: u64,
     /// The longest an envelope may wait.
     pub max_ttl: Duration,
-    /// How long signing in may take. Longer, and idle sockets pile up.
+    /// How long TLS and HTTP may take together, and then signing in. Longer, and idle sockets pile
+    /// up.
     pub sign_in_timeout: Duration,
     /// How often a connection is pinged. Clients give the relay up after 50 s of silence.
     pub ping_every: Duration,
     /// How long a client may be silent, or not take what it is sent.
     pub silence: Duration,
+    /// How long a relay that drains waits for clients to take what they are answered.
+    pub drain_timeout: Duration,
     /// How often mailboxes are searched for what has expired.
     pub sweep_every: Duration,
 }
@@ -34,6 +37,7 @@ impl Default for RelayConfig {
             sign_in_timeout: Duration::from_secs(10),
             ping_every: Duration::from_secs(20),
             silence: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
             sweep_every: Duration::from_secs(10),
         }
     }

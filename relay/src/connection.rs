@@ -10,7 +10,7 @@ use futures_util::stream::{FuturesOrdered, SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use outlive_core::store::{Store, StoreError};
 use outlive_core::transport::{Class, GoodbyeReason, Refusal};
-use outlive_core::wire::relay::{self, FromRelay, ToRelay, VERSION};
+use outlive_core::wire::relay::{self, Exported, FromRelay, ToRelay};
 use outlive_core::{EnvelopeId, PeerId, StoreId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
 use crate::mailbox::{Mailboxes, Put, Request};
+use crate::sign_in::sign_in;
 use crate::window::Window;
 
 /// Messages of one client whose envelopes are being made durable. While there are as many, no more
@@ -34,14 +35,14 @@ const BATCH_BYTES: usize = relay::MESSAGE_BYTES / 2;
 pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) store_id: StoreId,
-    pub(crate) config: RelayConfig,
+    pub(crate) config: Arc<RelayConfig>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) draining: CancellationToken,
 }
 
 /// Why a connection ended.
-enum End {
+pub(crate) enum End {
     /// We say why.
     Goodbye(GoodbyeReason),
     /// The client is gone.
@@ -56,15 +57,32 @@ impl From<axum::Error> for End {
     }
 }
 
-type Sink = SplitSink<WebSocket, Message>;
+pub(crate) type Sink = SplitSink<WebSocket, Message>;
 type Answers = Vec<(EnvelopeId, Result<(), Refusal>)>;
 type InFlight = FuturesOrdered<Pin<Box<dyn Future<Output = Answers> + Send>>>;
 
 /// Serves one client until it goes, misbehaves, is replaced, or the relay drains.
-pub(crate) async fn serve(socket: WebSocket, desk: Desk) {
+pub(crate) async fn serve(socket: WebSocket, desk: Desk, exported: Option<Exported>) {
+    let (draining, drain_timeout) = (desk.draining.clone(), desk.config.drain_timeout);
+    let drained = async {
+        draining.cancelled().await;
+        tokio::time::sleep(drain_timeout).await;
+    };
+    tokio::select! {
+        () = converse(socket, desk, exported) => {}
+        () = drained => debug!("a client did not take its answers in time"),
+    }
+}
+
+async fn converse(socket: WebSocket, desk: Desk, exported: Option<Exported>) {
     let (mut sink, mut stream) = socket.split();
-    let signing_in = sign_in(&mut sink, &mut stream, &desk);
-    let peer = match tokio::time::timeout(desk.config.sign_in_timeout, signing_in).await {
+    let timeout = desk.config.sign_in_timeout;
+    let signing_in = sign_in(&mut sink, &mut stream, &desk, exported.as_ref());
+    let signed_in = tokio::select! {
+        result = tokio::time::timeout(timeout, signing_in) => result,
+        () = desk.draining.cancelled() => Ok(Err(End::Goodbye(GoodbyeReason::Draining))),
+    };
+    let peer = match signed_in {
         Ok(Ok(peer)) => peer,
         Ok(Err(End::Goodbye(reason))) => return goodbye(&mut sink, reason).await,
         Ok(Err(End::Gone | End::Store(_))) => return,
@@ -107,7 +125,10 @@ async fn goodbye(sink: &mut Sink, reason: GoodbyeReason) {
     let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }
 
-async fn say(sink: &mut Sink, messages: impl IntoIterator<Item = FromRelay>) -> Result<(), End> {
+pub(crate) async fn say(
+    sink: &mut Sink,
+    messages: impl IntoIterator<Item = FromRelay>,
+) -> Result<(), End> {
     let mut bytes = Vec::new();
     for message in messages {
         relay::encode(&message, &mut bytes);
@@ -123,7 +144,7 @@ async fn say(sink: &mut Sink, messages: impl IntoIterator<Item = FromRelay>) -> 
 }
 
 /// The next binary message of a client.
-async fn hear(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, End> {
+pub(crate) async fn hear(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, End> {
     loop {
         match stream.next().await {
             Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
@@ -132,49 +153,6 @@ async fn hear(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, End> {
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
         }
     }
-}
-
-fn only(bytes: &[u8]) -> Result<ToRelay, End> {
-    let mut messages = relay::decode::<ToRelay>(bytes)
-        .map_err(|_| End::Goodbye(GoodbyeReason::Protocol))?
-        .into_iter();
-    match (messages.next(), messages.next()) {
-        (Some(message), None) => Ok(message),
-        _ => Err(End::Goodbye(GoodbyeReason::Protocol)),
-    }
-}
-
-async fn sign_in(
-    sink: &mut Sink,
-    stream: &mut SplitStream<WebSocket>,
-    desk: &Desk,
-) -> Result<PeerId, End> {
-    let peer = match only(&hear(stream).await?)? {
-        ToRelay::Hello {
-            version: VERSION,
-            peer,
-        } => peer,
-        ToRelay::Hello { .. } => return Err(End::Goodbye(GoodbyeReason::Version)),
-        _ => return Err(End::Goodbye(GoodbyeReason::Protocol)),
-    };
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|_| End::Goodbye(GoodbyeReason::Busy))?;
-    say(
-        sink,
-        [FromRelay::Challenge {
-            nonce,
-            store: desk.store_id,
-        }],
-    )
-    .await?;
-    let ToRelay::Proof { signature } = only(&hear(stream).await?)? else {
-        return Err(End::Goodbye(GoodbyeReason::Protocol));
-    };
-    relay::check_proof(&peer, &nonce, desk.store_id, &signature)
-        .map_err(|_| End::Goodbye(GoodbyeReason::Signature))?;
-    let max_ttl = u32::try_from(desk.config.max_ttl.as_secs()).unwrap_or(u32::MAX);
-    say(sink, [FromRelay::Welcome { max_ttl }]).await?;
-    Ok(peer)
 }
 
 struct Connection {

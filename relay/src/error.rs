@@ -1,5 +1,6 @@
 //! What can go wrong with a relay.
 
+use std::io;
 use std::net::SocketAddr;
 
 use outlive_core::store::StoreError;
@@ -9,13 +10,13 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RelayError {
-    /// Its address is taken, or not one of this machine.
-    #[error("can't listen on {address}: {source}; choose another address")]
+    /// Its address is taken, or not one of this machine, or not for this user.
+    #[error("can't listen on {address}: {}", of_listening(.error))]
     Listen {
         /// The address.
         address: SocketAddr,
         /// What the system said.
-        source: std::io::Error,
+        error: io::Error,
     },
     /// Its store failed.
     #[error(transparent)]
@@ -26,4 +27,32 @@ pub enum RelayError {
     /// The system gave no randomness.
     #[error("the operating system gave no random numbers")]
     Entropy,
+    /// Its certificate can't be used.
+    #[error("the certificate is not usable: {reason}; it has to be PEM, the relay's own first")]
+    Certificate {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Its private key can't be used.
+    #[error("the private key is not usable: {reason}; it has to be PEM, as PKCS#8, PKCS#1 or SEC1")]
+    Key {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+fn of_listening(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there; stop it or choose another port".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has that address; 0.0.0.0 or [::] means all of them"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "this user may not; ports below 1024 take CAP_NET_BIND_SERVICE".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }

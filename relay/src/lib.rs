@@ -14,11 +14,15 @@ mod config;
 mod connection;
 mod directory;
 mod error;
+mod listener;
 mod mailbox;
 mod records;
 mod server;
+mod sign_in;
+mod tls;
 mod window;
 
 pub use config::RelayConfig;
 pub use error::RelayError;
 pub use server::{Relay, RelayBuilder};
+pub use tls::RelayTls;

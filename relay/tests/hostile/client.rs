@@ -105,8 +105,8 @@ impl Client {
     pub(crate) async fn challenged(&mut self, n: u16) -> ToRelay {
         self.say([hello(n)]).await;
         match self.hear().await {
-            Some(FromRelay::Challenge { nonce, store }) => {
-                relay::prove(&identity(n), &nonce, store)
+            Some(FromRelay::Challenge { nonce, store, .. }) => {
+                relay::prove(&identity(n), &nonce, store, None)
             }
             other => panic!("no challenge but {other:?}"),
         }

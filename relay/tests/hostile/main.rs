@@ -5,3 +5,4 @@ mod client;
 mod mailbox;
 mod protocol;
 mod stores;
+mod tls;

@@ -232,7 +232,8 @@ async fn the_signature_of_another_peer_signs_nobody_in() {
     let Some(FromRelay::Challenge { nonce, store, .. }) = eve.hear().await else {
         panic!("no challenge");
     };
-    eve.say([relay::prove(&identity(EVE), &nonce, store)]).await;
+    eve.say([relay::prove(&identity(EVE), &nonce, store, None)])
+        .await;
     assert_eq!(eve.hear_goodbye().await, GoodbyeReason::Signature);
 }
 
@@ -252,6 +253,38 @@ async fn a_proof_that_was_good_once_is_good_for_no_other_challenge() {
     assert_eq!(eve.hear_goodbye().await, GoodbyeReason::Signature);
     // Nor is it worth anything to the relay of another store.
     alice.settle().await;
+}
+
+#[tokio::test]
+async fn whoever_dawdles_before_it_is_signed_in_is_let_go() {
+    let mut config = RelayConfig::default();
+    config.sign_in_timeout = Duration::from_secs(1);
+    let relay = relay_over(MemoryStore::new(), config).await;
+    // Not a byte; half a request line; a header without an end; a request and then nothing more.
+    let said = [
+        "",
+        "GET / HT",
+        "GET / HTTP/1.1\r\nHost: relay\r\nX: ",
+        "GET /health HTTP/1.1\r\nHost: relay\r\n\r\n",
+    ];
+    let mut sockets = Vec::new();
+    for said in said {
+        let mut socket = TcpStream::connect(relay.local_addr()).await.unwrap();
+        socket.write_all(said.as_bytes()).await.unwrap();
+        sockets.push(socket);
+    }
+    let mut upgraded = Client::connect(&relay).await;
+    let mut said_hello = Client::connect(&relay).await;
+    said_hello.challenged(EVE).await;
+    // Others come and go meanwhile.
+    serves_others(&relay).await;
+    for mut socket in sockets {
+        let mut answer = Vec::new();
+        // Closed or reset, it ends.
+        let _ = soon("the end", socket.read_to_end(&mut answer)).await;
+    }
+    assert_eq!(upgraded.hear_goodbye().await, GoodbyeReason::Protocol);
+    assert_eq!(said_hello.hear_goodbye().await, GoodbyeReason::Protocol);
 }
 
 #[tokio::test]
@@ -291,4 +324,23 @@ async fn a_client_that_never_reads_is_let_go_and_others_are_served() {
     };
     assert_eq!(heard, Some(presence(false)));
     serves_others(&relay).await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_does_not_hold_up_a_drain() {
+    let mut config = RelayConfig::default();
+    config.drain_timeout = Duration::from_millis(200);
+    let relay = relay_over(MemoryStore::new(), config).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    let packet = Bytes::from(vec![0; PACKET_BYTES]);
+    for n in 1..=400 {
+        let keep = submit(n, id(EVE), Class::Keep, packet.clone());
+        assert_eq!(alice.submit(keep).await, accepted(n));
+    }
+    let _eve = Client::sign_in(&relay, EVE).await;
+    let _nothing_said = TcpStream::connect(relay.local_addr()).await.unwrap();
+    let _not_signed_in = Client::connect(&relay).await;
+    soon("the drain", relay.shutdown())
+        .await
+        .expect("it ends well");
 }

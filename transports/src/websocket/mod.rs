@@ -3,6 +3,7 @@
 //! One connection carries all sessions. What is sent together travels in as few WebSocket messages
 //! as possible and is flushed once.
 
+mod errors;
 mod halves;
 mod sign_in;
 
@@ -15,6 +16,7 @@ use outlive_core::Identity;
 use outlive_core::transport::{RelayConnection, RelayTransport, TransportError};
 use outlive_core::wire::relay::MESSAGE_BYTES;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::Connector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -92,15 +94,41 @@ impl WebSocketRelay {
     /// # Errors
     /// [`TransportError::Address`] if the bytes are no certificate (in DER).
     pub fn with_root_certificate(mut self, der: &[u8]) -> Result<Self, TransportError> {
-        let certificate = CertificateDer::from(der.to_vec());
-        self.roots
-            .add(certificate)
-            .map_err(|error| TransportError::Address {
-                address: self.address.clone(),
-                reason: format!("the root certificate is not usable: {error}"),
-            })?;
-        self.tls = tls_config(&self.roots)?;
+        self.trust(CertificateDer::from(der))?;
         Ok(self)
+    }
+
+    /// Trusts the certificate authorities of a PEM file too.
+    ///
+    /// # Errors
+    /// [`TransportError::Address`] if there is no certificate in it, or something that is none.
+    pub fn with_root_certificates(mut self, pem: &[u8]) -> Result<Self, TransportError> {
+        let mut found = false;
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate =
+                certificate.map_err(|error| self.bad_root(format_args!("not PEM: {error}")))?;
+            self.trust(certificate)?;
+            found = true;
+        }
+        if found {
+            Ok(self)
+        } else {
+            Err(self.bad_root("there is none in what was given; it has to be PEM"))
+        }
+    }
+
+    fn trust(&mut self, certificate: CertificateDer<'_>) -> Result<(), TransportError> {
+        let added = self.roots.add(certificate.into_owned());
+        added.map_err(|error| self.bad_root(error))?;
+        self.tls = tls_config(&self.roots)?;
+        Ok(())
+    }
+
+    fn bad_root(&self, reason: impl fmt::Display) -> TransportError {
+        TransportError::Address {
+            address: self.address.clone(),
+            reason: format!("the root certificate is not usable: {reason}"),
+        }
     }
 
     /// Gives a relay up after this time without a sign of life; 50 s if not said. It has to be
@@ -160,7 +188,7 @@ impl RelayTransport for WebSocketRelay {
                 Some(connector),
             )
             .await
-            .map_err(|error| self.unreachable(error))?;
+            .map_err(|error| errors::connecting(&self.address, error))?;
             sign_in::sign_in(socket, identity).await
         };
         let signed_in = tokio::time::timeout(CONNECT_TIMEOUT, connecting)

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use futures_util::{SinkExt, StreamExt};
 use outlive_core::transport::TransportError;
-use outlive_core::wire::relay::{self, FromRelay, ToRelay, VERSION};
+use outlive_core::wire::relay::{
+    self, Binding, EXPORTER_LABEL, Exported, FromRelay, ToRelay, VERSION,
+};
 use outlive_core::{Identity, StoreId};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -30,11 +32,20 @@ pub(super) async fn sign_in(
     };
     say(&mut socket, &hello).await?;
     let mut heard = hear(&mut socket).await?;
-    let (nonce, store) = match heard.pop_front() {
-        Some(FromRelay::Challenge { nonce, store }) => (nonce, store),
+    let (nonce, store, binding) = match heard.pop_front() {
+        Some(FromRelay::Challenge {
+            nonce,
+            store,
+            binding,
+        }) => (nonce, store, binding),
         other => return Err(unexpected(other)),
     };
-    say(&mut socket, &relay::prove(identity, &nonce, store)).await?;
+    let exported = match binding {
+        Binding::None => None,
+        Binding::TlsExporter => Some(exported(&socket)?),
+    };
+    let proof = relay::prove(identity, &nonce, store, exported.as_ref());
+    say(&mut socket, &proof).await?;
     let mut early = hear(&mut socket).await?;
     match early.pop_front() {
         Some(FromRelay::Welcome { .. }) => Ok(SignedIn {
@@ -44,6 +55,18 @@ pub(super) async fn sign_in(
         }),
         other => Err(unexpected(other)),
     }
+}
+
+/// What ties a proof to this connection.
+fn exported(socket: &Socket) -> Result<Exported, TransportError> {
+    let MaybeTlsStream::Rustls(stream) = socket.get_ref() else {
+        return Err(TransportError::Protocol(
+            "it wants a proof bound to TLS on a connection without; use wss://".to_owned(),
+        ));
+    };
+    let (_, tls) = stream.get_ref();
+    tls.export_keying_material(Exported::default(), EXPORTER_LABEL, None)
+        .map_err(broken)
 }
 
 fn unexpected(message: Option<FromRelay>) -> TransportError {

@@ -1,0 +1,213 @@
+//! The way in: sockets, TLS, HTTP, up to the WebSocket.
+//!
+//! Everything that takes its time here happens in a task of its own under one timeout, so that
+//! nobody who dawdles holds up the next, and is counted, so that their number has a bound.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use outlive_core::wire::relay::{Exported, MESSAGE_BYTES};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::debug;
+
+use crate::connection::{Desk, serve};
+use crate::tls::{self, RelayTls};
+
+/// Bytes of a connection's read buffer. tungstenite's own choice is 128 KiB, which at 65,536
+/// connections is 8 GiB.
+const READ_BUFFER: usize = 8 * 1024;
+
+/// Bytes that may wait unwritten in a connection. Sending more waits.
+const WRITE_BUFFER_MOST: usize = 1024 * 1024;
+
+/// Bytes of an HTTP request. A longer one is answered with an error.
+const REQUEST_BYTES: usize = 8 * 1024;
+
+/// Sockets, beside the connections, that may be on their way in. One more is closed at once.
+const COMING_IN: usize = 1_024;
+
+/// How long to wait after the system could not accept: it has no file descriptor left, and the next
+/// attempt would fail as fast.
+const NO_SOCKET: Duration = Duration::from_millis(100);
+
+/// Takes sockets in until the relay drains.
+pub(crate) struct Listener {
+    listener: TcpListener,
+    sockets: Arc<Semaphore>,
+    door: Door,
+}
+
+/// What a socket needs to become a connection.
+#[derive(Clone)]
+struct Door {
+    desk: Desk,
+    tls: Option<TlsAcceptor>,
+    connections: Arc<Semaphore>,
+    tasks: TaskTracker,
+    app: Router<Arrival>,
+}
+
+/// A socket that is on its way in.
+#[derive(Clone)]
+struct Arrival {
+    desk: Desk,
+    connections: Arc<Semaphore>,
+    /// What its TLS exported, if that ends here.
+    exported: Option<Exported>,
+    /// Kept for as long as the socket is open.
+    held: Arc<(OwnedSemaphorePermit, TaskTrackerToken)>,
+}
+
+impl Listener {
+    pub(crate) fn new(
+        listener: TcpListener,
+        desk: Desk,
+        tls: Option<&RelayTls>,
+        tasks: TaskTracker,
+    ) -> Self {
+        let most = desk.config.connections.min(Semaphore::MAX_PERMITS / 2);
+        let app = Router::new()
+            .route("/", get(upgrade))
+            .route("/v1", get(upgrade))
+            .route("/health", get(|| async { "ok" }));
+        Self {
+            listener,
+            sockets: Arc::new(Semaphore::new(most + COMING_IN)),
+            door: Door {
+                desk,
+                tls: tls.map(RelayTls::acceptor),
+                connections: Arc::new(Semaphore::new(most)),
+                tasks,
+                app,
+            },
+        }
+    }
+
+    pub(crate) async fn run(self) {
+        let draining = self.door.desk.draining.clone();
+        loop {
+            let accepted = tokio::select! {
+                () = draining.cancelled() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            let (socket, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    debug!(%error, "no socket accepted");
+                    tokio::time::sleep(NO_SOCKET).await;
+                    continue;
+                }
+            };
+            let Ok(place) = self.sockets.clone().try_acquire_owned() else {
+                debug!("no place for one more socket");
+                continue;
+            };
+            let (door, draining) = (self.door.clone(), draining.clone());
+            let timeout = door.desk.config.sign_in_timeout;
+            self.door.tasks.spawn(async move {
+                let coming_in = tokio::time::timeout(timeout, door.open(socket, place));
+                tokio::select! {
+                    () = draining.cancelled() => {}
+                    result = coming_in => if result.is_err() {
+                        debug!(%from, "too slow to come in");
+                    }
+                }
+            });
+        }
+    }
+}
+
+impl Door {
+    /// Through TLS, if there is any, and HTTP. Returns when the client is gone or upgraded.
+    async fn open(self, socket: TcpStream, place: OwnedSemaphorePermit) {
+        // Without it small packets wait for acknowledgements; the connection works anyway.
+        let _ = socket.set_nodelay(true);
+        let Some(acceptor) = self.tls.clone() else {
+            return self.http(socket, None, place).await;
+        };
+        if !matches!(begins_with(&socket).await, Some(tls::HANDSHAKE)) {
+            let app = Router::new().fallback(no_tls);
+            return speak(socket, app).await;
+        }
+        let stream = match acceptor.accept(socket).await {
+            Ok(stream) => stream,
+            Err(error) => return debug!(%error, "no TLS"),
+        };
+        match tls::exported(&stream) {
+            Ok(exported) => self.http(stream, Some(exported), place).await,
+            Err(error) => debug!(%error, "TLS exports nothing"),
+        }
+    }
+
+    async fn http<IO>(self, io: IO, exported: Option<Exported>, place: OwnedSemaphorePermit)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let arrival = Arrival {
+            desk: self.desk,
+            connections: self.connections,
+            exported,
+            held: Arc::new((place, self.tasks.token())),
+        };
+        speak(io, self.app.with_state(arrival)).await;
+    }
+}
+
+/// The first byte of a client, which stays unread; `None` if there is none.
+async fn begins_with(socket: &TcpStream) -> Option<u8> {
+    let mut first = [0];
+    match socket.peek(&mut first).await {
+        Ok(1) => Some(first[0]),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Requests and their answers, until the timeout of whoever calls or an upgrade.
+async fn speak<IO>(io: IO, app: Router)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = TowerToHyperService::new(app);
+    let serving = http1::Builder::new()
+        .max_buf_size(REQUEST_BYTES)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    if let Err(error) = serving.await {
+        debug!(%error, "no HTTP");
+    }
+}
+
+async fn no_tls() -> Response {
+    let say = "this port speaks TLS; use wss://\n";
+    (StatusCode::BAD_REQUEST, say).into_response()
+}
+
+async fn upgrade(State(arrival): State<Arrival>, upgrade: WebSocketUpgrade) -> Response {
+    let Ok(place) = arrival.connections.clone().try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many connections\n").into_response();
+    };
+    upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER_MOST)
+        .max_message_size(MESSAGE_BYTES)
+        .max_frame_size(MESSAGE_BYTES)
+        .on_upgrade(move |socket| async move {
+            serve(socket, arrival.desk, arrival.exported).await;
+            drop((place, arrival.held));
+        })
+}

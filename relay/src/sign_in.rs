@@ -1,0 +1,53 @@
+//! Signing in: Hello, Challenge, Proof, Welcome.
+
+use axum::extract::ws::WebSocket;
+use futures_util::stream::SplitStream;
+use outlive_core::PeerId;
+use outlive_core::transport::GoodbyeReason;
+use outlive_core::wire::relay::{self, Binding, Exported, FromRelay, ToRelay, VERSION};
+
+use crate::connection::{Desk, End, Sink, hear, say};
+
+/// Finds out who is there. If TLS ends here, the proof has to be tied to it by what it `exported`:
+/// one without, or one that was given to somebody else, signs nobody in.
+pub(crate) async fn sign_in(
+    sink: &mut Sink,
+    stream: &mut SplitStream<WebSocket>,
+    desk: &Desk,
+    exported: Option<&Exported>,
+) -> Result<PeerId, End> {
+    let peer = match only(&hear(stream).await?)? {
+        ToRelay::Hello {
+            version: VERSION,
+            peer,
+        } => peer,
+        ToRelay::Hello { .. } => return Err(End::Goodbye(GoodbyeReason::Version)),
+        _ => return Err(End::Goodbye(GoodbyeReason::Protocol)),
+    };
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|_| End::Goodbye(GoodbyeReason::Busy))?;
+    let challenge = FromRelay::Challenge {
+        nonce,
+        store: desk.store_id,
+        binding: Binding::of(exported),
+    };
+    say(sink, [challenge]).await?;
+    let ToRelay::Proof { signature } = only(&hear(stream).await?)? else {
+        return Err(End::Goodbye(GoodbyeReason::Protocol));
+    };
+    relay::check_proof(&peer, &nonce, desk.store_id, exported, &signature)
+        .map_err(|_| End::Goodbye(GoodbyeReason::Signature))?;
+    let max_ttl = u32::try_from(desk.config.max_ttl.as_secs()).unwrap_or(u32::MAX);
+    say(sink, [FromRelay::Welcome { max_ttl }]).await?;
+    Ok(peer)
+}
+
+fn only(bytes: &[u8]) -> Result<ToRelay, End> {
+    let mut messages = relay::decode::<ToRelay>(bytes)
+        .map_err(|_| End::Goodbye(GoodbyeReason::Protocol))?
+        .into_iter();
+    match (messages.next(), messages.next()) {
+        (Some(message), None) => Ok(message),
+        _ => Err(End::Goodbye(GoodbyeReason::Protocol)),
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::rate::Rate;
+
 /// Settings of a relay.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -25,6 +27,19 @@ pub struct RelayConfig {
     pub drain_timeout: Duration,
     /// How often mailboxes are searched for what has expired.
     pub sweep_every: Duration,
+    /// Envelopes one peer may submit, over all its connections one after the other. A peer beyond
+    /// this or one of the next two is not refused anything; it is not read for a while.
+    pub peer_envelopes: Option<Rate>,
+    /// Bytes one peer may send.
+    pub peer_bytes: Option<Rate>,
+    /// Peers one peer may ask to be told of.
+    pub peer_watches: Option<Rate>,
+    /// Connections one address (of IPv6, one network of 64 bits) may open. One more is closed at
+    /// once. Switch it off behind a proxy, which makes all clients look like one address.
+    pub address_sign_ins: Option<Rate>,
+    /// Whether that holds for loopback addresses too. Not so by default: there it is a proxy on the
+    /// same machine, or a test.
+    pub limit_loopback: bool,
 }
 
 impl Default for RelayConfig {
@@ -39,6 +54,11 @@ impl Default for RelayConfig {
             silence: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
             sweep_every: Duration::from_secs(10),
+            peer_envelopes: Rate::per_second(5_000),
+            peer_bytes: Rate::per_second(32 * 1024 * 1024),
+            peer_watches: Rate::per_second(4_096),
+            address_sign_ins: Rate::per_second(20),
+            limit_loopback: false,
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::accounts::{Accounts, Cost, PeerAccount};
 use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
 use crate::mailbox::{Mailboxes, Put, Request};
@@ -30,6 +31,9 @@ const IN_FLIGHT: usize = 16;
 /// Bytes after which a WebSocket message is closed and the next begun.
 const BATCH_BYTES: usize = relay::MESSAGE_BYTES / 2;
 
+/// Bytes that any WebSocket message costs beside its own, so that empty ones are not free.
+const MESSAGE_COST: u64 = 64;
+
 /// What a connection needs of its relay.
 #[derive(Clone)]
 pub(crate) struct Desk {
@@ -37,6 +41,7 @@ pub(crate) struct Desk {
     pub(crate) store_id: StoreId,
     pub(crate) config: Arc<RelayConfig>,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) peers: Arc<Accounts<PeerId, PeerAccount>>,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) draining: CancellationToken,
 }
@@ -89,11 +94,18 @@ async fn converse(socket: WebSocket, desk: Desk, exported: Option<Exported>) {
         Err(_) => return goodbye(&mut sink, GoodbyeReason::Protocol).await,
     };
     let mut presence = desk.directory.enter(peer);
+    let now = Instant::now();
+    let account = desk.peers.of(peer, now);
+    // A debt of an earlier connection is paid first.
+    let paused = account.charge(&desk.config, Cost::default(), now);
     let mut connection = Connection {
         peer,
         window: Window::new(desk.store.clone(), peer),
         in_flight: FuturesOrdered::new(),
         sink,
+        account,
+        delivered: 0,
+        paused,
         desk,
     };
     let end = connection.run(&mut stream, &mut presence).await;
@@ -155,11 +167,23 @@ pub(crate) async fn hear(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, E
     }
 }
 
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Connection {
     peer: PeerId,
     window: Window,
     in_flight: InFlight,
     sink: Sink,
+    account: Arc<PeerAccount>,
+    /// Envelopes that were delivered and may be acknowledged without a cost.
+    delivered: u64,
+    /// Until when nothing is read: the client went over a rate.
+    paused: Option<Instant>,
     desk: Desk,
 }
 
@@ -180,11 +204,20 @@ impl Connection {
                     self.window.wake(senders);
                     Ok(())
                 }
-                message = stream.next(), if self.in_flight.len() < IN_FLIGHT => {
+                () = until(self.paused), if self.paused.is_some() => {
+                    self.paused = None;
+                    // It could not be heard meanwhile.
+                    heard = Instant::now();
+                    Ok(())
+                }
+                message = stream.next(), if self.paused.is_none() && self.in_flight.len() < IN_FLIGHT => {
                     heard = Instant::now();
                     match message {
                         Some(Ok(Message::Binary(bytes))) => self.take(&bytes, presence).await,
-                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+                        Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) => {
+                            self.charge(bytes.len(), &[]);
+                            Ok(())
+                        }
                         Some(Ok(Message::Text(_))) => Err(End::Goodbye(GoodbyeReason::Protocol)),
                         Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
                     }
@@ -196,10 +229,15 @@ impl Connection {
                         Ok(Err(_)) | Err(_) => Err(End::Gone),
                     }
                 }
-                () = tokio::time::sleep_until(heard + silence) => Err(End::Gone),
+                () = tokio::time::sleep_until(heard + silence), if self.paused.is_none() => {
+                    Err(End::Gone)
+                }
                 found = self.window.next(), if self.window.has_more() => match found {
                     Ok(deliveries) if deliveries.is_empty() => Ok(()),
-                    Ok(deliveries) => self.say(deliveries).await,
+                    Ok(deliveries) => {
+                        self.delivered = self.delivered.saturating_add(deliveries.len() as u64);
+                        self.say(deliveries).await
+                    }
                     Err(error) => Err(End::Store(error)),
                 },
             };
@@ -237,9 +275,35 @@ impl Connection {
         .await
     }
 
+    /// Counts a WebSocket message. If that went over a rate of the peer, nothing more is read from
+    /// it for a while: what it wants to send waits at its end.
+    fn charge(&mut self, bytes: usize, messages: &[ToRelay]) {
+        let mut cost = Cost {
+            bytes: (bytes as u64).saturating_add(MESSAGE_COST),
+            ..Cost::default()
+        };
+        for message in messages {
+            match message {
+                // What was delivered is acknowledged for nothing; any other number makes the store
+                // look for what may not be there.
+                ToRelay::Acknowledge { envelopes, .. } => {
+                    let count = envelopes.len() as u64;
+                    let owed = count.min(self.delivered);
+                    self.delivered -= owed;
+                    cost.envelopes += count - owed;
+                }
+                ToRelay::Watch { peers } => cost.watches += peers.len() as u64,
+                _ => cost.envelopes += 1,
+            }
+        }
+        let paid = self.account.charge(&self.desk.config, cost, Instant::now());
+        self.paused = self.paused.max(paid);
+    }
+
     async fn take(&mut self, bytes: &[u8], presence: &Presence) -> Result<(), End> {
         let messages =
             relay::decode::<ToRelay>(bytes).map_err(|_| End::Goodbye(GoodbyeReason::Protocol))?;
+        self.charge(bytes.len(), &messages);
         let mut numbers = Vec::new();
         let mut puts = Vec::new();
         for message in messages {

@@ -10,12 +10,14 @@
 //! An envelope is accepted when it is durable, and leaves the mailbox when its recipient
 //! acknowledges it or its time is over: never because it was written to a socket.
 
+mod accounts;
 mod config;
 mod connection;
 mod directory;
 mod error;
 mod listener;
 mod mailbox;
+mod rate;
 mod records;
 mod server;
 mod sign_in;
@@ -24,5 +26,6 @@ mod window;
 
 pub use config::RelayConfig;
 pub use error::RelayError;
+pub use rate::Rate;
 pub use server::{Relay, RelayBuilder};
 pub use tls::RelayTls;

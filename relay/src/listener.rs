@@ -3,7 +3,8 @@
 //! Everything that takes its time here happens in a task of its own under one timeout, so that
 //! nobody who dawdles holds up the next, and is counted, so that their number has a bound.
 
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,11 +20,13 @@ use outlive_core::wire::relay::{Exported, MESSAGE_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::accounts::{Accounts, AddressAccount, source};
 use crate::connection::{Desk, serve};
 use crate::tls::{self, RelayTls};
 
@@ -40,13 +43,21 @@ const REQUEST_BYTES: usize = 8 * 1024;
 /// Sockets, beside the connections, that may be on their way in. One more is closed at once.
 const COMING_IN: usize = 1_024;
 
+/// Addresses whose sign-ins are counted.
+const ADDRESSES: usize = 65_536;
+
 /// How long to wait after the system could not accept: it has no file descriptor left, and the next
 /// attempt would fail as fast.
 const NO_SOCKET: Duration = Duration::from_millis(100);
 
+/// Time between two warnings that addresses are turned away.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
 /// Takes sockets in until the relay drains.
 pub(crate) struct Listener {
     listener: TcpListener,
+    addresses: Accounts<IpAddr, AddressAccount>,
+    warned: Mutex<Option<Instant>>,
     sockets: Arc<Semaphore>,
     door: Door,
 }
@@ -86,6 +97,8 @@ impl Listener {
             .route("/health", get(|| async { "ok" }));
         Self {
             listener,
+            addresses: Accounts::new(ADDRESSES),
+            warned: Mutex::default(),
             sockets: Arc::new(Semaphore::new(most + COMING_IN)),
             door: Door {
                 desk,
@@ -112,6 +125,9 @@ impl Listener {
                     continue;
                 }
             };
+            if !self.admits(from) {
+                continue;
+            }
             let Ok(place) = self.sockets.clone().try_acquire_owned() else {
                 debug!("no place for one more socket");
                 continue;
@@ -128,6 +144,24 @@ impl Listener {
                 }
             });
         }
+    }
+
+    fn admits(&self, from: SocketAddr) -> bool {
+        let config = &self.door.desk.config;
+        let address = source(from.ip());
+        if config.address_sign_ins.is_none() || (address.is_loopback() && !config.limit_loopback) {
+            return true;
+        }
+        let now = Instant::now();
+        let admitted = self.addresses.of(address, now).admits(config, now);
+        if !admitted {
+            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            if warned.is_none_or(|at| at + WARN_EVERY <= now) {
+                *warned = Some(now);
+                warn!(%address, "an address opens too many connections; they are closed at once");
+            }
+        }
+        admitted
     }
 }
 

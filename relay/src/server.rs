@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::accounts::Accounts;
 use crate::config::RelayConfig;
 use crate::connection::Desk;
 use crate::directory::Directory;
@@ -16,6 +17,9 @@ use crate::error::RelayError;
 use crate::listener::Listener;
 use crate::mailbox::Writer;
 use crate::tls::RelayTls;
+
+/// Peers, beside those that are connected, whose use of their rates is remembered.
+const RECENT_PEERS: usize = 65_536;
 
 /// Collects what a relay needs.
 #[derive(Default)]
@@ -72,11 +76,13 @@ impl RelayBuilder {
         let draining = CancellationToken::new();
         let (tasks, writing) = (TaskTracker::new(), TaskTracker::new());
         writing.spawn(writer.run());
+        let most = self.config.connections.saturating_add(RECENT_PEERS);
         let desk = Desk {
             store: store.clone(),
             store_id,
             config: Arc::new(self.config),
             directory,
+            peers: Arc::new(Accounts::new(most)),
             mailboxes,
             draining: draining.clone(),
         };

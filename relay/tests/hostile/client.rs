@@ -143,6 +143,15 @@ impl Client {
         }
     }
 
+    /// What was heard already, without waiting.
+    pub(crate) async fn heard_by_now(&mut self) -> Option<FromRelay> {
+        tokio::select! {
+            biased;
+            heard = self.hear() => heard,
+            () = std::future::ready(()) => None,
+        }
+    }
+
     /// Waits for the goodbye and for the end behind it.
     pub(crate) async fn hear_goodbye(&mut self) -> GoodbyeReason {
         match self.hear().await {

@@ -1,0 +1,260 @@
+//! What peers and addresses have used of their rates, kept beyond their connections: whoever comes
+//! back finds the bucket as it was left.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::config::RelayConfig;
+use crate::rate::Bucket;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one WebSocket message of a peer costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    pub(crate) envelopes: u64,
+    pub(crate) bytes: u64,
+    pub(crate) watches: u64,
+}
+
+/// The buckets of one peer. All its connections draw from the same.
+#[derive(Debug, Default)]
+pub(crate) struct PeerAccount {
+    buckets: Mutex<PeerBuckets>,
+}
+
+#[derive(Debug, Default)]
+struct PeerBuckets {
+    envelopes: Bucket,
+    bytes: Bucket,
+    watches: Bucket,
+}
+
+impl PeerAccount {
+    /// Takes the cost of a message, and returns until when no further one is to be read, if it is
+    /// not now.
+    pub(crate) fn charge(&self, config: &RelayConfig, cost: Cost, now: Instant) -> Option<Instant> {
+        let mut buckets = lock(&self.buckets);
+        let paid = [
+            buckets
+                .envelopes
+                .take(config.peer_envelopes, cost.envelopes, now),
+            buckets.bytes.take(config.peer_bytes, cost.bytes, now),
+            buckets.watches.take(config.peer_watches, cost.watches, now),
+        ];
+        paid.into_iter().max().filter(|paid| *paid > now)
+    }
+}
+
+/// The sign-ins of one address.
+#[derive(Debug, Default)]
+pub(crate) struct AddressAccount {
+    sign_ins: Mutex<Bucket>,
+}
+
+impl AddressAccount {
+    /// Counts an attempt, and returns whether it is within the limit.
+    pub(crate) fn admits(&self, config: &RelayConfig, now: Instant) -> bool {
+        let mut bucket = lock(&self.sign_ins);
+        let before = *bucket;
+        let admitted = bucket.take(config.address_sign_ins, 1, now) <= now;
+        if !admitted {
+            // Who is turned away has not used anything: it gets in as soon as its time has come.
+            *bucket = before;
+        }
+        admitted
+    }
+}
+
+/// Whom an address stands for: IPv6 is given out by networks of 64 bits.
+pub(crate) fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// What can be forgotten.
+pub(crate) trait Account: Default {
+    /// Whether a new one is as good.
+    fn is_settled(&self, now: Instant) -> bool;
+}
+
+impl Account for PeerAccount {
+    fn is_settled(&self, now: Instant) -> bool {
+        let buckets = lock(&self.buckets);
+        let all = [buckets.envelopes, buckets.bytes, buckets.watches];
+        all.iter().all(|bucket| bucket.is_full(now))
+    }
+}
+
+impl Account for AddressAccount {
+    fn is_settled(&self, now: Instant) -> bool {
+        lock(&self.sign_ins).is_full(now)
+    }
+}
+
+/// Accounts by whom they belong to. As many as `most`; when they are there, those that nobody uses
+/// and that are settled go, and if that is not enough, any that nobody uses: a crowd so large is
+/// not held back by limits for each of its members anyway.
+#[derive(Debug)]
+pub(crate) struct Accounts<K, A> {
+    most: usize,
+    open: Mutex<HashMap<K, Arc<A>>>,
+}
+
+impl<K: Eq + Hash, A: Account> Accounts<K, A> {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most,
+            open: Mutex::default(),
+        }
+    }
+
+    /// The account of `key`, as it was left.
+    pub(crate) fn of(&self, key: K, now: Instant) -> Arc<A> {
+        let mut open = lock(&self.open);
+        if let Some(account) = open.get(&key) {
+            return account.clone();
+        }
+        if open.len() >= self.most {
+            open.retain(|_, account| is_used(account) || !account.is_settled(now));
+            // A quarter at once, so that a crowd does not make each newcomer look at all of them.
+            let mut surplus = open.len().saturating_sub(self.most / 4 * 3);
+            open.retain(|_, account| {
+                let stays = surplus == 0 || is_used(account);
+                surplus -= usize::from(!stays);
+                stays
+            });
+        }
+        let account = Arc::new(A::default());
+        if open.len() < self.most {
+            open.insert(key, account.clone());
+        }
+        account
+    }
+}
+
+fn is_used<A>(account: &Arc<A>) -> bool {
+    Arc::strong_count(account) > 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rate::Rate;
+
+    fn config() -> RelayConfig {
+        RelayConfig {
+            peer_envelopes: Rate::per_second(10).map(|rate| rate.with_burst(10)),
+            peer_bytes: None,
+            peer_watches: Rate::per_second(1).map(|rate| rate.with_burst(10)),
+            address_sign_ins: Rate::per_second(1).map(|rate| rate.with_burst(3)),
+            ..RelayConfig::default()
+        }
+    }
+
+    const fn envelopes(envelopes: u64) -> Cost {
+        Cost {
+            envelopes,
+            bytes: 1 << 40,
+            watches: 0,
+        }
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_finds_its_bucket_as_it_left_it() {
+        let (accounts, now) = (Accounts::<u8, PeerAccount>::new(8), Instant::now());
+        let debt = accounts.of(1, now).charge(&config(), envelopes(20), now);
+        assert_eq!(debt, Some(now + Duration::from_secs(1)));
+        let again = accounts.of(1, now).charge(&config(), envelopes(10), now);
+        assert_eq!(again, Some(now + Duration::from_secs(2)));
+        let other = accounts.of(2, now).charge(&config(), envelopes(10), now);
+        assert_eq!(other, None);
+    }
+
+    #[test]
+    fn the_limit_that_is_reached_last_counts() {
+        let now = Instant::now();
+        let cost = Cost {
+            envelopes: 20,
+            bytes: 0,
+            watches: 15,
+        };
+        let paid = PeerAccount::default().charge(&config(), cost, now);
+        assert_eq!(paid, Some(now + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn accounts_are_no_more_than_their_bound_whoever_comes() {
+        let (accounts, now) = (Accounts::<u32, PeerAccount>::new(100), Instant::now());
+        let used = accounts.of(0, now);
+        used.charge(&config(), envelopes(20), now);
+        for n in 1..1_000 {
+            accounts.of(n, now).charge(&config(), envelopes(20), now);
+            assert!(lock(&accounts.open).len() <= 100);
+        }
+        // The one in use stayed.
+        assert!(Arc::ptr_eq(&used, &accounts.of(0, now)));
+    }
+
+    #[test]
+    fn accounts_that_are_settled_make_room_before_any_other() {
+        let (accounts, start) = (Accounts::<u32, PeerAccount>::new(100), Instant::now());
+        let later = start + Duration::from_secs(60);
+        for n in 0..50 {
+            accounts
+                .of(n, start)
+                .charge(&config(), envelopes(20), start);
+        }
+        for n in 50..120 {
+            accounts
+                .of(n, later)
+                .charge(&config(), envelopes(20), later);
+        }
+        let open = lock(&accounts.open);
+        assert!((50..120).all(|n| open.contains_key(&n)));
+    }
+
+    #[test]
+    fn a_bound_of_nothing_is_kept_too() {
+        let (accounts, now) = (Accounts::<u32, PeerAccount>::new(0), Instant::now());
+        accounts.of(1, now);
+        assert!(lock(&accounts.open).is_empty());
+    }
+
+    #[test]
+    fn an_address_that_was_turned_away_gets_in_when_its_time_has_come() {
+        let (account, start) = (AddressAccount::default(), Instant::now());
+        let config = config();
+        for _ in 0..3 {
+            assert!(account.admits(&config, start));
+        }
+        for _ in 0..100 {
+            assert!(!account.admits(&config, start));
+        }
+        let later = start + Duration::from_secs(1);
+        assert!(account.admits(&config, later));
+        assert!(!account.admits(&config, later));
+    }
+
+    #[test]
+    fn the_addresses_of_one_network_are_one_source() {
+        let of = |text: &str| source(text.parse().expect("an address"));
+        assert_eq!(of("2001:db8:1:2::5"), of("2001:db8:1:2:ffff::1"));
+        assert_ne!(of("2001:db8:1:2::5"), of("2001:db8:1:3::5"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+}

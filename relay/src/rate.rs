@@ -1,0 +1,122 @@
+//! How fast something may go on. A limit holds back, it refuses nothing: whoever went over it is
+//! not heard until it is within it again.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What may come at once, in seconds of the rate, unless said otherwise: short bursts are what
+/// honest use looks like.
+const BURST_SECONDS: u64 = 20;
+
+/// So much a second, and so much at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    per_second: NonZeroU64,
+    burst: u64,
+}
+
+impl Rate {
+    /// So much a second, and at once what comes together in 20 s. `None`, which is no limit, for 0.
+    ///
+    /// ```
+    /// # use outlive_relay::Rate;
+    /// assert_eq!(Rate::per_second(100).map(Rate::burst), Some(2_000));
+    /// assert_eq!(Rate::per_second(0), None);
+    /// ```
+    #[must_use]
+    pub const fn per_second(per_second: u64) -> Option<Self> {
+        match NonZeroU64::new(per_second) {
+            Some(per_second) => Some(Self {
+                per_second,
+                burst: per_second.get().saturating_mul(BURST_SECONDS),
+            }),
+            None => None,
+        }
+    }
+
+    /// The same with so much at once.
+    #[must_use]
+    pub const fn with_burst(self, burst: u64) -> Self {
+        Self { burst, ..self }
+    }
+
+    /// What may come at once.
+    #[must_use]
+    pub const fn burst(self) -> u64 {
+        self.burst
+    }
+
+    /// How long it takes until so much is there.
+    fn time_for(self, count: u64) -> Duration {
+        /// Longer than anything waits, and short enough for every clock.
+        const MOST: u64 = 30 * 24 * 3_600 * 1_000_000_000;
+        let nanos = u128::from(count) * 1_000_000_000 / u128::from(self.per_second.get());
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(MOST).min(MOST))
+    }
+}
+
+/// What is left of a rate's burst, told by the moment at which all of it is there again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bucket {
+    full: Option<Instant>,
+}
+
+impl Bucket {
+    /// Takes `count` out, also when less is left. Returns when the debt is paid: now if there is
+    /// none.
+    pub(crate) fn take(&mut self, rate: Option<Rate>, count: u64, now: Instant) -> Instant {
+        let Some(rate) = rate else {
+            return now;
+        };
+        let full = self.full.map_or(now, |full| full.max(now)) + rate.time_for(count);
+        self.full = Some(full);
+        full.checked_sub(rate.time_for(rate.burst))
+            .map_or(now, |paid| paid.max(now))
+    }
+
+    /// Whether it is as good as new.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        self.full.is_none_or(|full| full <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_burst_passes_and_what_is_beyond_waits_for_its_time() {
+        let rate = Rate::per_second(10).map(|rate| rate.with_burst(30));
+        let (mut bucket, start) = (Bucket::default(), Instant::now());
+        assert_eq!(bucket.take(rate, 30, start), start);
+        assert_eq!(bucket.take(rate, 10, start), start + SECOND);
+        assert_eq!(bucket.take(rate, 5, start + SECOND), start + SECOND * 3 / 2);
+        assert!(!bucket.is_full(start + SECOND * 4));
+        assert!(bucket.is_full(start + SECOND * 9 / 2));
+        // Time that nobody used saves up no more than the burst.
+        let later = start + SECOND * 3_600;
+        assert_eq!(bucket.take(rate, 30, later), later);
+        assert_eq!(bucket.take(rate, 1, later), later + SECOND / 10);
+    }
+
+    #[test]
+    fn without_a_limit_nothing_waits() {
+        let (mut bucket, now) = (Bucket::default(), Instant::now());
+        assert_eq!(bucket.take(None, u64::MAX, now), now);
+        assert!(bucket.is_full(now));
+    }
+
+    #[test]
+    fn no_number_is_too_large() {
+        let (mut bucket, now) = (Bucket::default(), Instant::now());
+        for rate in [Rate::per_second(1), Rate::per_second(u64::MAX)] {
+            for count in [u64::MAX, 0, 1] {
+                assert!(bucket.take(rate, count, now) >= now);
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Clients that want more than their share: they wait, nothing of theirs is refused, and others
+//! do not notice.
+
+use std::time::Duration;
+
+use outlive_core::EnvelopeId;
+use outlive_core::wire::relay::{Class, FromRelay, ToRelay};
+use outlive_relay::{Rate, Relay, RelayConfig};
+use outlive_storage::MemoryStore;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::client::{Client, accepted, acknowledge, id, relay_over, soon, submit};
+
+const ALICE: u16 = 1;
+const BOB: u16 = 2;
+const EVE: u16 = 3;
+const NOBODY: u16 = 4;
+
+/// So much at once, and then one in a time that no test waits for.
+fn once(burst: u64) -> Option<Rate> {
+    Rate::per_second(1).map(|rate| rate.with_burst(burst))
+}
+
+async fn relay(set: impl FnOnce(&mut RelayConfig)) -> Relay {
+    let mut config = RelayConfig::default();
+    set(&mut config);
+    relay_over(MemoryStore::new(), config).await
+}
+
+fn keep(envelope: u64, to: u16, packet: impl Into<bytes::Bytes>) -> ToRelay {
+    submit(envelope, id(to), Class::Keep, packet)
+}
+
+/// Others are served for a while, and `eve` is not heard meanwhile.
+async fn only_others_are_heard(relay: &Relay, eve: &mut Client) {
+    only_these_are_heard(relay, eve, [ALICE, BOB]).await;
+}
+
+async fn only_these_are_heard(relay: &Relay, eve: &mut Client, [alice, bob]: [u16; 2]) {
+    eve.say([submit(999, id(EVE), Class::NowOrNever, "unheard")])
+        .await;
+    let (from, to) = (id(alice), bob);
+    let mut alice = Client::sign_in(relay, alice).await;
+    let mut bob = Client::sign_in(relay, bob).await;
+    for n in 1..=50 {
+        assert_eq!(alice.submit(keep(n, to, "x")).await, accepted(n));
+        let (number, _) = bob.delivery().await;
+        bob.say([acknowledge(from, [number])]).await;
+    }
+    assert_eq!(eve.heard_by_now().await, None, "it was read all the same");
+}
+
+#[tokio::test]
+async fn a_flood_of_envelopes_waits_and_the_next_connection_does_not_start_anew() {
+    let relay = relay(|config| config.peer_envelopes = once(100)).await;
+    let mut eve = Client::sign_in(&relay, EVE).await;
+    // What was read is taken, to the last envelope over the limit.
+    eve.say((0..1_000).map(|n| keep(n, NOBODY, "flood"))).await;
+    for n in 0..1_000 {
+        assert_eq!(eve.hear().await, Some(accepted(n)));
+    }
+    only_others_are_heard(&relay, &mut eve).await;
+    for n in 0..3 {
+        let mut again = Client::sign_in(&relay, EVE).await;
+        only_these_are_heard(&relay, &mut again, [20 + n, 30 + n]).await;
+    }
+    // It is still told what others send it.
+    let mut eve = Client::sign_in(&relay, EVE).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    assert_eq!(alice.submit(keep(100, EVE, "hello")).await, accepted(100));
+    assert_eq!(eve.delivery().await.1, "hello");
+}
+
+#[tokio::test]
+async fn a_flood_of_bytes_waits() {
+    // The others of this test stay below it.
+    let relay = relay(|config| config.peer_bytes = once(50_000)).await;
+    let mut eve = Client::sign_in(&relay, EVE).await;
+    for n in 1..=2 {
+        let large = keep(n, NOBODY, vec![0; 40_000]);
+        assert_eq!(eve.submit(large).await, accepted(n));
+    }
+    only_others_are_heard(&relay, &mut eve).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_watches_waits() {
+    let relay = relay(|config| config.peer_watches = once(10)).await;
+    let mut eve = Client::sign_in(&relay, EVE).await;
+    let watch = |peers: std::ops::Range<u16>| ToRelay::Watch {
+        peers: peers.map(id).collect(),
+    };
+    for peers in [100..110, 110..130] {
+        let count = peers.len();
+        eve.say([watch(peers)]).await;
+        for _ in 0..count {
+            let told = eve.hear().await;
+            assert!(matches!(told, Some(FromRelay::Presence { .. })));
+        }
+    }
+    only_others_are_heard(&relay, &mut eve).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_acknowledgements_of_nothing_waits() {
+    let relay = relay(|config| config.peer_envelopes = once(100)).await;
+    let mut eve = Client::sign_in(&relay, EVE).await;
+    let nothing: Vec<_> = (1_000..2_000).map(EnvelopeId).collect();
+    eve.say([acknowledge(id(ALICE), nothing)]).await;
+    only_others_are_heard(&relay, &mut eve).await;
+}
+
+#[tokio::test]
+async fn acknowledging_what_was_delivered_is_free() {
+    let relay = relay(|config| config.peer_envelopes = once(100)).await;
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    for sender in 10..15 {
+        let mut alice = Client::sign_in(&relay, sender).await;
+        let mut numbers = Vec::new();
+        for n in 0..50 {
+            assert_eq!(alice.submit(keep(n, BOB, "x")).await, accepted(n));
+            numbers.push(bob.delivery().await.0);
+        }
+        bob.say([acknowledge(id(sender), numbers)]).await;
+    }
+    bob.settle().await;
+}
+
+#[tokio::test]
+async fn whoever_had_to_wait_is_not_taken_for_silent_and_goes_on() {
+    let relay = relay(|config| {
+        config.peer_envelopes = Rate::per_second(100).map(|rate| rate.with_burst(1));
+        config.silence = Duration::from_millis(500);
+        config.ping_every = Duration::from_millis(100);
+    })
+    .await;
+    let mut eve = Client::sign_in(&relay, EVE).await;
+    eve.say((0..200).map(|n| keep(n, ALICE, "x"))).await;
+    for n in 0..200 {
+        assert_eq!(eve.hear().await, Some(accepted(n)));
+    }
+    // This waits for two seconds, four times as long as silence is borne.
+    assert_eq!(eve.submit(keep(200, ALICE, "x")).await, accepted(200));
+}
+
+#[tokio::test]
+async fn an_address_that_opens_too_many_connections_is_turned_away() {
+    let relay = relay(|config| {
+        config.address_sign_ins = once(3);
+        config.limit_loopback = true;
+    })
+    .await;
+    let mut early = Vec::new();
+    for n in 0..3 {
+        early.push(Client::sign_in(&relay, n).await);
+    }
+    for _ in 0..20 {
+        let mut socket = TcpStream::connect(relay.local_addr()).await.unwrap();
+        let mut answer = Vec::new();
+        let end = soon("the end", socket.read_to_end(&mut answer)).await;
+        assert!(end.is_err() || answer.is_empty());
+    }
+    // Those that are in notice nothing.
+    for client in &mut early {
+        client.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_on_the_same_machine_is_not_limited() {
+    let relay = relay(|config| config.address_sign_ins = once(1)).await;
+    for n in 0..20 {
+        Client::sign_in(&relay, n).await;
+    }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_gets_in_when_another_leaves() {
+    let relay = relay(|config| config.connections = 2).await;
+    let first = Client::sign_in(&relay, ALICE).await;
+    let _second = Client::sign_in(&relay, BOB).await;
+    let url = format!("ws://{}", relay.local_addr());
+    let connect = || Box::pin(tokio_tungstenite::connect_async(&url));
+    match connect().await {
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+            assert_eq!(response.status(), 503);
+        }
+        other => panic!("not told: {other:?}"),
+    }
+    drop(first);
+    soon("a free place", async {
+        while connect().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

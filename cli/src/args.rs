@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use outlive::{PeerId, limits};
+use outlive_relay::{Rate, RelayConfig};
 
 /// Messaging sessions that outlive their connections.
 #[derive(Debug, Parser)]
@@ -48,14 +49,54 @@ pub(crate) struct Data {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Relay {
     /// The address to listen on; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: SocketAddr,
     /// The directory that holds the mailboxes.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
+    /// The certificate to show, with its chain behind it. Without it clients come over ws://, or
+    /// through a proxy that ends TLS.
+    #[arg(long, value_name = "PEM", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of the certificate, not encrypted.
+    #[arg(long, value_name = "PEM", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Envelopes one mailbox holds before senders are refused.
-    #[arg(long, value_name = "N")]
-    pub(crate) mailbox_envelopes: Option<u64>,
+    #[arg(long, value_name = "N", default_value_t = RelayConfig::default().mailbox_envelopes)]
+    pub(crate) mailbox_envelopes: u64,
+    /// Bytes one mailbox holds before senders are refused.
+    #[arg(long, value_name = "N", default_value_t = RelayConfig::default().mailbox_bytes)]
+    pub(crate) mailbox_bytes: u64,
+    /// The longest an envelope may wait, in seconds.
+    #[arg(long, value_name = "SECS", default_value_t = RelayConfig::default().max_ttl.as_secs())]
+    pub(crate) max_ttl: u64,
+    /// Connections at once.
+    #[arg(long, value_name = "N", default_value_t = RelayConfig::default().connections)]
+    pub(crate) connections: usize,
+    /// Envelopes a second that one peer may submit; at once, what comes together in 20 s. Beyond
+    /// that it has to wait. This and the following: 0 for no limit.
+    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().peer_envelopes))]
+    pub(crate) peer_envelopes: u64,
+    /// Bytes a second that one peer may send.
+    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().peer_bytes))]
+    pub(crate) peer_bytes: u64,
+    /// Peers a second that one peer may ask to be told of.
+    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().peer_watches))]
+    pub(crate) peer_watches: u64,
+    /// Connections a second that one address may open; further ones are closed at once. Use 0
+    /// behind a proxy on another machine. Loopback is never limited.
+    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().address_sign_ins))]
+    pub(crate) address_sign_ins: u64,
+}
+
+fn each(rate: Option<Rate>) -> u64 {
+    rate.map_or(0, Rate::per_second)
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an address and a port, as 127.0.0.1:4400, 0.0.0.0:4400 or [::]:4400".to_owned()
+    })
 }
 
 /// How far a message has to get.
@@ -79,6 +120,9 @@ pub(crate) struct Send {
     /// The relay, as wss://host or ws://host:port. Not needed with `--wait queued`.
     #[arg(long, value_name = "URL", required_if_eq_any = [("wait", "custody"), ("wait", "delivered"), ("wait", "consumed")])]
     pub(crate) relay: Option<String>,
+    /// A certificate authority to trust too, for a relay with a certificate of its own.
+    #[arg(long, value_name = "PEM", requires = "relay")]
+    pub(crate) relay_ca: Option<PathBuf>,
     /// The peer to send to, as `outlive id` prints it there.
     #[arg(long, value_name = "PEER")]
     pub(crate) to: PeerId,
@@ -110,6 +154,9 @@ pub(crate) struct Listen {
     /// The relay, as wss://host or ws://host:port.
     #[arg(long, value_name = "URL")]
     pub(crate) relay: String,
+    /// A certificate authority to trust too, for a relay with a certificate of its own.
+    #[arg(long, value_name = "PEM")]
+    pub(crate) relay_ca: Option<PathBuf>,
     /// Only messages of this peer; of anyone if not said.
     #[arg(long, value_name = "PEER")]
     pub(crate) from: Option<PeerId>,
@@ -135,6 +182,9 @@ pub(crate) struct Chat {
     /// The relay, as wss://host or ws://host:port.
     #[arg(long, value_name = "URL")]
     pub(crate) relay: String,
+    /// A certificate authority to trust too, for a relay with a certificate of its own.
+    #[arg(long, value_name = "PEM")]
+    pub(crate) relay_ca: Option<PathBuf>,
     /// The peer to talk with.
     #[arg(long, value_name = "PEER")]
     pub(crate) with: PeerId,

@@ -38,7 +38,7 @@ async fn settled(waiting: &VecDeque<(String, Receipt)>) -> Result<ReceiptState> 
 }
 
 pub(crate) async fn run(args: Chat) -> Result<()> {
-    let node = crate::data::node(&args.data, Some(&args.relay)).await?;
+    let node = crate::data::node(&args.data, Some(&args.relay), args.relay_ca.as_deref()).await?;
     let session = node.session(args.with).await?;
     let mut inbox = session.inbox(ChannelId::MESSAGES)?;
     let mut state = session.state();

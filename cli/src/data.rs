@@ -1,12 +1,12 @@
 //! The data directory: an identity and a store.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use data_encoding::HEXLOWER;
-use outlive::{Identity, Node};
+use outlive::{Identity, Node, StoreError};
 use outlive_storage::SledStore;
 use outlive_transports::WebSocketRelay;
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub(crate) fn identity(dir: &Path) -> Result<Identity> {
             };
             Ok(Identity::from_seed(seed))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(dir, &path),
+        Err(error) if error.kind() == ErrorKind::NotFound => make(dir, &path),
         Err(error) => Err(error).with_context(|| format!("can't read {}", path.display())),
     }
 }
@@ -54,12 +54,44 @@ fn make(dir: &Path, path: &Path) -> Result<Identity> {
 
 /// Opens the store of a data directory.
 pub(crate) fn store(dir: &Path) -> Result<SledStore> {
-    SledStore::open(dir.join("store")).with_context(|| format!("can't open {}", dir.display()))
+    open(dir, "store")
+}
+
+/// Opens a store in a data directory, and says what to do if that does not work.
+pub(crate) fn open(dir: &Path, name: &str) -> Result<SledStore> {
+    SledStore::open(dir.join(name)).map_err(|error| match error {
+        StoreError::Io(error) => {
+            let what_to_do = match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    "; run this as the user it belongs to, or choose another directory with --data"
+                }
+                ErrorKind::ReadOnlyFilesystem => "; choose another directory with --data",
+                ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                    "; there is a file where a directory has to be, choose another one with --data"
+                }
+                _ => "",
+            };
+            anyhow!("can't open {}: {error}{what_to_do}", dir.display())
+        }
+        error => anyhow!("can't open {}: {error}", dir.display()),
+    })
+}
+
+/// Reads a PEM file.
+pub(crate) fn pem(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("can't read {}", path.display()))
 }
 
 /// Starts the node of a data directory.
-pub(crate) async fn node(dir: &Path, relay: Option<&str>) -> Result<Node> {
+pub(crate) async fn node(dir: &Path, relay: Option<&str>, ca: Option<&Path>) -> Result<Node> {
+    let trusting = |relay: WebSocketRelay| match ca {
+        Some(ca) => relay
+            .with_root_certificates(&pem(ca)?)
+            .with_context(|| format!("can't use {}", ca.display())),
+        None => Ok(relay),
+    };
     let transport = relay.map(WebSocketRelay::new).transpose()?;
+    let transport = transport.map(trusting).transpose()?;
     let mut builder = Node::builder().identity(identity(dir)?).store(store(dir)?);
     if let Some(transport) = transport {
         builder = builder.transport(transport);

@@ -298,7 +298,7 @@ fn tell(verdict: &Verdict, json: bool) -> Result<()> {
 
 /// One peer: sends its share in bursts, and reports what comes.
 pub(crate) async fn peer(args: DemoPeer) -> Result<()> {
-    let node = crate::data::node(&args.data, Some(&args.relay)).await?;
+    let node = crate::data::node(&args.data, Some(&args.relay), None).await?;
     let session = node.session(args.to).await?;
     let lost: Arc<Mutex<Option<Instant>>> = Arc::default();
     let _watching = session.on_event(move |event, _| {

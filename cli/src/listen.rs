@@ -122,7 +122,7 @@ async fn listen(node: &Node, args: &Listen, json: bool) -> Result<()> {
 pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let node = crate::data::node(&args.data, Some(&args.relay)).await?;
+    let node = crate::data::node(&args.data, Some(&args.relay), args.relay_ca.as_deref()).await?;
     let timeout = async {
         match args.timeout {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,

@@ -1,10 +1,10 @@
 //! `outlive relay`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use outlive_relay::{Relay, RelayConfig};
-use outlive_storage::SledStore;
+use outlive_relay::{Rate, Relay, RelayConfig, RelayTls};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,20 +14,32 @@ struct Listening {
     addr: String,
 }
 
+fn config(args: &crate::args::Relay) -> RelayConfig {
+    let mut config = RelayConfig::default();
+    config.mailbox_envelopes = args.mailbox_envelopes;
+    config.mailbox_bytes = args.mailbox_bytes;
+    config.max_ttl = Duration::from_secs(args.max_ttl);
+    config.connections = args.connections;
+    config.peer_envelopes = Rate::new(args.peer_envelopes);
+    config.peer_bytes = Rate::new(args.peer_bytes);
+    config.peer_watches = Rate::new(args.peer_watches);
+    config.address_sign_ins = Rate::new(args.address_sign_ins);
+    config
+}
+
 pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let store = SledStore::open(args.data.join("mailboxes"))
-        .with_context(|| format!("can't open {}", args.data.display()))?;
-    let mut config = RelayConfig::default();
-    if let Some(envelopes) = args.mailbox_envelopes {
-        config.mailbox_envelopes = envelopes;
-    }
-    let relay = Relay::builder()
+    let store = crate::data::open(&args.data, "mailboxes")?;
+    let mut builder = Relay::builder()
         .store(Arc::new(store))
-        .config(config)
-        .bind(args.listen)
-        .await?;
+        .config(config(&args));
+    if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
+        let tls = RelayTls::from_pem(&crate::data::pem(cert)?, &crate::data::pem(key)?);
+        let files = || format!("can't use {} with {}", cert.display(), key.display());
+        builder = builder.tls(tls.with_context(files)?);
+    }
+    let relay = builder.bind(args.listen).await?;
     let addr = relay.local_addr().to_string();
     // Always JSON: scripts wait for this line.
     crate::output::json(&Listening {

@@ -210,7 +210,8 @@ async fn send_all(session: &Session, args: &Send, json: bool) -> Result<()> {
 }
 
 pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
-    let node = crate::data::node(&args.data, args.relay.as_deref()).await?;
+    let node =
+        crate::data::node(&args.data, args.relay.as_deref(), args.relay_ca.as_deref()).await?;
     let session = node.session(args.to).await?;
     let timeout = async {
         match args.timeout {

@@ -157,10 +157,10 @@ mod tests {
 
     fn config() -> RelayConfig {
         RelayConfig {
-            peer_envelopes: Rate::per_second(10).map(|rate| rate.with_burst(10)),
+            peer_envelopes: Rate::new(10).map(|rate| rate.with_burst(10)),
             peer_bytes: None,
-            peer_watches: Rate::per_second(1).map(|rate| rate.with_burst(10)),
-            address_sign_ins: Rate::per_second(1).map(|rate| rate.with_burst(3)),
+            peer_watches: Rate::new(1).map(|rate| rate.with_burst(10)),
+            address_sign_ins: Rate::new(1).map(|rate| rate.with_burst(3)),
             ..RelayConfig::default()
         }
     }

@@ -54,10 +54,10 @@ impl Default for RelayConfig {
             silence: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
             sweep_every: Duration::from_secs(10),
-            peer_envelopes: Rate::per_second(5_000),
-            peer_bytes: Rate::per_second(32 * 1024 * 1024),
-            peer_watches: Rate::per_second(4_096),
-            address_sign_ins: Rate::per_second(20),
+            peer_envelopes: Rate::new(5_000),
+            peer_bytes: Rate::new(32 * 1024 * 1024),
+            peer_watches: Rate::new(4_096),
+            address_sign_ins: Rate::new(20),
             limit_loopback: false,
         }
     }

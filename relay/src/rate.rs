@@ -22,11 +22,11 @@ impl Rate {
     ///
     /// ```
     /// # use outlive_relay::Rate;
-    /// assert_eq!(Rate::per_second(100).map(Rate::burst), Some(2_000));
-    /// assert_eq!(Rate::per_second(0), None);
+    /// assert_eq!(Rate::new(100).map(Rate::burst), Some(2_000));
+    /// assert_eq!(Rate::new(0), None);
     /// ```
     #[must_use]
-    pub const fn per_second(per_second: u64) -> Option<Self> {
+    pub const fn new(per_second: u64) -> Option<Self> {
         match NonZeroU64::new(per_second) {
             Some(per_second) => Some(Self {
                 per_second,
@@ -40,6 +40,12 @@ impl Rate {
     #[must_use]
     pub const fn with_burst(self, burst: u64) -> Self {
         Self { burst, ..self }
+    }
+
+    /// What may come a second.
+    #[must_use]
+    pub const fn per_second(self) -> u64 {
+        self.per_second.get()
     }
 
     /// What may come at once.
@@ -90,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_what_is_beyond_waits_for_its_time() {
-        let rate = Rate::per_second(10).map(|rate| rate.with_burst(30));
+        let rate = Rate::new(10).map(|rate| rate.with_burst(30));
         let (mut bucket, start) = (Bucket::default(), Instant::now());
         assert_eq!(bucket.take(rate, 30, start), start);
         assert_eq!(bucket.take(rate, 10, start), start + SECOND);
@@ -113,7 +119,7 @@ mod tests {
     #[test]
     fn no_number_is_too_large() {
         let (mut bucket, now) = (Bucket::default(), Instant::now());
-        for rate in [Rate::per_second(1), Rate::per_second(u64::MAX)] {
+        for rate in [Rate::new(1), Rate::new(u64::MAX)] {
             for count in [u64::MAX, 0, 1] {
                 assert!(bucket.take(rate, count, now) >= now);
             }

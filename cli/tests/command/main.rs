@@ -5,3 +5,4 @@ mod connections;
 mod contract;
 mod kills;
 mod process;
+mod relay;

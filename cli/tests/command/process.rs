@@ -44,10 +44,16 @@ impl Drop for Running {
 
 /// Starts a relay, and returns it with its address.
 pub(crate) fn relay(data: &Path, listen: &str) -> (Running, String) {
+    relay_with(data, listen, &[])
+}
+
+/// Starts a relay with these flags too.
+pub(crate) fn relay_with(data: &Path, listen: &str, flags: &[&Path]) -> (Running, String) {
     let mut running = Running::start(
         outlive()
             .args(["relay", "--listen", listen, "--data"])
-            .arg(data),
+            .arg(data)
+            .args(flags),
     );
     let line = running.lines.next().expect("a line").expect("text");
     let listening: serde_json::Value = serde_json::from_str(&line).expect("JSON");

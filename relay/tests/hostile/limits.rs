@@ -19,7 +19,7 @@ const NOBODY: u16 = 4;
 
 /// So much at once, and then one in a time that no test waits for.
 fn once(burst: u64) -> Option<Rate> {
-    Rate::per_second(1).map(|rate| rate.with_burst(burst))
+    Rate::new(1).map(|rate| rate.with_burst(burst))
 }
 
 async fn relay(set: impl FnOnce(&mut RelayConfig)) -> Relay {
@@ -130,7 +130,7 @@ async fn acknowledging_what_was_delivered_is_free() {
 #[tokio::test]
 async fn whoever_had_to_wait_is_not_taken_for_silent_and_goes_on() {
     let relay = relay(|config| {
-        config.peer_envelopes = Rate::per_second(100).map(|rate| rate.with_burst(1));
+        config.peer_envelopes = Rate::new(100).map(|rate| rate.with_burst(1));
         config.silence = Duration::from_millis(500);
         config.ping_every = Duration::from_millis(100);
     })

@@ -424,8 +424,14 @@ impl RelayTask {
         getrandom::fill(&mut seed).ok()?;
         let mut entropy = Entropy::from_seed(seed);
         let now = self.inner.clock.now().wall;
-        OneWay::new(entropy.start(), now)
-            .seal(&self.inner.identity, &peer, &builder.finish(), &mut entropy)
+        OneWay::new(entropy.start())
+            .seal(
+                &self.inner.identity,
+                &peer,
+                &builder.finish(),
+                &mut entropy,
+                now,
+            )
             .ok()
     }
 }

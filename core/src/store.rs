@@ -64,7 +64,7 @@ pub enum StoreError {
 }
 
 /// A set of writes that happens as a whole or not at all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     ops: Vec<(Bytes, Option<Bytes>)>,
     bytes: usize,
@@ -117,6 +117,16 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+}
+
+/// Shows how much is in it, not what: records hold keys and payloads.
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch")
+            .field("ops", &self.ops.len())
+            .field("bytes", &self.bytes)
+            .finish()
     }
 }
 

@@ -64,6 +64,8 @@ pub(super) struct Link {
     pub(super) keys_due: bool,
     /// When an initiation was said on it last.
     pub(super) initiated: Option<Duration>,
+    /// When an initiation was answered on it that was not the newest word of the peer.
+    pub(super) responded: Option<Duration>,
     /// Packets that came over it and did not open.
     pub(super) forged: u32,
     /// Whether a Resume is to be sent.
@@ -101,6 +103,7 @@ impl Link {
             challenge: None,
             keys_due: false,
             initiated: None,
+            responded: None,
             forged: 0,
             resume_due: false,
             acks_due: BTreeMap::new(),

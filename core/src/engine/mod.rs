@@ -49,7 +49,7 @@ use crate::link::LinkClass;
 use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
 use crate::store::{Batch, ReadLimit};
 use crate::transport::Refusal;
-use crate::wire::frame::{CloseReason, Frame, Token};
+use crate::wire::frame::{CloseReason, Frame, Handshake, Token};
 use crate::wire::packet;
 use crate::{
     ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, Now, OpenError, PeerId, Position,
@@ -129,12 +129,22 @@ impl std::fmt::Debug for Engine {
 }
 
 /// A session as it was read from the store.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Stored {
     /// The value under [`Key::Session`], if there is one.
     pub session: Option<Bytes>,
     /// The records in [`Key::all_segments`].
     pub segments: Vec<(Bytes, Bytes)>,
+}
+
+/// Shows how much there is, not what: records hold keys and payloads.
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stored")
+            .field("session", &self.session.as_ref().map(Bytes::len))
+            .field("segments", &self.segments.len())
+            .finish()
+    }
 }
 
 impl Engine {
@@ -318,8 +328,17 @@ impl Engine {
             self.live.last_seen = Some(now.wall);
         }
         let mut taken = Taken::Yes;
+        let mut initiations = 0;
         for frame in frames {
             if !opened.fresh && !frame.counts_late() {
+                continue;
+            }
+            if let Frame::Initiation(Handshake { message }) = &frame {
+                // Each costs several exchanges: one is enough for a packet.
+                initiations += 1;
+                if initiations == 1 {
+                    self.on_initiation(generation, opened.newest, message);
+                }
                 continue;
             }
             match self.frame(generation, frame) {
@@ -391,9 +410,8 @@ impl Engine {
                     self.links.choose();
                 }
             }
-            Frame::Initiation(handshake) => {
-                self.on_initiation(generation, &handshake.message);
-            }
+            // Taken before: it counts once for each packet.
+            Frame::Initiation(_) => {}
             Frame::Response(handshake) => self.on_response(generation, &handshake.message),
             Frame::Close(close) => {
                 self.peer_listens.clear();
@@ -595,6 +613,7 @@ impl Engine {
 
     fn next_batch(&mut self) -> Batch {
         self.write_lazily = None;
+        self.live.keys.delete_old(self.now.wall);
         let work = self.live.has_work();
         if work != self.live.work || !self.stored {
             self.live.work = work;

@@ -5,9 +5,9 @@
 //! phases are sealed under, and said, only when the store holds them.
 //!
 //! What opens and is not *fresh* may be recorded: only its segments and Skips count, which are taken
-//! once whatever happens, and responses, which prove by themselves that they are fresh. A fresh
-//! initiation tells that the peer has no keys, or doubts them: packets to it are sealed by themselves
-//! until the new ones are used.
+//! once whatever happens, and handshakes, which make keys for the two alone. An initiation that is
+//! the newest word of the peer tells that it has no keys, or doubts them: packets to it are sealed by
+//! themselves until the new ones are used.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -36,6 +36,8 @@ pub(super) struct Sealing {
     next: PacketNumber,
     /// The peer may have lost the keys we seal under.
     doubted: bool,
+    /// The peer is waiting for us to use the keys it offered: the next packet does, doubt or not.
+    confirming: bool,
     /// Keys whose response is said until the peer uses them.
     responding: Option<Locator>,
     #[cfg(feature = "plain")]
@@ -61,6 +63,8 @@ pub(super) struct Opened {
     pub(super) frames: Bytes,
     /// Whether it is certain that it was never seen before.
     pub(super) fresh: bool,
+    /// Whether it is newer than all before.
+    pub(super) newest: bool,
 }
 
 impl Sealing {
@@ -70,12 +74,13 @@ impl Sealing {
         Self {
             identity: identity.clone(),
             start,
-            one_way: OneWay::new(start, now.wall),
+            one_way: OneWay::new(start),
             one_way_seen: Window::after(keys.one_way),
             one_way_starts: VecDeque::new(),
             seen: BTreeMap::new(),
             next: keys.leased,
             doubted: false,
+            confirming: false,
             responding: offered.map(|of| of.mine),
             #[cfg(feature = "plain")]
             plain: false,
@@ -91,10 +96,11 @@ impl Engine {
         if self.sealing.plain {
             return Mode::Plain;
         }
-        if self.sealing.doubted || self.durable.keys.sending().is_none() {
-            Mode::OneWay
-        } else {
+        let sure = !self.sealing.doubted || self.sealing.confirming;
+        if sure && self.durable.keys.sending().is_some() {
             Mode::Shared
+        } else {
+            Mode::OneWay
         }
     }
 
@@ -149,10 +155,11 @@ impl Engine {
                 let entropy = &mut self.entropy;
                 self.sealing
                     .one_way
-                    .seal(identity, peer, frames, entropy)
+                    .seal(identity, peer, frames, entropy, self.now.wall)
                     .ok()
             }
             Mode::Shared => {
+                self.sealing.confirming = false;
                 let number = PacketNumber(self.sealing.next.0.saturating_add(1));
                 self.sealing.next = number;
                 if self.live.keys.next_phase(number, self.now.wall) {
@@ -200,6 +207,10 @@ impl Engine {
     pub(super) fn handshake_frames(&mut self, generation: Generation) -> Vec<Frame> {
         let keys = &self.durable.keys;
         let mut frames = Vec::new();
+        if self.sealing.confirming && keys.sending().is_some() {
+            // A handshake is sealed by itself, and what confirms keys is sealed under them.
+            return frames;
+        }
         if let Some(message) = keys.initiation(&self.sealing.identity, &self.peer) {
             frames.push(Frame::Initiation(Handshake { message }));
         }
@@ -234,6 +245,7 @@ impl Engine {
             Some(&KIND_PLAIN) if self.sealing.plain => Ok(Opened {
                 frames: packet.slice(1..),
                 fresh: true,
+                newest: true,
             }),
             Some(&KIND_SEALED) => self.open_shared(generation, packet),
             Some(&KIND_ONE_WAY) => self.open_one_way(generation, packet),
@@ -267,6 +279,7 @@ impl Engine {
         Ok(Opened {
             frames: opened.frames,
             fresh,
+            newest: opened.number > opened.newest_before,
         })
     }
 
@@ -277,6 +290,7 @@ impl Engine {
     ) -> Result<Opened, OpenError> {
         let opened = crate::seal::open_one_way(&self.sealing.identity, &self.peer, packet)?;
         let fresh = self.sealing.one_way_seen.note(opened.number);
+        let newest = opened.number > self.live.keys.one_way;
         self.live.keys.one_way = self.live.keys.one_way.max(opened.number);
         let starts = &mut self.sealing.one_way_starts;
         let known = starts.contains(&opened.start);
@@ -292,6 +306,7 @@ impl Engine {
         Ok(Opened {
             frames: opened.frames,
             fresh,
+            newest,
         })
     }
 
@@ -327,7 +342,19 @@ impl Engine {
         false
     }
 
-    pub(super) fn on_initiation(&mut self, generation: Generation, message: &[u8]) {
+    /// The peer begins a handshake. What is not the newest word of it may be recorded, or come from
+    /// a clock that went back: it is answered, but not often, and makes no doubt.
+    pub(super) fn on_initiation(&mut self, generation: Generation, newest: bool, message: &[u8]) {
+        let now = self.now.elapsed;
+        if let Some(link) = self.links.get(generation)
+            && !newest
+        {
+            let lately = link.responded.is_some_and(|at| now < at + HANDSHAKE_AGAIN);
+            if lately {
+                return;
+            }
+            link.responded = Some(now);
+        }
         let (identity, peer) = (&self.sealing.identity, &self.peer);
         let mine =
             self.live
@@ -336,7 +363,7 @@ impl Engine {
         let Some(mine) = mine else { return };
         self.sealing.responding = Some(mine);
         // Who is sure of our keys begins no handshake.
-        self.sealing.doubted = true;
+        self.sealing.doubted |= newest;
         self.writes.touch();
         self.defer(After::Keys { generation });
     }
@@ -352,11 +379,15 @@ impl Engine {
             self.lease();
             self.writes.touch();
             self.defer(After::Confirm { generation });
+        } else if self.live.keys.pending.is_none() && self.live.keys.sending.is_some() {
+            // The peer says it again: that we use the keys did not reach it.
+            self.defer(After::Confirm { generation });
         }
     }
 
     /// New keys are durable: the first packet under them tells the peer.
     pub(super) fn confirm_keys(&mut self, generation: Generation) {
+        self.sealing.confirming = true;
         let epoch = self.live.peer_epoch;
         let link = self.links.or_best(generation);
         let Some(link) = link.and_then(|generation| self.links.get(generation)) else {

@@ -22,7 +22,7 @@ use crate::limits::{ASSOCIATIONS, KEY_LIFE, OLD_PHASES, PHASE_PACKETS, PHASE_TIM
 use crate::{Entropy, Identity, PeerId, WallTime};
 
 /// Phases a packet may be ahead of the last one heard. Each costs a hash, whoever sent the packet.
-const PHASES_AHEAD: u32 = 64;
+const PHASES_AHEAD: u32 = 512;
 
 /// Starts of the peer's process that are remembered for each association.
 const STARTS: usize = 8;
@@ -295,12 +295,30 @@ impl Keys {
         true
     }
 
-    fn add(&mut self, new: Association) {
-        let now = new.born;
-        let sending = self.sending;
+    /// Deletes what nothing that is sealed under it can wait for any more. Returns whether there was
+    /// something.
+    pub(crate) fn delete_old(&mut self, now: WallTime) -> bool {
+        let before = self.secrets();
         let over = |of: &Association| of.superseded.is_some_and(|at| at.plus(KEY_LIFE) <= now);
-        self.associations
-            .retain(|of| Some(of.mine) == sending || !over(of));
+        self.associations.retain(|of| !over(of));
+        for of in &mut self.associations {
+            of.old.retain(|old| old.until > now);
+        }
+        self.secrets() < before
+    }
+
+    fn secrets(&self) -> usize {
+        let each = self.associations.iter().map(|of| 1 + of.old.len());
+        each.sum()
+    }
+
+    fn add(&mut self, new: Association) {
+        self.delete_old(new.born);
+        let sending = self.sending;
+        if new.answer.is_some() {
+            // One offer at a time: old initiations, fed again, push no keys out that are in use.
+            self.associations.retain(|of| of.answer.is_none());
+        }
         while self.associations.len() >= ASSOCIATIONS {
             let oldest = self
                 .associations

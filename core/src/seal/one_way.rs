@@ -20,7 +20,7 @@ const PREFIX_BYTES: usize = 8 + 8;
 /// Bytes that sealing one way adds to frames.
 pub(crate) const ONE_WAY_PACKET_BYTES: usize = 1 + noise::ONE_WAY_BYTES + PREFIX_BYTES;
 
-/// Packets of one start that come before the number runs into the next millisecond's.
+/// Bits that count the packets of one millisecond.
 const PER_MILLISECOND: u32 = 20;
 
 /// Seals packets one by one.
@@ -33,14 +33,14 @@ pub struct OneWay {
 impl OneWay {
     /// For a process that starts now.
     #[must_use]
-    pub const fn new(start: StartId, now: WallTime) -> Self {
+    pub const fn new(start: StartId) -> Self {
         Self {
             start,
-            next: PacketNumber(now.0 << PER_MILLISECOND),
+            next: PacketNumber(0),
         }
     }
 
-    /// Seals `frames` from `identity` to `peer`.
+    /// Seals `frames` from `identity` to `peer`, at `now`.
     ///
     /// # Errors
     /// [`SealError`] if they are more than a packet holds.
@@ -50,8 +50,10 @@ impl OneWay {
         peer: &PeerId,
         frames: &[u8],
         entropy: &mut Entropy,
+        now: WallTime,
     ) -> Result<Bytes, SealError> {
-        self.next = PacketNumber(self.next.0.saturating_add(1));
+        let next = self.next.0.max(now.0 << PER_MILLISECOND);
+        self.next = PacketNumber(next.saturating_add(1));
         let mut payload = Vec::with_capacity(frames.len() + PREFIX_BYTES);
         payload.put_slice(&self.start.0);
         payload.put_u64_le(self.next.0);

@@ -224,9 +224,12 @@ impl Frame {
     }
 
     /// Whether the frame counts in a packet that may have been recorded: what is taken once by its
-    /// seq does, however late, and a response, which answers one initiation only.
+    /// seq does, however late, and a handshake, whose keys are of use to nobody but the two.
     #[must_use]
     pub const fn counts_late(&self) -> bool {
-        matches!(self, Self::Data(_) | Self::Skip(_) | Self::Response(_))
+        matches!(
+            self,
+            Self::Data(_) | Self::Skip(_) | Self::Initiation(_) | Self::Response(_)
+        )
     }
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive_core::Generation;
 use outlive_core::engine::Taken;
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
-use outlive_core::seal::KIND_SEALED;
+use outlive_core::seal::{KIND_SEALED, Keys, OneWay};
+use outlive_core::wire::frame::{Frame, Handshake};
+use outlive_core::wire::packet::PacketBuilder;
+use outlive_core::{Entropy, Generation};
 
 use crate::peer::Peer;
 use crate::world::{ALICE, BOB, World, id, identity};
@@ -166,7 +168,7 @@ fn a_packet_delivered_to_another_session_is_not_taken() {
 }
 
 #[test]
-fn an_old_handshake_fed_again_changes_no_keys() {
+fn an_old_handshake_fed_again_brings_no_old_keys_back() {
     let mut world = relayed();
     let early = world.seen.clone();
     // Both have lost nothing, and agree on new keys all the same after a loss on one side.
@@ -177,23 +179,30 @@ fn an_old_handshake_fed_again_changes_no_keys() {
     world.send(ALICE, "anew");
     world.settle();
     world.pass(Duration::from_secs(60));
-    let keys = |world: &World| {
+    let streams = |world: &World| {
         [ALICE, BOB].map(|who| {
-            world.peers[who]
-                .engine
-                .as_ref()
-                .unwrap()
-                .session()
-                .keys
-                .sending
+            let engine = world.peers[who].engine.as_ref().unwrap();
+            engine.session().streams.len()
         })
     };
-    let agreed = keys(&world);
+    let early_keys = [ALICE, BOB].map(|who| {
+        let first = early.iter().filter(|seen| seen.to == who);
+        first
+            .filter_map(|seen| seen.packet.get(1..9))
+            .map(<[u8]>::to_vec)
+            .collect::<Vec<_>>()
+    });
+    let before = streams(&world);
     for packet in &early {
         world.deliver(packet.to, packet.packet.clone());
     }
     world.settle();
-    assert_eq!(keys(&world), agreed);
+    assert_eq!(streams(&world), before, "no reset");
+    for who in [ALICE, BOB] {
+        let engine = world.peers[who].engine.as_ref().unwrap();
+        let sending = engine.session().keys.sending.unwrap();
+        assert!(!early_keys[who].contains(&sending.0.to_le_bytes().to_vec()));
+    }
     world.still_works();
 }
 
@@ -331,4 +340,54 @@ fn a_peer_can_not_switch_sealing_off() {
     }
     world.settle();
     world.still_works();
+}
+
+#[test]
+fn an_initiation_held_back_makes_nobody_doubt_keys_that_are_in_use() {
+    let mut world = World::relayed();
+    world.bind(ALICE);
+    world.bind(BOB);
+    world.send(ALICE, "hello");
+    world.flush_all(ALICE);
+    // The relay keeps everything of the first minute for itself; Alice asks again.
+    let held: Vec<_> = world.wire.drain(..).collect();
+    world.now.elapsed += Duration::from_secs(60);
+    world.peers[ALICE].tick(world.now);
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    world.still_works();
+    for seen in held {
+        world.deliver(seen.to, seen.packet);
+    }
+    world.flush_all(BOB);
+    let before = world.seen.len();
+    world.send(BOB, "under the keys there are");
+    world.flush_all(BOB);
+    assert!(!world.kinds(before).is_empty());
+    assert!(world.kinds(before).iter().all(|kind| *kind == KIND_SEALED));
+}
+
+#[test]
+fn one_packet_makes_one_pair_of_keys_at_most() {
+    let mut world = relayed();
+    let now = world.now.wall.plus(Duration::from_secs(1));
+    let mut entropy = Entropy::from_seed([77; 32]);
+    let mut builder = PacketBuilder::new();
+    for _ in 0..4 {
+        let mut keys = Keys::default();
+        keys.begin(&mut entropy, now);
+        let message = keys.initiation(&identity(1), &id(2)).unwrap();
+        assert!(builder.push(&Frame::Initiation(Handshake { message })));
+    }
+    let packet = OneWay::new(entropy.start())
+        .seal(&identity(1), &id(2), &builder.finish(), &mut entropy, now)
+        .unwrap();
+    let count = |world: &World| {
+        let bob = world.peers[BOB].engine.as_ref().unwrap();
+        bob.session().keys.associations.len()
+    };
+    let before = count(&world);
+    world.deliver(BOB, packet);
+    world.flush_all(BOB);
+    assert!(count(&world) <= before + 1, "each costs four exchanges");
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use outlive_core::engine::Stored;
+use outlive_core::limits::KEY_LIFE;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::{KIND_ONE_WAY, KIND_SEALED};
 
@@ -289,4 +291,48 @@ fn a_clock_that_went_back_with_its_store_keeps_nobody_out() {
         restore(&mut world, restored, &backup);
         world.finds_together();
     }
+}
+
+#[test]
+fn keys_are_deleted_when_nothing_sealed_under_them_can_wait_any_more() {
+    let mut world = World::acquainted(World::relayed_class());
+    world.crash(BOB);
+    world.peers[BOB].disk.clear();
+    world.start(BOB);
+    world.bind(BOB);
+    world.send(ALICE, "under new keys");
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    for _ in 0..40 {
+        world.now.wall = world.now.wall.plus(Duration::from_secs(24 * 3_600));
+        world.still_works();
+    }
+    let limit = KEY_LIFE + Duration::from_secs(24 * 3_600);
+    for peer in &world.peers {
+        let keys = &peer.engine.as_ref().unwrap().session().keys;
+        for of in &keys.associations {
+            let over = of
+                .superseded
+                .is_some_and(|at| at.plus(limit) <= world.now.wall);
+            assert!(!over, "keys are kept that are over: {:?}", of.mine);
+        }
+    }
+}
+
+#[test]
+fn what_goes_to_the_store_shows_no_keys_in_its_debug_output() {
+    let mut world = World::acquainted(World::relayed_class());
+    world.send(ALICE, "one more write");
+    let batch = world.peers[ALICE].write.clone().unwrap();
+    let record = batch.ops().last().unwrap().1.clone().unwrap();
+    // The keys are the last part of the record.
+    let keys = format!("{:?}", record.slice(record.len() - 64..));
+    let shown = format!("{batch:?}");
+    assert!(!shown.contains(keys.trim_start_matches("b\"").trim_end_matches('"')));
+    let stored = Stored {
+        session: Some(record),
+        segments: Vec::new(),
+    };
+    let shown = format!("{stored:?}");
+    assert!(!shown.contains(keys.trim_start_matches("b\"").trim_end_matches('"')));
 }

@@ -7,4 +7,5 @@ mod peer;
 
 mod hostile;
 mod keys;
+mod recovery;
 mod world;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use outlive_core::wire::relay::{
-    self, Class, FromRelay, GoodbyeReason, Refusal, ToRelay, sign_in_statement,
+    self, Binding, Class, FromRelay, GoodbyeReason, Refusal, ToRelay, sign_in_statement,
 };
 use outlive_core::{EnvelopeId, StoreId};
 
@@ -21,15 +21,25 @@ pub(crate) fn check_sign_in(vectors: &mut Vectors) {
             peer: a(),
         },
     );
-    vectors.message("challenge", FromRelay::Challenge { nonce, store });
-    let statement = sign_in_statement(&nonce, store, &a());
+    vectors.message(
+        "challenge",
+        FromRelay::Challenge {
+            nonce,
+            store,
+            binding: Binding::None,
+        },
+    );
+    let statement = sign_in_statement(&nonce, store, &a(), None);
     let expected = vectors.take("sign-in-statement");
     assert_eq!(hex(&statement), hex(&expected), "sign-in-statement");
-    let proof = relay::prove(&identities()[0], &nonce, store);
+    let proof = relay::prove(&identities()[0], &nonce, store, None);
     let ToRelay::Proof { signature } = &proof else {
         panic!("a proof is a Proof");
     };
-    assert_eq!(relay::check_proof(&a(), &nonce, store, signature), Ok(()));
+    assert_eq!(
+        relay::check_proof(&a(), &nonce, store, None, signature),
+        Ok(())
+    );
     vectors.message("proof", proof);
     vectors.message("welcome", FromRelay::Welcome { max_ttl: 2_592_000 });
 }

@@ -261,7 +261,7 @@ pub(crate) fn check_one_way(vectors: &mut Vectors) {
     compare(vectors, "one-way", &packet);
 
     let [of_a, of_b] = identities();
-    let sealed = OneWay::new(start, NOW).seal(&of_a, &b(), &frames(), &mut entropy(3));
+    let sealed = OneWay::new(start).seal(&of_a, &b(), &frames(), &mut entropy(3), NOW);
     assert_eq!(sealed.expect("it fits"), packet);
     let opened = open_one_way(&of_b, &a(), &packet).expect("it is A's");
     assert_eq!(opened.start, start);
@@ -298,8 +298,8 @@ fn what_the_document_says_does_not_open_does_not_open_for_that_reason() {
     let back = header(locator_a, 0, start_a, 1);
     let far = header(locator_b, 65, start_a, 1);
     let one_way = |from: &Identity, to| {
-        OneWay::new(start_a, NOW)
-            .seal(from, to, &frames(), &mut entropy(3))
+        OneWay::new(start_a)
+            .seal(from, to, &frames(), &mut entropy(3), NOW)
             .expect("it fits")
             .to_vec()
     };

@@ -1,0 +1,168 @@
+//! What brings two peers together again whose keys, stores or clocks have come apart.
+
+use std::time::Duration;
+
+use outlive_core::WallTime;
+use outlive_core::link::LinkClass;
+
+use crate::world::{ALICE, BOB, World};
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// A message each way arrives, and each side hears that it did.
+fn both_ways(world: &mut World) {
+    world.send(ALICE, "from alice");
+    world.send(BOB, "from bob");
+    world.settle();
+    world.pass(Duration::from_secs(3_600));
+    // After a loss a message may come again, marked.
+    let last = |who: usize| {
+        let last = world.heard[who].last().map(String::as_str);
+        last.map(|text| text.trim_start_matches("again: "))
+    };
+    assert_eq!(
+        [last(ALICE), last(BOB)],
+        [Some("from bob"), Some("from alice")]
+    );
+    for (who, name) in [(ALICE, "alice"), (BOB, "bob")] {
+        let engine = world.peers[who].engine.as_ref().unwrap();
+        assert!(
+            !engine.outstanding(),
+            "{name} does not hear that the message arrived"
+        );
+    }
+}
+
+fn restart(world: &mut World, who: usize) {
+    world.crash(who);
+    world.start(who);
+    world.bind(who);
+}
+
+fn lose_store(world: &mut World, who: usize) {
+    world.crash(who);
+    world.peers[who].disk.clear();
+    world.start(who);
+    world.bind(who);
+}
+
+fn turn_clock_back(world: &mut World, time: Duration) {
+    let time = u64::try_from(time.as_millis()).unwrap();
+    world.now.wall = WallTime(world.now.wall.0 - time);
+}
+
+/// Alice writes to Bob, who hears her; his answer is lost.
+fn half_acquainted() -> World {
+    let mut world = World::relayed();
+    world.bind(ALICE);
+    world.bind(BOB);
+    world.send(ALICE, "early");
+    world.flush_all(ALICE);
+    for seen in std::mem::take(&mut world.wire) {
+        world.deliver(seen.to, seen.packet);
+    }
+    world.flush_all(BOB);
+    world.wire.clear();
+    world
+}
+
+#[test]
+fn a_clock_that_went_back_before_there_were_keys_keeps_nobody_apart() {
+    let mut world = half_acquainted();
+    turn_clock_back(&mut world, DAY);
+    restart(&mut world, ALICE);
+    both_ways(&mut world);
+}
+
+#[test]
+fn a_store_lost_and_a_clock_back_before_there_were_keys_keep_nobody_apart() {
+    let mut world = half_acquainted();
+    turn_clock_back(&mut world, DAY);
+    lose_store(&mut world, ALICE);
+    both_ways(&mut world);
+}
+
+#[test]
+fn a_store_from_before_many_packets_catches_up() {
+    let mut world = World::acquainted(World::relayed_class());
+    let snapshot = world.peers[ALICE].disk.clone();
+    for n in 0..3 {
+        restart(&mut world, ALICE);
+        world.send(ALICE, &format!("{n}"));
+        world.settle();
+    }
+    world.crash(ALICE);
+    world.peers[ALICE].disk = snapshot;
+    world.start(ALICE);
+    world.bind(ALICE);
+    both_ways(&mut world);
+}
+
+#[test]
+fn a_peer_that_lost_its_store_and_whose_clock_went_back_is_found_again() {
+    let mut world = World::acquainted(World::relayed_class());
+    turn_clock_back(&mut world, DAY);
+    lose_store(&mut world, ALICE);
+    both_ways(&mut world);
+}
+
+#[test]
+fn a_store_from_before_a_change_of_keys_catches_up() {
+    let mut world = World::acquainted(World::relayed_class());
+    let snapshot = world.peers[ALICE].disk.clone();
+    // Bob forgets everything, and the two agree anew.
+    lose_store(&mut world, BOB);
+    both_ways(&mut world);
+    world.crash(ALICE);
+    world.peers[ALICE].disk = snapshot;
+    world.start(ALICE);
+    world.bind(ALICE);
+    both_ways(&mut world);
+}
+
+#[test]
+fn two_stores_from_different_times_come_together() {
+    let mut world = World::acquainted(World::relayed_class());
+    let old = world.peers[ALICE].disk.clone();
+    lose_store(&mut world, ALICE);
+    both_ways(&mut world);
+    let new = world.peers[BOB].disk.clone();
+    for (who, disk) in [(ALICE, old), (BOB, new)] {
+        world.crash(who);
+        world.peers[who].disk = disk;
+        world.start(who);
+        world.bind(who);
+    }
+    both_ways(&mut world);
+}
+
+#[test]
+fn a_peer_that_was_away_for_a_hundred_days_of_traffic_opens_what_waits() {
+    let mut world = World::acquainted(World::relayed_class());
+    world.unbind(BOB);
+    for day in 0..100 {
+        world.now.wall = world.now.wall.plus(DAY);
+        world.now.elapsed += DAY;
+        world.send(ALICE, &format!("day {day}"));
+        world.flush_all(ALICE);
+        if day < 70 {
+            // What waited longer than the relay keeps it is gone.
+            world.wire.clear();
+        }
+    }
+    world.bind(BOB);
+    world.settle();
+    both_ways(&mut world);
+}
+
+#[test]
+fn two_clocks_that_went_back_before_there_were_keys_keep_nobody_apart() {
+    let mut world = World::new(LinkClass::Direct);
+    world.bind(ALICE);
+    world.bind(BOB);
+    // What they said of each other by the old clocks is still on its way.
+    turn_clock_back(&mut world, Duration::from_secs(10));
+    restart(&mut world, ALICE);
+    restart(&mut world, BOB);
+    both_ways(&mut world);
+}

@@ -188,7 +188,7 @@ impl Engine {
             .iter()
             .map(|(&channel, out)| (channel, Sending::new(out.next)))
             .collect();
-        let sealing = Sealing::new(identity, &session.keys, &mut entropy, now);
+        let sealing = Sealing::new(identity, &session.keys, &mut entropy);
         // An app that did not live to hear of these hears of them now.
         let outputs = session.gaps().map(|(channel, gap)| {
             Output::Event(Event::Gap {

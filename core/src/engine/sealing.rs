@@ -23,7 +23,7 @@ use crate::seal::KIND_PLAIN;
 use crate::seal::window::Window;
 use crate::seal::{KIND_ONE_WAY, KIND_SEALED, Keys, Locator, OneWay, PacketNumber, StartId};
 use crate::wire::frame::{Frame, Handshake};
-use crate::{Entropy, Generation, Identity, Now, OpenError};
+use crate::{Entropy, Generation, Identity, OpenError};
 
 /// What of sealing is in memory.
 pub(super) struct Sealing {
@@ -68,7 +68,7 @@ pub(super) struct Opened {
 }
 
 impl Sealing {
-    pub(super) fn new(identity: &Identity, keys: &Keys, entropy: &mut Entropy, now: Now) -> Self {
+    pub(super) fn new(identity: &Identity, keys: &Keys, entropy: &mut Entropy) -> Self {
         let start = entropy.start();
         let offered = keys.associations.iter().rfind(|of| of.answer.is_some());
         Self {

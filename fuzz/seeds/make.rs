@@ -18,9 +18,13 @@ use outlive_core::record::{InboxRecord, Key, Record};
 use outlive_core::transport::{Class, Refusal};
 use outlive_core::wire::frame::CloseReason;
 use outlive_core::wire::packet::decode;
-use outlive_core::wire::relay::{FromRelay, GoodbyeReason, ToRelay, VERSION, encode, prove};
+use outlive_core::wire::relay::{
+    Binding, FromRelay, GoodbyeReason, ToRelay, VERSION, encode, prove,
+};
+use outlive_core::wire::request::Message;
 use outlive_core::{
-    ChannelId, Entropy, EnvelopeId, Generation, Identity, Now, PeerId, Position, StoreId, WallTime,
+    ChannelId, Contact, Entropy, EnvelopeId, Generation, Identity, Now, PeerId, Position,
+    RequestId, SafetyNumber, StoreId, WallTime,
 };
 
 const LINK: Generation = Generation::nth(1, 1);
@@ -228,7 +232,7 @@ fn to_relay(identity: &Identity, to: PeerId, packet: &Bytes) -> Vec<ToRelay> {
             version: VERSION,
             peer,
         },
-        prove(identity, &[5; 32], STORE),
+        prove(identity, &[5; 32], STORE, None),
         ToRelay::Watch { peers: vec![to] },
         ToRelay::Submit {
             envelope: EnvelopeId(1),
@@ -250,6 +254,7 @@ fn from_relay(peer: PeerId, packet: &Bytes) -> Vec<FromRelay> {
         FromRelay::Challenge {
             nonce: [5; 32],
             store: STORE,
+            binding: Binding::None,
         },
         FromRelay::Accepted {
             envelope: EnvelopeId(1),
@@ -270,10 +275,57 @@ fn from_relay(peer: PeerId, packet: &Bytes) -> Vec<FromRelay> {
     ]
 }
 
+fn requests(seeds: &Seeds) -> io::Result<()> {
+    let id = RequestId::new(1, 7, 300);
+    let payload = Bytes::from_static(b"what is the time");
+    let messages = [
+        (
+            "request",
+            Message::Request {
+                id,
+                ttl: Duration::from_secs(30),
+                payload: payload.clone(),
+            },
+        ),
+        ("response", Message::Response { id, payload }),
+        (
+            "failure",
+            Message::Failure {
+                id,
+                text: "nobody knows".to_owned(),
+            },
+        ),
+    ];
+    for (name, message) in messages {
+        seeds.put("request", name, &message.to_bytes())?;
+    }
+    Ok(())
+}
+
+fn contacts(seeds: &Seeds, one: PeerId, other: PeerId) -> io::Result<()> {
+    let relays = ["wss://relay.example", "ws://127.0.0.1:4400"];
+    let contact = Contact::new(other, relays).map_err(io::Error::other)?;
+    let text = contact.to_string();
+    // The target puts a good peer id before what it is given, too.
+    let behind = text.trim_start_matches(&format!("outlive:{other}"));
+    let number = SafetyNumber::of(one, other).to_string();
+    for (name, text) in [
+        ("contact", &text[..]),
+        ("relays", behind),
+        ("number", &number),
+    ] {
+        seeds.put("contact", name, text.as_bytes())?;
+    }
+    Ok(())
+}
+
 fn main() -> io::Result<()> {
     let seeds = Seeds {
         dir: Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds"),
     };
+    requests(&seeds)?;
+    let [one, two] = [1, 2].map(|seed| Identity::from_seed([seed; 32]).peer_id());
+    contacts(&seeds, one, two)?;
     let relayed = LinkClass::Relayed(STORE);
     for (name, sealed, class) in [
         ("sealed-relayed", true, relayed),

@@ -112,7 +112,9 @@ async fn what_the_app_has_in_hand_can_be_committed_after_the_store_failed() {
 async fn garbage_in_a_mailbox_is_let_go_and_stops_nothing_behind_it() {
     let relay = MemoryRelay::new("relay");
     let (_alice, _bob, to_bob, to_alice) = pair(&relay).await;
-    let mut mallory = relay.connect(&Identity::from_seed([66; 32])).await.unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let mallory = Identity::from_seed([66; 32]);
+    let mut mallory = relay.connect(&mallory).await.unwrap();
     let garbage = |n: u64| Outgoing::Submit {
         envelope: EnvelopeId(n),
         to: id(2),
@@ -120,14 +122,17 @@ async fn garbage_in_a_mailbox_is_let_go_and_stops_nothing_behind_it() {
         ttl: 3_600,
         packet: Bytes::from(vec![n as u8; 100]),
     };
-    mallory
-        .sender
-        .send((0..200).map(garbage).collect())
-        .await
-        .unwrap();
-    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let some = (0..50).map(garbage).collect();
+    mallory.sender.send(some).await.unwrap();
     to_bob.send(CHAT, "good").await.unwrap();
     assert_eq!(take(&mut inbox).await, "good");
     counted(&relay, "an empty mailbox", |counts| counts.waiting == 0).await;
+    // At some point bob has enough of mallory, and of nobody else.
+    let more = (50..250).map(garbage).collect();
+    mallory.sender.send(more).await.unwrap();
+    for n in 0..10 {
+        to_bob.send(CHAT, format!("{n}")).await.unwrap();
+        assert_eq!(take(&mut inbox).await, format!("{n}"));
+    }
     assert_eq!(to_alice.state().borrow().links.len(), 1);
 }

@@ -48,17 +48,16 @@ async fn after_a_crash_what_waits_comes_without_other_traffic() {
     let store = store.faults().crash();
     drop((in_hand, inbox, bob));
 
+    // No timer has to run out: the first of a session does after two seconds.
     let started = Instant::now();
+    let down = relay.faults().down();
     let bob = on_store(2, store, &[&relay]).await;
-    assert_eq!(
-        soon("an arrival", bob.next_arrival()).await.unwrap(),
-        id(1),
-        "nobody has opened the session yet"
-    );
-    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    assert_eq!(soon("an arrival", bob.next_arrival()).await.unwrap(), id(1));
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
     assert_eq!(take_again(&mut inbox).await, "in the app's hands");
+    drop(down);
     assert_eq!(take(&mut inbox).await, "in the mailbox");
-    // No timer had to run out: the first of a session does after two seconds.
     assert!(started.elapsed() < Duration::from_secs(1));
 }
 

@@ -8,7 +8,7 @@ use outlive_transports::{MemoryRelay, Way};
 use tokio::time::Instant;
 
 use crate::proxy::Proxy;
-use crate::scene::{counted, linked, on_store, pair, unlinked, with_network};
+use crate::scene::{counted, linked, on, on_store, pair, unlinked, with_network};
 use crate::world::{CHAT, id, relay, soon, take, way};
 
 /// Nothing here needs a timer of a session to run out: the first runs out after two seconds.
@@ -19,54 +19,53 @@ async fn nothing_more(inbox: &mut Inbox) {
     assert!(more.is_none(), "{more:?}");
 }
 
+/// So large that each is sent in a packet of its own: packets can be counted.
+fn large(n: u64) -> String {
+    format!("{n}{}", " ".repeat(40_000))
+}
+
 #[tokio::test]
 async fn a_resume_sends_and_delivers_nothing_twice() {
     let relay = MemoryRelay::new("relay");
     let (_alice, _bob, to_bob, to_alice) = pair(&relay).await;
     let mut inbox = to_alice.inbox(CHAT).unwrap();
     for n in 0..10 {
-        // Something is outstanding on both sides whenever a link is bound: there is a resume.
-        let down = relay.faults().down();
-        let receipt = to_bob.send(CHAT, format!("{n}")).await.unwrap();
-        let back = to_alice.send(CHAT, "back").await.unwrap();
-        unlinked(&to_bob).await;
-        unlinked(&to_alice).await;
-        drop(down);
-        assert_eq!(take(&mut inbox).await, format!("{n}"));
+        // Bob has it, and neither alice nor the relay hears of it before the links break.
+        let mute = relay.faults().hold(id(2), Way::ToRelay);
+        let receipt = to_bob.send(CHAT, large(n)).await.unwrap();
+        assert!(take(&mut inbox).await == large(n));
+        soon("custody", receipt.custody()).await.unwrap();
+        relay.faults().cut(id(1));
+        relay.faults().cut(id(2));
+        drop(mute);
         soon("delivery", receipt.delivered()).await.unwrap();
-        soon("delivery", back.delivered()).await.unwrap();
-        assert_eq!(relay.counts().borrow().taken, 2 * (n + 1), "sent twice");
+        assert_eq!(relay.counts().borrow().taken, n + 1, "sent twice");
     }
+    counted(&relay, "an empty mailbox", |counts| counts.waiting == 0).await;
     nothing_more(&mut inbox).await;
 }
 
 #[tokio::test]
 async fn what_was_acknowledged_is_never_sent_again_after_a_suspend() {
     let relay = MemoryRelay::new("relay");
-    let (alice, _bob, to_bob, to_alice) = {
-        let store = MemoryStore::new();
-        let alice = on_store(1, store.clone(), &[&relay]).await;
-        let bob = on_store(2, MemoryStore::new(), &[&relay]).await;
-        let to_bob = alice.session(id(2)).await.unwrap();
-        let to_alice = bob.session(id(1)).await.unwrap();
-        ((alice, store), bob, to_bob, to_alice)
-    };
-    let (alice, store) = alice;
-    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let store = MemoryStore::new();
+    let alice = on_store(1, store.clone(), &[&relay]).await;
+    let bob = on(2, &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
     for n in 0..20 {
-        let receipt = to_bob.send(CHAT, format!("{n}")).await.unwrap();
-        assert_eq!(take(&mut inbox).await, format!("{n}"));
+        let receipt = to_bob.send(CHAT, large(n)).await.unwrap();
+        assert!(take(&mut inbox).await == large(n));
         soon("delivery", receipt.delivered()).await.unwrap();
     }
     let before = relay.counts().borrow().taken;
-    // Suspended: its process is gone, its connection lingers, and the relay forgets what it held.
+    // Suspended: its process is gone, and the relay forgets what it held.
     drop((to_bob, alice));
-    relay.faults().half_dead(id(1));
     relay.faults().lose_store();
     let alice = on_store(1, store.faults().crash(), &[&relay]).await;
     let to_bob = alice.session(id(2)).await.unwrap();
-    let receipt = to_bob.send(CHAT, "new").await.unwrap();
-    assert_eq!(take(&mut inbox).await, "new");
+    let receipt = to_bob.send(CHAT, large(20)).await.unwrap();
+    assert!(take(&mut inbox).await == large(20));
     soon("delivery", receipt.delivered()).await.unwrap();
     assert_eq!(relay.counts().borrow().taken, before + 1);
     nothing_more(&mut inbox).await;

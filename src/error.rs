@@ -1,6 +1,7 @@
 //! What can go wrong for an app.
 
 use outlive_core::engine::{Ending, SendError};
+use outlive_core::limits::BLOCKED_PEERS;
 use outlive_core::record::RecordError;
 use outlive_core::store::StoreError;
 use outlive_core::{ChannelId, PeerId};
@@ -31,6 +32,17 @@ pub enum Error {
     /// A session with oneself.
     #[error("{0:?} is this node itself; a session needs two peers")]
     Oneself(PeerId),
+    /// The peer is blocked.
+    #[error("{0:?} is blocked; unblock it first")]
+    Blocked(PeerId),
+    /// No more peers can be blocked.
+    #[error("{BLOCKED_PEERS} peers are blocked already; unblock some first")]
+    TooManyBlocked,
+    /// Somebody stands between the two peers, or a digit was misread.
+    #[error(
+        "the safety numbers differ; compare them again, and if they still do, somebody stands in between"
+    )]
+    SafetyNumber,
     /// The message ended before it was delivered.
     #[error(transparent)]
     Ended(#[from] Ending),

@@ -6,6 +6,8 @@ use outlive_core::transport::Refusal;
 use outlive_core::wire::frame::CloseReason;
 use outlive_core::{ChannelId, Epoch, Generation, MessageId, Seq};
 
+use crate::trust::Trust;
+
 /// Something that happened in a session. Comes with the session's state as of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -95,6 +97,11 @@ pub enum SessionEvent {
     PeerClosed {
         /// Why.
         reason: CloseReason,
+    },
+    /// What was decided about the peer has changed. If it is blocked, this is the last event.
+    TrustChanged {
+        /// How it is trusted now.
+        trust: Trust,
     },
     /// The store failed; the session loads itself again when it works.
     StoreFailed,

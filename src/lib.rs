@@ -25,6 +25,7 @@ mod slot;
 mod state;
 mod subscription;
 mod task;
+mod trust;
 
 pub use error::Error;
 pub use event::SessionEvent;
@@ -37,8 +38,8 @@ pub use outlive_core::record::Gap;
 pub use outlive_core::store::{Store, StoreError};
 pub use outlive_core::transport::{Refusal, RelayTransport, TransportError};
 pub use outlive_core::{
-    ChannelId, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError, Position, RequestId,
-    Seq, StoreId, WallTime, limits, record,
+    ChannelId, Contact, ContactError, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError,
+    Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId, WallTime, limits, record,
 };
 pub use receipt::{Receipt, ReceiptState, Waiting};
 pub use relay::RelayState;
@@ -49,6 +50,7 @@ pub use request::{
 pub use session::{Events, Queuing, Sending, Session};
 pub use state::{Connectivity, LinkInfo, SessionState};
 pub use subscription::{Subscription, SubscriptionSet};
+pub use trust::Trust;
 
 /// The README's example, compiled.
 #[cfg(doctest)]

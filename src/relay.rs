@@ -345,9 +345,11 @@ impl RelayTask {
                         .get(&from)
                         .is_some_and(|link| !link.inputs.is_closed());
                     if !alive {
-                        if !self.inner.admits(from).await {
-                            self.refuse(from, envelope, link).await;
-                            return;
+                        match self.inner.admits(from).await {
+                            Ok(true) => {}
+                            Ok(false) => return self.refuse(from, envelope, link).await,
+                            // Nobody is refused because the store fails: it stays in the mailbox.
+                            Err(_) => return,
                         }
                         let Ok(inputs) = self.inner.inputs(from) else {
                             return;

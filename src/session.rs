@@ -78,10 +78,12 @@ impl Route {
         self.hub.ended.cancelled().await;
     }
 
-    /// Which of the two it was, for whoever has lost an answer by it.
+    /// What it was, for whoever has lost an answer by it.
     pub(crate) fn gone(&self) -> Error {
         if self.inner.cancel.is_cancelled() {
             Error::Shutdown
+        } else if self.inner.admission.is_blocked(self.hub.peer) {
+            Error::Blocked(self.hub.peer)
         } else {
             Error::Closed
         }
@@ -139,6 +141,10 @@ impl Session {
     pub(crate) fn new(route: Route) -> Self {
         let hub = Arc::clone(&route.hub);
         Self { hub, route }
+    }
+
+    pub(crate) const fn route(&self) -> &Route {
+        &self.route
     }
 
     pub(crate) async fn wake(&self) -> Result<(), Error> {

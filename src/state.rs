@@ -4,6 +4,8 @@ use outlive_core::link::LinkClass;
 use outlive_core::record::Gap;
 use outlive_core::{ChannelId, Generation};
 
+use crate::trust::Trust;
+
 /// A session as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionState {
@@ -16,6 +18,8 @@ pub struct SessionState {
     /// What is missing of the peer's messages, with no message behind it yet whose delivery tells
     /// of it.
     pub gaps: Vec<(ChannelId, Gap)>,
+    /// What was decided about the peer.
+    pub trust: Trust,
 }
 
 /// A link bound to a session.

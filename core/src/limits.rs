@@ -163,3 +163,14 @@ pub const CONTACT_RELAYS: usize = 8;
 
 /// Characters of the address of one of them.
 pub const CONTACT_RELAY_BYTES: usize = 256;
+
+/// Strangers that may wait to be accepted. One more is refused until one of them is accepted or
+/// blocked.
+pub const STRANGERS: usize = 1_024;
+
+/// Bytes a stranger may make us keep before it is accepted. What it sends beyond them stays in the
+/// mailbox.
+pub const STRANGER_BYTES: u64 = 256 * 1024;
+
+/// Peers that may be blocked. The next has to wait until one is unblocked.
+pub const BLOCKED_PEERS: usize = 65_536;

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use outlive_core::Identity;
 use outlive_core::limits::InboxLimits;
-use outlive_core::store::{Batch, Store, StoreError};
+use outlive_core::store::{Batch, Store, StoreError, refuse_locked};
 use outlive_core::transport::RelayTransport;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Node;
+use super::admission::Admission;
 use super::inner::Inner;
 use super::strangers::Strangers;
 use crate::clock::Clock;
@@ -96,6 +97,8 @@ impl NodeBuilder {
     pub async fn start(self) -> Result<Node, Error> {
         let identity = self.identity.ok_or(Error::NoIdentity)?;
         let store = self.store.ok_or(Error::NoStore)?;
+        refuse_locked(&*store).await?;
+        let admission = Admission::load(self.strangers, &*store).await?;
         let start = count_start(&*store).await?;
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(|_| Error::Entropy)?;
@@ -107,7 +110,7 @@ impl NodeBuilder {
             start,
             network: self.network,
             cancel: cancel.clone(),
-            strangers: self.strangers,
+            admission,
             inbox_limits: self.inbox_limits,
             handler: HandlerPlace::default(),
             handlers: Arc::new(Semaphore::new(NODE_HANDLERS)),

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outlive_core::limits::InboxLimits;
 use outlive_core::record::Key;
-use outlive_core::store::{ReadLimit, Store};
+use outlive_core::store::{ReadLimit, Store, StoreError};
 use outlive_core::{Generation, Identity, PeerId, RequestId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 
-use super::strangers::Strangers;
+use super::admission::Admission;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::hub::{Hub, InHand};
@@ -48,7 +48,7 @@ pub(crate) struct Inner {
     pub(crate) start: u32,
     pub(crate) network: NetworkMonitor,
     pub(crate) cancel: CancellationToken,
-    pub(super) strangers: Strangers,
+    pub(crate) admission: Admission,
     pub(crate) inbox_limits: InboxLimits,
     /// The handler of requests that no session has one of its own for.
     pub(crate) handler: HandlerPlace,
@@ -123,6 +123,9 @@ impl Inner {
     ) -> Result<&'a Awake, Error> {
         if self.cancel.is_cancelled() {
             return Err(Error::Shutdown);
+        }
+        if self.admission.is_blocked(peer) {
+            return Err(Error::Blocked(peer));
         }
         let of = match awake.entry(peer) {
             Entry::Vacant(vacant) => {
@@ -208,23 +211,20 @@ impl Inner {
         }
     }
 
-    /// Whether a session that was opened has to be on disk for its peer to be known.
-    pub(crate) const fn remembers_opened(&self) -> bool {
-        !matches!(self.strangers, Strangers::Accept)
+    /// The way to a session's task if it is there.
+    pub(crate) fn inputs_if_awake(&self, peer: PeerId) -> Option<mpsc::Sender<Input>> {
+        lock(&self.awake).get(&peer).map(|of| of.inputs.clone())
     }
 
-    /// Whether a peer may have a session with us.
-    pub(crate) async fn admits(&self, peer: PeerId) -> bool {
-        let ask = match &self.strangers {
-            Strangers::Accept => return true,
-            Strangers::KnownOnly => None,
-            Strangers::Ask(ask) => Some(ask),
-        };
-        if lock(&self.awake).contains_key(&peer) {
-            return true;
-        }
-        let known = self.store.get(Key::Session(peer).to_bytes()).await;
-        matches!(known, Ok(Some(_))) || ask.is_some_and(|ask| ask(peer))
+    /// Nothing of this peer waits for the app any more.
+    pub(crate) fn forget_arrival(&self, peer: PeerId) {
+        lock(&self.arrivals).remove(&peer);
+    }
+
+    /// Whether a peer that has sent something may have a session with us.
+    pub(crate) async fn admits(&self, peer: PeerId) -> Result<bool, StoreError> {
+        let awake = lock(&self.awake).contains_key(&peer);
+        self.admission.admits(&*self.store, peer, awake).await
     }
 
     /// Wakes the sessions that have something outstanding, a few at a time. If that is under way, it
@@ -275,8 +275,10 @@ impl Inner {
                 let Ok(Key::Work(peer)) = Key::from_bytes(key) else {
                     continue;
                 };
-                let Ok(inputs) = self.inputs(peer) else {
-                    return;
+                let inputs = match self.inputs(peer) {
+                    Ok(inputs) => inputs,
+                    Err(Error::Blocked(_)) => continue,
+                    Err(_) => return,
                 };
                 // A session that just went to sleep has no work left.
                 let _ = inputs.send(Input::Command(Command::Wake)).await;

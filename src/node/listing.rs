@@ -2,9 +2,10 @@
 
 use outlive_core::PeerId;
 use outlive_core::record::{Key, Record, Session as SessionRecord};
-use outlive_core::store::{ReadLimit, Store};
+use outlive_core::store::{ReadLimit, Store, refuse_locked};
 
 use crate::error::Error;
+use crate::trust::{Trust, trust_of};
 
 /// A peer we have a session with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct SessionInfo {
     pub peer: PeerId,
     /// The session as it is on disk.
     pub record: SessionRecord,
+    /// What was decided about the peer.
+    pub trust: Trust,
 }
 
 /// Up to `limit` of the sessions in a store, from behind `after` on. For tools that look into a
@@ -25,6 +28,7 @@ pub async fn list_sessions(
     after: Option<PeerId>,
     limit: usize,
 ) -> Result<Vec<SessionInfo>, Error> {
+    refuse_locked(store).await?;
     let mut range = Key::sessions();
     if let Some(peer) = after {
         range.start = [&Key::Session(peer).to_bytes(), &[0][..]].concat().into();
@@ -39,6 +43,7 @@ pub async fn list_sessions(
             sessions.push(SessionInfo {
                 peer,
                 record: SessionRecord::from_bytes(&value)?,
+                trust: trust_of(store, peer).await?,
             });
         }
     }

@@ -1,5 +1,6 @@
 //! The node: the local peer, its store, its relays, and the sessions that are awake.
 
+mod admission;
 mod builder;
 mod inner;
 mod listing;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::DropGuard;
 use tracing::Instrument;
 
+pub(crate) use self::admission::Allowance;
 pub use self::builder::NodeBuilder;
 pub(crate) use self::inner::Inner;
 use self::inner::{Relay, lock};
@@ -49,6 +51,10 @@ impl Node {
         NodeBuilder::default()
     }
 
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// Who this node is.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
@@ -56,14 +62,18 @@ impl Node {
     }
 
     /// The session with a peer: the same one for ever, whatever links come and go. Opens it if it
-    /// is new. Any number of handles may be held.
+    /// is new, and accepts the peer if it was a stranger. Any number of handles may be held.
     ///
     /// # Errors
-    /// [`Error::Oneself`], or [`Error::Shutdown`].
+    /// [`Error::Oneself`], [`Error::Blocked`], a failure of the store, or [`Error::Shutdown`].
     pub async fn session(&self, peer: PeerId) -> Result<Session, Error> {
         if peer == self.peer_id() {
             return Err(Error::Oneself(peer));
         }
+        self.inner
+            .admission
+            .accept(&*self.inner.store, peer)
+            .await?;
         let session = Session::new(self.inner.open(peer)?);
         session.wake().await?;
         Ok(session)

@@ -8,10 +8,13 @@ use outlive_core::PeerId;
 /// Who may open a session with us.
 #[derive(Clone, Default)]
 pub enum Strangers {
-    /// Anyone.
+    /// Anyone. Until the app opens the session, or trusts the peer, what a stranger can make us
+    /// keep is bounded by [`STRANGER_BYTES`](outlive_core::limits::STRANGER_BYTES), and the number
+    /// of such strangers by [`STRANGERS`](outlive_core::limits::STRANGERS).
     #[default]
     Accept,
-    /// Only peers the app has opened a session with, at any time: that is remembered on disk.
+    /// Only peers the app has opened a session with, at any time, and those it trusts: that is
+    /// remembered on disk.
     KnownOnly,
     /// Whom this function accepts. It is asked for each packet until it says yes, and must not
     /// block.

@@ -17,6 +17,7 @@ use crate::hub::InHand;
 use crate::receipt::Receipt;
 use crate::session::Route;
 use crate::state::LinkInfo;
+use crate::trust::Trust;
 
 /// A write that something hangs on.
 enum On {
@@ -39,7 +40,12 @@ impl Task {
                 envelope,
                 packet,
             } => {
-                engine.receive(generation, envelope, packet, now);
+                if self.allowance.takes(packet.len()) {
+                    engine.receive(generation, envelope, packet, now);
+                } else {
+                    // Only the app can let it in: its message may be too large for a stranger's.
+                    self.inner.message_arrived(self.peer);
+                }
             }
             Input::Accepted {
                 generation,
@@ -217,23 +223,50 @@ impl Task {
             }
             Command::Weight { channel, weight } => engine.set_weight(channel, weight),
             Command::Wake => {
-                if self.inner.remembers_opened() {
-                    engine.keep(now);
-                }
+                engine.keep(now);
+                self.accepted();
             }
             Command::Close { reply } => {
-                engine.close(CloseReason::Closed, now);
-                while let Some(output) = engine.poll() {
-                    self.carry_out(engine, output);
-                }
-                let in_hand = self.in_hand(engine);
-                self.finish(engine).await;
-                self.close(in_hand);
+                self.leave(engine, CloseReason::Closed).await;
                 let _ = reply.send(());
                 return Some(Done::Closed);
             }
+            Command::Trust { trust, reply } => {
+                self.decided(trust);
+                let blocked = trust == Trust::Blocked;
+                if blocked {
+                    self.leave(engine, CloseReason::NotAccepted).await;
+                }
+                let _ = reply.send(());
+                return blocked.then_some(Done::Blocked);
+            }
         }
         None
+    }
+
+    /// Tells what was decided about the peer, and goes by it.
+    pub(super) fn decided(&mut self, trust: Trust) {
+        let changed = SessionEvent::TrustChanged { trust };
+        self.hub.tell(&changed, |state| state.trust = trust);
+        self.accepted();
+    }
+
+    /// If the peer is a stranger no more, what it was kept from leaving here may come.
+    fn accepted(&mut self) {
+        if !self.inner.admission.is_stranger(self.peer) && self.allowance.lift() {
+            self.ask_for_what_was_missed();
+        }
+    }
+
+    /// Tells the peer that the session ends, writes what is under way, and closes it.
+    async fn leave(&mut self, engine: &mut Engine, reason: CloseReason) {
+        engine.close(reason, self.inner.clock.now());
+        while let Some(output) = engine.poll() {
+            self.carry_out(engine, output);
+        }
+        let in_hand = self.in_hand(engine);
+        self.finish(engine).await;
+        self.close(in_hand);
     }
 
     /// Nobody comes in any more, and no callback is entered.

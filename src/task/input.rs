@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
 use crate::receipt::Receipt;
+use crate::trust::Trust;
 
 /// Inputs that may wait for a session's task. When they do, whoever has one waits.
 pub(crate) const INPUTS: usize = 256;
@@ -72,6 +73,11 @@ pub(crate) enum Command {
     /// Makes sure the session is loaded and bound.
     Wake,
     Close {
+        reply: oneshot::Sender<()>,
+    },
+    /// What was decided about the peer has changed.
+    Trust {
+        trust: Trust,
         reply: oneshot::Sender<()>,
     },
 }

@@ -35,8 +35,9 @@ pub(crate) use self::input::{Binding, Command, INPUTS, Input, ToLink};
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::hub::{Hub, InHand};
-use crate::node::Inner;
+use crate::node::{Allowance, Inner};
 use crate::receipt::Receipt;
+use crate::trust::trust_of;
 
 /// Sends that may wait for room in the outbox. One more fails at once.
 const WAITING_SENDS: usize = 1_024;
@@ -96,6 +97,7 @@ enum Done {
     /// Nothing is to be done, but for what the app left uncommitted.
     Idle(InHand),
     Closed,
+    Blocked,
     Cancelled,
     StoreFailed(Error),
 }
@@ -154,6 +156,8 @@ pub(crate) struct Task {
     /// Messages in the app's hands, for an engine that is loaded again: without their payloads, as
     /// many as the engine knows of.
     in_hand: BTreeMap<(ChannelId, Position), InboxRecord>,
+    /// What the peer may still make us keep.
+    allowance: Allowance,
 }
 
 /// Waits for a future if there is one, and takes it away when it is done. Cancellation-safe.
@@ -190,6 +194,7 @@ impl Task {
             sends: VecDeque::new(),
             room: false,
             in_hand: BTreeMap::new(),
+            allowance: Allowance::Unlimited,
         }
     }
 
@@ -213,6 +218,7 @@ impl Task {
                     }
                 }
                 Done::Closed => break Error::Closed,
+                Done::Blocked => break Error::Blocked(self.peer),
                 Done::Cancelled => break Error::Shutdown,
                 Done::StoreFailed(error) => {
                     warn!(peer = %self.peer.short(), %error, "the session's store failed");
@@ -271,6 +277,11 @@ impl Task {
             now,
         )?;
         engine.set_inbox_limits(self.inner.inbox_limits);
+        let trust = trust_of(&**store, self.peer).await?;
+        self.hub
+            .state
+            .send_if_modified(|state| std::mem::replace(&mut state.trust, trust) != trust);
+        self.allowance = self.inner.admission.allowance(self.peer, engine.session());
         self.hub.progress.loaded(engine.session());
         for (&channel, inbox) in &engine.session().inboxes {
             if inbox.messages > 0 {

@@ -9,6 +9,7 @@ use outlive_core::transport::Outgoing;
 use super::input::{Command, Input};
 use super::{STORE_RETRY, Task};
 use crate::error::Error;
+use crate::trust::Trust;
 
 impl Task {
     /// Waits until the store is to be tried again. Returns why the task ends, if it does.
@@ -27,6 +28,17 @@ impl Task {
                         // The caller may have gone away.
                         let _ = reply.send(());
                         return Some(Error::Closed);
+                    }
+                    Some(Input::Command(Command::Trust { trust, reply })) => {
+                        self.decided(trust);
+                        let blocked = trust == Trust::Blocked;
+                        if blocked {
+                            self.close(self.hub.in_hand(|_| true));
+                        }
+                        let _ = reply.send(());
+                        if blocked {
+                            return Some(Error::Blocked(self.peer));
+                        }
                     }
                     Some(input) => self.let_by(input, error),
                 },
@@ -58,7 +70,7 @@ impl Task {
             }
             Command::Volatile { reply, .. } => drop(reply.send(Err(error.clone()))),
             Command::Cancel { reply, .. } => drop(reply.send(false)),
-            Command::Close { reply } => drop(reply.send(())),
+            Command::Close { reply } | Command::Trust { reply, .. } => drop(reply.send(())),
             Command::Hand {
                 channel,
                 position,

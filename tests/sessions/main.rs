@@ -56,5 +56,6 @@ mod scene;
 mod secrecy;
 mod shutdown;
 mod strangers;
+mod trust;
 mod watched;
 mod world;

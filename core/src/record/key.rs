@@ -28,6 +28,12 @@ pub enum Key {
     Segment(PeerId, Epoch, ChannelId, Seq),
     /// What a `send_once` key stands for: a [`OnceRecord`](super::OnceRecord).
     Once(PeerId, [u8; 32]),
+    /// What a person decided about a peer: a [`TrustRecord`](super::TrustRecord).
+    Trust(PeerId),
+    /// Present if a peer is blocked. No value.
+    Blocked(PeerId),
+    /// Present if a peer opened its session by itself and nobody here accepted it yet. No value.
+    Stranger(PeerId),
 }
 
 const SESSION: u8 = b's';
@@ -36,6 +42,9 @@ const OUTBOX: u8 = b'o';
 const INBOX: u8 = b'i';
 const SEGMENT: u8 = b'g';
 const ONCE: u8 = b'k';
+const TRUST: u8 = b't';
+const BLOCKED: u8 = b'b';
+const STRANGER: u8 = b'x';
 
 impl Key {
     /// The bytes of the key.
@@ -69,6 +78,9 @@ impl Key {
                 head(ONCE, &peer);
                 bytes.put_slice(&hash);
             }
+            Self::Trust(peer) => head(TRUST, &peer),
+            Self::Blocked(peer) => head(BLOCKED, &peer),
+            Self::Stranger(peer) => head(STRANGER, &peer),
         }
         bytes.freeze()
     }
@@ -101,6 +113,9 @@ impl Key {
                 Seq(number(&rest[10..])?),
             ),
             (ONCE, 32) => Self::Once(peer, rest.try_into().map_err(|_| KeyError)?),
+            (TRUST, 0) => Self::Trust(peer),
+            (BLOCKED, 0) => Self::Blocked(peer),
+            (STRANGER, 0) => Self::Stranger(peer),
             _ => return Err(KeyError),
         })
     }
@@ -115,6 +130,18 @@ impl Key {
     #[must_use]
     pub fn work() -> Range<Bytes> {
         prefix_range(&[WORK])
+    }
+
+    /// The keys of all blocked peers.
+    #[must_use]
+    pub fn all_blocked() -> Range<Bytes> {
+        prefix_range(&[BLOCKED])
+    }
+
+    /// The keys of all strangers.
+    #[must_use]
+    pub fn strangers() -> Range<Bytes> {
+        prefix_range(&[STRANGER])
     }
 
     /// The keys of the outbox of one channel from `from` up to but not including `end`.
@@ -180,6 +207,9 @@ mod tests {
             Key::Inbox(peer, ChannelId(7), Position(300)),
             Key::Segment(peer, Epoch(9), ChannelId(7), Seq(300)),
             Key::Once(peer, [8; 32]),
+            Key::Trust(peer),
+            Key::Blocked(peer),
+            Key::Stranger(peer),
         ] {
             let bytes = key.to_bytes();
             assert_eq!(Key::from_bytes(&bytes), Ok(key));

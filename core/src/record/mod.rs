@@ -11,6 +11,7 @@ mod once;
 mod outbox;
 mod segment;
 mod session;
+mod trust;
 
 pub use gap::Gap;
 pub use inbox::{InboxBody, InboxRecord};
@@ -21,6 +22,7 @@ pub use segment::SegmentRecord;
 pub use session::{
     Custody, InboxState, OutChannel, Partial, PastChannel, PastEpoch, RxChannel, RxStream, Session,
 };
+pub use trust::{TrustLevel, TrustRecord};
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Gap, Record, Tally};
+use crate::limits::SEGMENT_BYTES;
 use crate::runs::RunSet;
 use crate::seal::Keys;
 use crate::{ChannelId, Digest, Epoch, MessageId, Position, Seq, StoreId, WallTime};
@@ -194,6 +195,30 @@ impl Session {
     pub fn gaps(&self) -> impl Iterator<Item = (ChannelId, Gap)> + '_ {
         let channels = self.streams.iter().flat_map(|stream| &stream.channels);
         channels.filter_map(|(&channel, rx)| Some((channel, rx.gap?)))
+    }
+
+    /// Bytes, at most, that the peer has us keep: messages the app has not committed, and segments
+    /// that wait for others.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        // About what a record has beyond its payload.
+        const RECORD_BYTES: u64 = 128;
+        let inboxes = self.inboxes.values();
+        let waiting = inboxes.map(|of| {
+            of.bytes
+                .saturating_add(of.messages.saturating_mul(RECORD_BYTES))
+        });
+        let channels = self.streams.iter().flat_map(|of| of.channels.values());
+        let coming = channels.map(|rx| {
+            let held = rx
+                .held
+                .iter()
+                .map(|(first, end)| end.0.saturating_sub(first.0));
+            let held = held.fold(0, u64::saturating_add);
+            let partial = rx.partial.map_or(0, |partial| partial.bytes);
+            partial.saturating_add(held.saturating_mul(SEGMENT_BYTES as u64 + RECORD_BYTES))
+        });
+        waiting.chain(coming).fold(0, u64::saturating_add)
     }
 
     /// The stream of one of the peer's epochs.

@@ -1,0 +1,299 @@
+//! People decide about peers: verify, pin, block; and strangers can't fill the disk.
+
+use std::sync::Arc;
+
+use outlive::record::Key;
+use outlive::{
+    Error, Identity, NetworkMonitor, Node, PeerId, Session, SessionEvent, Store, StoreError,
+    Strangers, Trust, limits,
+};
+use outlive_core::store::ReadLimit;
+use outlive_relay::Relay;
+use outlive_storage::{EncryptedStore, MemoryStore, Unlock};
+
+use crate::world::{CHAT, id, node, node_over, relay, soon, take, way};
+
+async fn with(n: u8, strangers: Strangers, relay: &Relay) -> Node {
+    Node::builder()
+        .identity(Identity::from_seed([n; 32]))
+        .store(MemoryStore::new())
+        .transport(way(relay))
+        .strangers(strangers)
+        .start()
+        .await
+        .unwrap()
+}
+
+/// Sends until the peer says that it does not accept us: what it says is not kept for anybody.
+async fn is_refused(session: &Session, text: &'static str) {
+    let mut events = session.events(1_024);
+    session.send(CHAT, text).await.unwrap();
+    let closed = async {
+        while let Some((event, _)) = events.next().await {
+            if let SessionEvent::PeerClosed { reason } = event {
+                return format!("{reason:?}");
+            }
+        }
+        panic!("the session ended");
+    };
+    assert_eq!(soon("the refusal", closed).await, "NotAccepted");
+}
+
+async fn talk(from: &Node, to: &Node, text: &'static str) {
+    let session = from.session(to.peer_id()).await.unwrap();
+    session.send(CHAT, text).await.unwrap();
+    let session = to.session(from.peer_id()).await.unwrap();
+    assert_eq!(take(&mut session.inbox(CHAT).unwrap()).await, text);
+}
+
+#[tokio::test]
+async fn two_people_who_see_the_same_number_verify_each_other() {
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let alice = node(1, &relay).await;
+    let bob = node_over(2, store.clone(), &relay).await;
+    let session = bob.session(id(1)).await.unwrap();
+    let mut events = session.events(16);
+    assert_eq!(session.state().borrow().trust, Trust::Unknown);
+
+    let theirs = alice.safety_number(id(2));
+    session.verify(&theirs).await.unwrap();
+    assert_eq!(bob.trust(id(1)).await.unwrap(), Trust::Verified);
+    let told = async {
+        loop {
+            if let Some((SessionEvent::TrustChanged { trust }, state)) = events.next().await {
+                return (trust, state.trust);
+            }
+        }
+    };
+    assert_eq!(
+        soon("the event", told).await,
+        (Trust::Verified, Trust::Verified)
+    );
+
+    drop((session, bob));
+    let bob = node_over(2, store.faults().crash(), &relay).await;
+    assert_eq!(bob.trust(id(1)).await.unwrap(), Trust::Verified);
+    assert_eq!(bob.trust(id(3)).await.unwrap(), Trust::Unknown);
+    let session = bob.session(id(1)).await.unwrap();
+    let mut state = session.state();
+    soon("the trust", state.wait_for(|s| s.trust == Trust::Verified))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn somebody_in_between_is_never_verified() {
+    let relay = relay().await;
+    let bob = node(2, &relay).await;
+    let session = bob.session(id(1)).await.unwrap();
+    // What a person sees who in truth talks to a third.
+    let theirs = node(1, &relay).await.safety_number(id(3));
+    let verified = session.verify(&theirs).await;
+    assert!(matches!(verified, Err(Error::SafetyNumber)));
+    assert_eq!(bob.trust(id(1)).await.unwrap(), Trust::Unknown);
+}
+
+#[tokio::test]
+async fn a_blocked_peer_is_refused_across_restarts_until_it_is_unblocked() {
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let alice = node(1, &relay).await;
+    let bob = node_over(2, store.clone(), &relay).await;
+    talk(&alice, &bob, "before").await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let theirs = alice.safety_number(id(2));
+    let to_alice = bob.session(id(1)).await.unwrap();
+    to_alice.verify(&theirs).await.unwrap();
+    let mut events = to_alice.events(16);
+
+    bob.block(id(1)).await.unwrap();
+    assert_eq!(bob.trust(id(1)).await.unwrap(), Trust::Blocked);
+    let last = async {
+        let mut last = None;
+        while let Some((event, _)) = events.next().await {
+            last = Some(event);
+        }
+        last
+    };
+    let blocked = SessionEvent::TrustChanged {
+        trust: Trust::Blocked,
+    };
+    assert_eq!(soon("the last event", last).await, Some(blocked));
+    for result in [
+        to_alice.send(CHAT, "to a blocked peer").await.map(drop),
+        bob.session(id(1)).await.map(drop),
+    ] {
+        assert!(matches!(result, Err(Error::Blocked(peer)) if peer == id(1)));
+    }
+    is_refused(&to_bob, "one").await;
+
+    drop((to_alice, events, bob));
+    let bob = node_over(2, store.faults().crash(), &relay).await;
+    assert_eq!(bob.trust(id(1)).await.unwrap(), Trust::Blocked);
+    is_refused(&to_bob, "two").await;
+    assert!(matches!(
+        bob.session(id(1)).await,
+        Err(Error::Blocked(peer)) if peer == id(1)
+    ));
+
+    bob.unblock(id(1)).await.unwrap();
+    assert_eq!(
+        bob.trust(id(1)).await.unwrap(),
+        Trust::Verified,
+        "as it was before"
+    );
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    to_bob.send(CHAT, "three").await.unwrap();
+    // The sender still had what was refused.
+    for text in ["one", "two", "three"] {
+        assert_eq!(take(&mut inbox).await, text);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_blocked_peer() {
+    let relay = relay().await;
+    let network = NetworkMonitor::new();
+    network.down();
+    let bob = Node::builder()
+        .identity(Identity::from_seed([2; 32]))
+        .store(MemoryStore::new())
+        .transport(way(&relay))
+        .network(network.clone())
+        .start()
+        .await
+        .unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    to_alice.send(CHAT, "waits").await.unwrap();
+    bob.block(id(1)).await.unwrap();
+
+    let (alice, carol) = (node(1, &relay).await, node(3, &relay).await);
+    network.up();
+    talk(&bob, &carol, "to somebody else").await;
+    talk(&alice, &carol, "hello").await;
+    let known = |sessions: Vec<outlive::SessionInfo>| -> Vec<PeerId> {
+        sessions.into_iter().map(|info| info.peer).collect()
+    };
+    let sessions = alice.sessions(None, 10).await.unwrap();
+    assert_eq!(known(sessions), [id(3)], "bob sent her nothing");
+
+    bob.unblock(id(1)).await.unwrap();
+    let _session = bob.session(id(1)).await.unwrap();
+    let mut inbox = alice.session(id(2)).await.unwrap().inbox(CHAT).unwrap();
+    assert_eq!(take(&mut inbox).await, "waits");
+}
+
+#[tokio::test]
+async fn only_known_and_trusted_peers_are_let_in_where_strangers_are_not() {
+    let relay = relay().await;
+    let bob = with(2, Strangers::KnownOnly, &relay).await;
+    let (alice, carol) = (node(1, &relay).await, node(3, &relay).await);
+    bob.set_trust(id(1), Trust::Pinned).await.unwrap();
+    let to_bob = carol.session(id(2)).await.unwrap();
+    is_refused(&to_bob, "from a stranger").await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let receipt = to_bob.send(CHAT, "from a pinned peer").await.unwrap();
+    soon("delivery", receipt.delivered()).await.unwrap();
+    let sessions = bob.sessions(None, 10).await.unwrap();
+    assert_eq!(sessions.len(), 1);
+    assert_eq!(sessions[0].peer, id(1));
+    assert_eq!(sessions[0].trust, Trust::Pinned);
+    assert!(bob.strangers().is_empty());
+}
+
+#[tokio::test]
+async fn the_app_is_asked_about_strangers() {
+    let relay = relay().await;
+    let ask = Arc::new(|peer| peer == id(1));
+    let bob = with(2, Strangers::Ask(ask), &relay).await;
+    let (alice, carol) = (node(1, &relay).await, node(3, &relay).await);
+    is_refused(&carol.session(id(2)).await.unwrap(), "no").await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let receipt = to_bob.send(CHAT, "yes").await.unwrap();
+    soon("delivery", receipt.delivered()).await.unwrap();
+    assert_eq!(bob.next_arrival().await.unwrap(), id(1));
+    assert!(bob.strangers().is_empty());
+}
+
+/// Bytes of all values under keys of this kind.
+async fn kept(store: &MemoryStore, kinds: &[u8]) -> u64 {
+    let all = ReadLimit {
+        records: usize::MAX,
+        bytes: usize::MAX,
+    };
+    let mut bytes = 0;
+    for kind in kinds {
+        let range = outlive::record::prefix_range(&[*kind]);
+        let records = store.range(range, all).await.unwrap();
+        bytes += records.iter().map(|(_, v)| v.len() as u64).sum::<u64>();
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_stranger_fills_no_disk_and_loses_nothing_once_accepted() {
+    const MESSAGES: usize = 200;
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let alice = node(1, &relay).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let text = |n: usize| format!("{n} {}", "x".repeat(16_000));
+    let mut receipts = Vec::new();
+    for n in 0..MESSAGES {
+        receipts.push(to_bob.send(CHAT, text(n)).await.unwrap());
+    }
+    soon("custody", receipts[MESSAGES - 1].custody())
+        .await
+        .unwrap();
+
+    let bob = node_over(2, store.clone(), &relay).await;
+    let fits = limits::STRANGER_BYTES as usize / 16_100;
+    soon("the first", receipts[fits - 1].delivered())
+        .await
+        .unwrap();
+    // Time for more to come, if more came.
+    let carol = node(3, &relay).await;
+    for _ in 0..5 {
+        talk(&carol, &bob, "hello").await;
+    }
+    assert_eq!(bob.strangers(), [id(1)]);
+    let most = limits::STRANGER_BYTES + limits::PACKET_BYTES as u64;
+    let kept = kept(&store, b"ig").await;
+    assert!(kept <= most, "{kept} bytes of a stranger");
+
+    let session = bob.session(id(1)).await.unwrap();
+    assert!(bob.strangers().is_empty());
+    let mut inbox = session.inbox(CHAT).unwrap();
+    for n in 0..MESSAGES {
+        assert_eq!(take(&mut inbox).await, text(n));
+    }
+    let mark = Key::Stranger(id(1)).to_bytes();
+    assert_eq!(store.get(mark).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_node_lives_on_an_encrypted_store_and_is_told_when_the_key_is_missing() {
+    let (raw, relay) = (MemoryStore::new(), relay().await);
+    let unlock = Unlock::key([5; 32]);
+    let start = async |store: MemoryStore| {
+        let store = EncryptedStore::open(store, &unlock).await.unwrap();
+        Node::builder()
+            .identity(Identity::from_seed([2; 32]))
+            .store(store)
+            .transport(way(&relay))
+            .start()
+            .await
+            .unwrap()
+    };
+    let alice = node(1, &relay).await;
+    let bob = start(raw.clone()).await;
+    talk(&alice, &bob, "kept secret").await;
+    drop(bob);
+    let raw = raw.faults().crash();
+    let locked = Node::builder()
+        .identity(Identity::from_seed([2; 32]))
+        .store(raw.clone())
+        .start()
+        .await;
+    assert!(matches!(locked, Err(Error::Store(StoreError::Locked))));
+    let bob = start(raw).await;
+    talk(&alice, &bob, "again").await;
+}

@@ -35,7 +35,7 @@ pub use node::{Node, NodeBuilder, SessionInfo, Strangers, list_sessions};
 pub use outlive_core::engine::{Ending, SendError, Stage};
 pub use outlive_core::link::{LinkClass, LinkState};
 pub use outlive_core::record::Gap;
-pub use outlive_core::store::{Store, StoreError};
+pub use outlive_core::store::{Store, StoreError, store_is_empty};
 pub use outlive_core::transport::{Refusal, RelayTransport, TransportError};
 pub use outlive_core::{
     ChannelId, Contact, ContactError, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError,

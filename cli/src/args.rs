@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use outlive::{PeerId, limits};
 use outlive_relay::{Rate, RelayConfig};
 
@@ -32,6 +33,19 @@ pub(crate) enum Command {
     Chat(Chat),
     /// List the sessions of a data directory.
     Sessions(Data),
+    /// Encrypt a data directory with a passphrase, or change its passphrase.
+    ///
+    /// The directory must be new, encrypted, or without sessions: one that holds sessions in the
+    /// clear can't be converted, nor can an encrypted one be made readable again.
+    Passphrase(Passphrase),
+    /// Print the number to compare with a peer, to know that nobody stands in between.
+    Verify(Verify),
+    /// Refuse what a peer sends, and send it nothing.
+    Block(Decide),
+    /// Take a peer's messages again.
+    Unblock(Decide),
+    /// Print what to give to somebody who wants to write to this peer.
+    Contact(Contact),
     /// Watch two peers talk through a relay while their links are cut again and again.
     Demo(Demo),
     /// One of the two peers of the demo.
@@ -42,8 +56,55 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Data {
     /// The directory that holds identity and store.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
+    #[arg(long = "data", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A file whose first line is the passphrase of the directory; a new directory is encrypted
+    /// with it. If not given, the variable OUTLIVE_PASSPHRASE is used, if it is set.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Passphrase {
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// A file whose first line is the new passphrase. If not given, the variable
+    /// OUTLIVE_NEW_PASSPHRASE is used.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// Mark the peer as verified: the other person sees the same number.
+    #[arg(long)]
+    pub(crate) confirm: bool,
+    /// The peer, as its peer id or contact.
+    #[arg(value_name = "PEER", value_parser = contact)]
+    pub(crate) peer: outlive::Contact,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Decide {
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// The peer, as its peer id or contact.
+    #[arg(value_name = "PEER", value_parser = contact)]
+    pub(crate) peer: outlive::Contact,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Contact {
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// A relay where this peer can be reached, as wss://host or ws://host:port; the best first.
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Vec<String>,
+    /// Print it as a QR code too.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) qr: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,18 +175,18 @@ pub(crate) enum Wait {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
-    /// The directory that holds identity and store.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// The relay, as wss://host or ws://host:port. Not needed with `--wait queued`.
-    #[arg(long, value_name = "URL", required_if_eq_any = [("wait", "custody"), ("wait", "delivered"), ("wait", "consumed")])]
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// The relay, as wss://host or ws://host:port. Not needed with `--wait queued`, nor where the
+    /// contact of the peer names one.
+    #[arg(long, value_name = "URL")]
     pub(crate) relay: Option<String>,
     /// A certificate authority to trust too, for a relay with a certificate of its own.
-    #[arg(long, value_name = "PEM", requires = "relay")]
+    #[arg(long, value_name = "PEM")]
     pub(crate) relay_ca: Option<PathBuf>,
-    /// The peer to send to, as `outlive id` prints it there.
-    #[arg(long, value_name = "PEER")]
-    pub(crate) to: PeerId,
+    /// The peer to send to, as `outlive id` or `outlive contact` prints it there.
+    #[arg(long, value_name = "PEER", value_parser = contact)]
+    pub(crate) to: outlive::Contact,
     /// The channel.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) channel: u16,
@@ -148,18 +209,18 @@ pub(crate) struct Send {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Listen {
-    /// The directory that holds identity and store.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// The relay, as wss://host or ws://host:port.
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// The relay, as wss://host or ws://host:port. Not needed where the contact of the peer names
+    /// one.
     #[arg(long, value_name = "URL")]
-    pub(crate) relay: String,
+    pub(crate) relay: Option<String>,
     /// A certificate authority to trust too, for a relay with a certificate of its own.
     #[arg(long, value_name = "PEM")]
     pub(crate) relay_ca: Option<PathBuf>,
-    /// Only messages of this peer; of anyone if not said.
-    #[arg(long, value_name = "PEER")]
-    pub(crate) from: Option<PeerId>,
+    /// Only messages of this peer, given as its peer id or contact; of anyone if not said.
+    #[arg(long, value_name = "PEER", value_parser = contact)]
+    pub(crate) from: Option<outlive::Contact>,
     /// The channel.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) channel: u16,
@@ -176,18 +237,18 @@ pub(crate) struct Listen {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Chat {
-    /// The directory that holds identity and store.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// The relay, as wss://host or ws://host:port.
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// The relay, as wss://host or ws://host:port. Not needed where the contact of the peer names
+    /// one.
     #[arg(long, value_name = "URL")]
-    pub(crate) relay: String,
+    pub(crate) relay: Option<String>,
     /// A certificate authority to trust too, for a relay with a certificate of its own.
     #[arg(long, value_name = "PEM")]
     pub(crate) relay_ca: Option<PathBuf>,
-    /// The peer to talk with.
-    #[arg(long, value_name = "PEER")]
-    pub(crate) with: PeerId,
+    /// The peer to talk with, as its peer id or contact.
+    #[arg(long, value_name = "PEER", value_parser = contact)]
+    pub(crate) with: outlive::Contact,
 }
 
 #[derive(Debug, clap::Args)]
@@ -205,8 +266,8 @@ pub(crate) struct Demo {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoPeer {
-    #[arg(long)]
-    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: Data,
     #[arg(long)]
     pub(crate) relay: String,
     #[arg(long)]
@@ -222,3 +283,27 @@ pub(crate) struct DemoPeer {
 pub(crate) const CHUNK: usize = 1024 * 1024;
 
 const _: () = assert!(CHUNK <= limits::MESSAGE_BYTES, "a chunk is one message");
+
+/// A peer: its id, or a contact that names its relays too.
+fn contact(text: &str) -> Result<outlive::Contact, String> {
+    let text = text.trim();
+    if text.contains(':') {
+        return text
+            .parse()
+            .map_err(|error: outlive::ContactError| error.to_string());
+    }
+    let peer = text.parse::<PeerId>();
+    peer.map(outlive::Contact::from)
+        .map_err(|error| error.to_string())
+}
+
+/// Ends the process as clap does when an argument is missing: for what clap can't know.
+pub(crate) fn wrong_usage(message: &str) -> ! {
+    Args::command()
+        .error(ErrorKind::MissingRequiredArgument, message)
+        .exit()
+}
+
+/// What to say where no relay is known.
+pub(crate) const NO_RELAY: &str =
+    "no relay is known; name one with --relay URL, or give a contact that does";

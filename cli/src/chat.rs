@@ -9,7 +9,7 @@ use anyhow::Result;
 use outlive::{ChannelId, Connectivity, Receipt, ReceiptState, SessionState, Stage};
 use rustyline_async::{Readline, ReadlineEvent};
 
-use crate::args::Chat;
+use crate::args::{Chat, NO_RELAY, wrong_usage};
 
 fn prompt(state: &SessionState) -> String {
     match (state.connectivity(), state.peer_online) {
@@ -38,8 +38,12 @@ async fn settled(waiting: &VecDeque<(String, Receipt)>) -> Result<ReceiptState> 
 }
 
 pub(crate) async fn run(args: Chat) -> Result<()> {
-    let node = crate::data::node(&args.data, Some(&args.relay), args.relay_ca.as_deref()).await?;
-    let session = node.session(args.with).await?;
+    let relays = crate::data::relays(args.relay.as_ref(), Some(&args.with));
+    if relays.is_empty() {
+        wrong_usage(NO_RELAY);
+    }
+    let node = crate::data::node(&args.data, &relays, args.relay_ca.as_deref()).await?;
+    let session = node.session(args.with.peer()).await?;
     let mut inbox = session.inbox(ChannelId::MESSAGES)?;
     let mut state = session.state();
     let (mut editor, mut out) = Readline::new(prompt(&state.borrow()))?;

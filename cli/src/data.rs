@@ -1,60 +1,52 @@
 //! The data directory: an identity and a store.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
-use data_encoding::HEXLOWER;
-use outlive::{Identity, Node, StoreError};
-use outlive_storage::SledStore;
+use anyhow::{Context, Result, anyhow};
+use outlive::{Contact, Identity, Node, Store, StoreError};
+use outlive_storage::{EncryptedStore, SledStore, Unlock};
 use outlive_transports::WebSocketRelay;
 use serde::Serialize;
 
-/// The file with the identity's secret, in hex.
-const IDENTITY: &str = "identity";
+use crate::args::Data;
+use crate::identity::Secrets;
+use crate::passphrase;
 
-/// The identity of a data directory, made if it is new.
-pub(crate) fn identity(dir: &Path) -> Result<Identity> {
-    let path = dir.join(IDENTITY);
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let seed = HEXLOWER.decode(text.trim().as_bytes()).ok();
-            let Some(seed) = seed.and_then(|seed| <[u8; 32]>::try_from(seed).ok()) else {
-                bail!(
-                    "{} is damaged; restore it from a backup: who has it is this peer",
-                    path.display()
-                );
-            };
-            Ok(Identity::from_seed(seed))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => make(dir, &path),
-        Err(error) => Err(error).with_context(|| format!("can't read {}", path.display())),
+/// A data directory whose secrets are known.
+pub(crate) struct Directory {
+    dir: PathBuf,
+    secrets: Secrets,
+}
+
+impl Directory {
+    /// Opens a data directory, and makes it if it is new.
+    pub(crate) fn open(data: &Data) -> Result<Self> {
+        let passphrase = passphrase::current(data)?;
+        Ok(Self {
+            dir: data.dir.clone(),
+            secrets: Secrets::of(&data.dir, passphrase.as_ref())?,
+        })
     }
-}
 
-fn make(dir: &Path, path: &Path) -> Result<Identity> {
-    fs::create_dir_all(dir).with_context(|| format!("can't make {}", dir.display()))?;
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).context("the operating system gave no random numbers")?;
-    let new = path.with_extension("new");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = || -> std::io::Result<()> {
-        let mut file = options.open(&new)?;
-        file.write_all(HEXLOWER.encode(&seed).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    written().with_context(|| format!("can't write {}", path.display()))?;
-    Ok(Identity::from_seed(seed))
-}
+    pub(crate) fn identity(&self) -> Identity {
+        self.secrets.identity()
+    }
 
-/// Opens the store of a data directory.
-pub(crate) fn store(dir: &Path) -> Result<SledStore> {
-    open(dir, "store")
+    /// Its store.
+    pub(crate) async fn store(&self) -> Result<Arc<dyn Store>> {
+        let store = open(&self.dir, "store")?;
+        Ok(match &self.secrets.store_key {
+            None => Arc::new(store),
+            Some(key) => {
+                let opened = EncryptedStore::open(store, &Unlock::key(**key)).await;
+                let can_t_open = || format!("can't open {}", self.dir.display());
+                Arc::new(opened.with_context(can_t_open)?)
+            }
+        })
+    }
 }
 
 /// Opens a store in a data directory, and says what to do if that does not work.
@@ -82,21 +74,28 @@ pub(crate) fn pem(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("can't read {}", path.display()))
 }
 
-/// Starts the node of a data directory.
-pub(crate) async fn node(dir: &Path, relay: Option<&str>, ca: Option<&Path>) -> Result<Node> {
-    let trusting = |relay: WebSocketRelay| match ca {
-        Some(ca) => relay
-            .with_root_certificates(&pem(ca)?)
-            .with_context(|| format!("can't use {}", ca.display())),
-        None => Ok(relay),
-    };
-    let transport = relay.map(WebSocketRelay::new).transpose()?;
-    let transport = transport.map(trusting).transpose()?;
-    let mut builder = Node::builder().identity(identity(dir)?).store(store(dir)?);
-    if let Some(transport) = transport {
-        builder = builder.transport(transport);
+/// Starts the node of a data directory. `ca` is a file with authorities to trust for its relays.
+pub(crate) async fn node(data: &Data, relays: &[String], ca: Option<&Path>) -> Result<Node> {
+    let directory = Directory::open(data)?;
+    let mut builder = Node::builder().identity(directory.identity());
+    for address in relays {
+        let mut relay = WebSocketRelay::new(address)?;
+        if let Some(ca) = ca {
+            relay = relay
+                .with_root_certificates(&pem(ca)?)
+                .with_context(|| format!("can't use {}", ca.display()))?;
+        }
+        builder = builder.transport(relay);
     }
-    Ok(builder.start().await?)
+    Ok(builder.store(directory.store().await?).start().await?)
+}
+
+/// The relays to use: the one that was named, or else those of the contact.
+pub(crate) fn relays(named: Option<&String>, contact: Option<&Contact>) -> Vec<String> {
+    match named {
+        Some(named) => vec![named.clone()],
+        None => contact.map_or_else(Vec::new, |contact| contact.relays().to_vec()),
+    }
 }
 
 /// Says on stderr, once, when the relay can't be reached: it goes on trying.
@@ -122,8 +121,8 @@ struct Peer {
 }
 
 /// Prints the peer id.
-pub(crate) fn id(dir: &Path, json: bool) -> Result<()> {
-    let peer = identity(dir)?.peer_id().to_string();
+pub(crate) fn id(data: &Data, json: bool) -> Result<()> {
+    let peer = Directory::open(data)?.identity().peer_id().to_string();
     if json {
         crate::output::json(&Peer { peer })?;
     } else {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use outlive::{ChannelId, Identity, SessionEvent};
+use outlive::{ChannelId, SessionEvent};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::args::{Demo, DemoPeer};
+use crate::identity::Secrets;
 use crate::proxy::Proxy;
 
 /// Time between two cuts: long enough for both peers to be back most of the time.
@@ -67,6 +68,8 @@ fn program() -> Result<Command> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        // The demo's directories are in the clear.
+        .env_remove(crate::passphrase::CURRENT)
         .kill_on_drop(true);
     Ok(command)
 }
@@ -144,11 +147,8 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
     let Listening { addr } = serde_json::from_str(&first)?;
 
     let dirs = [scratch.0.join("one"), scratch.0.join("two")];
-    let identities = [
-        crate::data::identity(&dirs[0])?,
-        crate::data::identity(&dirs[1])?,
-    ];
-    let ids = identities.map(|identity: Identity| identity.peer_id());
+    let secrets = [Secrets::of(&dirs[0], None)?, Secrets::of(&dirs[1], None)?];
+    let ids = secrets.map(|secrets| secrets.identity().peer_id());
     let mut background = JoinSet::new();
     let mut cutters = Vec::new();
     let mut peers = Vec::new();
@@ -298,7 +298,7 @@ fn tell(verdict: &Verdict, json: bool) -> Result<()> {
 
 /// One peer: sends its share in bursts, and reports what comes.
 pub(crate) async fn peer(args: DemoPeer) -> Result<()> {
-    let node = crate::data::node(&args.data, Some(&args.relay), None).await?;
+    let node = crate::data::node(&args.data, &[args.relay], None).await?;
     let session = node.session(args.to).await?;
     let lost: Arc<Mutex<Option<Instant>>> = Arc::default();
     let _watching = session.on_event(move |event, _| {

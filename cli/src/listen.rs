@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use data_encoding::BASE64;
-use outlive::{ChannelId, Delivery, Node, PeerId};
+use outlive::{ChannelId, Delivery, Node, PeerId, Trust};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::args::Listen;
+use crate::args::{Listen, NO_RELAY, wrong_usage};
 
 /// Sessions listed at once.
 const PAGE: usize = 1_024;
@@ -80,6 +80,7 @@ async fn waiting(node: &Node, channel: ChannelId) -> Result<Vec<PeerId>> {
         let waits = |inbox: &outlive::record::InboxState| inbox.messages > 0;
         peers.extend(
             page.iter()
+                .filter(|info| info.trust != Trust::Blocked)
                 .filter(|info| info.record.inboxes.get(&channel).is_some_and(waits))
                 .map(|info| info.peer),
         );
@@ -91,8 +92,8 @@ async fn listen(node: &Node, args: &Listen, json: bool) -> Result<()> {
     let (sender, mut deliveries) = mpsc::channel(1);
     let mut followed = BTreeSet::new();
     let mut following = JoinSet::new();
-    let first = match args.from {
-        Some(peer) => vec![peer],
+    let first = match &args.from {
+        Some(contact) => vec![contact.peer()],
         None => waiting(node, channel).await?,
     };
     for peer in first {
@@ -122,7 +123,11 @@ async fn listen(node: &Node, args: &Listen, json: bool) -> Result<()> {
 pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let node = crate::data::node(&args.data, Some(&args.relay), args.relay_ca.as_deref()).await?;
+    let relays = crate::data::relays(args.relay.as_ref(), args.from.as_ref());
+    if relays.is_empty() {
+        wrong_usage(NO_RELAY);
+    }
+    let node = crate::data::node(&args.data, &relays, args.relay_ca.as_deref()).await?;
     let timeout = async {
         match args.timeout {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,

@@ -4,14 +4,18 @@
 
 mod args;
 mod chat;
+mod contact;
 mod data;
 mod demo;
+mod identity;
 mod listen;
 mod output;
+mod passphrase;
 mod proxy;
 mod relay;
 mod send;
 mod sessions;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -41,12 +45,17 @@ fn main() -> ExitCode {
     let json = args.json;
     let result = runtime.block_on(async {
         match args.command {
-            Command::Id(of) => data::id(&of.data, json),
+            Command::Id(of) => data::id(&of, json),
             Command::Relay(of) => relay::run(of, json).await,
             Command::Send(of) => send::run(of, json).await,
             Command::Listen(of) => listen::run(of, json).await,
             Command::Chat(of) => chat::run(of).await,
-            Command::Sessions(of) => sessions::run(&of.data, json).await,
+            Command::Sessions(of) => sessions::run(&of, json).await,
+            Command::Passphrase(of) => passphrase::run(of).await,
+            Command::Verify(of) => trust::verify(of, json).await,
+            Command::Block(of) => trust::block(of, true, json).await,
+            Command::Unblock(of) => trust::block(of, false, json).await,
+            Command::Contact(of) => contact::run(of, json),
             Command::Demo(of) => demo::run(of, json).await,
             Command::DemoPeer(of) => demo::peer(of).await,
         }

@@ -10,7 +10,7 @@ use outlive::{ChannelId, Queuing, Receipt, ReceiptState, Sending, Session, limit
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
-use crate::args::{CHUNK, Send, Wait};
+use crate::args::{CHUNK, NO_RELAY, Send, Wait, wrong_usage};
 
 /// Messages on their way to the disk at once.
 const QUEUING: usize = 256;
@@ -210,9 +210,12 @@ async fn send_all(session: &Session, args: &Send, json: bool) -> Result<()> {
 }
 
 pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
-    let node =
-        crate::data::node(&args.data, args.relay.as_deref(), args.relay_ca.as_deref()).await?;
-    let session = node.session(args.to).await?;
+    let relays = crate::data::relays(args.relay.as_ref(), Some(&args.to));
+    if relays.is_empty() && args.wait != Wait::Queued {
+        wrong_usage(NO_RELAY);
+    }
+    let node = crate::data::node(&args.data, &relays, args.relay_ca.as_deref()).await?;
+    let session = node.session(args.to.peer()).await?;
     let timeout = async {
         match args.timeout {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,

@@ -1,10 +1,11 @@
 //! `outlive sessions`.
 
-use std::path::Path;
-
 use anyhow::Result;
 use outlive::{Store, list_sessions};
 use serde::Serialize;
+
+use crate::args::Data;
+use crate::data::Directory;
 
 /// Sessions read at once.
 const PAGE: usize = 1_024;
@@ -18,10 +19,11 @@ struct Row {
     queued_bytes: u64,
     waiting: u64,
     last_seen: Option<u64>,
+    trust: &'static str,
 }
 
-pub(crate) async fn run(data: &Path, json: bool) -> Result<()> {
-    let store = crate::data::store(data)?;
+pub(crate) async fn run(data: &Data, json: bool) -> Result<()> {
+    let store = Directory::open(data)?.store().await?;
     let mut after = None;
     loop {
         let page = list_sessions(&store, after, PAGE).await?;
@@ -41,6 +43,7 @@ pub(crate) async fn run(data: &Path, json: bool) -> Result<()> {
                     .sum(),
                 waiting: record.inboxes.values().map(|inbox| inbox.messages).sum(),
                 last_seen: record.last_seen.map(|at| at.0),
+                trust: crate::trust::name(info.trust),
             };
             if json {
                 crate::output::json(&row)?;
@@ -49,8 +52,8 @@ pub(crate) async fn run(data: &Path, json: bool) -> Result<()> {
                     .last_seen
                     .map_or_else(|| "never".to_owned(), |ms| format!("{} s", ms / 1_000));
                 let text = format!(
-                    "{}  queued {} ({} bytes)  waiting {}  epoch {}  last seen {seen}",
-                    row.peer, row.queued, row.queued_bytes, row.waiting, row.epoch
+                    "{}  {}  queued {} ({} bytes)  waiting {}  epoch {}  last seen {seen}",
+                    row.peer, row.trust, row.queued, row.queued_bytes, row.waiting, row.epoch
                 );
                 crate::output::line(text.as_bytes())?;
             }

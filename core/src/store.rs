@@ -165,6 +165,20 @@ pub async fn refuse_locked(store: &dyn Store) -> Result<(), StoreError> {
     }
 }
 
+/// Whether the store holds no record at all.
+///
+/// # Errors
+/// [`StoreError`] if it could not be read.
+pub async fn store_is_empty(store: &dyn Store) -> Result<bool, StoreError> {
+    let one = ReadLimit {
+        records: 1,
+        bytes: 0,
+    };
+    // No record of ours has a key that begins with more than one 0xff.
+    let all = Bytes::new()..Bytes::from_static(&[0xff, 0xff]);
+    Ok(store.range(all, one).await?.is_empty())
+}
+
 /// Durable, ordered storage of bytes under bytes. Object-safe, shared by all sessions of a node.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

@@ -80,7 +80,8 @@ impl Node {
     }
 
     /// A peer whose session has messages in an inbox that came, or were loaded, since this peer was
-    /// returned last. For apps that take messages from whoever sends them. Cancellation-safe.
+    /// returned last; or a stranger that has sent more than a stranger may leave here. For apps
+    /// that take messages from whoever sends them. Cancellation-safe.
     ///
     /// # Errors
     /// [`Error::Shutdown`].

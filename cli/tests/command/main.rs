@@ -1,8 +1,10 @@
 //! The command as scripts use it: real processes, real files, and processes that are killed.
 
+mod at_rest;
 #[cfg(target_os = "linux")]
 mod connections;
 mod contract;
 mod kills;
 mod process;
 mod relay;
+mod trust;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use outlive_core::store::{Batch, ENCRYPTION_HEADER, ReadLimit, Store, StoreError};
+use outlive_core::store::{Batch, ENCRYPTION_HEADER, ReadLimit, Store, StoreError, store_is_empty};
 
 pub use self::error::UnlockError;
 pub use self::sealed_secret::{MAX_SECRET_BYTES, SealedSecret};
@@ -83,13 +83,7 @@ impl<S: Store> EncryptedStore<S> {
             let key = DataKey::from_slice(&key)?;
             return Ok(Self { inner, key });
         }
-        let one = ReadLimit {
-            records: 1,
-            bytes: 0,
-        };
-        // No key of ours begins with 0xff, and a store that has only such is not ours.
-        let all = Bytes::new()..Bytes::from_static(&[0xff; 64]);
-        if !inner.range(all, one).await?.is_empty() {
+        if !store_is_empty(&inner).await? {
             return Err(StoreError::NotEncrypted);
         }
         let new = Self {

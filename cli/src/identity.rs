@@ -1,0 +1,176 @@
+//! The file `identity` of a data directory: the peer's secret, in the clear or sealed with a
+//! passphrase.
+//!
+//! ```text
+//!   0f1e2d…                      in the clear: the seed of the key, in hex
+//!
+//!   outlive identity 1           sealed: this line, and a sealed secret in hex, which holds the
+//!   01014000…                    seed and the key of the store
+//! ```
+//!
+//! That the store's key is kept here makes a change of the passphrase the replacement of one file.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use data_encoding::HEXLOWER;
+use outlive::Identity;
+use outlive_storage::{Cost, SealedSecret, Unlock, UnlockError};
+use zeroize::Zeroizing;
+
+const FILE_NAME: &str = "identity";
+
+/// The first line of a sealed file, up to its version.
+const HEAD: &str = "outlive identity ";
+
+/// The newest version of the sealed form.
+const VERSION: &str = "1";
+
+/// What the sealed secret is for.
+const PURPOSE: &str = "outlive identity";
+
+type Secret = Zeroizing<[u8; 32]>;
+
+/// The secrets of a data directory.
+pub(crate) struct Secrets {
+    seed: Secret,
+    /// The key of the store; none if directory and store are in the clear.
+    pub(crate) store_key: Option<Secret>,
+}
+
+fn random() -> Result<Secret> {
+    let mut bytes = Secret::default();
+    getrandom::fill(&mut bytes[..]).context("the operating system gave no random numbers")?;
+    Ok(bytes)
+}
+
+impl Secrets {
+    /// Those of the directory `dir`, made if it has none: in the clear, or with a key for the store
+    /// if there is a passphrase.
+    pub(crate) fn of(dir: &Path, passphrase: Option<&Unlock>) -> Result<Self> {
+        if let Some(known) = Self::read(dir, passphrase)? {
+            return Ok(known);
+        }
+        let new = Self {
+            seed: random()?,
+            store_key: passphrase.map(|_| random()).transpose()?,
+        };
+        new.write(dir, passphrase)?;
+        Ok(new)
+    }
+
+    /// Those of the directory `dir`, if it has any.
+    pub(crate) fn read(dir: &Path, passphrase: Option<&Unlock>) -> Result<Option<Self>> {
+        let path = dir.join(FILE_NAME);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("can't read {}", path.display()));
+            }
+        };
+        let sealed = text.strip_prefix(HEAD).map(|rest| rest.split_once('\n'));
+        let known = match (sealed, passphrase) {
+            (Some(None), _) => None,
+            (Some(Some((VERSION, body))), Some(passphrase)) => open(dir, body, passphrase)?,
+            (Some(Some((VERSION, _))), None) => bail!(
+                "{} is encrypted; give its passphrase with --passphrase-file or in OUTLIVE_PASSPHRASE",
+                dir.display()
+            ),
+            (Some(Some(_)), _) => bail!(
+                "a newer version of outlive wrote {}; use that one",
+                path.display()
+            ),
+            (None, Some(_)) if seed(&text).is_some() => bail!(
+                "{} is not encrypted; leave the passphrase out, or set one with `outlive passphrase`",
+                dir.display()
+            ),
+            (None, _) => seed(&text).map(|seed| Self {
+                seed,
+                store_key: None,
+            }),
+        };
+        let known = known.with_context(|| {
+            let path = path.display();
+            format!("{path} is damaged; restore it from a backup: who has it is this peer")
+        })?;
+        Ok(Some(known))
+    }
+
+    /// Gives secrets that were in the clear a key for a store.
+    pub(crate) fn with_store_key(mut self) -> Result<Self> {
+        if self.store_key.is_none() {
+            self.store_key = Some(random()?);
+        }
+        Ok(self)
+    }
+
+    /// Writes them to the directory `dir`, in place of what was there, as a whole or not at all.
+    pub(crate) fn write(&self, dir: &Path, passphrase: Option<&Unlock>) -> Result<()> {
+        let text = match (&self.store_key, passphrase) {
+            (Some(store_key), Some(passphrase)) => {
+                let secrets = Zeroizing::new([&self.seed[..], &store_key[..]].concat());
+                let sealed = SealedSecret::seal(PURPOSE, &secrets, passphrase, Cost::DEFAULT)?;
+                format!("{HEAD}{VERSION}\n{}\n", HEXLOWER.encode(&sealed.to_bytes()))
+            }
+            (None, None) => HEXLOWER.encode(&self.seed[..]),
+            (Some(_), None) | (None, Some(_)) => {
+                bail!("a directory is encrypted as a whole, or not at all")
+            }
+        };
+        let text = Zeroizing::new(text);
+        let path = dir.join(FILE_NAME);
+        replace(dir, &path, text.as_bytes())
+            .with_context(|| format!("can't write {}", path.display()))
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        Identity::from_seed(*self.seed)
+    }
+}
+
+/// The seed in a file in the clear.
+fn seed(text: &str) -> Option<Secret> {
+    let seed = Zeroizing::new(HEXLOWER.decode(text.trim().as_bytes()).ok()?);
+    Some(Zeroizing::new(<[u8; 32]>::try_from(&seed[..]).ok()?))
+}
+
+/// The secrets in the body of a sealed file; none if it is damaged.
+fn open(dir: &Path, body: &str, passphrase: &Unlock) -> Result<Option<Secrets>> {
+    let Ok(sealed) = HEXLOWER.decode(body.trim().as_bytes()) else {
+        return Ok(None);
+    };
+    let opened = SealedSecret::from_bytes(&sealed).and_then(|s| s.open(PURPOSE, passphrase));
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(UnlockError::WrongKey) => {
+            bail!(
+                "this is not the passphrase of {}; try another",
+                dir.display()
+            )
+        }
+        Err(UnlockError::Damaged(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let halves = opened.split_first_chunk::<32>();
+    let halves = halves.and_then(|(seed, key)| Some((seed, <&[u8; 32]>::try_from(key).ok()?)));
+    Ok(halves.map(|(seed, key)| Secrets {
+        seed: Zeroizing::new(*seed),
+        store_key: Some(Zeroizing::new(*key)),
+    }))
+}
+
+fn replace(dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let new: PathBuf = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&new)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}

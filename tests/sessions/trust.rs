@@ -270,6 +270,19 @@ async fn a_stranger_fills_no_disk_and_loses_nothing_once_accepted() {
 }
 
 #[tokio::test]
+async fn a_stranger_that_sends_more_than_it_may_leave_here_is_announced() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let large = "x".repeat(3 * limits::STRANGER_BYTES as usize);
+    let to_bob = alice.session(id(2)).await.unwrap();
+    to_bob.send(CHAT, large.clone()).await.unwrap();
+    // No message is whole yet, and none would be before the peer is accepted.
+    let knocks = soon("the stranger", bob.next_arrival()).await.unwrap();
+    let mut inbox = bob.session(knocks).await.unwrap().inbox(CHAT).unwrap();
+    assert!(take(&mut inbox).await == large);
+}
+
+#[tokio::test]
 async fn a_node_lives_on_an_encrypted_store_and_is_told_when_the_key_is_missing() {
     let (raw, relay) = (MemoryStore::new(), relay().await);
     let unlock = Unlock::key([5; 32]);

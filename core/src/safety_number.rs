@@ -188,11 +188,19 @@ mod tests {
 
     #[test]
     fn the_number_of_two_peers_never_changes() {
-        // What two devices with different versions of this software must agree on.
-        assert_eq!(
-            SafetyNumber::of(peer(1), peer(2)).to_string(),
-            "39010 03011 10207 52589 39815 32579 65754 97887 64834 99123 93691 66785"
+        // What every client has to agree on.
+        let protocol = include_str!("../../docs/PROTOCOL.md");
+        let number = SafetyNumber::of(peer(1), peer(2));
+        let vector = format!(
+            "
+{}
+{}
+{number}
+",
+            peer(1),
+            peer(2)
         );
+        assert!(protocol.contains(&vector), "{vector}");
     }
 
     #[test]

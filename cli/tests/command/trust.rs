@@ -133,7 +133,7 @@ fn a_blocked_peer_is_not_heard_until_it_is_unblocked() {
         listening.args(["--count", count]);
         listening
     };
-    send(&alice, "custody", "before\n");
+    send(&alice, "custody", "before\nleft behind\n");
     assert_eq!(done(&listen("1").output().unwrap()), "before\n");
 
     let blocked = json(&mut on(&bob, &["--json", "block", &hers]));
@@ -154,8 +154,8 @@ fn a_blocked_peer_is_not_heard_until_it_is_unblocked() {
     let unblocked = json(&mut on(&bob, &["--json", "unblock", &hers]));
     assert_eq!(unblocked["trust"], "unknown");
     // What was refused is still with its sender, and comes in its place.
-    let mut listening = Running::start(&mut listen("2"));
+    let mut listening = Running::start(&mut listen("3"));
     send(&alice, "delivered", "after\n");
     let heard: Vec<_> = (&mut listening.lines).map(Result::unwrap).collect();
-    assert_eq!(heard, ["while blocked", "after"]);
+    assert_eq!(heard, ["left behind", "while blocked", "after"]);
 }

@@ -15,8 +15,8 @@ const NOW: usize = 256;
 /// Bytes of packets in them. Whoever takes nothing costs no more.
 const NOW_BYTES: usize = 512 * 1024;
 
-/// Peers one connection may watch. Further ones are left out.
-const WATCHED: usize = 16_384;
+/// Peers one connection may watch, at some 300 bytes each. Further ones are left out.
+const WATCHED: usize = 4_096;
 
 /// Senders whose new mail a connection has not looked at yet, and the bell for them.
 #[derive(Debug, Default)]

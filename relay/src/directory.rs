@@ -18,7 +18,8 @@ const NOW_BYTES: usize = 512 * 1024;
 /// Peers one connection may watch, at some 300 bytes each. Further ones are left out.
 const WATCHED: usize = 4_096;
 
-/// Senders whose new mail a connection has not looked at yet, and the bell for them.
+/// Senders whose new mail a connection has not looked at yet, and the bell for them. There are no
+/// more of them than the mailbox's quota lets in.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
     senders: Mutex<BTreeSet<PeerId>>,

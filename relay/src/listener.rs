@@ -1,7 +1,8 @@
 //! The way in: sockets, TLS, HTTP, up to the WebSocket.
 //!
 //! Everything that takes its time here happens in a task of its own under one timeout, so that
-//! nobody who dawdles holds up the next, and is counted, so that their number has a bound.
+//! nobody who dawdles holds up the next, and is counted, so that their number has a bound. That is
+//! why `axum::serve` is not used: it waits for half a request as long as it takes, in a drain too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};

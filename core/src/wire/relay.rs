@@ -123,7 +123,7 @@ pub enum GoodbyeReason {
     Draining,
     /// The client broke the protocol.
     Protocol,
-    /// The signature was wrong.
+    /// The signature was wrong, or tied to another connection.
     Signature,
     /// The client speaks a version this relay does not.
     Version,
@@ -137,7 +137,9 @@ impl fmt::Display for GoodbyeReason {
             Self::Replaced => "a newer connection of the same peer took over",
             Self::Draining => "it is shutting down",
             Self::Protocol => "what we sent was not understood",
-            Self::Signature => "our signature is wrong",
+            Self::Signature => {
+                "our signature is not good on this connection; does something on the way end TLS?"
+            }
             Self::Version => "it does not speak our version",
             Self::Busy => "it has too many connections",
         })

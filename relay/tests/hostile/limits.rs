@@ -131,17 +131,17 @@ async fn acknowledging_what_was_delivered_is_free() {
 async fn whoever_had_to_wait_is_not_taken_for_silent_and_goes_on() {
     let relay = relay(|config| {
         config.peer_envelopes = Rate::new(100).map(|rate| rate.with_burst(1));
-        config.silence = Duration::from_millis(500);
-        config.ping_every = Duration::from_millis(100);
+        config.silence = Duration::from_secs(1);
+        config.ping_every = Duration::from_millis(200);
     })
     .await;
     let mut eve = Client::sign_in(&relay, EVE).await;
-    eve.say((0..200).map(|n| keep(n, ALICE, "x"))).await;
-    for n in 0..200 {
+    eve.say((0..300).map(|n| keep(n, ALICE, "x"))).await;
+    for n in 0..300 {
         assert_eq!(eve.hear().await, Some(accepted(n)));
     }
-    // This waits for two seconds, four times as long as silence is borne.
-    assert_eq!(eve.submit(keep(200, ALICE, "x")).await, accepted(200));
+    // This waits for three seconds, three times as long as silence is borne.
+    assert_eq!(eve.submit(keep(300, ALICE, "x")).await, accepted(300));
 }
 
 #[tokio::test]

@@ -258,7 +258,7 @@ async fn a_proof_that_was_good_once_is_good_for_no_other_challenge() {
 #[tokio::test]
 async fn whoever_dawdles_before_it_is_signed_in_is_let_go() {
     let mut config = RelayConfig::default();
-    config.sign_in_timeout = Duration::from_secs(1);
+    config.sign_in_timeout = Duration::from_secs(3);
     let relay = relay_over(MemoryStore::new(), config).await;
     // Not a byte; half a request line; a header without an end; a request and then nothing more.
     let said = [
@@ -290,8 +290,8 @@ async fn whoever_dawdles_before_it_is_signed_in_is_let_go() {
 #[tokio::test]
 async fn a_client_that_never_reads_is_let_go_and_others_are_served() {
     let mut config = RelayConfig::default();
-    config.silence = Duration::from_secs(1);
-    config.ping_every = Duration::from_millis(200);
+    config.silence = Duration::from_secs(2);
+    config.ping_every = Duration::from_millis(400);
     let relay = relay_over(MemoryStore::new(), config).await;
     let mut alice = Client::sign_in(&relay, ALICE).await;
     // More than the buffers of two sockets take.

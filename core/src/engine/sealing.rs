@@ -290,7 +290,11 @@ impl Engine {
     ) -> Result<Opened, OpenError> {
         let opened = crate::seal::open_one_way(&self.sealing.identity, &self.peer, packet)?;
         let fresh = self.sealing.one_way_seen.note(opened.number);
-        let newest = opened.number > self.live.keys.one_way;
+        // A process that has sealed under our keys has them: what it says of lost ones is an old word
+        // that was held back.
+        let sending = self.live.keys.sending();
+        let has_keys = sending.is_some_and(|of| of.starts.contains(&opened.start));
+        let newest = !has_keys && opened.number > self.live.keys.one_way;
         self.live.keys.one_way = self.live.keys.one_way.max(opened.number);
         let starts = &mut self.sealing.one_way_starts;
         let known = starts.contains(&opened.start);

@@ -391,3 +391,31 @@ fn one_packet_makes_one_pair_of_keys_at_most() {
     world.flush_all(BOB);
     assert!(count(&world) <= before + 1, "each costs four exchanges");
 }
+
+#[test]
+fn the_last_initiation_held_back_makes_nobody_doubt_keys_that_are_in_use() {
+    let mut world = World::relayed();
+    world.bind(ALICE);
+    world.bind(BOB);
+    world.send(ALICE, "hello");
+    world.flush_all(ALICE);
+    // Of what Alice says before there are keys the relay keeps the last for itself.
+    let first: Vec<_> = world.wire.drain(..).collect();
+    world.now.elapsed += Duration::from_secs(60);
+    world.peers[ALICE].tick(world.now);
+    world.flush_all(ALICE);
+    let held: Vec<_> = world.seen.split_off(first.len());
+    world.wire = first.into();
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    world.still_works();
+    for seen in held {
+        world.deliver(seen.to, seen.packet);
+    }
+    world.flush_all(BOB);
+    let before = world.seen.len();
+    world.send(BOB, "under the keys there are");
+    world.flush_all(BOB);
+    assert!(!world.kinds(before).is_empty());
+    assert!(world.kinds(before).iter().all(|kind| *kind == KIND_SEALED));
+}

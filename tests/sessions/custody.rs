@@ -11,7 +11,7 @@ use outlive_transports::{MemoryRelay, Way};
 use tokio::time::Instant;
 
 use crate::proxy::Proxy;
-use crate::scene::{counted, linked, on, on_store, pair, unlinked, with_network};
+use crate::scene::{acquaint, counted, linked, on, on_store, pair, unlinked, with_network};
 use crate::world::{CHAT, id, node, relay, soon, take};
 
 /// Waits for something that nobody tells of.
@@ -88,9 +88,12 @@ async fn what_was_in_flight_to_a_dead_link_goes_again_at_once_on_rebind() {
     let relay = MemoryRelay::new("relay");
     let (_alice, _bob, to_bob, to_alice) = pair(&relay).await;
     let mut inbox = to_alice.inbox(CHAT).unwrap();
+    acquaint(&to_bob, &mut inbox).await;
+    acquaint(&to_alice, &mut to_bob.inbox(CHAT).unwrap()).await;
+    let before = relay.counts().borrow().delivered;
     assert!(relay.faults().half_dead(id(2)));
     to_bob.send(CHAT, "delivered into nothing").await.unwrap();
-    counted(&relay, "the delivery", |counts| counts.delivered > 0).await;
+    counted(&relay, "the delivery", |of| of.delivered > before).await;
     assert!(relay.faults().half_dead(id(1)));
     to_bob.send(CHAT, "submitted into nothing").await.unwrap();
     relay.faults().cut(id(1));

@@ -8,7 +8,9 @@ use outlive_transports::{MemoryRelay, Way};
 use tokio::time::Instant;
 
 use crate::proxy::Proxy;
-use crate::scene::{counted, linked, on, on_store, pair, unlinked, with_network};
+use crate::scene::{
+    acquaint, at_once, counted, linked, on, on_store, pair, unlinked, with_network,
+};
 use crate::world::{CHAT, id, relay, soon, take, way};
 
 /// Nothing here needs a timer of a session to run out: the first runs out after two seconds.
@@ -28,6 +30,7 @@ fn large(n: u64) -> String {
 async fn a_resume_sends_and_delivers_nothing_twice() {
     let relay = MemoryRelay::new("relay");
     let (_alice, _bob, to_bob, to_alice) = pair(&relay).await;
+    let mut events = to_alice.events(1_024);
     let mut inbox = to_alice.inbox(CHAT).unwrap();
     for n in 0..10 {
         // Bob has it, and neither alice nor the relay hears of it before the links break.
@@ -43,6 +46,16 @@ async fn a_resume_sends_and_delivers_nothing_twice() {
     }
     counted(&relay, "an empty mailbox", |counts| counts.waiting == 0).await;
     nothing_more(&mut inbox).await;
+    // A counter that was written by a resume would have to be mended by one of these.
+    while let Some(Some((event, _))) = at_once(events.next()).await {
+        let mended = matches!(
+            event,
+            SessionEvent::Gap { .. }
+                | SessionEvent::PeerReset { .. }
+                | SessionEvent::Renewed { .. }
+        );
+        assert!(!mended, "{event:?}");
+    }
 }
 
 #[tokio::test]
@@ -76,6 +89,8 @@ async fn both_directions_resume_in_the_same_exchange() {
     let relay = MemoryRelay::new("relay");
     let (_alice, _bob, to_bob, to_alice) = pair(&relay).await;
     let (mut at_alice, mut at_bob) = (to_bob.inbox(CHAT).unwrap(), to_alice.inbox(CHAT).unwrap());
+    acquaint(&to_bob, &mut at_bob).await;
+    acquaint(&to_alice, &mut at_alice).await;
     let down = relay.faults().down();
     unlinked(&to_bob).await;
     unlinked(&to_alice).await;

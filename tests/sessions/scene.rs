@@ -8,7 +8,7 @@ use outlive_storage::MemoryStore;
 use outlive_transports::{Counts, MemoryRelay};
 use tokio::time::Instant;
 
-use crate::world::{id, soon, until};
+use crate::world::{CHAT, id, soon, take, until};
 
 /// A node with a fresh store.
 pub(crate) async fn on(n: u8, relays: &[&MemoryRelay]) -> Node {
@@ -50,6 +50,14 @@ pub(crate) async fn pair(relay: &MemoryRelay) -> (Node, Node, Session, Session) 
     linked(&to_bob).await;
     linked(&to_alice).await;
     (alice, bob, to_bob, to_alice)
+}
+
+/// Has a first message arrive, and all that follows from it, so that the peer knows the sender.
+pub(crate) async fn acquaint(session: &Session, at_peer: &mut outlive::Inbox) {
+    let receipt = session.send(CHAT, "hello").await.expect("it is taken");
+    assert_eq!(take(at_peer).await, "hello");
+    let consumed = soon("consumption", receipt.consumed()).await;
+    consumed.expect("it is consumed");
 }
 
 pub(crate) async fn linked(session: &Session) {

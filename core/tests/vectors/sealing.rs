@@ -296,7 +296,7 @@ fn what_the_document_says_does_not_open_does_not_open_for_that_reason() {
     };
     let wrong = header(locator_b, 0, start_b, 300);
     let back = header(locator_a, 0, start_a, 1);
-    let far = header(locator_b, 65, start_a, 1);
+    let far = header(locator_b, 513, start_a, 1);
     let one_way = |from: &Identity, to| {
         OneWay::new(start_a)
             .seal(from, to, &frames(), &mut entropy(3), NOW)

@@ -36,7 +36,9 @@ pub use outlive_core::engine::{Ending, SendError, Stage};
 pub use outlive_core::link::{LinkClass, LinkState};
 pub use outlive_core::record::Gap;
 pub use outlive_core::store::{Store, StoreError, store_is_empty};
-pub use outlive_core::transport::{Refusal, RelayTransport, TransportError};
+pub use outlive_core::transport::{
+    DeliveryToken, Refusal, RelayTransport, TokenError, TransportError,
+};
 pub use outlive_core::{
     ChannelId, Contact, ContactError, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError,
     Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId, WallTime, limits, record,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use outlive_core::engine::SendOptions;
 use outlive_core::limits::MESSAGE_TTL;
 use outlive_core::record::OnceRecord;
+use outlive_core::transport::DeliveryToken;
 use outlive_core::{ChannelId, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -453,6 +454,26 @@ impl Session {
     /// [`Error::Shutdown`].
     pub async fn set_weight(&self, channel: ChannelId, weight: u8) -> Result<(), Error> {
         self.route.send(Command::Weight { channel, weight }).await
+    }
+
+    /// Sends without being named to the relay from now on: everything this session hands to a relay
+    /// goes over a second connection that does not say who we are, with the token that the peer gave
+    /// out ([`Node::delivery_token`](crate::Node::delivery_token)), in a wrapping that the peer alone
+    /// sees through. Kept on disk until `None` ends it. What was handed over before is not called
+    /// back. There is no way around: if the relay takes no such connection, the session waits, and if
+    /// the peer no longer takes the token, receipts say [`Refusal::Token`](crate::Refusal::Token).
+    ///
+    /// While it holds, the relay is not asked whether the peer is there, and
+    /// [`SessionState::peer_online`] stays unknown once the link is bound anew. What the relay sees
+    /// all the same is in `docs/SECURITY.md`.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Shutdown`], or [`Error::Closed`].
+    pub async fn send_unidentified(&self, token: Option<DeliveryToken>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Unidentified { token, reply };
+        self.route.send(command).await?;
+        answer.await.map_err(|_| self.route.gone())?
     }
 
     /// Closes the session for this process: the peer is told if it is there, every subscription

@@ -48,12 +48,20 @@ pub enum TransportError {
     /// The other end closed the connection, and said why.
     #[error("the relay closed the connection: {0}")]
     Closed(GoodbyeReason),
+    /// The transport has no connections that do not say who we are.
+    #[error("{address} can't be reached without saying who we are; use another transport")]
+    Unidentified {
+        /// The address as given.
+        address: String,
+    },
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
 }
 
-pub use crate::wire::relay::{Class, GoodbyeReason, Refusal};
+pub use crate::wire::relay::{
+    Class, DeliveryToken, GoodbyeReason, Refusal, Sender, Slot, TokenError, TokenHash,
+};
 
 /// What a node hands to a relay connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +82,7 @@ pub enum Outgoing {
     /// These envelopes from `from` are safe here: the mailbox may drop them.
     Acknowledge {
         /// Their sender.
-        from: PeerId,
+        from: Sender,
         /// The relay's numbers for them.
         envelopes: Vec<EnvelopeId>,
     },
@@ -82,7 +90,7 @@ pub enum Outgoing {
     /// lies behind them.
     Park {
         /// Their sender.
-        from: PeerId,
+        from: Sender,
         /// The relay's numbers for them.
         envelopes: Vec<EnvelopeId>,
     },
@@ -90,12 +98,35 @@ pub enum Outgoing {
     /// now there is.
     Redeliver {
         /// Their sender.
-        from: PeerId,
+        from: Sender,
     },
     /// Tell me when these peers come and go. Adds to what was asked before.
     Watch {
         /// The peers.
         peers: Vec<PeerId>,
+    },
+    /// From now on these tokens open my mailbox for whoever has them, and no others.
+    AcceptUnidentified {
+        /// Their hashes.
+        tokens: Vec<TokenHash>,
+    },
+    /// Forward or keep a packet. On a connection that is nobody's only this may be sent, and only
+    /// there.
+    SubmitUnidentified {
+        /// The sender's number for it, unique on this connection.
+        envelope: EnvelopeId,
+        /// Whom it is for.
+        to: PeerId,
+        /// What the recipient gave out.
+        token: DeliveryToken,
+        /// What stands for the sender.
+        slot: Slot,
+        /// How long it matters.
+        class: Class,
+        /// Seconds it may wait in the mailbox.
+        ttl: u32,
+        /// The packet, wrapped.
+        packet: Bytes,
     },
 }
 
@@ -116,8 +147,8 @@ pub enum Incoming {
     },
     /// A packet from a peer.
     Deliver {
-        /// Who sent it, as the relay authenticated it.
-        from: PeerId,
+        /// Who sent it, as the relay authenticated it, or what stands for who did not say.
+        from: Sender,
         /// The relay's number for it, to be acknowledged; `None` for what matters only now.
         envelope: Option<EnvelopeId>,
         /// The packet.
@@ -161,6 +192,19 @@ pub trait RelayTransport: Send + Sync + 'static {
     /// # Errors
     /// [`TransportError`]; only [`TransportError::Address`] is worth no second try.
     async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError>;
+
+    /// Dials the relay without telling it who we are: a connection for
+    /// [`Outgoing::SubmitUnidentified`] and nothing else. Cancellation-safe as
+    /// [`connect`](Self::connect) is.
+    ///
+    /// # Errors
+    /// [`TransportError`]; [`TransportError::Unidentified`] if this transport has no such
+    /// connections, which is so unless it says otherwise.
+    async fn connect_unidentified(&self) -> Result<RelayConnection, TransportError> {
+        Err(TransportError::Unidentified {
+            address: self.address().to_owned(),
+        })
+    }
 }
 
 /// The sending half of a relay connection.

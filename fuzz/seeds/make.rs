@@ -242,10 +242,10 @@ fn to_relay(identity: &Identity, to: PeerId, packet: &Bytes) -> Vec<ToRelay> {
             packet: packet.clone(),
         },
         ToRelay::Acknowledge {
-            from: to,
+            from: to.into(),
             envelopes: vec![EnvelopeId(7), EnvelopeId(8)],
         },
-        ToRelay::Redeliver { from: to },
+        ToRelay::Redeliver { from: to.into() },
     ]
 }
 
@@ -264,7 +264,7 @@ fn from_relay(peer: PeerId, packet: &Bytes) -> Vec<FromRelay> {
             reason: Refusal::MailboxFull,
         },
         FromRelay::Deliver {
-            from: peer,
+            from: peer.into(),
             envelope: Some(EnvelopeId(300)),
             packet: packet.clone(),
         },

@@ -1,5 +1,6 @@
 //! One client: signing in, and then both ways at once.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,18 +22,19 @@ use crate::accounts::{Accounts, Cost, PeerAccount};
 use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
 use crate::mailbox::{Mailboxes, Put, Request};
-use crate::sign_in::sign_in;
+use crate::sign_in::{Client, sign_in};
+use crate::unidentified;
 use crate::window::Window;
 
 /// Messages of one client whose envelopes are being made durable. While there are as many, no more
 /// is read from it.
-const IN_FLIGHT: usize = 16;
+pub(crate) const IN_FLIGHT: usize = 16;
 
 /// Bytes after which a WebSocket message is closed and the next begun.
 const BATCH_BYTES: usize = relay::MESSAGE_BYTES / 2;
 
 /// Bytes that any WebSocket message costs beside its own, so that empty ones are not free.
-const MESSAGE_COST: u64 = 64;
+pub(crate) const MESSAGE_COST: u64 = 64;
 
 /// What a connection needs of its relay.
 #[derive(Clone)]
@@ -42,6 +44,8 @@ pub(crate) struct Desk {
     pub(crate) config: Arc<RelayConfig>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) peers: Arc<Accounts<PeerId, PeerAccount>>,
+    /// Where clients come from that do not say who they are.
+    pub(crate) sources: Arc<Accounts<IpAddr, PeerAccount>>,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) draining: CancellationToken,
 }
@@ -63,23 +67,33 @@ impl From<axum::Error> for End {
 }
 
 pub(crate) type Sink = SplitSink<WebSocket, Message>;
-type Answers = Vec<(EnvelopeId, Result<(), Refusal>)>;
-type InFlight = FuturesOrdered<Pin<Box<dyn Future<Output = Answers> + Send>>>;
+pub(crate) type Answers = Vec<(EnvelopeId, Result<(), Refusal>)>;
+pub(crate) type InFlight = FuturesOrdered<Pin<Box<dyn Future<Output = Answers> + Send>>>;
 
 /// Serves one client until it goes, misbehaves, is replaced, or the relay drains.
-pub(crate) async fn serve(socket: WebSocket, desk: Desk, exported: Option<Exported>) {
+pub(crate) async fn serve(
+    socket: WebSocket,
+    desk: Desk,
+    exported: Option<Exported>,
+    source: Option<IpAddr>,
+) {
     let (draining, drain_timeout) = (desk.draining.clone(), desk.config.drain_timeout);
     let drained = async {
         draining.cancelled().await;
         tokio::time::sleep(drain_timeout).await;
     };
     tokio::select! {
-        () = converse(socket, desk, exported) => {}
+        () = converse(socket, desk, exported, source) => {}
         () = drained => debug!("a client did not take its answers in time"),
     }
 }
 
-async fn converse(socket: WebSocket, desk: Desk, exported: Option<Exported>) {
+async fn converse(
+    socket: WebSocket,
+    desk: Desk,
+    exported: Option<Exported>,
+    source: Option<IpAddr>,
+) {
     let (mut sink, mut stream) = socket.split();
     let timeout = desk.config.sign_in_timeout;
     let signing_in = sign_in(&mut sink, &mut stream, &desk, exported.as_ref());
@@ -88,7 +102,10 @@ async fn converse(socket: WebSocket, desk: Desk, exported: Option<Exported>) {
         () = desk.draining.cancelled() => Ok(Err(End::Goodbye(GoodbyeReason::Draining))),
     };
     let peer = match signed_in {
-        Ok(Ok(peer)) => peer,
+        Ok(Ok(Client::Peer(peer))) => peer,
+        Ok(Ok(Client::Unidentified)) => {
+            return unidentified::serve(sink, &mut stream, desk, source).await;
+        }
         Ok(Err(End::Goodbye(reason))) => return goodbye(&mut sink, reason).await,
         Ok(Err(End::Gone | End::Store(_))) => return,
         Err(_) => return goodbye(&mut sink, GoodbyeReason::Protocol).await,
@@ -126,7 +143,7 @@ async fn converse(socket: WebSocket, desk: Desk, exported: Option<Exported>) {
     }
 }
 
-async fn goodbye(sink: &mut Sink, reason: GoodbyeReason) {
+pub(crate) async fn goodbye(sink: &mut Sink, reason: GoodbyeReason) {
     /// How long a farewell may take.
     const FAREWELL: Duration = Duration::from_secs(1);
     let farewell = async {
@@ -155,6 +172,22 @@ pub(crate) async fn say(
     Ok(sink.flush().await?)
 }
 
+/// Tells a client what became of its envelopes, but waits for one that takes nothing no longer than
+/// for a silent one.
+pub(crate) async fn say_answers(
+    sink: &mut Sink,
+    answers: Answers,
+    silence: Duration,
+) -> Result<(), End> {
+    let answers = answers.into_iter().map(|(envelope, answer)| match answer {
+        Ok(()) => FromRelay::Accepted { envelope },
+        Err(reason) => FromRelay::Refused { envelope, reason },
+    });
+    tokio::time::timeout(silence, say(sink, answers))
+        .await
+        .unwrap_or(Err(End::Gone))
+}
+
 /// The next binary message of a client.
 pub(crate) async fn hear(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, End> {
     loop {
@@ -167,7 +200,7 @@ pub(crate) async fn hear(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, E
     }
 }
 
-async fn until(moment: Option<Instant>) {
+pub(crate) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
@@ -268,11 +301,7 @@ impl Connection {
     }
 
     async fn answer(&mut self, answers: Answers) -> Result<(), End> {
-        self.say(answers.into_iter().map(|(envelope, answer)| match answer {
-            Ok(()) => FromRelay::Accepted { envelope },
-            Err(reason) => FromRelay::Refused { envelope, reason },
-        }))
-        .await
+        say_answers(&mut self.sink, answers, self.desk.config.silence).await
     }
 
     /// Counts a WebSocket message. If that went over a rate of the peer, nothing more is read from
@@ -315,7 +344,7 @@ impl Connection {
                     packet,
                     ..
                 } => {
-                    self.desk.directory.pass(self.peer, &to, packet);
+                    self.desk.directory.pass(self.peer.into(), &to, packet);
                     let accepted: Answers = vec![(envelope, Ok(()))];
                     self.in_flight
                         .push_back(Box::pin(std::future::ready(accepted)));
@@ -351,7 +380,14 @@ impl Connection {
                 ToRelay::Park { from, envelopes } => self.window.parked(from, &envelopes),
                 ToRelay::Redeliver { from } => self.window.redeliver(from),
                 ToRelay::Watch { peers } => presence.watch(peers),
-                ToRelay::Hello { .. } | ToRelay::Proof { .. } => {
+                ToRelay::AcceptUnidentified { tokens } => {
+                    let recipient = self.peer;
+                    self.request(Request::Tokens { recipient, tokens }).await?;
+                }
+                ToRelay::Hello { .. }
+                | ToRelay::Proof { .. }
+                | ToRelay::HelloUnidentified { .. }
+                | ToRelay::SubmitUnidentified { .. } => {
                     return Err(End::Goodbye(GoodbyeReason::Protocol));
                 }
             }
@@ -361,7 +397,7 @@ impl Connection {
         }
         let (reply, answers) = oneshot::channel();
         self.request(Request::Put {
-            from: self.peer,
+            from: self.peer.into(),
             puts,
             reply,
         })

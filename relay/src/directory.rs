@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use outlive_core::PeerId;
-use outlive_core::wire::relay::FromRelay;
+use outlive_core::wire::relay::{FromRelay, Sender};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -22,18 +22,18 @@ const WATCHED: usize = 4_096;
 /// more of them than the mailbox's quota lets in.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-    senders: Mutex<BTreeSet<PeerId>>,
+    senders: Mutex<BTreeSet<Sender>>,
     notify: Notify,
 }
 
 impl Bell {
-    fn ring(&self, sender: PeerId) {
+    fn ring(&self, sender: Sender) {
         lock(&self.senders).insert(sender);
         self.notify.notify_one();
     }
 
     /// Waits for new mail. Cancellation-safe: a ring is never lost.
-    pub(crate) async fn rung(&self) -> BTreeSet<PeerId> {
+    pub(crate) async fn rung(&self) -> BTreeSet<Sender> {
         loop {
             let senders = std::mem::take(&mut *lock(&self.senders));
             if !senders.is_empty() {
@@ -134,7 +134,7 @@ impl Directory {
     }
 
     /// New mail for a recipient.
-    pub(crate) fn wake(&self, recipient: &PeerId, sender: PeerId) {
+    pub(crate) fn wake(&self, recipient: &PeerId, sender: Sender) {
         let bell = lock(&self.state)
             .signed_in
             .get(recipient)
@@ -145,7 +145,7 @@ impl Directory {
     }
 
     /// Passes on a packet that matters only now, if the peer is there and takes it.
-    pub(crate) fn pass(&self, from: PeerId, to: &PeerId, packet: Bytes) {
+    pub(crate) fn pass(&self, from: Sender, to: &PeerId, packet: Bytes) {
         if let Some(entry) = lock(&self.state).signed_in.get(to)
             && let Ok(bytes) = u32::try_from(packet.len())
             && let Ok(room) = entry.room.clone().try_acquire_many_owned(bytes)
@@ -270,7 +270,7 @@ mod tests {
         let mut presence = directory.enter(peer(0));
         let mut come = |count: usize, size: usize| {
             for _ in 0..count {
-                directory.pass(peer(1), &peer(0), Bytes::from(vec![0; size]));
+                directory.pass(peer(1).into(), &peer(0), Bytes::from(vec![0; size]));
             }
             std::iter::from_fn(|| presence.now.try_recv().ok()).count()
         };

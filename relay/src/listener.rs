@@ -80,6 +80,8 @@ struct Arrival {
     connections: Arc<Semaphore>,
     /// What its TLS exported, if that ends here.
     exported: Option<Exported>,
+    /// Where it comes from, if that tells clients apart.
+    source: Option<IpAddr>,
     /// Kept for as long as the socket is open.
     held: Arc<(OwnedSemaphorePermit, TaskTrackerToken)>,
 }
@@ -129,6 +131,7 @@ impl Listener {
             if !self.admits(from) {
                 continue;
             }
+            let source = self.source(from);
             let Ok(place) = self.sockets.clone().try_acquire_owned() else {
                 debug!("no place for one more socket");
                 continue;
@@ -136,7 +139,7 @@ impl Listener {
             let (door, draining) = (self.door.clone(), draining.clone());
             let timeout = door.desk.config.sign_in_timeout;
             self.door.tasks.spawn(async move {
-                let coming_in = tokio::time::timeout(timeout, door.open(socket, place));
+                let coming_in = tokio::time::timeout(timeout, door.open(socket, source, place));
                 tokio::select! {
                     () = draining.cancelled() => {}
                     result = coming_in => if result.is_err() {
@@ -147,12 +150,20 @@ impl Listener {
         }
     }
 
-    fn admits(&self, from: SocketAddr) -> bool {
+    /// Whom an address stands for; `None` if limits are not told by it.
+    fn source(&self, from: SocketAddr) -> Option<IpAddr> {
         let config = &self.door.desk.config;
         let address = source(from.ip());
-        if config.address_sign_ins.is_none() || (address.is_loopback() && !config.limit_loopback) {
+        let limited =
+            config.address_sign_ins.is_some() && (config.limit_loopback || !address.is_loopback());
+        limited.then_some(address)
+    }
+
+    fn admits(&self, from: SocketAddr) -> bool {
+        let config = &self.door.desk.config;
+        let Some(address) = self.source(from) else {
             return true;
-        }
+        };
         let now = Instant::now();
         let admitted = self.addresses.of(address, now).admits(config, now);
         if !admitted {
@@ -168,11 +179,11 @@ impl Listener {
 
 impl Door {
     /// Through TLS, if there is any, and HTTP. Returns when the client is gone or upgraded.
-    async fn open(self, socket: TcpStream, place: OwnedSemaphorePermit) {
+    async fn open(self, socket: TcpStream, source: Option<IpAddr>, place: OwnedSemaphorePermit) {
         // Without it small packets wait for acknowledgements; the connection works anyway.
         let _ = socket.set_nodelay(true);
         let Some(acceptor) = self.tls.clone() else {
-            return self.http(socket, None, place).await;
+            return self.http(socket, None, source, place).await;
         };
         if !matches!(begins_with(&socket).await, Some(tls::HANDSHAKE)) {
             let app = Router::new().fallback(no_tls);
@@ -183,19 +194,25 @@ impl Door {
             Err(error) => return debug!(%error, "no TLS"),
         };
         match tls::exported(&stream) {
-            Ok(exported) => self.http(stream, Some(exported), place).await,
+            Ok(exported) => self.http(stream, Some(exported), source, place).await,
             Err(error) => debug!(%error, "TLS exports nothing"),
         }
     }
 
-    async fn http<IO>(self, io: IO, exported: Option<Exported>, place: OwnedSemaphorePermit)
-    where
+    async fn http<IO>(
+        self,
+        io: IO,
+        exported: Option<Exported>,
+        source: Option<IpAddr>,
+        place: OwnedSemaphorePermit,
+    ) where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let arrival = Arrival {
             desk: self.desk,
             connections: self.connections,
             exported,
+            source,
             held: Arc::new((place, self.tasks.token())),
         };
         speak(io, self.app.with_state(arrival)).await;
@@ -242,7 +259,7 @@ async fn upgrade(State(arrival): State<Arrival>, upgrade: WebSocketUpgrade) -> R
         .max_message_size(MESSAGE_BYTES)
         .max_frame_size(MESSAGE_BYTES)
         .on_upgrade(move |socket| async move {
-            serve(socket, arrival.desk, arrival.exported).await;
+            serve(socket, arrival.desk, arrival.exported, arrival.source).await;
             drop((place, arrival.held));
         })
 }

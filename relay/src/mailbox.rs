@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
-use outlive_core::transport::{Class, Refusal};
+use outlive_core::transport::{Class, Refusal, Sender, TokenHash};
 use outlive_core::{EnvelopeId, PeerId, StoreId, WallTime};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
@@ -48,15 +48,20 @@ pub(crate) struct Put {
 pub(crate) enum Request {
     /// Keep these; answer each, in order, when that is durable.
     Put {
-        from: PeerId,
+        from: Sender,
         puts: Vec<Put>,
         reply: oneshot::Sender<Vec<Result<(), Refusal>>>,
     },
     /// The recipient has these.
     Acknowledge {
         recipient: PeerId,
-        sender: PeerId,
+        sender: Sender,
         numbers: Vec<EnvelopeId>,
+    },
+    /// These tokens open the mailbox from now on, and no others.
+    Tokens {
+        recipient: PeerId,
+        tokens: Vec<TokenHash>,
     },
 }
 
@@ -91,17 +96,17 @@ type Answers = Vec<(
 struct Step {
     batch: Batch,
     answers: Answers,
-    woken: BTreeSet<(PeerId, PeerId)>,
+    woken: BTreeSet<(PeerId, Sender)>,
     touched: BTreeSet<PeerId>,
     /// The newest-only envelopes as this step leaves them, which no read shows yet.
-    newest: HashMap<(PeerId, PeerId), Option<Newest>>,
+    newest: HashMap<(PeerId, Sender), Option<Newest>>,
     /// Envelopes this step removes, which reads show still: none is to be counted twice.
     removed: HashSet<Bytes>,
 }
 
 impl Step {
     /// Removes an envelope, and the note of when its time is over.
-    fn remove(&mut self, to: PeerId, from: PeerId, number: EnvelopeId, expires: WallTime) {
+    fn remove(&mut self, to: PeerId, from: Sender, number: EnvelopeId, expires: WallTime) {
         let key = records::envelope(&to, &from, number);
         self.batch.delete(key.clone());
         self.removed.insert(key);
@@ -190,6 +195,15 @@ impl Writer {
                     }
                     result
                 }
+                Request::Tokens { recipient, tokens } => {
+                    let key = records::tokens(&recipient);
+                    if tokens.is_empty() {
+                        step.batch.delete(key);
+                    } else {
+                        step.batch.put(key, records::to_value(&tokens));
+                    }
+                    Ok(())
+                }
             };
             failed = failed.or_else(|| done.err());
         }
@@ -259,7 +273,7 @@ impl Writer {
         &self,
         step: &Step,
         to: PeerId,
-        from: PeerId,
+        from: Sender,
     ) -> Result<Option<Newest>, StoreError> {
         if let Some(newest) = step.newest.get(&(to, from)) {
             return Ok(*newest);
@@ -282,7 +296,7 @@ impl Writer {
     async fn put(
         &mut self,
         step: &mut Step,
-        from: PeerId,
+        from: Sender,
         put: Put,
     ) -> Result<Result<(), Refusal>, StoreError> {
         let Put {
@@ -347,7 +361,7 @@ impl Writer {
         &mut self,
         step: &mut Step,
         recipient: PeerId,
-        sender: PeerId,
+        sender: Sender,
         number: EnvelopeId,
     ) -> Result<(), StoreError> {
         let key = records::envelope(&recipient, &sender, number);
@@ -381,10 +395,15 @@ impl Writer {
             records: SWEEP,
             bytes: usize::MAX,
         };
-        let rows = match self.store.range(records::expired(now()), limit).await {
-            Ok(rows) => rows,
-            Err(error) => return warn!(%error, "the store can't be searched for what has expired"),
-        };
+        let mut rows = Vec::new();
+        for range in records::expired(now()) {
+            match self.store.range(range, limit).await {
+                Ok(found) => rows.extend(found),
+                Err(error) => {
+                    return warn!(%error, "the store can't be searched for what has expired");
+                }
+            }
+        }
         let mut step = Step::default();
         let mut failed = None;
         for (key, _) in rows {
@@ -397,6 +416,17 @@ impl Writer {
         }
         self.commit(step, failed).await;
     }
+}
+
+/// Whether a token opens a mailbox.
+pub(crate) async fn opens(
+    store: &dyn Store,
+    recipient: &PeerId,
+    token: TokenHash,
+) -> Result<bool, StoreError> {
+    let value = store.get(records::tokens(recipient)).await?;
+    let tokens = value.and_then(|value| records::from_value::<Vec<TokenHash>>(&value));
+    Ok(tokens.is_some_and(|tokens| tokens.contains(&token)))
 }
 
 async fn store_id(store: &dyn Store) -> Result<StoreId, RelayError> {

@@ -3,16 +3,22 @@
 //! ```text
 //!   m recipient sender number      an envelope
 //!   l recipient sender             which is the sender's newest-only envelope
+//!   n recipient slot number        an envelope of somebody who did not say who it is
+//!   k recipient slot               which is the newest-only envelope of a slot
 //!   u recipient                    what the mailbox holds
 //!   x expires recipient sender number    when the envelope's time is over
+//!   y expires recipient slot number      the same for an envelope in a slot
+//!   t recipient                    the tokens that open the mailbox
 //!   c name                         settings of the relay itself
 //! ```
+//!
+//! Slots have kinds of their own: whatever bytes somebody chooses for one, it is nobody else's.
 
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use outlive_core::record::prefix_range;
-use outlive_core::transport::Class;
+use outlive_core::transport::{Class, Sender, Slot};
 use outlive_core::{EnvelopeId, PeerId, WallTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -101,79 +107,98 @@ fn key(kind: u8, parts: &[&[u8]]) -> Bytes {
     bytes.freeze()
 }
 
-pub(crate) fn envelope(recipient: &PeerId, sender: &PeerId, number: EnvelopeId) -> Bytes {
+/// One of two kinds of key, and the bytes of the sender in it.
+const fn kind_of(sender: &Sender, peer: u8, slot: u8) -> (u8, &[u8; 32]) {
+    match sender {
+        Sender::Peer(id) => (peer, id.as_bytes()),
+        Sender::Slot(Slot(bytes)) => (slot, bytes),
+    }
+}
+
+/// The sender with these bytes in a key of this kind.
+fn sender(bytes: &[u8; 32], is_slot: bool) -> Option<Sender> {
+    if is_slot {
+        Some(Sender::Slot(Slot(*bytes)))
+    } else {
+        PeerId::from_bytes(*bytes).ok().map(Sender::Peer)
+    }
+}
+
+pub(crate) fn envelope(recipient: &PeerId, sender: &Sender, number: EnvelopeId) -> Bytes {
+    let (kind, sender) = kind_of(sender, b'm', b'n');
     key(
-        b'm',
-        &[
-            recipient.as_bytes(),
-            sender.as_bytes(),
-            &number.0.to_be_bytes(),
-        ],
+        kind,
+        &[recipient.as_bytes(), sender, &number.0.to_be_bytes()],
     )
 }
 
 /// The envelopes of a sender behind a number.
 pub(crate) fn envelopes_behind(
     recipient: &PeerId,
-    sender: &PeerId,
+    sender: &Sender,
     number: EnvelopeId,
 ) -> Range<Bytes> {
     envelope(recipient, sender, EnvelopeId(number.0.saturating_add(1)))
         ..envelope(recipient, sender, EnvelopeId(u64::MAX))
 }
 
-/// The whole mailbox of a recipient.
-pub(crate) fn mailbox(recipient: &PeerId) -> Range<Bytes> {
-    prefix_range(&key(b'm', &[recipient.as_bytes()]))
+/// The whole mailbox of a recipient: what peers sent, and what is in slots.
+pub(crate) fn mailbox(recipient: &PeerId) -> [Range<Bytes>; 2] {
+    [b'm', b'n'].map(|kind| prefix_range(&key(kind, &[recipient.as_bytes()])))
 }
 
-/// The rest of a mailbox behind all envelopes of a sender.
-pub(crate) fn mailbox_behind(recipient: &PeerId, sender: &PeerId) -> Range<Bytes> {
-    let end = mailbox(recipient).end;
-    prefix_range(&key(b'm', &[recipient.as_bytes(), sender.as_bytes()])).end..end
+/// The first key behind all envelopes of a sender.
+pub(crate) fn behind(recipient: &PeerId, sender: &Sender) -> Bytes {
+    let (kind, sender) = kind_of(sender, b'm', b'n');
+    prefix_range(&key(kind, &[recipient.as_bytes(), sender])).end
 }
 
 /// The sender and number that an envelope's key names.
-pub(crate) fn sender_of(key: &[u8]) -> Option<(PeerId, EnvelopeId)> {
-    let rest = key.get(33..)?;
-    let (sender, number) = rest.split_first_chunk::<32>()?;
+pub(crate) fn sender_of(key: &[u8]) -> Option<(Sender, EnvelopeId)> {
+    let (&kind, rest) = key.split_first()?;
+    let (bytes, number) = rest.get(32..)?.split_first_chunk::<32>()?;
     let number = u64::from_be_bytes(number.try_into().ok()?);
-    Some((PeerId::from_bytes(*sender).ok()?, EnvelopeId(number)))
+    Some((sender(bytes, kind == b'n')?, EnvelopeId(number)))
 }
 
-pub(crate) fn newest(recipient: &PeerId, sender: &PeerId) -> Bytes {
-    key(b'l', &[recipient.as_bytes(), sender.as_bytes()])
+pub(crate) fn newest(recipient: &PeerId, sender: &Sender) -> Bytes {
+    let (kind, sender) = kind_of(sender, b'l', b'k');
+    key(kind, &[recipient.as_bytes(), sender])
 }
 
 pub(crate) fn usage(recipient: &PeerId) -> Bytes {
     key(b'u', &[recipient.as_bytes()])
 }
 
+pub(crate) fn tokens(recipient: &PeerId) -> Bytes {
+    key(b't', &[recipient.as_bytes()])
+}
+
 pub(crate) fn expiry(
     expires: WallTime,
     recipient: &PeerId,
-    sender: &PeerId,
+    sender: &Sender,
     number: EnvelopeId,
 ) -> Bytes {
     let (at, number) = (expires.0.to_be_bytes(), number.0.to_be_bytes());
-    key(
-        b'x',
-        &[&at, recipient.as_bytes(), sender.as_bytes(), &number],
-    )
+    let (kind, sender) = kind_of(sender, b'x', b'y');
+    key(kind, &[&at, recipient.as_bytes(), sender, &number])
 }
 
 /// Everything that expires up to and with this moment.
-pub(crate) fn expired(now: WallTime) -> Range<Bytes> {
-    key(b'x', &[])..key(b'x', &[&now.0.saturating_add(1).to_be_bytes()])
+pub(crate) fn expired(now: WallTime) -> [Range<Bytes>; 2] {
+    let end = now.0.saturating_add(1).to_be_bytes();
+    [b'x', b'y'].map(|kind| key(kind, &[])..key(kind, &[&end]))
 }
 
 /// The recipient, sender and number that an expiry's key names.
-pub(crate) fn expiring(key: &[u8]) -> Option<(PeerId, PeerId, EnvelopeId)> {
-    let (recipient, rest) = key.get(9..)?.split_first_chunk::<32>()?;
-    let (sender, number) = rest.split_first_chunk::<32>()?;
+pub(crate) fn expiring(key: &[u8]) -> Option<(PeerId, Sender, EnvelopeId)> {
+    let (&kind, rest) = key.split_first()?;
+    let (recipient, rest) = rest.get(8..)?.split_first_chunk::<32>()?;
+    let (bytes, number) = rest.split_first_chunk::<32>()?;
     let number = u64::from_be_bytes(number.try_into().ok()?);
-    let peer = |bytes: &[u8; 32]| PeerId::from_bytes(*bytes).ok();
-    Some((peer(recipient)?, peer(sender)?, EnvelopeId(number)))
+    let recipient = PeerId::from_bytes(*recipient).ok()?;
+    Some((recipient, sender(bytes, kind == b'y')?, EnvelopeId(number)))
 }
 
 #[cfg(test)]
@@ -185,18 +210,22 @@ mod tests {
     #[test]
     fn keys_survive_the_way_through_bytes() {
         let peer = |n| Identity::from_seed([n; 32]).peer_id();
-        let (to, from, number) = (peer(1), peer(2), EnvelopeId(300));
-        assert_eq!(
-            sender_of(&envelope(&to, &from, number)),
-            Some((from, number))
-        );
-        let key = expiry(WallTime(5), &to, &from, number);
-        assert_eq!(expiring(&key), Some((to, from, number)));
-        assert!(expired(WallTime(5)).contains(&key) && !expired(WallTime(4)).contains(&key));
-        assert!(
-            envelopes_behind(&to, &from, EnvelopeId(299)).contains(&envelope(&to, &from, number))
-        );
-        assert!(!mailbox_behind(&to, &from).contains(&envelope(&to, &from, number)));
+        let (to, id, number) = (peer(1), peer(2), EnvelopeId(300));
+        let senders = [Sender::Peer(id), Sender::Slot(Slot(*id.as_bytes()))];
+        for (at, from) in senders.into_iter().enumerate() {
+            let envelope = envelope(&to, &from, number);
+            assert_eq!(sender_of(&envelope), Some((from, number)));
+            let key = expiry(WallTime(5), &to, &from, number);
+            assert_eq!(expiring(&key), Some((to, from, number)));
+            let expired = |at: usize, now| expired(WallTime(now))[at].contains(&key);
+            assert!(expired(at, 5) && !expired(at, 4) && !expired(1 - at, 5));
+            assert!(envelopes_behind(&to, &from, EnvelopeId(299)).contains(&envelope));
+            let mailbox = mailbox(&to);
+            assert!(mailbox[at].contains(&envelope) && !mailbox[1 - at].contains(&envelope));
+            assert!(behind(&to, &from) > envelope);
+        }
+        // A slot that has the bytes of a peer's id shares nothing with that peer.
+        assert_ne!(newest(&to, &senders[0]), newest(&to, &senders[1]));
     }
 
     #[test]

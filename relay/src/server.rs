@@ -83,6 +83,7 @@ impl RelayBuilder {
             config: Arc::new(self.config),
             directory,
             peers: Arc::new(Accounts::new(most)),
+            sources: Arc::new(Accounts::new(most)),
             mailboxes,
             draining: draining.clone(),
         };

@@ -1,4 +1,4 @@
-//! Signing in: Hello, Challenge, Proof, Welcome.
+//! Signing in: Hello, Challenge, Proof, Welcome; or HelloUnidentified, WelcomeUnidentified.
 
 use axum::extract::ws::WebSocket;
 use futures_util::stream::SplitStream;
@@ -8,6 +8,14 @@ use outlive_core::wire::relay::{self, Binding, Exported, FromRelay, ToRelay, VER
 
 use crate::connection::{Desk, End, Sink, hear, say};
 
+/// Who is there.
+pub(crate) enum Client {
+    /// A peer that proved it.
+    Peer(PeerId),
+    /// Somebody who does not say.
+    Unidentified,
+}
+
 /// Finds out who is there. If TLS ends here, the proof has to be tied to it by what it `exported`:
 /// one without, or one that was given to somebody else, signs nobody in.
 pub(crate) async fn sign_in(
@@ -15,13 +23,21 @@ pub(crate) async fn sign_in(
     stream: &mut SplitStream<WebSocket>,
     desk: &Desk,
     exported: Option<&Exported>,
-) -> Result<PeerId, End> {
+) -> Result<Client, End> {
+    let max_ttl = u32::try_from(desk.config.max_ttl.as_secs()).unwrap_or(u32::MAX);
     let peer = match only(&hear(stream).await?)? {
         ToRelay::Hello {
             version: VERSION,
             peer,
         } => peer,
-        ToRelay::Hello { .. } => return Err(End::Goodbye(GoodbyeReason::Version)),
+        ToRelay::HelloUnidentified { version: VERSION } => {
+            let store = desk.store_id;
+            say(sink, [FromRelay::WelcomeUnidentified { store, max_ttl }]).await?;
+            return Ok(Client::Unidentified);
+        }
+        ToRelay::Hello { .. } | ToRelay::HelloUnidentified { .. } => {
+            return Err(End::Goodbye(GoodbyeReason::Version));
+        }
         _ => return Err(End::Goodbye(GoodbyeReason::Protocol)),
     };
     let mut nonce = [0; 32];
@@ -37,9 +53,8 @@ pub(crate) async fn sign_in(
     };
     relay::check_proof(&peer, &nonce, desk.store_id, exported, &signature)
         .map_err(|_| End::Goodbye(GoodbyeReason::Signature))?;
-    let max_ttl = u32::try_from(desk.config.max_ttl.as_secs()).unwrap_or(u32::MAX);
     say(sink, [FromRelay::Welcome { max_ttl }]).await?;
-    Ok(peer)
+    Ok(Client::Peer(peer))
 }
 
 fn only(bytes: &[u8]) -> Result<ToRelay, End> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outlive_core::store::{ReadLimit, Store, StoreError};
-use outlive_core::wire::relay::FromRelay;
+use outlive_core::wire::relay::{FromRelay, Sender};
 use outlive_core::{EnvelopeId, PeerId};
 
 use crate::mailbox::now;
@@ -32,7 +32,7 @@ const READ: ReadLimit = ReadLimit {
 };
 
 #[derive(Default)]
-struct Sender {
+struct OnTheWay {
     /// The last envelope that was sent.
     last: EnvelopeId,
     unacknowledged: BTreeSet<EnvelopeId>,
@@ -45,10 +45,10 @@ pub(crate) struct Window {
     store: Arc<dyn Store>,
     recipient: PeerId,
     /// Where the search for senders goes on.
-    search: Option<std::ops::Range<Bytes>>,
-    senders: HashMap<PeerId, Sender>,
+    search: Vec<std::ops::Range<Bytes>>,
+    senders: HashMap<Sender, OnTheWay>,
     /// Senders that have more, in the order of their turns.
-    ready: VecDeque<PeerId>,
+    ready: VecDeque<Sender>,
     on_the_way: usize,
     parked_senders: usize,
 }
@@ -58,7 +58,7 @@ impl Window {
         Self {
             store,
             recipient,
-            search: Some(records::mailbox(&recipient)),
+            search: records::mailbox(&recipient).into(),
             senders: HashMap::new(),
             ready: VecDeque::new(),
             on_the_way: 0,
@@ -67,7 +67,7 @@ impl Window {
     }
 
     /// These senders have new mail.
-    pub(crate) fn wake(&mut self, senders: impl IntoIterator<Item = PeerId>) {
+    pub(crate) fn wake(&mut self, senders: impl IntoIterator<Item = Sender>) {
         for sender in senders {
             if !self.ready.contains(&sender) {
                 self.ready.push_back(sender);
@@ -77,11 +77,11 @@ impl Window {
 
     /// Whether [`next`](Self::next) may find something.
     pub(crate) fn has_more(&self) -> bool {
-        self.on_the_way < ALL_ENVELOPES && (self.search.is_some() || !self.ready.is_empty())
+        self.on_the_way < ALL_ENVELOPES && (!self.search.is_empty() || !self.ready.is_empty())
     }
 
     /// The recipient has these.
-    pub(crate) fn acknowledged(&mut self, sender: PeerId, numbers: &[EnvelopeId]) {
+    pub(crate) fn acknowledged(&mut self, sender: Sender, numbers: &[EnvelopeId]) {
         let Some(of) = self.senders.get_mut(&sender) else {
             return;
         };
@@ -94,7 +94,7 @@ impl Window {
     }
 
     /// The recipient has no room for these: they stay in the mailbox, others pass them.
-    pub(crate) fn parked(&mut self, sender: PeerId, numbers: &[EnvelopeId]) {
+    pub(crate) fn parked(&mut self, sender: Sender, numbers: &[EnvelopeId]) {
         let Some(of) = self.senders.get_mut(&sender) else {
             return;
         };
@@ -113,7 +113,7 @@ impl Window {
     }
 
     /// The recipient wants again what it has not acknowledged.
-    pub(crate) fn redeliver(&mut self, sender: PeerId) {
+    pub(crate) fn redeliver(&mut self, sender: Sender) {
         if let Some(of) = self.senders.remove(&sender) {
             self.on_the_way = self.on_the_way.saturating_sub(of.unacknowledged.len());
             self.parked_senders = self.parked_senders.saturating_sub(usize::from(of.parked));
@@ -174,7 +174,7 @@ impl Window {
 
     /// One step of the search for senders whose mail was there before the connection.
     async fn find_sender(&mut self) -> Result<(), StoreError> {
-        let Some(range) = self.search.clone() else {
+        let Some(range) = self.search.last().cloned() else {
             return Ok(());
         };
         let rows = self
@@ -188,7 +188,12 @@ impl Window {
             )
             .await?;
         let found = rows.first().and_then(|(key, _)| records::sender_of(key));
-        self.search = found.map(|(sender, _)| records::mailbox_behind(&self.recipient, &sender));
+        match (found, self.search.last_mut()) {
+            (Some((sender, _)), Some(range)) => {
+                range.start = records::behind(&self.recipient, &sender);
+            }
+            (None, _) | (_, None) => drop(self.search.pop()),
+        }
         self.wake(found.map(|(sender, _)| sender));
         Ok(())
     }

@@ -9,12 +9,13 @@ use outlive_core::Identity;
 use outlive_core::limits::InboxLimits;
 use outlive_core::store::{Batch, Store, StoreError, refuse_locked};
 use outlive_core::transport::RelayTransport;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Node;
 use super::admission::Admission;
+use super::delivery::load_token;
 use super::inner::Inner;
 use super::strangers::Strangers;
 use crate::clock::Clock;
@@ -100,6 +101,7 @@ impl NodeBuilder {
         refuse_locked(&*store).await?;
         let admission = Admission::load(self.strangers, &*store).await?;
         let start = count_start(&*store).await?;
+        let token = load_token(&*store).await?;
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(|_| Error::Entropy)?;
         let cancel = CancellationToken::new();
@@ -107,6 +109,8 @@ impl NodeBuilder {
             identity,
             store,
             clock: Clock::new(),
+            token: watch::Sender::new(token),
+            token_turn: Semaphore::new(1),
             start,
             network: self.network,
             cancel: cancel.clone(),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use outlive_core::limits::InboxLimits;
 use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store, StoreError};
+use outlive_core::transport::DeliveryToken;
 use outlive_core::{Generation, Identity, PeerId, RequestId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,10 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
+    /// What opens our mailbox for others, if it was ever asked for.
+    pub(crate) token: watch::Sender<Option<DeliveryToken>>,
+    /// Whose turn it is to draw one.
+    pub(super) token_turn: Semaphore,
     pub(crate) start: u32,
     pub(crate) network: NetworkMonitor,
     pub(crate) cancel: CancellationToken,

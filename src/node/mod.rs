@@ -2,6 +2,7 @@
 
 mod admission;
 mod builder;
+mod delivery;
 mod inner;
 mod listing;
 mod strangers;
@@ -146,6 +147,7 @@ impl Node {
         let task = RelayTask {
             inner: self.inner.clone(),
             transport: transport.clone(),
+            token: self.inner.token.subscribe(),
             rank: u8::try_from(rank).unwrap_or(u8::MAX),
             attaching,
             state,

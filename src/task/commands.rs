@@ -39,6 +39,7 @@ impl Task {
                 generation,
                 envelope,
                 packet,
+                claimed: false,
             } => {
                 if self.allowance.takes(packet.len()) {
                     engine.receive(generation, envelope, packet, now);
@@ -46,6 +47,14 @@ impl Task {
                     // Only the app can let it in: its message may be too large for a stranger's.
                     self.inner.message_arrived(self.peer);
                 }
+            }
+            Input::Packet {
+                generation,
+                envelope,
+                packet,
+                claimed: true,
+            } => {
+                engine.receive_claimed(generation, envelope, packet, now);
             }
             Input::Accepted {
                 generation,
@@ -105,9 +114,12 @@ impl Task {
                 state.links.push(info);
                 state.outstanding = outstanding;
             });
-        self.push(generation, Outgoing::Watch { peers: vec![peer] });
+        // Who asks for a peer tells that it has to do with it.
+        if self.unidentified.is_none() {
+            self.push(generation, Outgoing::Watch { peers: vec![peer] });
+        }
         if again {
-            self.push(generation, Outgoing::Redeliver { from: peer });
+            self.push(generation, Outgoing::Redeliver { from: peer.into() });
         }
     }
 
@@ -222,6 +234,11 @@ impl Task {
                 let _ = reply.send(sent);
             }
             Command::Weight { channel, weight } => engine.set_weight(channel, weight),
+            Command::Unidentified { token, reply } => {
+                let done = self.send_unidentified(token).await;
+                // The caller may have gone away.
+                let _ = reply.send(done);
+            }
             Command::Wake => {
                 engine.keep(now);
                 self.accepted();

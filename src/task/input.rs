@@ -6,7 +6,7 @@ use bytes::Bytes;
 use outlive_core::engine::{SendOptions, Ticket};
 use outlive_core::link::LinkClass;
 use outlive_core::record::InboxRecord;
-use outlive_core::transport::{Outgoing, Refusal};
+use outlive_core::transport::{DeliveryToken, Outgoing, Refusal};
 use outlive_core::{ChannelId, EnvelopeId, Generation, Position};
 use tokio::sync::{mpsc, oneshot};
 
@@ -70,6 +70,11 @@ pub(crate) enum Command {
         channel: ChannelId,
         weight: u8,
     },
+    /// With a token, the relay is not told who sends; without one it is again.
+    Unidentified {
+        token: Option<DeliveryToken>,
+        reply: Reply<()>,
+    },
     /// Makes sure the session is loaded and bound.
     Wake,
     Close {
@@ -93,6 +98,8 @@ pub(crate) enum Input {
         generation: Generation,
         envelope: Option<EnvelopeId>,
         packet: Bytes,
+        /// Whether nobody but itself says that it is from the peer.
+        claimed: bool,
     },
     Accepted {
         generation: Generation,

@@ -13,6 +13,7 @@ mod commands;
 mod input;
 mod outage;
 mod outputs;
+mod unidentified;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tracing::warn;
 
 use self::input::Reply;
 pub(crate) use self::input::{Binding, Command, INPUTS, Input, ToLink};
+use self::unidentified::Unidentified;
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::hub::{Hub, InHand};
@@ -142,6 +144,8 @@ pub(crate) struct Task {
     hub: Arc<Hub>,
     inputs: mpsc::Receiver<Input>,
     cancel: CancellationToken,
+    /// Set while the peer's relay is not to be told who sends.
+    unidentified: Option<Unidentified>,
     links: BTreeMap<Generation, Bound>,
     bindings: BTreeMap<Generation, (LinkClass, u8)>,
     write: Option<BoxFuture<'static, Result<(), StoreError>>>,
@@ -185,6 +189,7 @@ impl Task {
             hub,
             inputs,
             cancel,
+            unidentified: None,
             links: BTreeMap::new(),
             bindings: BTreeMap::new(),
             write: None,
@@ -247,6 +252,7 @@ impl Task {
     }
 
     async fn load(&mut self) -> Result<Engine, Error> {
+        self.load_unidentified().await?;
         let store = &self.inner.store;
         let session = store.get(Key::Session(self.peer).to_bytes()).await?;
         let mut segments = Vec::new();

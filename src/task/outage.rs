@@ -65,7 +65,9 @@ impl Task {
         // Callers may have gone away.
         match command {
             Command::Send { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Command::Commit { reply, .. } | Command::Settle { reply, .. } => {
+            Command::Commit { reply, .. }
+            | Command::Settle { reply, .. }
+            | Command::Unidentified { reply, .. } => {
                 drop(reply.send(Err(error.clone())));
             }
             Command::Volatile { reply, .. } => drop(reply.send(Err(error.clone()))),
@@ -86,7 +88,7 @@ impl Task {
 
     /// Asks the relays for what the session let go by, or lost with its engine.
     pub(super) fn ask_for_what_was_missed(&mut self) {
-        let from = self.peer;
+        let from = self.peer.into();
         for generation in self.links.keys().copied().collect::<Vec<_>>() {
             self.push(generation, Outgoing::Redeliver { from });
         }

@@ -29,7 +29,7 @@ impl Task {
                 envelope,
             } => {
                 let item = Outgoing::Acknowledge {
-                    from: self.peer,
+                    from: self.peer.into(),
                     envelopes: vec![envelope],
                 };
                 self.push(generation, item);
@@ -39,13 +39,18 @@ impl Task {
                 envelope,
             } => {
                 let item = Outgoing::Park {
-                    from: self.peer,
+                    from: self.peer.into(),
                     envelopes: vec![envelope],
                 };
                 self.push(generation, item);
             }
             Output::Redeliver { generation } => {
-                self.push(generation, Outgoing::Redeliver { from: self.peer });
+                self.push(
+                    generation,
+                    Outgoing::Redeliver {
+                        from: self.peer.into(),
+                    },
+                );
             }
             Output::Drop { generation, reason } => {
                 warn!(peer = %self.peer.short(), %generation, %reason, "link given up");
@@ -66,16 +71,25 @@ impl Task {
         let now = self.inner.clock.now();
         let ttl = now.wall.until(expires).as_secs().saturating_add(1);
         let ttl = u32::try_from(ttl).unwrap_or(u32::MAX);
-        self.push(
-            generation,
-            Outgoing::Submit {
+        let to = self.peer;
+        let item = match &mut self.unidentified {
+            None => Some(Outgoing::Submit {
                 envelope,
-                to: self.peer,
+                to,
                 class,
                 ttl,
                 packet,
-            },
-        );
+            }),
+            Some(unidentified) => {
+                let from = self.inner.identity.peer_id();
+                unidentified.submit(&from, to, envelope, class, ttl, &packet)
+            }
+        };
+        let Some(item) = item else {
+            // The engine leaves room for what is put around a packet.
+            return warn!(peer = %to.short(), "a packet is too large to be wrapped");
+        };
+        self.push(generation, item);
         if self
             .links
             .get(&generation)

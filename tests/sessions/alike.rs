@@ -67,14 +67,14 @@ async fn an_envelope_comes_over_each_connection_until_it_is_acknowledged() {
         let mut bob = sign_in(&*way, 2).await;
         let (first, number) = delivered(&mut bob).await;
         assert_eq!((&*first, &*delivered(&mut bob).await.0), ("one", "two"));
-        let again = Outgoing::Redeliver { from: id(1) };
+        let again = Outgoing::Redeliver { from: id(1).into() };
         say(&mut bob, again).await;
         for text in ["one", "two"] {
             assert_eq!(delivered(&mut bob).await.0, text);
         }
         let envelopes = number.into_iter().collect();
         let done = Outgoing::Acknowledge {
-            from: id(1),
+            from: id(1).into(),
             envelopes,
         };
         say(&mut bob, done).await;

@@ -57,5 +57,6 @@ mod secrecy;
 mod shutdown;
 mod strangers;
 mod trust;
+mod unidentified;
 mod watched;
 mod world;

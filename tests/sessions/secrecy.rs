@@ -67,7 +67,7 @@ async fn tap(target: std::net::SocketAddr) -> Tap {
     }
 }
 
-fn contents(dir: &Path) -> Vec<u8> {
+pub(crate) fn contents(dir: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
         if entry.metadata().unwrap().is_dir() {
@@ -79,7 +79,7 @@ fn contents(dir: &Path) -> Vec<u8> {
     bytes
 }
 
-fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn holds(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|part| part == needle)
 }
 

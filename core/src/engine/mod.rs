@@ -89,6 +89,9 @@ pub struct Engine {
     /// Whether the store holds the session at all.
     stored: bool,
     stopped: bool,
+    /// Whether what is being taken in only claims to be the peer's: see
+    /// [`receive_claimed`](Self::receive_claimed).
+    claimed: bool,
     now: Now,
     entropy: Entropy,
     sealing: Sealing,
@@ -206,6 +209,7 @@ impl Engine {
             live: session,
             stored: known,
             stopped: false,
+            claimed: false,
             now,
             sealing,
             entropy,
@@ -356,6 +360,21 @@ impl Engine {
             (_, None) => {}
         }
         self.unpark();
+        taken
+    }
+
+    /// The same for a packet that nobody but itself says to be from the peer: if it does not open,
+    /// that is not held against the link.
+    pub fn receive_claimed(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        bytes: Bytes,
+        now: Now,
+    ) -> Taken {
+        self.claimed = true;
+        let taken = self.receive(generation, envelope, bytes, now);
+        self.claimed = false;
         taken
     }
 

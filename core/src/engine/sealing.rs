@@ -331,6 +331,9 @@ impl Engine {
             self.want_keys(generation);
             return false;
         }
+        if self.claimed {
+            return false;
+        }
         let Some(link) = self.links.get(generation) else {
             return false;
         };

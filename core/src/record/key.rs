@@ -34,6 +34,9 @@ pub enum Key {
     Blocked(PeerId),
     /// Present if a peer opened its session by itself and nobody here accepted it yet. No value.
     Stranger(PeerId),
+    /// How the session sends without being named to the relay: an
+    /// [`UnidentifiedRecord`](super::UnidentifiedRecord).
+    Unidentified(PeerId),
 }
 
 const SESSION: u8 = b's';
@@ -45,6 +48,7 @@ const ONCE: u8 = b'k';
 const TRUST: u8 = b't';
 const BLOCKED: u8 = b'b';
 const STRANGER: u8 = b'x';
+const UNIDENTIFIED: u8 = b'd';
 
 impl Key {
     /// The bytes of the key.
@@ -81,6 +85,7 @@ impl Key {
             Self::Trust(peer) => head(TRUST, &peer),
             Self::Blocked(peer) => head(BLOCKED, &peer),
             Self::Stranger(peer) => head(STRANGER, &peer),
+            Self::Unidentified(peer) => head(UNIDENTIFIED, &peer),
         }
         bytes.freeze()
     }
@@ -116,6 +121,7 @@ impl Key {
             (TRUST, 0) => Self::Trust(peer),
             (BLOCKED, 0) => Self::Blocked(peer),
             (STRANGER, 0) => Self::Stranger(peer),
+            (UNIDENTIFIED, 0) => Self::Unidentified(peer),
             _ => return Err(KeyError),
         })
     }
@@ -210,6 +216,7 @@ mod tests {
             Key::Trust(peer),
             Key::Blocked(peer),
             Key::Stranger(peer),
+            Key::Unidentified(peer),
         ] {
             let bytes = key.to_bytes();
             assert_eq!(Key::from_bytes(&bytes), Ok(key));

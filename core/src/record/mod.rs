@@ -12,6 +12,7 @@ mod outbox;
 mod segment;
 mod session;
 mod trust;
+mod unidentified;
 
 pub use gap::Gap;
 pub use inbox::{InboxBody, InboxRecord};
@@ -23,6 +24,7 @@ pub use session::{
     Custody, InboxState, OutChannel, Partial, PastChannel, PastEpoch, RxChannel, RxStream, Session,
 };
 pub use trust::{TrustLevel, TrustRecord};
+pub use unidentified::UnidentifiedRecord;
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -2,7 +2,8 @@
 //!
 //! A binary WebSocket message holds one or more of these messages, back to back. Sign-in comes
 //! first: [`ToRelay::Hello`], [`FromRelay::Challenge`], [`ToRelay::Proof`],
-//! [`FromRelay::Welcome`]. Then both sides speak freely.
+//! [`FromRelay::Welcome`]. Then both sides speak freely. A connection that is nobody's begins
+//! with [`ToRelay::HelloUnidentified`] and [`FromRelay::WelcomeUnidentified`] instead.
 //!
 //! The relay is untrusted: it moves and keeps packets. What it says of them is a hint to the
 //! engine, never a reason to drop a message (custody does not empty the outbox).
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
+pub use super::unidentified::{DeliveryToken, Sender, Slot, TokenError, TokenHash};
 use crate::{BadSignature, EnvelopeId, Identity, PeerId, StoreId, limits};
 
 /// The version of these messages.
@@ -28,6 +30,9 @@ pub const LIST_ITEMS: usize = 1_024;
 /// Messages in one WebSocket message. The smallest take two bytes on the wire and fifty times as
 /// much in memory; no sender has a use for so many.
 pub const MESSAGES: usize = 8_192;
+
+/// Tokens with which a mailbox can be opened. A recipient that names more ends the connection.
+pub const TOKENS: usize = 8;
 
 /// What a signature for sign-in begins with, so that it is good for nothing else.
 const SIGN_IN: &[u8] = b"outlive relay sign-in v1\0";
@@ -89,6 +94,8 @@ pub enum Refusal {
     NotAllowed,
     /// The relay could not write. Worth another try later.
     Unavailable,
+    /// The recipient has not given this token out, or takes it no more.
+    Token,
 }
 
 impl Refusal {
@@ -97,7 +104,7 @@ impl Refusal {
     pub const fn may_pass(self) -> bool {
         match self {
             Self::MailboxFull | Self::Unavailable => true,
-            Self::TooLarge | Self::NotAllowed => false,
+            Self::TooLarge | Self::NotAllowed | Self::Token => false,
         }
     }
 }
@@ -109,6 +116,7 @@ impl fmt::Display for Refusal {
             Self::TooLarge => "the packet is too large for this relay",
             Self::NotAllowed => "the relay does not allow it",
             Self::Unavailable => "the relay could not store it",
+            Self::Token => "the recipient does not take this delivery token; ask it for another",
         })
     }
 }
@@ -177,14 +185,14 @@ pub enum ToRelay {
     /// These envelopes are safe with me; drop them.
     Acknowledge {
         /// Their sender.
-        from: PeerId,
+        from: Sender,
         /// The relay's numbers for them.
         envelopes: Vec<EnvelopeId>,
     },
     /// Deliver again, from the beginning, what is not acknowledged of this sender.
     Redeliver {
         /// The sender.
-        from: PeerId,
+        from: Sender,
     },
     /// Tell me when these come and go.
     Watch {
@@ -195,9 +203,37 @@ pub enum ToRelay {
     /// I ask with [`Redeliver`](Self::Redeliver), or sign in anew.
     Park {
         /// Their sender.
-        from: PeerId,
+        from: Sender,
         /// The relay's numbers for them.
         envelopes: Vec<EnvelopeId>,
+    },
+    /// From now on these tokens open my mailbox for whoever has them, and no others. Durable.
+    AcceptUnidentified {
+        /// Their hashes, at most [`TOKENS`].
+        tokens: Vec<TokenHash>,
+    },
+    /// The first message, in place of [`Hello`](Self::Hello), on a connection that stays nobody's.
+    /// All that may follow is [`SubmitUnidentified`](Self::SubmitUnidentified).
+    HelloUnidentified {
+        /// The version the client speaks.
+        version: u16,
+    },
+    /// Forward or keep a packet without saying from whom it is.
+    SubmitUnidentified {
+        /// The client's number for it.
+        envelope: EnvelopeId,
+        /// Whom it is for.
+        to: PeerId,
+        /// What the recipient gave out.
+        token: DeliveryToken,
+        /// What stands for the sender.
+        slot: Slot,
+        /// How long it matters.
+        class: Class,
+        /// Seconds it may wait.
+        ttl: u32,
+        /// The packet, wrapped ([`seal::wrap`](crate::seal::wrap)).
+        packet: Bytes,
     },
 }
 
@@ -234,7 +270,7 @@ pub enum FromRelay {
     /// A packet.
     Deliver {
         /// Who sent it.
-        from: PeerId,
+        from: Sender,
         /// The relay's number for it; `None` for now-or-never.
         envelope: Option<EnvelopeId>,
         /// The packet.
@@ -251,6 +287,13 @@ pub enum FromRelay {
     Goodbye {
         /// The reason.
         reason: GoodbyeReason,
+    },
+    /// The answer to [`ToRelay::HelloUnidentified`]: go on.
+    WelcomeUnidentified {
+        /// The relay's store.
+        store: StoreId,
+        /// Seconds an envelope may wait here at most.
+        max_ttl: u32,
     },
 }
 
@@ -362,12 +405,17 @@ impl Checked for ToRelay {
     fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Proof { signature } => at_most("a signature", signature.len(), 64),
-            Self::Submit { packet, .. } => at_most("a packet", packet.len(), limits::PACKET_BYTES),
+            Self::Submit { packet, .. } | Self::SubmitUnidentified { packet, .. } => {
+                at_most("a packet", packet.len(), limits::PACKET_BYTES)
+            }
+            Self::AcceptUnidentified { tokens } => {
+                at_most("a list of tokens", tokens.len(), TOKENS)
+            }
             Self::Acknowledge { envelopes, .. } | Self::Park { envelopes, .. } => {
                 at_most("a list of envelopes", envelopes.len(), LIST_ITEMS)
             }
             Self::Watch { peers } => at_most("a list of peers", peers.len(), LIST_ITEMS),
-            Self::Hello { .. } | Self::Redeliver { .. } => Ok(()),
+            Self::Hello { .. } | Self::HelloUnidentified { .. } | Self::Redeliver { .. } => Ok(()),
         }
     }
 }
@@ -378,6 +426,7 @@ impl Checked for FromRelay {
             Self::Deliver { packet, .. } => at_most("a packet", packet.len(), limits::PACKET_BYTES),
             Self::Challenge { .. }
             | Self::Welcome { .. }
+            | Self::WelcomeUnidentified { .. }
             | Self::Accepted { .. }
             | Self::Refused { .. }
             | Self::Presence { .. }

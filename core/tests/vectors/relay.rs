@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use outlive_core::wire::relay::{
-    self, Binding, Class, FromRelay, GoodbyeReason, Refusal, ToRelay, sign_in_statement,
+    self, Binding, Class, DeliveryToken, FromRelay, GoodbyeReason, Refusal, Sender, Slot, ToRelay,
+    sign_in_statement,
 };
 use outlive_core::{EnvelopeId, StoreId};
 
@@ -76,7 +77,7 @@ pub(crate) fn check_envelopes(vectors: &mut Vectors) {
         vectors.message(
             name,
             FromRelay::Deliver {
-                from: a(),
+                from: a().into(),
                 envelope,
                 packet: packet.clone(),
             },
@@ -85,11 +86,49 @@ pub(crate) fn check_envelopes(vectors: &mut Vectors) {
     vectors.message(
         "acknowledge",
         ToRelay::Acknowledge {
-            from: a(),
+            from: a().into(),
             envelopes: vec![EnvelopeId(1_000), EnvelopeId(1_001)],
         },
     );
-    vectors.message("redeliver", ToRelay::Redeliver { from: a() });
+    vectors.message("redeliver", ToRelay::Redeliver { from: a().into() });
+    let (token, slot) = (
+        DeliveryToken::from_bytes(counting(0x80)),
+        Slot(counting(0xa0)),
+    );
+    let tokens = vec![token.hash()];
+    vectors.message(
+        "accept-unidentified",
+        ToRelay::AcceptUnidentified { tokens },
+    );
+    let version = relay::VERSION;
+    vectors.message("hello-unidentified", ToRelay::HelloUnidentified { version });
+    vectors.message(
+        "welcome-unidentified",
+        FromRelay::WelcomeUnidentified {
+            store: StoreId(counting(STORE)),
+            max_ttl: 2_592_000,
+        },
+    );
+    vectors.message(
+        "submit-unidentified",
+        ToRelay::SubmitUnidentified {
+            envelope: EnvelopeId(7),
+            to: b(),
+            token,
+            slot,
+            class: Class::Keep,
+            ttl: 2_592_001,
+            packet: packet.clone(),
+        },
+    );
+    vectors.message(
+        "deliver-unidentified",
+        FromRelay::Deliver {
+            from: Sender::Slot(slot),
+            envelope: Some(EnvelopeId(1_002)),
+            packet: packet.clone(),
+        },
+    );
     vectors.message("watch", ToRelay::Watch { peers: vec![b()] });
     let presence = |online| FromRelay::Presence { peer: b(), online };
     vectors.message("presence", presence(true));
@@ -99,6 +138,7 @@ pub(crate) fn check_envelopes(vectors: &mut Vectors) {
         Refusal::TooLarge,
         Refusal::NotAllowed,
         Refusal::Unavailable,
+        Refusal::Token,
     ];
     vectors.messages("refused-reasons", refusals.map(refused).into());
     let goodbyes = [

@@ -47,7 +47,7 @@ async fn put(store: &MemoryStore, sender: u8, numbers: impl IntoIterator<Item = 
             packet: Bytes::from_static(b"packet"),
         };
         batch.put(
-            records::envelope(&peer(0), &peer(sender), EnvelopeId(number)),
+            records::envelope(&peer(0), &peer(sender).into(), EnvelopeId(number)),
             records::to_value(&envelope),
         );
     }
@@ -55,7 +55,7 @@ async fn put(store: &MemoryStore, sender: u8, numbers: impl IntoIterator<Item = 
 }
 
 /// Everything that is delivered without another word of the recipient.
-async fn delivered(window: &mut Window) -> Vec<(PeerId, u64)> {
+async fn delivered(window: &mut Window) -> Vec<(Sender, u64)> {
     let mut all = Vec::new();
     while window.has_more() {
         for message in window.next().await.expect("read") {
@@ -114,18 +114,18 @@ async fn what_is_parked_lets_others_pass_and_comes_again_when_asked_for() {
         assert!(!passed.is_empty(), "held up behind {seen}");
         let first = seen + 1;
         seen += passed.len() as u64;
-        window.parked(peer(1), &numbers(first, seen + 1));
+        window.parked(peer(1).into(), &numbers(first, seen + 1));
     }
     assert_eq!(window.on_the_way, 0);
     assert_eq!(delivered(&mut window).await, []);
     // What is new comes alone.
     put(&store, 1, 501..=501).await;
-    window.wake([peer(1)]);
-    assert_eq!(delivered(&mut window).await, [(peer(1), 501)]);
+    window.wake([peer(1).into()]);
+    assert_eq!(delivered(&mut window).await, [(peer(1).into(), 501)]);
 
-    window.redeliver(peer(1));
+    window.redeliver(peer(1).into());
     let again = delivered(&mut window).await;
-    assert_eq!(again.first(), Some(&(peer(1), 1)));
+    assert_eq!(again.first(), Some(&(peer(1).into(), 1)));
     assert_eq!(again.len(), SENDER_ENVELOPES);
 }
 
@@ -134,10 +134,10 @@ async fn parking_what_was_never_delivered_changes_nothing() {
     let store = MemoryStore::new();
     put(&store, 1, 1..=2).await;
     let mut window = Window::new(Arc::new(store), peer(0));
-    window.parked(peer(1), &numbers(1, 3));
-    window.parked(peer(2), &numbers(1, 3));
+    window.parked(peer(1).into(), &numbers(1, 3));
+    window.parked(peer(2).into(), &numbers(1, 3));
     assert_eq!(delivered(&mut window).await.len(), 2);
-    window.parked(peer(1), &numbers(7, 9));
+    window.parked(peer(1).into(), &numbers(7, 9));
     assert_eq!((window.on_the_way, window.parked_senders), (2, 0));
 }
 
@@ -149,12 +149,12 @@ async fn no_more_than_so_many_senders_are_remembered_for_what_is_parked() {
     let mut window = Window::new(Arc::new(store), peer(0));
     delivered(&mut window).await;
     window.parked_senders = PARKED_SENDERS - 1;
-    window.parked(peer(1), &numbers(1, 2));
-    window.parked(peer(2), &numbers(2, 3));
+    window.parked(peer(1).into(), &numbers(1, 2));
+    window.parked(peer(2).into(), &numbers(2, 3));
     assert_eq!(
         (window.on_the_way, window.parked_senders),
         (1, PARKED_SENDERS)
     );
-    window.redeliver(peer(1));
+    window.redeliver(peer(1).into());
     assert_eq!(window.parked_senders, PARKED_SENDERS - 1);
 }

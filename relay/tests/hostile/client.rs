@@ -101,6 +101,18 @@ impl Client {
         client
     }
 
+    /// A connection on which the relay does not know us.
+    pub(crate) async fn unidentified(relay: &Relay) -> Self {
+        let mut client = Self::connect(relay).await;
+        let version = VERSION;
+        client.say([ToRelay::HelloUnidentified { version }]).await;
+        assert!(matches!(
+            client.hear().await,
+            Some(FromRelay::WelcomeUnidentified { .. })
+        ));
+        client
+    }
+
     /// Says Hello, and returns the right answer to the challenge.
     pub(crate) async fn challenged(&mut self, n: u16) -> ToRelay {
         self.say([hello(n)]).await;
@@ -206,7 +218,7 @@ pub(crate) const fn accepted(envelope: u64) -> FromRelay {
 
 pub(crate) fn acknowledge(from: PeerId, envelopes: impl Into<Vec<EnvelopeId>>) -> ToRelay {
     ToRelay::Acknowledge {
-        from,
+        from: from.into(),
         envelopes: envelopes.into(),
     }
 }

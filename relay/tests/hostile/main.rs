@@ -7,3 +7,4 @@ mod mailbox;
 mod protocol;
 mod stores;
 mod tls;
+mod unidentified;

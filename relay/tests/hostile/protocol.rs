@@ -114,7 +114,7 @@ async fn a_list_over_the_limit_is_answered_with_goodbye() {
     let relay = relay().await;
     let peers = vec![id(BOB); LIST_ITEMS + 1];
     let envelopes = vec![outlive_core::EnvelopeId(1); LIST_ITEMS + 1];
-    let from = id(BOB);
+    let from = id(BOB).into();
     for message in [
         ToRelay::Watch { peers },
         ToRelay::Acknowledge { from, envelopes },
@@ -317,7 +317,7 @@ async fn a_client_that_never_reads_is_let_go_and_others_are_served() {
     let heard = loop {
         tokio::select! {
             heard = &mut gone => break heard,
-            () = eve.say([ToRelay::Redeliver { from: id(ALICE) }]) => {
+            () = eve.say([ToRelay::Redeliver { from: id(ALICE).into() }]) => {
                 tokio::task::yield_now().await;
             }
         }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlive_core::transport::{Class, GoodbyeReason, Incoming, Outgoing, Refusal, TransportError};
+use outlive_core::transport::{
+    Class, GoodbyeReason, Incoming, Outgoing, Refusal, Sender, TransportError,
+};
 use outlive_core::{EnvelopeId, PeerId, StoreId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -240,7 +242,7 @@ impl State {
                 let there = self.signed_in.get(&to);
                 if let Some(there) = there.and_then(|number| self.connections.get_mut(number)) {
                     there.mention(Incoming::Deliver {
-                        from: peer,
+                        from: peer.into(),
                         envelope: None,
                         packet,
                     });
@@ -269,7 +271,10 @@ impl State {
                     Err(reason) => self.answer(number, Incoming::Refused { envelope, reason }),
                 }
             }
-            Outgoing::Acknowledge { from, envelopes } => {
+            Outgoing::Acknowledge {
+                from: Sender::Peer(from),
+                envelopes,
+            } => {
                 self.with_mailbox(peer, |mailbox| {
                     for number in &envelopes {
                         mailbox.remove(from, *number);
@@ -279,16 +284,27 @@ impl State {
                     acknowledged(&mut connection.windows, from, &envelopes);
                 }
             }
-            Outgoing::Park { from, envelopes } => {
+            Outgoing::Park {
+                from: Sender::Peer(from),
+                envelopes,
+            } => {
                 if let Some(connection) = self.connections.get_mut(&number) {
                     parked(&mut connection.windows, from, &envelopes);
                 }
             }
-            Outgoing::Redeliver { from } => {
+            Outgoing::Redeliver {
+                from: Sender::Peer(from),
+            } => {
                 if let Some(connection) = self.connections.get_mut(&number) {
                     connection.windows.remove(&from);
                 }
             }
+            // There are no connections without a name here, so nothing waits in a slot.
+            Outgoing::Acknowledge { .. }
+            | Outgoing::Park { .. }
+            | Outgoing::Redeliver { .. }
+            | Outgoing::AcceptUnidentified { .. }
+            | Outgoing::SubmitUnidentified { .. } => {}
             Outgoing::Watch { peers } => {
                 let Some(connection) = self.connections.get_mut(&number) else {
                     return;
@@ -388,7 +404,7 @@ impl State {
             };
             self.counts.delivered = self.counts.delivered.saturating_add(1);
             let delivery = Incoming::Deliver {
-                from,
+                from: from.into(),
                 envelope: Some(envelope),
                 packet,
             };

@@ -95,6 +95,24 @@ fn to_relay(item: Outgoing) -> ToRelay {
         Outgoing::Park { from, envelopes } => ToRelay::Park { from, envelopes },
         Outgoing::Redeliver { from } => ToRelay::Redeliver { from },
         Outgoing::Watch { peers } => ToRelay::Watch { peers },
+        Outgoing::AcceptUnidentified { tokens } => ToRelay::AcceptUnidentified { tokens },
+        Outgoing::SubmitUnidentified {
+            envelope,
+            to,
+            token,
+            slot,
+            class,
+            ttl,
+            packet,
+        } => ToRelay::SubmitUnidentified {
+            envelope,
+            to,
+            token,
+            slot,
+            class,
+            ttl,
+            packet,
+        },
     }
 }
 
@@ -177,7 +195,9 @@ fn incoming(message: FromRelay) -> Result<Incoming, TransportError> {
         },
         FromRelay::Presence { peer, online } => Incoming::Presence { peer, online },
         FromRelay::Goodbye { reason } => return Err(TransportError::Closed(reason)),
-        FromRelay::Challenge { .. } | FromRelay::Welcome { .. } => {
+        FromRelay::Challenge { .. }
+        | FromRelay::Welcome { .. }
+        | FromRelay::WelcomeUnidentified { .. } => {
             return Err(TransportError::Protocol("it signs us in twice".to_owned()));
         }
     })

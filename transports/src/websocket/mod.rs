@@ -23,6 +23,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use self::sign_in::{SignedIn, Socket};
+
 /// How long connecting may take: name lookup, TCP, TLS, upgrade and sign-in together. Shorter, and
 /// a mobile network in bad reception never gets there; longer, and a dead address holds up the next
 /// try.
@@ -139,31 +141,12 @@ impl WebSocketRelay {
         self
     }
 
-    fn unreachable(&self, reason: impl fmt::Display) -> TransportError {
-        TransportError::Unreachable {
-            address: self.address.clone(),
-            reason: reason.to_string(),
-        }
-    }
-}
-
-fn tls_config(roots: &RootCertStore) -> Result<Arc<ClientConfig>, TransportError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TransportError::Broken(format!("TLS is not available: {error}")))?
-        .with_root_certificates(roots.clone())
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-#[async_trait]
-impl RelayTransport for WebSocketRelay {
-    fn address(&self) -> &str {
-        &self.address
-    }
-
-    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+    /// Dials the relay, and says who we are as `greet` does.
+    async fn dial<F, G>(&self, greet: F) -> Result<RelayConnection, TransportError>
+    where
+        F: FnOnce(Socket) -> G + Send,
+        G: Future<Output = Result<SignedIn, TransportError>> + Send,
+    {
         let request = self
             .address
             .as_str()
@@ -189,11 +172,43 @@ impl RelayTransport for WebSocketRelay {
             )
             .await
             .map_err(|error| errors::connecting(&self.address, error))?;
-            sign_in::sign_in(socket, identity).await
+            greet(socket).await
         };
         let signed_in = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| self.unreachable("no answer in time"))??;
         Ok(halves::split(signed_in, self.silence))
+    }
+
+    fn unreachable(&self, reason: impl fmt::Display) -> TransportError {
+        TransportError::Unreachable {
+            address: self.address.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+fn tls_config(roots: &RootCertStore) -> Result<Arc<ClientConfig>, TransportError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TransportError::Broken(format!("TLS is not available: {error}")))?
+        .with_root_certificates(roots.clone())
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+#[async_trait]
+impl RelayTransport for WebSocketRelay {
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        self.dial(|socket| sign_in::sign_in(socket, identity)).await
+    }
+
+    async fn connect_unidentified(&self) -> Result<RelayConnection, TransportError> {
+        self.dial(sign_in::stay_unknown).await
     }
 }

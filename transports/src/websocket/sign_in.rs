@@ -57,6 +57,21 @@ pub(super) async fn sign_in(
     }
 }
 
+/// Begins a connection on which we stay unknown.
+pub(super) async fn stay_unknown(mut socket: Socket) -> Result<SignedIn, TransportError> {
+    let version = VERSION;
+    say(&mut socket, &ToRelay::HelloUnidentified { version }).await?;
+    let mut early = hear(&mut socket).await?;
+    match early.pop_front() {
+        Some(FromRelay::WelcomeUnidentified { store, .. }) => Ok(SignedIn {
+            socket,
+            store,
+            early,
+        }),
+        other => Err(unexpected(other)),
+    }
+}
+
 /// What ties a proof to this connection.
 fn exported(socket: &Socket) -> Result<Exported, TransportError> {
     let MaybeTlsStream::Rustls(stream) = socket.get_ref() else {

@@ -4,15 +4,20 @@
 //! the connection ends its links are lost and the sessions go on; nothing of an old connection can
 //! reach a new one (I5).
 
+mod envelopes;
+mod slots;
+mod unidentified;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::link::LinkClass;
-use outlive_core::seal::OneWay;
+use outlive_core::seal::{self, OneWay};
 use outlive_core::transport::{
-    Class, Incoming, Outgoing, RelayConnection, RelaySender, RelayTransport, TransportError,
+    Class, DeliveryToken, Incoming, Outgoing, RelayConnection, RelaySender, RelayTransport, Sender,
+    Slot, TransportError,
 };
 use outlive_core::wire::frame::{Close, CloseReason, Frame};
 use outlive_core::wire::packet::PacketBuilder;
@@ -21,6 +26,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use self::envelopes::Envelopes;
+use self::slots::Slots;
+use self::unidentified::Unidentified;
 use crate::backoff::Backoff;
 use crate::network::Network;
 use crate::node::Inner;
@@ -58,17 +66,12 @@ pub(crate) struct Attach {
 pub(crate) struct RelayTask {
     pub(crate) inner: Arc<Inner>,
     pub(crate) transport: Arc<dyn RelayTransport>,
+    /// What opens our mailbox for others.
+    pub(crate) token: watch::Receiver<Option<DeliveryToken>>,
     pub(crate) rank: u8,
     pub(crate) attaching: mpsc::Receiver<Attach>,
     pub(crate) state: watch::Sender<RelayState>,
     pub(crate) cancel: CancellationToken,
-}
-
-/// Which session an envelope of this connection belongs to.
-#[derive(Default)]
-struct Envelopes {
-    last: u64,
-    sent: HashMap<EnvelopeId, (PeerId, Generation, EnvelopeId)>,
 }
 
 /// Sessions known to a relay's task before those that went to sleep are looked for.
@@ -204,7 +207,11 @@ impl RelayTask {
             mut receiver,
         } = connection;
         let (link, outgoing) = mpsc::channel(TO_LINK);
+        let (to_unidentified, items) = mpsc::channel(TO_LINK);
+        let (answering, mut answers) = mpsc::channel(TO_LINK);
         let envelopes = Arc::new(Mutex::new(Envelopes::default()));
+        let unnamed = Arc::new(Mutex::new(Envelopes::default()));
+        let slots = Arc::new(Mutex::new(Slots::default()));
         let mut links = HashMap::<PeerId, Link>::new();
         attached.prune();
         for (&peer, inputs) in &attached.inputs {
@@ -214,24 +221,48 @@ impl RelayTask {
         self.inner.wake_sessions_with_work();
         let mut sending = Box::pin(send_all(
             sender,
+            self.registration().into_iter().collect(),
             outgoing,
+            Some(to_unidentified),
             envelopes.clone(),
+            slots.clone(),
             self.cancel.clone(),
         ));
+        let unidentified = Unidentified {
+            transport: self.transport.clone(),
+            store,
+            items,
+            answers: answering,
+            envelopes: unnamed.clone(),
+            cancel: self.cancel.clone(),
+        };
+        let mut unidentified = Box::pin(unidentified.run());
         let mut farewell = None;
         let error = loop {
             tokio::select! {
-                error = &mut sending => break error,
+                // Who ends the connection has the last words said: both halves end by themselves then.
+                biased;
                 () = self.cancel.cancelled() => {
                     farewell = Some(FAREWELL);
                     break closed_by_us();
+                }
+                error = &mut sending => break error,
+                error = &mut unidentified => break error,
+                Some(answer) = answers.recv() => {
+                    self.deliver(answer, &mut links, attached, store, &link, &unnamed, &slots).await;
+                }
+                // Only when there is room: `sending` makes it, and is not polled meanwhile.
+                Ok(permit) = changed(&mut self.token, &link) => {
+                    if let Some(registration) = self.registration() {
+                        permit.send(registration);
+                    }
                 }
                 () = network_down(network) => {
                     break TransportError::Broken("the network is down".to_owned());
                 }
                 incoming = receiver.receive() => match incoming {
                     Ok(incoming) => {
-                        self.deliver(incoming, &mut links, attached, store, &link, &envelopes).await;
+                        self.deliver(incoming, &mut links, attached, store, &link, &envelopes, &slots).await;
                     }
                     Err(error) => break error,
                 },
@@ -252,7 +283,8 @@ impl RelayTask {
         }
         if let Some(farewell) = farewell {
             // Whether the relay hears it or not, the connection ends.
-            let _ = tokio::time::timeout(farewell, sending).await;
+            let both = async { tokio::join!(sending, unidentified) };
+            let _ = tokio::time::timeout(farewell, both).await;
         }
         error
     }
@@ -287,13 +319,13 @@ impl RelayTask {
         store: StoreId,
         link: &mpsc::Sender<ToLink>,
         envelopes: &Mutex<Envelopes>,
+        slots: &Mutex<Slots>,
     ) {
         let claim = |envelope: &EnvelopeId| {
             envelopes
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .sent
-                .remove(envelope)
+                .claim(*envelope)
         };
         let kept = matches!(
             incoming,
@@ -341,12 +373,28 @@ impl RelayTask {
                     envelope,
                     packet,
                 } => {
+                    let claimed = matches!(from, Sender::Slot(_));
+                    let opened = match from {
+                        Sender::Peer(peer) => Some((peer, packet)),
+                        Sender::Slot(slot) => self.unwrap(slot, envelope, &packet, slots, link),
+                    };
+                    let Some((from, packet)) = opened else {
+                        return;
+                    };
                     let alive = links
                         .get(&from)
                         .is_some_and(|link| !link.inputs.is_closed());
                     if !alive {
                         match self.inner.admits(from).await {
                             Ok(true) => {}
+                            Ok(false) if claimed => {
+                                // An answer would tell the relay whom we take it to be from.
+                                let drop = slots
+                                    .lock()
+                                    .unwrap_or_else(PoisonError::into_inner)
+                                    .dropped(from, envelope);
+                                return self.let_go(drop, link);
+                            }
                             Ok(false) => return self.refuse(from, envelope, link).await,
                             // Nobody is refused because the store fails: it stays in the mailbox.
                             Err(_) => return,
@@ -366,6 +414,7 @@ impl RelayTask {
                             generation,
                             envelope,
                             packet,
+                            claimed,
                         }),
                     )
                 }
@@ -386,6 +435,53 @@ impl RelayTask {
 }
 
 impl RelayTask {
+    /// What tells the relay which token opens our mailbox.
+    fn registration(&mut self) -> Option<ToLink> {
+        let token = self.token.borrow_and_update();
+        let tokens = vec![token.as_ref()?.hash()];
+        Some(ToLink {
+            generation: Generation::at_start(0),
+            item: Outgoing::AcceptUnidentified { tokens },
+        })
+    }
+
+    /// Whom an envelope out of a slot claims to be from, and its packet. One that was not made for
+    /// us, or claims to be our own, is let go.
+    fn unwrap(
+        &self,
+        slot: Slot,
+        envelope: Option<EnvelopeId>,
+        packet: &[u8],
+        slots: &Mutex<Slots>,
+        link: &mpsc::Sender<ToLink>,
+    ) -> Option<(PeerId, Bytes)> {
+        let identity = &self.inner.identity;
+        let opened = seal::unwrap(identity, packet);
+        let Some((peer, packet)) = opened.ok().filter(|(peer, _)| *peer != identity.peer_id())
+        else {
+            let envelope = envelope.map(|envelope| (Sender::Slot(slot), envelope));
+            self.let_go(envelope, link);
+            return None;
+        };
+        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = envelope.is_none_or(|envelope| slots.note(peer, slot, envelope));
+        noted.then_some((peer, packet))
+    }
+
+    /// Has the relay drop an envelope that nobody here takes.
+    fn let_go(&self, envelope: Option<(Sender, EnvelopeId)>, link: &mpsc::Sender<ToLink>) {
+        let Some((from, envelope)) = envelope else {
+            return;
+        };
+        let item = Outgoing::Acknowledge {
+            from,
+            envelopes: vec![envelope],
+        };
+        let generation = Generation::at_start(0);
+        // Full or closed: then it comes again with the next connection.
+        let _ = link.try_send(ToLink { generation, item });
+    }
+
     /// A peer whose session is not accepted hears so, and what it sent is let go.
     async fn refuse(
         &self,
@@ -407,7 +503,7 @@ impl RelayTask {
         }
         if let Some(envelope) = envelope {
             let item = Outgoing::Acknowledge {
-                from: peer,
+                from: peer.into(),
                 envelopes: vec![envelope],
             };
             // The connection may be gone: then it is let go over the next one.
@@ -438,53 +534,105 @@ impl RelayTask {
     }
 }
 
-/// Sends what the sessions hand over, as much at once as is there.
+/// Sends what the sessions hand over, as much at once as is there; `first` before the rest. What
+/// is not to go under our name goes to `unidentified`, if that is another connection.
 async fn send_all(
     mut sender: Box<dyn RelaySender>,
+    first: Vec<ToLink>,
     mut outgoing: mpsc::Receiver<ToLink>,
+    unidentified: Option<mpsc::Sender<ToLink>>,
     envelopes: Arc<Mutex<Envelopes>>,
+    slots: Arc<Mutex<Slots>>,
     cancel: CancellationToken,
 ) -> TransportError {
-    let mut items = Vec::with_capacity(TO_LINK);
+    let mut items = first;
     loop {
-        let count = tokio::select! {
-            count = outgoing.recv_many(&mut items, TO_LINK) => count,
-            () = cancel.cancelled() => 0,
-        };
-        if count == 0 {
-            sender.close().await;
-            return closed_by_us();
+        if items.is_empty() {
+            let count = tokio::select! {
+                count = outgoing.recv_many(&mut items, TO_LINK) => count,
+                () = cancel.cancelled() => 0,
+            };
+            if count == 0 {
+                sender.close().await;
+                return closed_by_us();
+            }
         }
-        let batch = items
-            .drain(..)
-            .map(|ToLink { generation, item }| match item {
-                Outgoing::Submit {
-                    envelope,
-                    to,
-                    class,
-                    ttl,
-                    packet,
-                } => {
-                    let mut envelopes = envelopes.lock().unwrap_or_else(PoisonError::into_inner);
-                    envelopes.last = envelopes.last.wrapping_add(1);
-                    let number = EnvelopeId(envelopes.last);
-                    // Only segments have a fate that their session waits for.
-                    if class == Class::Keep {
-                        envelopes.sent.insert(number, (to, generation, envelope));
-                    }
-                    Outgoing::Submit {
-                        envelope: number,
-                        to,
-                        class,
-                        ttl,
-                        packet,
+        let mut batch = Vec::with_capacity(items.len());
+        for item in items.drain(..) {
+            match (&unidentified, &item.item) {
+                (Some(unidentified), Outgoing::SubmitUnidentified { .. }) => {
+                    if unidentified.send(item).await.is_err() {
+                        return closed_by_us();
                     }
                 }
-                other => other,
-            })
-            .collect();
-        if let Err(error) = sender.send(batch).await {
+                _ => {
+                    let item = numbered(item, &envelopes);
+                    let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+                    batch.extend(slots.addressed(item));
+                }
+            }
+        }
+        if !batch.is_empty()
+            && let Err(error) = sender.send(batch).await
+        {
             return error;
+        }
+    }
+}
+
+/// Gives an envelope the number it has on its connection.
+fn numbered(ToLink { generation, item }: ToLink, envelopes: &Mutex<Envelopes>) -> Outgoing {
+    let number = |to, envelope, class| {
+        let mut envelopes = envelopes.lock().unwrap_or_else(PoisonError::into_inner);
+        envelopes.number(to, generation, envelope, class)
+    };
+    match item {
+        Outgoing::Submit {
+            envelope,
+            to,
+            class,
+            ttl,
+            packet,
+        } => Outgoing::Submit {
+            envelope: number(to, envelope, class),
+            to,
+            class,
+            ttl,
+            packet,
+        },
+        Outgoing::SubmitUnidentified {
+            envelope,
+            to,
+            token,
+            slot,
+            class,
+            ttl,
+            packet,
+        } => Outgoing::SubmitUnidentified {
+            envelope: number(to, envelope, class),
+            to,
+            token,
+            slot,
+            class,
+            ttl,
+            packet,
+        },
+        other => other,
+    }
+}
+
+/// Waits until there is another token, and room on the link to tell of it. Cancellation-safe: the
+/// token counts as seen only when it is told.
+async fn changed<'a>(
+    token: &mut watch::Receiver<Option<DeliveryToken>>,
+    link: &'a mpsc::Sender<ToLink>,
+) -> Result<mpsc::Permit<'a, ToLink>, mpsc::error::SendError<()>> {
+    loop {
+        match token.has_changed() {
+            Ok(true) => return link.reserve().await,
+            Ok(false) if token.changed().await.is_ok() => token.mark_changed(),
+            // The node is gone: there will be none.
+            Ok(false) | Err(_) => std::future::pending().await,
         }
     }
 }

@@ -1,0 +1,93 @@
+//! A session that is not named to the relay as the sender of what it sends.
+
+use outlive_core::record::{Key, Record, UnidentifiedRecord};
+use outlive_core::seal;
+use outlive_core::store::Batch;
+use outlive_core::transport::{Class, DeliveryToken, Outgoing, Slot};
+use outlive_core::{Entropy, EnvelopeId, PeerId};
+
+use super::Task;
+use crate::error::Error;
+
+/// How it sends.
+pub(super) struct Unidentified {
+    record: UnidentifiedRecord,
+    entropy: Entropy,
+}
+
+impl Unidentified {
+    fn new(record: UnidentifiedRecord) -> Result<Self, Error> {
+        let entropy = Entropy::from_seed(random()?);
+        Ok(Self { record, entropy })
+    }
+
+    /// The envelope for a packet; `None` for one of a size that no packet has.
+    pub(super) fn submit(
+        &mut self,
+        from: &PeerId,
+        to: PeerId,
+        envelope: EnvelopeId,
+        class: Class,
+        ttl: u32,
+        packet: &[u8],
+    ) -> Option<Outgoing> {
+        let packet = seal::wrap(from, &to, packet, &mut self.entropy).ok()?;
+        Some(Outgoing::SubmitUnidentified {
+            envelope,
+            to,
+            token: self.record.token.clone(),
+            slot: self.record.slot,
+            class,
+            ttl,
+            packet,
+        })
+    }
+}
+
+fn random() -> Result<[u8; 32], Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|_| Error::Entropy)?;
+    Ok(bytes)
+}
+
+impl Task {
+    pub(super) async fn load_unidentified(&mut self) -> Result<(), Error> {
+        let key = Key::Unidentified(self.peer).to_bytes();
+        let value = self.inner.store.get(key).await?;
+        self.unidentified = match value {
+            Some(value) => {
+                let record = UnidentifiedRecord::from_bytes(&value)?;
+                Some(Unidentified::new(record)?)
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// Sends with this token from now on, or under our name again.
+    pub(super) async fn send_unidentified(
+        &mut self,
+        token: Option<DeliveryToken>,
+    ) -> Result<(), Error> {
+        let key = Key::Unidentified(self.peer).to_bytes();
+        let mut batch = Batch::new();
+        let next = match token {
+            None => {
+                batch.delete(key);
+                None
+            }
+            Some(token) => {
+                let slot = match &self.unidentified {
+                    Some(before) => before.record.slot,
+                    None => Slot(random()?),
+                };
+                let record = UnidentifiedRecord { token, slot };
+                batch.put(key, record.to_bytes());
+                Some(Unidentified::new(record)?)
+            }
+        };
+        self.inner.store.commit(batch).await?;
+        self.unidentified = next;
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! Messages over a connection on which the relay is not told who sends them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use outlive::{DeliveryToken, Ending, Error, Identity, Node, Refusal, RelayTransport, Session};
+use outlive_core::transport::{Incoming, RelayConnection, RelayReceiver, TransportError};
+use outlive_relay::Relay;
+use outlive_storage::{MemoryStore, SledStore};
+use outlive_transports::{MemoryRelay, WebSocketRelay};
+use tokio::sync::watch;
+
+use crate::secrecy::{contents, holds};
+use crate::world::{CHAT, id, node, relay, relay_over, soon, take, url, way};
+
+const ALICE: u8 = 1;
+const BOB: u8 = 2;
+const CAROL: u8 = 3;
+
+async fn offline(n: u8, store: MemoryStore) -> Node {
+    let node = Node::builder()
+        .identity(Identity::from_seed([n; 32]))
+        .store(store);
+    node.start().await.unwrap()
+}
+
+/// A node with a token that the relay has heard of.
+async fn reachable(store: MemoryStore, relay: &Relay) -> (Node, DeliveryToken) {
+    let bob = offline(BOB, store).await;
+    let token = bob.delivery_token().await.unwrap();
+    bob.use_relay(Arc::new(way(relay)));
+    heard_of(&bob).await;
+    (bob, token)
+}
+
+/// Waits until the relay has written what this node told it before.
+async fn heard_of(node: &Node) {
+    let session = node.session(id(CAROL)).await.unwrap();
+    let receipt = session.send(CHAT, "to somebody else").await.unwrap();
+    soon("custody", receipt.custody()).await.unwrap();
+}
+
+/// A session of Alice with Bob in which she was never named to a relay.
+async fn unnamed(token: DeliveryToken, way: impl RelayTransport) -> (Node, Session) {
+    let alice = offline(ALICE, MemoryStore::new()).await;
+    let session = alice.session(id(BOB)).await.unwrap();
+    session.send_unidentified(Some(token)).await.unwrap();
+    alice.use_relay(Arc::new(way));
+    (alice, session)
+}
+
+async fn refused(session: &Session, why: Refusal) {
+    let receipt = session.send(CHAT, "refused").await.unwrap();
+    let ended = soon("the end", receipt.delivered()).await;
+    let why = Ending::Refused(why);
+    assert!(matches!(ended, Err(Error::Ended(how)) if how == why));
+}
+
+#[tokio::test]
+async fn a_stranger_reaches_a_peer_that_is_away_and_the_relay_holds_no_name_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let relay = relay_over(Arc::new(SledStore::open(dir.path()).unwrap())).await;
+    let store = MemoryStore::new();
+    let (bob, token) = reachable(store.clone(), &relay).await;
+    bob.shutdown().await.unwrap();
+    let store = store.faults().crash();
+
+    let (alice, session) = unnamed(token, way(&relay)).await;
+    let receipt = session.send(CHAT, "from nobody").await.unwrap();
+    soon("custody", receipt.custody()).await.unwrap();
+    let waiting = contents(dir.path());
+    assert!(holds(&waiting, id(BOB).as_bytes()));
+    assert!(!holds(&waiting, id(ALICE).as_bytes()));
+
+    let bob = crate::world::node_over(BOB, store, &relay).await;
+    let from = soon("an arrival", bob.next_arrival()).await.unwrap();
+    assert_eq!(from, id(ALICE));
+    let mut inbox = bob.session(from).await.unwrap().inbox(CHAT).unwrap();
+    assert_eq!(take(&mut inbox).await, "from nobody");
+    soon("delivery", receipt.delivered()).await.unwrap();
+    soon("the commit", receipt.consumed()).await.unwrap();
+
+    // What was taken has left the mailbox: it does not come again to one who lost everything.
+    heard_of(&bob).await;
+    drop((session, inbox));
+    alice.shutdown().await.unwrap();
+    bob.shutdown().await.unwrap();
+    let anew = node(BOB, &relay).await;
+    heard_of(&anew).await;
+    let session = anew.session(id(ALICE)).await.unwrap();
+    let mut inbox = session.inbox(CHAT).unwrap();
+    assert!(inbox.try_next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_wrong_or_revoked_token_is_refused_and_another_one_works() {
+    let relay = relay().await;
+    let (bob, token) = reachable(MemoryStore::new(), &relay).await;
+    let wrong = DeliveryToken::from_bytes([7; 32]);
+    let (_alice, session) = unnamed(wrong, way(&relay)).await;
+    refused(&session, Refusal::Token).await;
+
+    session
+        .send_unidentified(Some(token.clone()))
+        .await
+        .unwrap();
+    let mut inbox = bob.session(id(ALICE)).await.unwrap().inbox(CHAT).unwrap();
+    session.send(CHAT, "with the token").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "with the token");
+
+    let renewed = bob.renew_delivery_token().await.unwrap();
+    assert_ne!(renewed, token);
+    assert_eq!(bob.delivery_token().await.unwrap(), renewed);
+    // Only when the relay is told: that it is, its refusals show.
+    soon("the relay to hear of it", async {
+        loop {
+            let receipt = session.send(CHAT, "is it revoked").await.unwrap();
+            if receipt.custody().await.is_err() {
+                return;
+            }
+            assert_eq!(take(&mut inbox).await, "is it revoked");
+        }
+    })
+    .await;
+    refused(&session, Refusal::Token).await;
+    session.send_unidentified(Some(renewed)).await.unwrap();
+    session.send(CHAT, "with the next").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "with the next");
+    session.send_unidentified(None).await.unwrap();
+    session.send(CHAT, "under my name").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "under my name");
+}
+
+#[tokio::test]
+async fn the_token_and_how_a_session_sends_outlive_a_restart() {
+    let relay = relay().await;
+    let store = MemoryStore::new();
+    let (bob, token) = reachable(store.clone(), &relay).await;
+    bob.shutdown().await.unwrap();
+    let bob = offline(BOB, store.faults().crash()).await;
+    assert_eq!(bob.delivery_token().await.unwrap(), token);
+
+    let store = MemoryStore::new();
+    let alice = offline(ALICE, store.clone()).await;
+    let session = alice.session(id(BOB)).await.unwrap();
+    let wrong = DeliveryToken::from_bytes([7; 32]);
+    session.send_unidentified(Some(wrong)).await.unwrap();
+    drop(session);
+    alice.shutdown().await.unwrap();
+    // Under her own name it would be taken.
+    let alice = crate::world::node_over(ALICE, store.faults().crash(), &relay).await;
+    let session = alice.session(id(BOB)).await.unwrap();
+    refused(&session, Refusal::Token).await;
+}
+
+#[tokio::test]
+async fn without_such_a_connection_nothing_is_sent_under_our_name_instead() {
+    let relay = MemoryRelay::new("relay");
+    let token = DeliveryToken::from_bytes([7; 32]);
+    let (_alice, session) = unnamed(token, relay).await;
+    refused(&session, Refusal::NotAllowed).await;
+}
+
+/// A way to a relay whose connections can be cut, each kind by itself.
+struct Cut {
+    relay: WebSocketRelay,
+    named: watch::Sender<()>,
+    unnamed: watch::Sender<()>,
+}
+
+struct Receiver {
+    inner: Box<dyn RelayReceiver>,
+    cut: watch::Receiver<()>,
+}
+
+#[async_trait]
+impl RelayReceiver for Receiver {
+    async fn receive(&mut self) -> Result<Incoming, TransportError> {
+        tokio::select! {
+            incoming = self.inner.receive() => incoming,
+            _ = self.cut.changed() => Err(TransportError::Broken("cut".to_owned())),
+        }
+    }
+}
+
+fn with(connection: RelayConnection, cut: &watch::Sender<()>) -> RelayConnection {
+    RelayConnection {
+        receiver: Box::new(Receiver {
+            inner: connection.receiver,
+            cut: cut.subscribe(),
+        }),
+        ..connection
+    }
+}
+
+#[async_trait]
+impl RelayTransport for Cut {
+    fn address(&self) -> &str {
+        self.relay.address()
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        Ok(with(self.relay.connect(identity).await?, &self.named))
+    }
+
+    async fn connect_unidentified(&self) -> Result<RelayConnection, TransportError> {
+        Ok(with(
+            self.relay.connect_unidentified().await?,
+            &self.unnamed,
+        ))
+    }
+}
+
+async fn relay_at(store: &MemoryStore, address: SocketAddr) -> Relay {
+    let relay = Relay::builder().store(Arc::new(store.clone()));
+    relay.bind(address).await.expect("the address is free")
+}
+
+#[tokio::test]
+async fn through_cuts_of_both_connections_and_a_restart_all_arrives_once_and_in_order() {
+    let store = MemoryStore::new();
+    let relay = relay_at(&store, ([127, 0, 0, 1], 0).into()).await;
+    let address = relay.local_addr();
+    let (bob, token) = reachable(MemoryStore::new(), &relay).await;
+    let (named, unnamed_cut) = (watch::Sender::new(()), watch::Sender::new(()));
+    let cut = Cut {
+        relay: WebSocketRelay::new(&url(&relay)).unwrap(),
+        named: named.clone(),
+        unnamed: unnamed_cut.clone(),
+    };
+    let (_alice, session) = unnamed(token, cut).await;
+    let mut inbox = bob.session(id(ALICE)).await.unwrap().inbox(CHAT).unwrap();
+    let mut relay = Some(relay);
+    let mut receipts = Vec::new();
+    for round in 0..6 {
+        for n in 0..20 {
+            let text = format!("{round}.{n}");
+            receipts.push(session.send(CHAT, text).await.unwrap());
+            match (round, n) {
+                (0 | 3, 10) => drop(named.send(())),
+                (1 | 4, 10) => drop(unnamed_cut.send(())),
+                (2, 10) => {
+                    // Its store is closed with it: what it kept is what it has next.
+                    relay.take().unwrap().shutdown().await.unwrap();
+                    relay = Some(relay_at(&store.faults().crash(), address).await);
+                }
+                _ => {}
+            }
+        }
+        for n in 0..20 {
+            assert_eq!(take(&mut inbox).await, format!("{round}.{n}"));
+        }
+    }
+    for receipt in receipts {
+        soon("the commit", receipt.consumed()).await.unwrap();
+    }
+    assert!(inbox.try_next().await.unwrap().is_none());
+}

@@ -114,6 +114,13 @@ struct Link {
     inputs: mpsc::Sender<Input>,
 }
 
+/// What every link over one connection shares.
+struct Shared {
+    store: StoreId,
+    link: mpsc::Sender<ToLink>,
+    slots: Arc<Mutex<Slots>>,
+}
+
 /// Forgets the links of sessions that went to sleep.
 fn prune(links: &mut HashMap<PeerId, Link>) {
     links.retain(|_, link| !link.inputs.is_closed());
@@ -237,6 +244,11 @@ impl RelayTask {
             cancel: self.cancel.clone(),
         };
         let mut unidentified = Box::pin(unidentified.run());
+        let shared = Shared {
+            store,
+            link: link.clone(),
+            slots,
+        };
         let mut farewell = None;
         let error = loop {
             tokio::select! {
@@ -249,7 +261,7 @@ impl RelayTask {
                 error = &mut sending => break error,
                 error = &mut unidentified => break error,
                 Some(answer) = answers.recv() => {
-                    self.deliver(answer, &mut links, attached, store, &link, &unnamed, &slots).await;
+                    self.deliver(answer, &mut links, attached, &shared, &unnamed).await;
                 }
                 // Only when there is room: `sending` makes it, and is not polled meanwhile.
                 Ok(permit) = changed(&mut self.token, &link) => {
@@ -262,7 +274,7 @@ impl RelayTask {
                 }
                 incoming = receiver.receive() => match incoming {
                     Ok(incoming) => {
-                        self.deliver(incoming, &mut links, attached, store, &link, &envelopes, &slots).await;
+                        self.deliver(incoming, &mut links, attached, &shared, &envelopes).await;
                     }
                     Err(error) => break error,
                 },
@@ -316,11 +328,11 @@ impl RelayTask {
         incoming: Incoming,
         links: &mut HashMap<PeerId, Link>,
         attached: &mut Attached,
-        store: StoreId,
-        link: &mpsc::Sender<ToLink>,
+        shared: &Shared,
         envelopes: &Mutex<Envelopes>,
-        slots: &Mutex<Slots>,
     ) {
+        let Shared { store, link, slots } = shared;
+        let store = *store;
         let claim = |envelope: &EnvelopeId| {
             envelopes
                 .lock()

@@ -46,8 +46,8 @@ pub use outlive_core::{
 pub use receipt::{Receipt, ReceiptState, Waiting};
 pub use relay::RelayState;
 pub use request::{
-    HandlerError, NODE_HANDLERS, PENDING_REQUESTS, Request, RequestError, RequestHandler,
-    SESSION_HANDLERS,
+    HANDLED_BYTES, HandlerError, NODE_HANDLERS, PENDING_REQUESTS, Request, RequestError,
+    RequestHandler, SESSION_HANDLERS,
 };
 pub use session::{Events, Queuing, Sending, Session};
 pub use state::{Connectivity, LinkInfo, SessionState};

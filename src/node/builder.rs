@@ -21,7 +21,7 @@ use super::strangers::Strangers;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::network::NetworkMonitor;
-use crate::request::{HandlerPlace, NODE_HANDLERS};
+use crate::request::{HANDLED_BYTES, HandlerPlace, NODE_HANDLERS};
 
 /// Where the number of the last start is kept.
 const STARTS_KEY: &[u8] = b"n/starts";
@@ -118,6 +118,7 @@ impl NodeBuilder {
             inbox_limits: self.inbox_limits,
             handler: HandlerPlace::default(),
             handlers: Arc::new(Semaphore::new(NODE_HANDLERS)),
+            handled_bytes: Arc::new(Semaphore::new(HANDLED_BYTES)),
             run: u64::from_le_bytes(run),
             requests: AtomicU64::new(1),
             generations: AtomicU64::new(1),

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) handler: HandlerPlace,
     /// Places for handlers at work.
     pub(crate) handlers: Arc<Semaphore>,
+    /// Bytes for the requests they have in hand.
+    pub(crate) handled_bytes: Arc<Semaphore>,
     /// A random number of this start.
     pub(super) run: u64,
     pub(super) requests: AtomicU64,

@@ -103,7 +103,9 @@ impl Node {
     /// until the registration is dropped. What is said of
     /// [`Session::on_request`](crate::Session::on_request) holds here too; over all sessions up to
     /// [`NODE_HANDLERS`](crate::NODE_HANDLERS) are at work at once. Requests that wait from before a
-    /// restart are found and answered, whether or not anybody opens their session.
+    /// restart are found and answered, whether or not anybody opens their session. Those of strangers
+    /// are answered too, as far as they fit into what a stranger may make us keep: open its session,
+    /// or trust it, to have a peer ask for more.
     ///
     /// # Errors
     /// [`Error::HandlerTaken`] while another one is registered on this node, or

@@ -1,18 +1,18 @@
 //! A message on the requests channel, as it lies in the inbox.
 
 use bytes::Bytes;
+use outlive_core::limits::SEGMENT_BYTES;
 use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::{ChannelId, Position, Seq};
 
 use crate::error::Error;
 use crate::inbox;
 use crate::session::Route;
+use crate::task::Settled;
 
 /// A message and where it lies.
 pub(super) struct Letter {
-    pub(super) position: Position,
-    /// Without its payload.
-    pub(super) record: InboxRecord,
+    pub(super) settled: Settled,
     pub(super) payload: Bytes,
 }
 
@@ -24,23 +24,36 @@ impl Letter {
         record: InboxRecord,
     ) -> Result<Self, Error> {
         let payload = inbox::payload(route, ChannelId::REQUESTS, &record).await?;
-        let body = inbox::without_payload(&record.body);
-        Ok(Self {
+        let settled = Settled {
             position,
-            record: InboxRecord { body, ..record },
-            payload,
-        })
+            record: InboxRecord {
+                body: inbox::without_payload(&record.body),
+                ..record
+            },
+            bytes: payload.len() as u64,
+        };
+        Ok(Self { settled, payload })
     }
+}
 
-    /// The message at a position, if it is still there.
-    pub(super) async fn read(route: &Route, position: Position) -> Result<Option<Self>, Error> {
-        let key = Key::Inbox(route.hub().peer, ChannelId::REQUESTS, position);
-        match route.inner().store.get(key.to_bytes()).await? {
-            None => Ok(None),
-            Some(value) => {
-                let record = InboxRecord::from_bytes(&value)?;
-                Self::open(route, position, record).await.map(Some)
-            }
+/// The record at a position, if it is still there.
+pub(super) async fn record(
+    route: &Route,
+    position: Position,
+) -> Result<Option<InboxRecord>, Error> {
+    let key = Key::Inbox(route.hub().peer, ChannelId::REQUESTS, position);
+    match route.inner().store.get(key.to_bytes()).await? {
+        None => Ok(None),
+        Some(value) => Ok(Some(InboxRecord::from_bytes(&value)?)),
+    }
+}
+
+/// Bytes that a message takes in memory, at most.
+pub(super) fn weight(record: &InboxRecord) -> usize {
+    match &record.body {
+        InboxBody::Inline(payload) => payload.len(),
+        InboxBody::Segments(count) => {
+            SEGMENT_BYTES.saturating_mul(usize::try_from(*count).unwrap_or(usize::MAX))
         }
     }
 }

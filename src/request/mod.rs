@@ -31,7 +31,7 @@ pub(crate) use self::handler::{HandlerPlace, Place};
 pub use self::pending::PENDING_REQUESTS;
 use self::pending::Pending;
 use self::serving::Mail;
-pub use self::serving::{NODE_HANDLERS, SESSION_HANDLERS};
+pub use self::serving::{HANDLED_BYTES, NODE_HANDLERS, SESSION_HANDLERS};
 use crate::error::Error;
 use crate::session::Route;
 use crate::task::{Command, Input};

@@ -12,23 +12,27 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use outlive_core::engine::SendError;
 use outlive_core::limits::MESSAGE_TTL;
 use outlive_core::record::{InboxRecord, Key, Record};
 use outlive_core::store::{ReadLimit, StoreError};
+use outlive_core::wire::WireError;
 use outlive_core::wire::request::{self, Kind, Message};
-use outlive_core::{ChannelId, Position};
+use outlive_core::{ChannelId, Position, RequestId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span, debug, error, warn};
 
 use super::handler::{HandlerSlot, Request};
-use super::letter::{Letter, first_part};
+use super::letter::{self, Letter, first_part};
 use crate::error::Error;
 use crate::event::SessionEvent;
+use crate::inbox;
 use crate::session::Route;
-use crate::task::{Command, STORE_RETRY, pending_or};
+use crate::task::{Command, STORE_RETRY, Settled, pending_or};
 
 /// Handlers of one session at work at once. More requests wait in the store.
 pub const SESSION_HANDLERS: usize = 32;
@@ -36,7 +40,12 @@ pub const SESSION_HANDLERS: usize = 32;
 /// Handlers of a node at work at once, over all sessions. More requests wait in the store.
 pub const NODE_HANDLERS: usize = 256;
 
-/// Messages looked at in one step.
+/// Bytes of requests in the hands of a node's handlers at once, over all sessions. More requests wait
+/// in the store. No less than the largest message, or that would wait for ever.
+pub const HANDLED_BYTES: usize = 64 * 1024 * 1024;
+
+/// Messages looked at in one step. While the commits of as many are on their way, no more are looked
+/// at.
 const AHEAD: ReadLimit = ReadLimit {
     records: 64,
     bytes: 256 * 1024,
@@ -55,6 +64,11 @@ pub(super) struct Mail {
 impl Mail {
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Whether something came that was not looked at.
+    fn is_behind(&self, route: &Route) -> bool {
+        self.cursor < route.hub().inbox(ChannelId::REQUESTS).end
     }
 
     /// A request that found no handler goes back to its place.
@@ -76,16 +90,20 @@ enum Ran {
 pub(super) async fn serve(route: Route, mut mail: Mail) {
     let requests = &route.hub().requests;
     let mut running = JoinSet::new();
+    let mut settling = FuturesUnordered::new();
     let mut place = None;
     // Kept while others have all places, so that its turn comes.
     let mut free = None;
     loop {
         requests.heed();
-        let sorted = tokio::select! {
-            biased;
-            () = route.ended() => break,
-            sorted = sort(&route, &mut mail) => sorted,
-        };
+        let mut sorted = Ok(());
+        if settling.len() < AHEAD.records {
+            sorted = tokio::select! {
+                biased;
+                () = route.ended() => break,
+                sorted = sort(&route, &mut mail, |seen| settling.push(store(&route, seen, None))) => sorted,
+            };
+        }
         if let Err(error) = &sorted {
             warn!(peer = %route.hub().peer.short(), %error, "requests can't be read");
         }
@@ -96,7 +114,12 @@ pub(super) async fn serve(route: Route, mut mail: Mail) {
             let handlers = route.inner().handlers.clone();
             free = Some(Box::pin(handlers.acquire_owned()));
         }
-        if running.is_empty() && !crowded && sorted.is_ok() {
+        let more = mail.is_behind(&route);
+        if more && settling.len() < AHEAD.records && sorted.is_ok() {
+            continue;
+        }
+        let idle = running.is_empty() && settling.is_empty() && !crowded && !more;
+        if idle && sorted.is_ok() {
             match requests.rest(mail) {
                 None => return,
                 Some(more) => mail = more,
@@ -111,6 +134,7 @@ pub(super) async fn serve(route: Route, mut mail: Mail) {
                 Ok(Ran::Waits(position)) => mail.put_back(position),
                 Err(error) => error!(%error, "an answer ended by itself"),
             },
+            Some(()) = settling.next() => {}
             got = pending_or(&mut free) => place = got.ok(),
             () = tokio::time::sleep(STORE_RETRY), if sorted.is_err() => {}
         }
@@ -148,67 +172,72 @@ fn handler(route: &Route) -> Option<Arc<HandlerSlot>> {
     own.or_else(|| route.inner().handler.current())
 }
 
-/// Looks at what came.
-async fn sort(route: &Route, mail: &mut Mail) -> Result<(), Error> {
+/// Looks at some of what came. What was seen to is given to `settle`.
+async fn sort(
+    route: &Route,
+    mail: &mut Mail,
+    mut settle: impl FnMut(Settled),
+) -> Result<(), Error> {
     let hub = route.hub();
-    loop {
-        let end = hub.inbox(ChannelId::REQUESTS).end;
-        if mail.cursor >= end {
-            return Ok(());
-        }
-        let range = Key::inbox(hub.peer, ChannelId::REQUESTS, mail.cursor, end);
-        let rows = route.inner().store.range(range, AHEAD).await?;
-        if rows.is_empty() {
-            mail.cursor = end;
-        }
-        for (key, value) in rows {
-            let Ok(Key::Inbox(_, _, position)) = Key::from_bytes(&key) else {
-                continue;
-            };
-            let sorted = match InboxRecord::from_bytes(&value) {
-                Ok(record) => sort_one(route, mail, position, record).await,
-                Err(error) => Err(error.into()),
-            };
-            match sorted {
-                // It stays where it is; the others must not wait for it.
-                Err(error) if is_damage(&error) => {
-                    warn!(peer = %hub.peer.short(), %error, "a request is unreadable");
-                }
-                sorted => sorted?,
-            }
-            mail.cursor = position.next();
-        }
+    let end = hub.inbox(ChannelId::REQUESTS).end;
+    if mail.cursor >= end {
+        return Ok(());
     }
+    let range = Key::inbox(hub.peer, ChannelId::REQUESTS, mail.cursor, end);
+    let rows = route.inner().store.range(range, AHEAD).await?;
+    if rows.is_empty() {
+        mail.cursor = end;
+    }
+    for (key, value) in rows {
+        let Ok(Key::Inbox(_, _, position)) = Key::from_bytes(&key) else {
+            continue;
+        };
+        let sorted = match InboxRecord::from_bytes(&value) {
+            Ok(record) => sort_one(route, mail, position, record).await,
+            Err(error) => Err(error.into()),
+        };
+        match sorted {
+            Ok(seen) => seen.into_iter().for_each(&mut settle),
+            // It stays where it is; the others must not wait for it.
+            Err(error) if is_damage(&error) => {
+                warn!(peer = %hub.peer.short(), %error, "a request is unreadable");
+            }
+            Err(error) => return Err(error),
+        }
+        mail.cursor = position.next();
+    }
+    Ok(())
 }
 
+/// Looks at one message. Returns it if that was all there is to do about it.
 async fn sort_one(
     route: &Route,
     mail: &mut Mail,
     position: Position,
     record: InboxRecord,
-) -> Result<(), Error> {
+) -> Result<Option<Settled>, Error> {
     let head = request::peek(&first_part(route, &record).await?);
     // Each is taken in hand in its turn: the peer hears that it was consumed in its turn too.
     let hand = Command::Hand {
         channel: ChannelId::REQUESTS,
         position,
         record: InboxRecord {
-            body: crate::inbox::without_payload(&record.body),
+            body: inbox::without_payload(&record.body),
             ..record.clone()
         },
     };
     route.send(hand).await?;
     if let Ok((Kind::Request, _)) = head {
         mail.waiting.push_back(position);
-        return Ok(());
+        return Ok(None);
     }
-    let letter = Letter::open(route, position, record).await?;
+    let Letter { settled, payload } = Letter::open(route, position, record).await?;
     let pending = &route.hub().requests.pending;
     let taken = head.and_then(|(_, id)| {
         if !pending.awaits(id) {
             return Ok(false);
         }
-        let answer = match Message::decode(&letter.payload)? {
+        let answer = match Message::decode(&payload)? {
             Message::Request { .. } => return Ok(false),
             Message::Response { payload, .. } => Ok(payload),
             Message::Failure { text, .. } => Err(text),
@@ -217,10 +246,10 @@ async fn sort_one(
     });
     match taken {
         Ok(true) => {}
-        Ok(false) => debug!(id = %letter.record.id, "an answer that nobody waits for"),
-        Err(error) => tell_malformed(route, &letter, &error),
+        Ok(false) => debug!(id = %settled.record.id, "an answer that nobody waits for"),
+        Err(error) => tell_malformed(route, &settled, &error),
     }
-    commit(route, &letter).await
+    Ok(Some(settled))
 }
 
 /// Whether an error will be the same at the next try.
@@ -231,33 +260,10 @@ const fn is_damage(error: &Error) -> bool {
     )
 }
 
-fn tell_malformed(route: &Route, letter: &Letter, error: &outlive_core::wire::WireError) {
-    let hub = route.hub();
-    warn!(peer = %hub.peer.short(), id = %letter.record.id, %error, "a malformed request");
-    let event = SessionEvent::MalformedRequest {
-        id: letter.record.id,
-    };
-    hub.tell(&event, |_| {});
-}
-
-/// Has a message leave the inbox, and does not wait for it: if that fails it comes again.
-async fn commit(route: &Route, letter: &Letter) -> Result<(), Error> {
-    let (reply, _) = oneshot::channel();
-    route.send(settle(letter, None, reply)).await
-}
-
-fn settle(
-    letter: &Letter,
-    answer: Option<(Message, Duration)>,
-    reply: oneshot::Sender<Result<(), Error>>,
-) -> Command {
-    Command::Settle {
-        position: letter.position,
-        record: letter.record.clone(),
-        bytes: letter.payload.len() as u64,
-        answer: answer.map(|(message, ttl)| (message.to_bytes(), ttl)),
-        reply,
-    }
+fn tell_malformed(route: &Route, settled: &Settled, error: &WireError) {
+    let (hub, id) = (route.hub(), settled.record.id);
+    warn!(peer = %hub.peer.short(), %id, %error, "a malformed request");
+    hub.tell(&SessionEvent::MalformedRequest { id }, |_| {});
 }
 
 /// Has one request answered.
@@ -267,8 +273,8 @@ async fn answer(
     handler: Arc<HandlerSlot>,
     _place: OwnedSemaphorePermit,
 ) -> Ran {
-    let letter = match Letter::read(&route, position).await {
-        Ok(Some(letter)) => letter,
+    let (letter, _bytes) = match read(&route, position).await {
+        Ok(Some(read)) => read,
         Ok(None) => return Ran::Settled,
         Err(error) => {
             warn!(peer = %route.hub().peer.short(), %error, "a request can't be read");
@@ -279,32 +285,32 @@ async fn answer(
             return Ran::Waits(position);
         }
     };
-    let (id, ttl, payload) = match Message::decode(&letter.payload) {
-        Ok(Message::Request { id, ttl, payload }) => (id, ttl, payload),
+    let Letter { settled, payload } = letter;
+    let (id, ttl, payload) = match Message::decode(&payload) {
+        Ok(Message::Request { id, ttl, payload }) => (id, ttl.min(MESSAGE_TTL), payload),
         // It was sorted as a request, so it is one that is cut off.
         other => {
-            let cut_off = outlive_core::wire::WireError::Length("a request");
-            tell_malformed(&route, &letter, &other.err().unwrap_or(cut_off));
-            store(&route, &letter, None).await;
+            let cut_off = WireError::Length("a request");
+            tell_malformed(&route, &settled, &other.err().unwrap_or(cut_off));
+            store(&route, settled, None).await;
             return Ran::Settled;
         }
     };
-    let ttl = ttl.min(MESSAGE_TTL);
-    let expires = letter.record.received.plus(ttl);
+    let expires = settled.record.received.plus(ttl);
     if expires <= route.inner().clock.now().wall {
         debug!(%id, "a request that has expired");
-        store(&route, &letter, None).await;
+        store(&route, settled, None).await;
         return Ran::Settled;
     }
     let hub = route.hub();
     let request = Request {
         from: hub.peer,
         id,
-        message: letter.record.id,
-        redelivered: letter.record.redelivered
-            || letter.record.start != route.inner().start
+        message: settled.record.id,
+        redelivered: settled.record.redelivered
+            || settled.record.start != route.inner().start
             || hub.was_handed(ChannelId::REQUESTS, position),
-        received: letter.record.received,
+        received: settled.record.received,
         expires,
         payload,
     };
@@ -334,17 +340,40 @@ async fn answer(
             }
         }
     };
-    store(&route, &letter, Some((message, ttl))).await;
+    store(&route, settled, Some((id, message.to_bytes(), ttl))).await;
     Ran::Settled
 }
 
-/// Stores an answer and commits its request, in one write. Tries until it is done or the session
-/// ends; then the request comes again.
-async fn store(route: &Route, letter: &Letter, mut answer: Option<(Message, Duration)>) {
+/// A request and its share of [`HANDLED_BYTES`], if the request is still there.
+async fn read(
+    route: &Route,
+    position: Position,
+) -> Result<Option<(Letter, OwnedSemaphorePermit)>, Error> {
+    let Some(record) = letter::record(route, position).await? else {
+        return Ok(None);
+    };
+    let bytes = u32::try_from(letter::weight(&record)).unwrap_or(u32::MAX);
+    let share = route
+        .inner()
+        .handled_bytes
+        .clone()
+        .acquire_many_owned(bytes);
+    let share = share.await.map_err(|_| route.gone())?;
+    let letter = Letter::open(route, position, record).await?;
+    Ok(Some((letter, share)))
+}
+
+/// Has a message leave the inbox and stores its answer, if there is one, in one write. Tries until it
+/// is done or the session ends; then the message comes again.
+async fn store(route: &Route, settled: Settled, mut answer: Option<(RequestId, Bytes, Duration)>) {
     loop {
         let (reply, stored) = oneshot::channel();
-        let sent = route.send(settle(letter, answer.clone(), reply)).await;
-        let result = match sent {
+        let settle = Command::Settle {
+            settled: settled.clone(),
+            answer: answer.clone().map(|(_, message, ttl)| (message, ttl)),
+            reply,
+        };
+        let result = match route.send(settle).await {
             Ok(()) => stored.await.unwrap_or_else(|_| Err(route.gone())),
             Err(error) => Err(error),
         };
@@ -354,14 +383,10 @@ async fn store(route: &Route, letter: &Letter, mut answer: Option<(Message, Dura
         }
         warn!(peer = %route.hub().peer.short(), %error, "an answer can't be stored");
         answer = match (error, answer) {
-            (Error::Send(error @ SendError::TooLarge { .. }), Some((message, ttl))) => {
+            (Error::Send(error @ SendError::TooLarge { .. }), Some((id, _, ttl))) => {
                 let text = format!("the answer is too large: {error}");
-                let id = match message {
-                    Message::Request { id, .. }
-                    | Message::Response { id, .. }
-                    | Message::Failure { id, .. } => id,
-                };
-                Some((Message::Failure { id, text }, ttl))
+                let failure = Message::Failure { id, text };
+                Some((id, failure.to_bytes(), ttl))
             }
             // The session has no channel for answers: the one who asks hears that it expired.
             (Error::Send(SendError::Channels { .. }), _) => None,

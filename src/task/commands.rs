@@ -167,33 +167,26 @@ impl Task {
                 self.send_or_wait(engine, send).await;
             }
             Command::Settle {
-                position,
-                record,
-                bytes,
-                answer,
+                settled,
+                answer: None,
+                reply,
+            } => self.settle(engine, &settled, reply),
+            Command::Settle {
+                settled,
+                answer: Some((payload, ttl)),
                 reply,
             } => {
-                let settled = Settled {
-                    position,
-                    record,
-                    bytes,
+                let send = WaitingSend {
+                    channel: ChannelId::REQUESTS,
+                    payload,
+                    options: SendOptions {
+                        ttl: Some(ttl),
+                        once: None,
+                    },
+                    wait: true,
+                    then: Then::Commit(settled, reply),
                 };
-                match answer {
-                    None => self.settle(engine, &settled, reply),
-                    Some((payload, ttl)) => {
-                        let send = WaitingSend {
-                            channel: ChannelId::REQUESTS,
-                            payload,
-                            options: SendOptions {
-                                ttl: Some(ttl),
-                                once: None,
-                            },
-                            wait: true,
-                            then: Then::Commit(settled, reply),
-                        };
-                        self.send_or_wait(engine, send).await;
-                    }
-                }
+                self.send_or_wait(engine, send).await;
             }
             Command::Cancel { ticket, reply } => {
                 let cancelled = engine.cancel(ticket, now);
@@ -302,8 +295,8 @@ impl Task {
         }
     }
 
-    /// Has a request leave the inbox. It is taken in hand once more before: the engine may have been
-    /// loaded again since.
+    /// Has a message leave the inbox of requests. It is taken in hand once more before: a callback's
+    /// panic may have ended the task that knew of it.
     fn settle(&mut self, engine: &mut Engine, settled: &Settled, reply: Reply<()>) {
         let (now, channel) = (self.inner.clock.now(), ChannelId::REQUESTS);
         let Settled {
@@ -313,6 +306,7 @@ impl Task {
         } = settled;
         engine.hand(channel, *position, record);
         engine.commit(channel, *position, record, *bytes, now);
+        self.in_hand.remove(&(channel, *position));
         self.next.waiters.push(Waiter::Commit(reply));
     }
 

@@ -48,12 +48,10 @@ pub(crate) enum Command {
         bytes: u64,
         reply: Reply<()>,
     },
-    /// A request was seen to: it leaves the inbox and its answer, if there is one, enters the
-    /// outbox, both or neither.
+    /// A message on the requests channel was seen to: it leaves the inbox and its answer, if there
+    /// is one, enters the outbox, both or neither.
     Settle {
-        position: Position,
-        record: InboxRecord,
-        bytes: u64,
+        settled: Settled,
         answer: Option<(Bytes, Duration)>,
         reply: Reply<()>,
     },
@@ -85,6 +83,16 @@ pub(crate) enum Command {
         trust: Trust,
         reply: oneshot::Sender<()>,
     },
+}
+
+/// A message on the requests channel that was seen to.
+#[derive(Clone)]
+pub(crate) struct Settled {
+    pub(crate) position: Position,
+    /// Without its payload.
+    pub(crate) record: InboxRecord,
+    /// Bytes of the payload.
+    pub(crate) bytes: u64,
 }
 
 /// What comes to the task.

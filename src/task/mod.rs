@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::input::Reply;
-pub(crate) use self::input::{Binding, Command, INPUTS, Input, ToLink};
+pub(crate) use self::input::{Binding, Command, INPUTS, Input, Settled, ToLink};
 use self::unidentified::Unidentified;
 use crate::error::Error;
 use crate::event::SessionEvent;
@@ -129,13 +129,6 @@ impl Then {
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
         }
     }
-}
-
-/// A request that was seen to.
-struct Settled {
-    position: Position,
-    record: InboxRecord,
-    bytes: u64,
 }
 
 pub(crate) struct Task {

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use outlive::{
     ChannelId, Error, HandlerError, NetworkMonitor, Node, Request, RequestError, RequestId,
-    SESSION_HANDLERS, Session, SessionEvent,
+    SESSION_HANDLERS, Session, SessionEvent, StoreError,
 };
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::watched::Watched;
 use crate::world::{id, node, node_over, relay, soon, until, way};
 
 /// Long enough for what is meant to be answered; a test that fails waits for it.
@@ -371,6 +372,51 @@ async fn after_a_restart_of_the_one_who_asked_its_answer_is_nobodys() {
     let answer = soon("the answer", asking).await.unwrap();
     assert_eq!(answer.unwrap(), "after");
     until_inbox(&alice, 2, (0, 2)).await;
+}
+
+#[tokio::test]
+async fn an_answer_whose_commit_failed_with_the_store_is_committed_when_that_works_again() {
+    let relay = relay().await;
+    let inner = MemoryStore::new();
+    let store = Watched::over(inner.clone());
+    let alice = Node::builder()
+        .identity(outlive::Identity::from_seed([1; 32]))
+        .store(store.clone())
+        .transport(way(&relay))
+        .start()
+        .await
+        .unwrap();
+    let bob = node(2, &relay).await;
+    let (handler, mut asked, answer) = slow();
+    let _answering = bob.on_request(handler).unwrap();
+    let session = alice.session(id(2)).await.unwrap();
+    let mut asking = tokio::spawn({
+        let session = session.clone();
+        async move { ask(&session, "hello").await }
+    });
+    soon("the request", asked.recv()).await.unwrap();
+    store.gate();
+    answer.add_permits(1);
+    let answered = loop {
+        tokio::select! {
+            biased;
+            answered = &mut asking => break answered,
+            () = store.at_the_gate(1) => store.let_one_through().await,
+        }
+    };
+    assert_eq!(answered.unwrap().unwrap(), "hello");
+    inner.faults().fail_commits(1, &StoreError::Full);
+    store.let_through(1_000);
+    let mut events = session.events(64);
+    soon("the failure", async {
+        while !matches!(
+            events.next().await,
+            Some((SessionEvent::StoreFailed, _)) | None
+        ) {}
+    })
+    .await;
+    until_inbox(&alice, 2, (0, 1)).await;
+    assert_eq!(inbox_of(&alice, 2).await, (0, 1));
 }
 
 #[tokio::test]

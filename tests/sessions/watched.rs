@@ -29,6 +29,8 @@ struct Shared {
     gate: Semaphore,
     /// Commits that wait at the gate.
     waiting: watch::Sender<usize>,
+    /// Commits that were let through.
+    passed: watch::Sender<usize>,
 }
 
 /// What was read so far.
@@ -53,6 +55,7 @@ impl Watched {
                 gated: AtomicBool::new(false),
                 gate: Semaphore::new(0),
                 waiting: watch::Sender::new(0),
+                passed: watch::Sender::new(0),
             }),
         }
     }
@@ -73,6 +76,16 @@ impl Watched {
 
     pub(crate) fn let_through(&self, commits: usize) {
         self.shared.gate.add_permits(commits);
+    }
+
+    /// Lets one commit through, and waits until it has passed.
+    pub(crate) async fn let_one_through(&self) {
+        let mut passed = self.shared.passed.subscribe();
+        let before = *passed.borrow();
+        self.let_through(1);
+        soon("a commit to pass", passed.wait_for(|&count| count > before))
+            .await
+            .expect("the store lives");
     }
 
     /// Waits until so many commits wait at the gate.
@@ -99,6 +112,7 @@ impl Store for Watched {
                 .expect("the gate stays")
                 .forget();
             self.shared.waiting.send_modify(|count| *count -= 1);
+            self.shared.passed.send_modify(|count| *count += 1);
         }
         self.inner.commit(batch).await
     }

@@ -2,9 +2,13 @@
 //! baseline that was measured beside it, in the same run.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
 
 use criterion::Criterion;
+
+/// What was measured earlier is of an earlier run.
+static STARTED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
 
 /// Where the measurements are kept, beside what Cargo builds.
 fn measurements() -> PathBuf {
@@ -13,6 +17,7 @@ fn measurements() -> PathBuf {
 
 /// Short runs: all benchmarks together take a few minutes on two cores.
 pub(crate) fn criterion() -> Criterion {
+    LazyLock::force(&STARTED);
     Criterion::default()
         .output_directory(&measurements())
         .without_plots()
@@ -54,6 +59,10 @@ impl Pair {
     fn median(&self, name: &str, parameter: &str) -> Option<f64> {
         let mut path = measurements();
         path.extend([self.group, name, parameter, "new", "estimates.json"]);
+        let measured = std::fs::metadata(&path).ok()?.modified().ok()?;
+        if measured < *STARTED {
+            return None;
+        }
         let estimates: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
         estimates["median"]["point_estimate"].as_f64()

@@ -407,7 +407,7 @@ impl RelayTask {
                                     .dropped(from, envelope);
                                 return self.let_go(drop, link);
                             }
-                            Ok(false) => return self.refuse(from, envelope, link).await,
+                            Ok(false) => return self.refuse(from, envelope, link),
                             // Nobody is refused because the store fails: it stays in the mailbox.
                             Err(_) => return,
                         }
@@ -495,12 +495,7 @@ impl RelayTask {
     }
 
     /// A peer whose session is not accepted hears so, and what it sent is let go.
-    async fn refuse(
-        &self,
-        peer: PeerId,
-        envelope: Option<EnvelopeId>,
-        link: &mpsc::Sender<ToLink>,
-    ) {
+    fn refuse(&self, peer: PeerId, envelope: Option<EnvelopeId>, link: &mpsc::Sender<ToLink>) {
         let generation = Generation::at_start(0);
         if let Some(packet) = self.refusal(peer) {
             let item = Outgoing::Submit {
@@ -518,8 +513,9 @@ impl RelayTask {
                 from: peer.into(),
                 envelopes: vec![envelope],
             };
-            // The connection may be gone: then it is let go over the next one.
-            let _ = link.send(ToLink { generation, item }).await;
+            // Full or closed: then it is let go over the next connection. Nobody may wait here, where
+            // whoever empties the link waits too.
+            let _ = link.try_send(ToLink { generation, item });
         }
     }
 

@@ -7,6 +7,7 @@ mod frames;
 mod noise;
 mod peers;
 mod relay;
+mod requests;
 mod sealing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ fn every_vector_of_the_document_is_what_the_code_says_and_understands() {
     frames::check_ids(&mut vectors);
     frames::check_streams(&mut vectors);
     frames::check_small_frames(&mut vectors);
+    requests::check(&mut vectors);
     sealing::check_keys(&mut vectors);
     sealing::check_handshake(&mut vectors);
     sealing::check_packets(&mut vectors);
@@ -72,6 +74,7 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("ACK_RANGES", size(limits::ACK_RANGES)),
         ("ACK_ALL_RANGES", size(limits::ACK_ALL_RANGES)),
         ("HANDSHAKE_BYTES", size(limits::HANDSHAKE_BYTES)),
+        ("FAILURE_BYTES", size(limits::FAILURE_BYTES)),
         ("PEER_EPOCHS", size(limits::PEER_EPOCHS)),
         ("OWN_EPOCHS", size(limits::OWN_EPOCHS)),
         ("HELD_SEGMENTS", u128::from(limits::HELD_SEGMENTS)),

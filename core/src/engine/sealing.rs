@@ -268,6 +268,8 @@ impl Engine {
         if fresh {
             if self.live.keys.sending == Some(opened.mine) {
                 self.sealing.doubted = false;
+                // The peer has these keys: nothing is to be agreed on.
+                self.live.keys.pending = None;
             }
             // The peer seals under shared keys: it needs no response any more, or asks again.
             self.sealing.responding = None;

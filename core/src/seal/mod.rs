@@ -8,8 +8,9 @@
 //! Keys belong to the session and live in its record, so a reconnect costs no handshake. They are
 //! made by Noise IK, whose two messages travel as frames; until they exist a packet is sealed by
 //! itself with Noise X. What opens says two things: who sent it, and whether it is *fresh*. A packet
-//! that is not fresh may be a recorded one: only its segments count, which are taken once whatever
-//! happens. `docs/SECURITY.md` tells what this promises and what not, `docs/PROTOCOL.md` the bytes.
+//! that is not fresh may be a recorded one: of it only counts what is taken once whatever happens,
+//! segments and handshakes. `docs/SECURITY.md` tells what this promises and what not,
+//! `docs/PROTOCOL.md` the bytes.
 
 pub(crate) mod association;
 pub(crate) mod noise;

@@ -8,4 +8,5 @@ mod peer;
 mod hostile;
 mod keys;
 mod recovery;
+mod stories;
 mod world;

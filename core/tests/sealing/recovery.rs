@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use outlive_core::WallTime;
 use outlive_core::link::LinkClass;
+use outlive_core::seal::KIND_SEALED;
 
 use crate::world::{ALICE, BOB, World};
 
@@ -165,4 +166,18 @@ fn two_clocks_that_went_back_before_there_were_keys_keep_nobody_apart() {
     restart(&mut world, ALICE);
     restart(&mut world, BOB);
     both_ways(&mut world);
+}
+
+#[test]
+fn two_that_write_to_each_other_at_the_same_moment_come_to_shared_keys() {
+    for class in [World::relayed_class(), LinkClass::Direct] {
+        let mut world = World::new(class);
+        world.bind(ALICE);
+        world.bind(BOB);
+        both_ways(&mut world);
+        let before = world.seen.len();
+        world.still_works();
+        let kinds = world.kinds(before);
+        assert!(kinds.iter().all(|kind| *kind == KIND_SEALED), "{kinds:?}");
+    }
 }

@@ -30,6 +30,7 @@ fn every_vector_of_the_document_is_what_the_code_says_and_understands() {
     sealing::check_handshake(&mut vectors);
     sealing::check_packets(&mut vectors);
     sealing::check_one_way(&mut vectors);
+    sealing::check_wrapping(&mut vectors);
     relay::check_sign_in(&mut vectors);
     relay::check_envelopes(&mut vectors);
     let unknown: Vec<_> = vectors.blocks.into_keys().collect();
@@ -87,6 +88,7 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("LINKS", size(limits::LINKS)),
         ("MESSAGE_TTL", limits::MESSAGE_TTL.as_millis()),
         ("PROBE_FIRST", limits::PROBE_FIRST.as_millis()),
+        ("PROBE_BUSY", limits::PROBE_BUSY.as_millis()),
         ("PROBE_MOST_DIRECT", limits::PROBE_MOST_DIRECT.as_millis()),
         ("PROBE_MOST_RELAYED", limits::PROBE_MOST_RELAYED.as_millis()),
         ("PING_IDLE", limits::PING_IDLE.as_millis()),
@@ -102,6 +104,7 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("FORGED_PACKETS", u128::from(limits::FORGED_PACKETS)),
         ("relay::MESSAGE_BYTES", size(wire::relay::MESSAGE_BYTES)),
         ("relay::LIST_ITEMS", size(wire::relay::LIST_ITEMS)),
+        ("relay::MESSAGES", size(wire::relay::MESSAGES)),
     ]);
     assert_eq!(limits_of_the_document(), code);
 }

@@ -91,6 +91,13 @@ pub(crate) fn check_envelopes(vectors: &mut Vectors) {
         },
     );
     vectors.message("redeliver", ToRelay::Redeliver { from: a().into() });
+    vectors.message(
+        "park",
+        ToRelay::Park {
+            from: a().into(),
+            envelopes: vec![EnvelopeId(1_000)],
+        },
+    );
     let (token, slot) = (
         DeliveryToken::from_bytes(counting(0x80)),
         Slot(counting(0xa0)),

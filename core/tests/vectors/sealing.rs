@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use outlive_core::seal::{
-    Association, Chain, KIND_ONE_WAY, KIND_SEALED, Keys, Locator, OneWay, PacketNumber, Phase,
-    Secret, StartId, open_one_way,
+    Association, Chain, KIND_ONE_WAY, KIND_SEALED, KIND_UNIDENTIFIED, Keys, Locator, OneWay,
+    PacketNumber, Phase, Secret, StartId, open_one_way, unwrap, wrap,
 };
 use outlive_core::wire::frame::{Frame, Handshake};
 use outlive_core::wire::packet::PacketBuilder;
@@ -267,6 +267,26 @@ pub(crate) fn check_one_way(vectors: &mut Vectors) {
     assert_eq!(opened.start, start);
     assert_eq!(opened.number, PacketNumber(number));
     assert_eq!(opened.frames, frames());
+}
+
+pub(crate) fn check_wrapping(vectors: &mut Vectors) {
+    let [_, (_, public_b)] = exchange_keys();
+    let ephemeral = ephemeral(&entropy(4).secret());
+    compare(vectors, "ephemeral-wrapping", &ephemeral);
+    let prologue = [b"outlive unidentified v1\0", &b().as_bytes()[..]].concat();
+    let mut state = Symmetric::new("Noise_N_25519_ChaChaPoly_BLAKE2s", &prologue, &public_b);
+    let ([one, _], _) = agreed();
+    let inside = made(&one.associations[0], 0, NUMBERS[0]);
+    let mut packet = vec![KIND_UNIDENTIFIED];
+    packet.extend(state.token(&noise::public(ephemeral)));
+    state.mix(ephemeral, &public_b);
+    packet.extend(state.encrypt(&[a().as_bytes(), &inside[..]].concat()));
+    compare(vectors, "wrapped", &packet);
+
+    let wrapped = wrap(&a(), &b(), &inside, &mut entropy(4));
+    assert_eq!(wrapped.expect("it fits"), packet);
+    let unwrapped = unwrap(&identities()[1], &packet);
+    assert_eq!(unwrapped, Ok((a(), Bytes::from(inside))));
 }
 
 /// Who gets a packet that must not open, and as whose.

@@ -36,6 +36,8 @@ pub struct Inbox {
     /// Where reading goes on.
     cursor: Position,
     ahead: VecDeque<(Position, InboxRecord)>,
+    /// The answer about the first of them, if it was handed out before and was asked for.
+    handing: Option<oneshot::Receiver<Result<bool, Error>>>,
 }
 
 impl fmt::Debug for Inbox {
@@ -61,6 +63,7 @@ impl Inbox {
             channel,
             cursor: Position(0),
             ahead: VecDeque::new(),
+            handing: None,
         }
     }
 
@@ -87,35 +90,85 @@ impl Inbox {
     /// # Errors
     /// As [`next`](Self::next).
     pub async fn try_next(&mut self) -> Result<Option<Delivery>, Error> {
-        if self.ahead.is_empty() {
-            self.read_ahead().await?;
+        loop {
+            if self.ahead.is_empty() {
+                self.read_ahead().await?;
+            }
+            let Some((position, record)) = self.ahead.front().cloned() else {
+                return Ok(None);
+            };
+            let payload = match payload(&self.route, self.channel, &record).await {
+                Ok(payload) => payload,
+                // Its segments leave with it.
+                Err(_) if self.is_gone(position).await? => {
+                    self.ahead.pop_front();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let handed = self.hub.inbox(self.channel).handed;
+            let before = position < handed || record.start != self.route.inner().start;
+            let attempt = record.attempt(before);
+            let here = if attempt > 1 {
+                let here = self.hand_again(position, &record, attempt).await;
+                self.handing = None;
+                here?
+            } else {
+                let hand = Command::Hand {
+                    channel: self.channel,
+                    position,
+                    record: without_payload(record.clone()),
+                };
+                self.route.send(hand).await?;
+                true
+            };
+            self.ahead.pop_front();
+            // Who had it in hand before may have committed it meanwhile.
+            if here {
+                self.hub.handed(self.channel, position);
+                return Ok(Some(Delivery {
+                    hub: self.hub.clone(),
+                    route: self.route.clone(),
+                    channel: self.channel,
+                    position,
+                    attempt,
+                    payload,
+                    record,
+                }));
+            }
         }
-        let Some((position, record)) = self.ahead.front() else {
-            return Ok(None);
+    }
+
+    /// Has it written down that a message is handed out another time. Returns whether it is still
+    /// there. Cancellation-safe: what was asked is not asked twice.
+    async fn hand_again(
+        &mut self,
+        position: Position,
+        record: &InboxRecord,
+        attempts: u32,
+    ) -> Result<bool, Error> {
+        let answer = match &mut self.handing {
+            Some(answer) => answer,
+            None => {
+                let (reply, answer) = oneshot::channel();
+                let command = Command::HandAgain {
+                    channel: self.channel,
+                    position,
+                    record: record.clone(),
+                    attempts,
+                    reply,
+                };
+                self.route.send(command).await?;
+                self.handing.insert(answer)
+            }
         };
-        let (position, record) = (*position, record.clone());
-        let payload = payload(&self.route, self.channel, &record).await?;
-        let hand = Command::Hand {
-            channel: self.channel,
-            position,
-            record: InboxRecord {
-                body: without_payload(&record.body),
-                ..record.clone()
-            },
-        };
-        self.route.send(hand).await?;
-        self.ahead.pop_front();
-        let before = self.hub.handed(self.channel, position);
-        let redelivered = record.redelivered || before || record.start != self.route.inner().start;
-        Ok(Some(Delivery {
-            hub: self.hub.clone(),
-            route: self.route.clone(),
-            channel: self.channel,
-            position,
-            redelivered,
-            payload,
-            record,
-        }))
+        answer.await.map_err(|_| self.route.gone())?
+    }
+
+    /// Whether a message that was read ahead has left the inbox meanwhile.
+    async fn is_gone(&self, position: Position) -> Result<bool, Error> {
+        let key = Key::Inbox(self.hub.peer, self.channel, position).to_bytes();
+        Ok(self.route.inner().store.get(key).await?.is_none())
     }
 
     async fn read_ahead(&mut self) -> Result<(), Error> {
@@ -171,11 +224,12 @@ pub(crate) fn lost_segment(record: &InboxRecord) -> Error {
     StoreError::Damaged { what }.into()
 }
 
-pub(crate) fn without_payload(body: &InboxBody) -> InboxBody {
-    match body {
+pub(crate) fn without_payload(record: InboxRecord) -> InboxRecord {
+    let body = match record.body {
         InboxBody::Inline(_) => InboxBody::Inline(Bytes::new()),
-        InboxBody::Segments(count) => InboxBody::Segments(*count),
-    }
+        segments @ InboxBody::Segments(_) => segments,
+    };
+    InboxRecord { body, ..record }
 }
 
 /// A message in the app's hands. It stays in the inbox until it is committed.
@@ -184,7 +238,7 @@ pub struct Delivery {
     route: Route,
     channel: ChannelId,
     position: Position,
-    redelivered: bool,
+    attempt: u32,
     payload: Bytes,
     record: InboxRecord,
 }
@@ -195,7 +249,7 @@ impl fmt::Debug for Delivery {
             .field("id", &self.record.id)
             .field("channel", &self.channel)
             .field("bytes", &self.payload.len())
-            .field("redelivered", &self.redelivered)
+            .field("attempt", &self.attempt)
             .finish_non_exhaustive()
     }
 }
@@ -241,7 +295,16 @@ impl Delivery {
     /// commit, or after one of the peers lost its state. Its [`id`](Self::id) is then the same.
     #[must_use]
     pub const fn redelivered(&self) -> bool {
-        self.redelivered
+        self.record.redelivered || self.attempt > 1
+    }
+
+    /// For the how-manieth time the app has it in hand, as far as is known: 1 the first time, one
+    /// more for each time that it comes again, after a restart or when the inbox is taken anew.
+    /// From the second time on it is on disk before this is returned, so that a message on which
+    /// the app crashes shows by its number; [`skip`](Self::skip) ends that.
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
     }
 
     /// What is missing between the message before it, of the same epoch, and this one: messages
@@ -266,27 +329,38 @@ impl Delivery {
     /// [`Error::Store`] if the store failed; the message then comes again.
     pub async fn commit(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let bytes = self.payload.len() as u64;
-        let Self {
-            route,
-            channel,
-            position,
-            record,
-            ..
-        } = self;
-        let record = InboxRecord {
-            body: without_payload(&record.body),
-            ..record
+        let command = Command::Commit {
+            channel: self.channel,
+            position: self.position,
+            record: without_payload(self.record),
+            bytes: self.payload.len() as u64,
+            reply,
         };
-        route
-            .send(Command::Commit {
-                channel,
-                position,
-                record,
-                bytes,
-                reply,
-            })
-            .await?;
-        answer.await.map_err(|_| route.gone())?
+        self.route.send(command).await?;
+        answer.await.map_err(|_| self.route.gone())?
+    }
+
+    /// The app gives up on the message: it is committed, so that it does not come again and the
+    /// sender's receipt says consumed, and a record of it is kept here with the reason (up to
+    /// [`SKIP_REASON_BYTES`](outlive_core::limits::SKIP_REASON_BYTES) of it), which
+    /// [`Session::skipped`](crate::Session::skipped) lists. Returns when both are durable.
+    ///
+    /// Dropped half-way, the message may or may not be skipped; if not, it comes again, marked.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store failed; the message then comes again.
+    pub async fn skip(self, reason: &str) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Skip {
+            channel: self.channel,
+            position: self.position,
+            record: without_payload(self.record),
+            payload: self.payload,
+            attempts: self.attempt,
+            reason: reason.to_owned(),
+            reply,
+        };
+        self.route.send(command).await?;
+        answer.await.map_err(|_| self.route.gone())?
     }
 }

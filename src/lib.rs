@@ -34,7 +34,7 @@ pub use network::NetworkMonitor;
 pub use node::{Node, NodeBuilder, SessionInfo, Strangers, list_sessions};
 pub use outlive_core::engine::{Ending, SendError, Stage};
 pub use outlive_core::link::{LinkClass, LinkState};
-pub use outlive_core::record::Gap;
+pub use outlive_core::record::{Gap, SkippedRecord};
 pub use outlive_core::store::{Store, StoreError, store_is_empty};
 pub use outlive_core::transport::{
     DeliveryToken, Refusal, RelayTransport, TokenError, TransportError,

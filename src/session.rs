@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::SendOptions;
-use outlive_core::limits::MESSAGE_TTL;
-use outlive_core::record::OnceRecord;
+use outlive_core::limits::{MESSAGE_TTL, SKIPPED_RECORDS};
+use outlive_core::record::{Key, OnceRecord, Record, SkippedRecord};
+use outlive_core::store::{Batch, ReadLimit};
 use outlive_core::transport::DeliveryToken;
-use outlive_core::{ChannelId, PeerId};
+use outlive_core::{ChannelId, MessageId, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::Error;
@@ -365,6 +366,45 @@ impl Session {
         } else {
             Err(Error::InboxTaken(channel))
         }
+    }
+
+    /// The messages of a channel that were skipped, oldest first: the last
+    /// [`SKIPPED_RECORDS`](outlive_core::limits::SKIPPED_RECORDS) of them, as far as they were not
+    /// forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Record`].
+    pub async fn skipped(&self, channel: ChannelId) -> Result<Vec<SkippedRecord>, Error> {
+        let rows = self.skipped_rows(channel).await?;
+        let record = |(_, value): &(Bytes, Bytes)| SkippedRecord::from_bytes(value);
+        Ok(rows.iter().map(record).collect::<Result<_, _>>()?)
+    }
+
+    /// Forgets that a message of a channel was skipped. Returns whether it had been known.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Record`].
+    pub async fn forget_skipped(&self, channel: ChannelId, id: MessageId) -> Result<bool, Error> {
+        let mut batch = Batch::new();
+        for (key, value) in self.skipped_rows(channel).await? {
+            if SkippedRecord::from_bytes(&value)?.id == id {
+                batch.delete(key);
+            }
+        }
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        self.route.inner().store.commit(batch).await?;
+        Ok(true)
+    }
+
+    async fn skipped_rows(&self, channel: ChannelId) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let limit = ReadLimit {
+            records: usize::try_from(SKIPPED_RECORDS).unwrap_or(usize::MAX),
+            bytes: usize::MAX,
+        };
+        let range = Key::skipped(self.hub.peer, channel);
+        Ok(self.route.inner().store.range(range, limit).await?)
     }
 
     /// Has `callback` entered for every event, with the state as of it, until the subscription is

@@ -91,6 +91,15 @@ impl Default for InboxLimits {
     }
 }
 
+/// Skipped messages that are remembered for each channel. Of one more, the oldest is forgotten.
+pub const SKIPPED_RECORDS: u64 = 256;
+
+/// Bytes of a skipped message's payload that are kept.
+pub const SKIPPED_BYTES: usize = 16 * 1024;
+
+/// Bytes of the reason for which a message was skipped. A longer one is cut.
+pub const SKIP_REASON_BYTES: usize = 1_024;
+
 /// Messages of one session that wait in the outbox. When it is full, `send` waits and `try_send`
 /// fails.
 pub const OUTBOX_MESSAGES: u64 = 10_000_000;

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use outlive_core::engine::{Engine, Stored};
 use outlive_core::record::{
-    InboxRecord, Key, OnceRecord, OutboxRecord, Record, SegmentRecord, Session, TrustRecord,
+    InboxRecord, Key, OnceRecord, OutboxRecord, Record, SegmentRecord, Session, SkippedRecord,
+    TrustRecord,
 };
 use outlive_core::{Entropy, Identity, Now, PeerId};
 
@@ -30,6 +31,7 @@ fuzz_target!(|data: &[u8]| {
     same::<OutboxRecord>(data);
     same::<SegmentRecord>(data);
     same::<Session>(data);
+    same::<SkippedRecord>(data);
     same::<TrustRecord>(data);
     let session = Some(Bytes::copy_from_slice(data));
     let stored = Stored {

@@ -26,10 +26,7 @@ impl Letter {
         let payload = inbox::payload(route, ChannelId::REQUESTS, &record).await?;
         let settled = Settled {
             position,
-            record: InboxRecord {
-                body: inbox::without_payload(&record.body),
-                ..record
-            },
+            record: inbox::without_payload(record),
             bytes: payload.len() as u64,
         };
         Ok(Self { settled, payload })

@@ -221,10 +221,7 @@ async fn sort_one(
     let hand = Command::Hand {
         channel: ChannelId::REQUESTS,
         position,
-        record: InboxRecord {
-            body: inbox::without_payload(&record.body),
-            ..record.clone()
-        },
+        record: inbox::without_payload(record.clone()),
     };
     route.send(hand).await?;
     if let Ok((Kind::Request, _)) = head {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use outlive_core::engine::{Engine, SendError, SendOptions, Ticket};
+use outlive_core::engine::{Engine, SendError, SendOptions, Skipped, Ticket};
 use outlive_core::record::{Key, OnceRecord, Record};
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
@@ -14,6 +14,7 @@ use super::{Bound, Done, Settled, Task, Then, WAITING_SENDS, Waiter, WaitingSend
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::hub::InHand;
+use crate::inbox;
 use crate::receipt::Receipt;
 use crate::session::Route;
 use crate::state::LinkInfo;
@@ -203,6 +204,22 @@ impl Task {
                 engine.hand(channel, position, &record);
                 self.in_hand.insert((channel, position), record);
             }
+            Command::HandAgain {
+                channel,
+                position,
+                record,
+                attempts,
+                reply,
+            } => {
+                if engine.hand_again(channel, position, &record, attempts) {
+                    let record = inbox::without_payload(record);
+                    self.in_hand.insert((channel, position), record);
+                    self.next.waiters.push(Waiter::HandAgain(reply));
+                } else {
+                    // The consumer may have gone away.
+                    let _ = reply.send(Ok(false));
+                }
+            }
             Command::Commit {
                 channel,
                 position,
@@ -211,6 +228,25 @@ impl Task {
                 reply,
             } => {
                 engine.commit(channel, position, &record, bytes, now);
+                self.in_hand.remove(&(channel, position));
+                self.next.waiters.push(Waiter::Commit(reply));
+            }
+            Command::Skip {
+                channel,
+                position,
+                record,
+                payload,
+                attempts,
+                reason,
+                reply,
+            } => {
+                let skipped = Skipped {
+                    record: &record,
+                    payload: &payload,
+                    attempts,
+                    reason: &reason,
+                };
+                engine.skip(channel, position, skipped, now);
                 self.in_hand.remove(&(channel, position));
                 self.next.waiters.push(Waiter::Commit(reply));
             }

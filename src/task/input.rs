@@ -36,16 +36,36 @@ pub(crate) enum Command {
         channel: ChannelId,
         position: Position,
     },
+    /// The app gets a message of its inbox for the first time.
     Hand {
         channel: ChannelId,
         position: Position,
         record: InboxRecord,
+    },
+    /// The app gets it another time. Answered when that is durable: whether it is still there.
+    HandAgain {
+        channel: ChannelId,
+        position: Position,
+        /// With its payload, if that is in it.
+        record: InboxRecord,
+        attempts: u32,
+        reply: Reply<bool>,
     },
     Commit {
         channel: ChannelId,
         position: Position,
         record: InboxRecord,
         bytes: u64,
+        reply: Reply<()>,
+    },
+    /// The app gives up on a message.
+    Skip {
+        channel: ChannelId,
+        position: Position,
+        record: InboxRecord,
+        payload: Bytes,
+        attempts: u32,
+        reason: String,
         reply: Reply<()>,
     },
     /// A message on the requests channel was seen to: it leaves the inbox and its answer, if there

@@ -63,6 +63,7 @@ struct Bound {
 
 enum Waiter {
     Send(Reply<Receipt>, Receipt),
+    HandAgain(Reply<bool>),
     Commit(Reply<()>),
 }
 
@@ -71,6 +72,7 @@ impl Waiter {
         // Nobody may be waiting any more: the caller went away.
         match self {
             Self::Send(reply, receipt) => drop(reply.send(result.map(|()| receipt))),
+            Self::HandAgain(reply) => drop(reply.send(result.map(|()| true))),
             Self::Commit(reply) => drop(reply.send(result)),
         }
     }

@@ -65,7 +65,9 @@ impl Task {
         // Callers may have gone away.
         match command {
             Command::Send { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Command::HandAgain { reply, .. } => drop(reply.send(Err(error.clone()))),
             Command::Commit { reply, .. }
+            | Command::Skip { reply, .. }
             | Command::Settle { reply, .. }
             | Command::Unidentified { reply, .. } => {
                 drop(reply.send(Err(error.clone())));

@@ -179,3 +179,127 @@ async fn a_gap_with_nothing_behind_it_is_told_again_after_a_restart() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn one_bad_message_does_not_block_its_channel() {
+    let (mut store, relay) = (MemoryStore::new(), relay().await);
+    let alice = node(1, &relay).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let bad = to_bob.send(CHAT, "bad").await.unwrap();
+    to_bob.send(CHAT, "good").await.unwrap();
+    // The app falls over the message each time it gets it.
+    for attempt in 1..=3 {
+        let bob = node_over(2, store.clone(), &relay).await;
+        let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+        let delivery = soon("the bad one", inbox.next()).await.unwrap();
+        assert_eq!(delivery.payload(), "bad");
+        assert_eq!(delivery.attempt(), attempt);
+        assert_eq!(delivery.redelivered(), attempt > 1);
+        drop((delivery, inbox, bob));
+        store = store.faults().crash();
+    }
+    let bob = node_over(2, store.clone(), &relay).await;
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    let delivery = soon("the bad one", inbox.next()).await.unwrap();
+    assert_eq!(delivery.attempt(), 4);
+    delivery.skip("the app falls over it").await.unwrap();
+    let good = soon("the good one", inbox.next()).await.unwrap();
+    assert_eq!(good.payload(), "good");
+    good.commit().await.unwrap();
+    soon("consumption", bad.consumed()).await.unwrap();
+    drop((inbox, bob));
+
+    // It does not come again, and what is known of it outlives the process.
+    let bob = node_over(2, store.faults().crash(), &relay).await;
+    let session = bob.session(id(1)).await.unwrap();
+    let mut inbox = session.inbox(CHAT).unwrap();
+    to_bob.send(CHAT, "next").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "next");
+    let skipped = session.skipped(CHAT).await.unwrap();
+    let [record] = &skipped[..] else {
+        panic!("not one record: {skipped:?}");
+    };
+    assert_eq!((record.id, record.attempts), (bad.id(), 4));
+    assert_eq!(record.reason, "the app falls over it");
+    assert_eq!((&record.head[..], record.bytes), (&b"bad"[..], 3));
+    assert!(session.skipped(OTHER).await.unwrap().is_empty());
+    assert!(session.forget_skipped(CHAT, bad.id()).await.unwrap());
+    assert!(!session.forget_skipped(CHAT, bad.id()).await.unwrap());
+    assert!(session.skipped(CHAT).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_inbox_that_is_taken_anew_hands_out_what_was_not_committed_and_counts_it() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let to_bob = alice.session(id(2)).await.unwrap();
+    for text in ["one", "two"] {
+        to_bob.send(CHAT, text).await.unwrap();
+    }
+    let session = bob.session(id(1)).await.unwrap();
+    let mut held = None;
+    for attempt in 1..=3 {
+        let mut inbox = session.inbox(CHAT).unwrap();
+        let one = soon("the first", inbox.next()).await.unwrap();
+        assert_eq!((&one.payload()[..], one.attempt()), (&b"one"[..], attempt));
+        held = Some(one);
+    }
+    let mut inbox = session.inbox(CHAT).unwrap();
+    let one = soon("the first", inbox.next()).await.unwrap();
+    // Somebody still had it, and is done with it now: it is gone.
+    soon("the commit", held.unwrap().commit()).await.unwrap();
+    soon("the second", one.commit()).await.unwrap();
+    assert_eq!(take(&mut inbox).await, "two");
+    drop(inbox);
+    let mut inbox = session.inbox(CHAT).unwrap();
+    assert!(inbox.try_next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_somebody_else_commits_meanwhile_is_not_handed_out_again() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let to_bob = alice.session(id(2)).await.unwrap();
+    for n in 0..3 {
+        to_bob.send(CHAT, format!("{n}")).await.unwrap();
+    }
+    let session = bob.session(id(1)).await.unwrap();
+    let mut inbox = session.inbox(CHAT).unwrap();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(soon("a message", inbox.next()).await.unwrap());
+    }
+    drop(inbox);
+    let mut inbox = session.inbox(CHAT).unwrap();
+    // It has read ahead when the other one commits.
+    let first = soon("a message", inbox.next()).await.unwrap();
+    assert_eq!(first.attempt(), 2);
+    for delivery in held {
+        delivery.commit().await.unwrap();
+    }
+    assert_eq!(take(&mut inbox).await, "2");
+    drop(inbox);
+    let mut inbox = session.inbox(CHAT).unwrap();
+    assert!(inbox.try_next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_was_in_hand_when_its_session_was_closed_comes_again_and_is_marked() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let to_bob = alice.session(id(2)).await.unwrap();
+    for text in ["one", "two"] {
+        to_bob.send(CHAT, text).await.unwrap();
+    }
+    let session = bob.session(id(1)).await.unwrap();
+    let mut inbox = session.inbox(CHAT).unwrap();
+    soon("the first", inbox.next()).await.unwrap();
+    drop(inbox);
+    session.close().await.unwrap();
+
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    let one = soon("the first again", inbox.next()).await.unwrap();
+    assert_eq!((one.attempt(), one.redelivered()), (2, true));
+    one.commit().await.unwrap();
+    assert_eq!(take(&mut inbox).await, "two");
+}

@@ -13,6 +13,7 @@
 //! It keeps two copies of the session's record: what is true now, and what the store holds. All it
 //! says to the peer or the app is drawn from the second (I4).
 
+mod attempts;
 mod commands;
 mod event;
 mod links;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use attempts::Skipped;
 pub use event::{
     DropReason, Ending, Event, Output, SendError, SendOptions, Stage, Ticket, Transmit, Violation,
 };
@@ -53,7 +55,7 @@ use crate::wire::frame::{CloseReason, Frame, Handshake, Token};
 use crate::wire::packet;
 use crate::{
     ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, Now, OpenError, PeerId, Position,
-    Seq,
+    RunSet, Seq,
 };
 
 /// What a read on its way is for.
@@ -104,6 +106,8 @@ pub struct Engine {
     held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
     /// What the app has in hand and has not committed, with the seqs of its first and last segment.
     handed: BTreeMap<ChannelId, BTreeMap<Position, (Epoch, Seq, Seq)>>,
+    /// What the app has committed since the engine was opened.
+    done: BTreeMap<ChannelId, RunSet<Position>>,
     inbox_limits: InboxLimits,
     /// The lowest seq of each channel that was turned away because there was no room for it.
     parked: BTreeMap<(Epoch, ChannelId), Seq>,
@@ -221,6 +225,7 @@ impl Engine {
             asked: VecDeque::new(),
             held,
             handed: BTreeMap::new(),
+            done: BTreeMap::new(),
             inbox_limits: InboxLimits::default(),
             parked: BTreeMap::new(),
             crowded: BTreeSet::new(),

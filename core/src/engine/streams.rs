@@ -330,6 +330,7 @@ impl Engine {
             gap,
             redelivered: part.redelivered,
             start: self.start,
+            attempts: 0,
             received: self.now.wall,
             body,
         };
@@ -505,8 +506,13 @@ impl Engine {
         }
     }
 
-    /// The app has this message in hand.
-    pub fn hand(&mut self, channel: ChannelId, position: Position, record: &InboxRecord) {
+    /// The app has this message in hand. Returns whether it does: not if it was committed meanwhile
+    /// by who had it in hand before.
+    pub fn hand(&mut self, channel: ChannelId, position: Position, record: &InboxRecord) -> bool {
+        let done = self.done.get(&channel);
+        if done.is_some_and(|done| done.contains(position)) {
+            return false;
+        }
         let count = match record.body {
             InboxBody::Inline(_) => 1,
             InboxBody::Segments(count) => u64::from(count),
@@ -514,6 +520,7 @@ impl Engine {
         let first = Seq(record.last.0.saturating_sub(count.saturating_sub(1)));
         let handed = self.handed.entry(channel).or_default();
         handed.insert(position, (record.epoch, first, record.last));
+        true
     }
 
     /// The app is done with a message of `bytes` bytes that it has in hand. Nothing happens if it
@@ -536,6 +543,7 @@ impl Engine {
             .filter(|(of, ..)| *of == epoch)
             .map(|(_, first, _)| *first)
             .min();
+        self.done.entry(channel).or_default().insert(position);
         self.writes
             .batch()
             .delete(Key::Inbox(self.peer, channel, position).to_bytes());
@@ -546,7 +554,9 @@ impl Engine {
             inbox.messages = inbox.messages.saturating_sub(1);
             inbox.bytes = inbox.bytes.saturating_sub(bytes);
         }
-        if let Ok(rx) = self.receiving(epoch, channel) {
+        let mut streams = self.live.streams.iter_mut();
+        let stream = streams.find(|stream| stream.epoch == epoch);
+        if let Some(rx) = stream.and_then(|stream| stream.channels.get_mut(&channel)) {
             let done = lowest.unwrap_or_else(|| last.next()).min(last.next());
             rx.consumed = rx.consumed.max(done).min(rx.next);
         }

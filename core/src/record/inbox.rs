@@ -22,6 +22,9 @@ pub struct InboxRecord {
     /// Number of the process start in which it came. After a restart it may have been in the app's
     /// hands before.
     pub start: u32,
+    /// How often it was in the app's hands, from the second time on; 0 before. The first time is
+    /// not written down.
+    pub attempts: u32,
     /// When it was complete here.
     pub received: WallTime,
     /// Its payload.
@@ -36,6 +39,15 @@ pub enum InboxBody {
     /// In that many segments of their own, the last of which is the message's last; so a large
     /// payload is written once.
     Segments(u32),
+}
+
+impl InboxRecord {
+    /// For the how-manieth time the app gets it now, when `before` tells whether it may have had it
+    /// in hand already.
+    #[must_use]
+    pub fn attempt(&self, before: bool) -> u32 {
+        self.attempts.max(u32::from(before)).saturating_add(1)
+    }
 }
 
 impl Record for InboxRecord {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use super::SkipNumber;
 use crate::{ChannelId, Epoch, PeerId, Position, Seq};
 
 /// The key is none of a session's.
@@ -26,6 +27,8 @@ pub enum Key {
     Inbox(PeerId, ChannelId, Position),
     /// A segment that waits for others: a [`SegmentRecord`](super::SegmentRecord).
     Segment(PeerId, Epoch, ChannelId, Seq),
+    /// A message the app gave up on: a [`SkippedRecord`](super::SkippedRecord).
+    Skipped(PeerId, ChannelId, SkipNumber),
     /// What a `send_once` key stands for: a [`OnceRecord`](super::OnceRecord).
     Once(PeerId, [u8; 32]),
     /// What a person decided about a peer: a [`TrustRecord`](super::TrustRecord).
@@ -44,6 +47,7 @@ const WORK: u8 = b'w';
 const OUTBOX: u8 = b'o';
 const INBOX: u8 = b'i';
 const SEGMENT: u8 = b'g';
+const SKIPPED: u8 = b'f';
 const ONCE: u8 = b'k';
 const TRUST: u8 = b't';
 const BLOCKED: u8 = b'b';
@@ -77,6 +81,11 @@ impl Key {
                 bytes.put_u64(epoch.0);
                 bytes.put_u16(channel.0);
                 bytes.put_u64(seq.0);
+            }
+            Self::Skipped(peer, channel, number) => {
+                head(SKIPPED, &peer);
+                bytes.put_u16(channel.0);
+                bytes.put_u64(number.0);
             }
             Self::Once(peer, hash) => {
                 head(ONCE, &peer);
@@ -117,6 +126,9 @@ impl Key {
                 channel(&rest[8..10])?,
                 Seq(number(&rest[10..])?),
             ),
+            (SKIPPED, 10) => {
+                Self::Skipped(peer, channel(&rest[..2])?, SkipNumber(number(&rest[2..])?))
+            }
             (ONCE, 32) => Self::Once(peer, rest.try_into().map_err(|_| KeyError)?),
             (TRUST, 0) => Self::Trust(peer),
             (BLOCKED, 0) => Self::Blocked(peer),
@@ -176,6 +188,13 @@ impl Key {
             ..Self::Segment(peer, epoch, channel, end).to_bytes()
     }
 
+    /// The keys of all messages of a channel that were skipped.
+    #[must_use]
+    pub fn skipped(peer: PeerId, channel: ChannelId) -> Range<Bytes> {
+        Self::Skipped(peer, channel, SkipNumber(0)).to_bytes()
+            ..Self::Skipped(peer, channel, SkipNumber(u64::MAX)).to_bytes()
+    }
+
     /// The keys of all segments of a session.
     #[must_use]
     pub fn all_segments(peer: PeerId) -> Range<Bytes> {
@@ -212,6 +231,7 @@ mod tests {
             Key::Outbox(peer, ChannelId(7), Position(300)),
             Key::Inbox(peer, ChannelId(7), Position(300)),
             Key::Segment(peer, Epoch(9), ChannelId(7), Seq(300)),
+            Key::Skipped(peer, ChannelId(7), SkipNumber(300)),
             Key::Once(peer, [8; 32]),
             Key::Trust(peer),
             Key::Blocked(peer),

@@ -11,6 +11,7 @@ mod once;
 mod outbox;
 mod segment;
 mod session;
+mod skipped;
 mod trust;
 mod unidentified;
 
@@ -23,6 +24,7 @@ pub use segment::SegmentRecord;
 pub use session::{
     Custody, InboxState, OutChannel, Partial, PastChannel, PastEpoch, RxChannel, RxStream, Session,
 };
+pub use skipped::{SkipNumber, SkippedRecord};
 pub use trust::{TrustLevel, TrustRecord};
 pub use unidentified::UnidentifiedRecord;
 

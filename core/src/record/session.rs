@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Gap, Record, Tally};
+use super::{Gap, Record, SkipNumber, Tally};
 use crate::limits::SEGMENT_BYTES;
 use crate::runs::RunSet;
 use crate::seal::Keys;
@@ -158,6 +158,8 @@ pub struct InboxState {
     pub messages: u64,
     /// Bytes waiting.
     pub bytes: u64,
+    /// The number of the next message that is skipped.
+    pub skip: SkipNumber,
 }
 
 impl Session {

@@ -5,7 +5,7 @@ mod side;
 use std::time::Duration;
 
 use outlive_core::engine::Taken;
-use outlive_core::limits::{HELD_SEGMENTS, InboxLimits};
+use outlive_core::limits::{HELD_SEGMENTS, InboxLimits, SKIPPED_RECORDS};
 use outlive_core::link::LinkClass;
 use outlive_core::wire::frame::{Ack, Frame, Received, Skip};
 use outlive_core::{ChannelId, Digest, EnvelopeId, Seq};
@@ -255,4 +255,38 @@ fn what_was_lost_on_one_channel_is_missed_while_another_flows() {
         sender.said().iter().any(asks)
     });
     assert!(asked, "nobody asks after what was lost");
+}
+
+#[test]
+fn of_more_skipped_messages_than_are_kept_the_oldest_is_forgotten() {
+    let mut side = Side::new(1, roomy());
+    side.bind(RELAYED);
+    for seq in 1..=SKIPPED_RECORDS + 3 {
+        side.receive(Some(seq), pack(&[message(ONE, seq)]));
+        assert_eq!(side.skip(ONE), Seq(seq));
+    }
+    let kept: Vec<_> = side.skipped(ONE).iter().map(|one| one.last.0).collect();
+    assert_eq!(kept, (4..=SKIPPED_RECORDS + 3).collect::<Vec<_>>());
+    assert_eq!(side.inbox(ONE).len(), 0);
+}
+
+#[test]
+fn what_was_committed_by_who_had_it_first_is_not_handed_out_again() {
+    let mut side = Side::new(1, roomy());
+    side.bind(RELAYED);
+    side.receive(Some(1), pack(&[message(ONE, 1)]));
+    let (position, record) = side.inbox(ONE).remove(0);
+    assert!(side.engine.hand(ONE, position, &record));
+    assert!(side.engine.hand_again(ONE, position, &record, 2));
+    side.drive();
+    assert_eq!(side.inbox(ONE)[0].1.attempts, 2);
+    side.engine.commit(ONE, position, &record, 8, side.now);
+    // Neither one that had been read before brings it back, nor a second commit counts.
+    assert!(!side.engine.hand_again(ONE, position, &record, 3));
+    assert!(!side.engine.hand(ONE, position, &record));
+    side.engine.commit(ONE, position, &record, 8, side.now);
+    side.receive(Some(2), pack(&[message(ONE, 2)]));
+    assert_eq!(side.inbox(ONE).len(), 1);
+    let waiting = side.engine.session().inboxes[&ONE];
+    assert_eq!((waiting.messages, waiting.bytes), (1, 8));
 }

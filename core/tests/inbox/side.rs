@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive_core::engine::{Engine, Event, Output, SendOptions, Stored, Taken, Transmit};
+use outlive_core::engine::{Engine, Event, Output, SendOptions, Skipped, Stored, Taken, Transmit};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
-use outlive_core::record::{InboxRecord, Key, Record};
+use outlive_core::record::{InboxRecord, Key, Record, SkippedRecord};
 use outlive_core::seal::KIND_PLAIN;
 use outlive_core::wire::frame::{Data, Frame};
 use outlive_core::wire::packet::{self, PacketBuilder};
@@ -160,6 +160,28 @@ impl Side {
             .commit(channel, position, &record, bytes, self.now);
         self.drive();
         record.last
+    }
+
+    /// The app takes and skips the first message of an inbox.
+    pub(crate) fn skip(&mut self, channel: ChannelId) -> Seq {
+        let (position, record) = self.inbox(channel).remove(0);
+        self.engine.hand(channel, position, &record);
+        let skipped = Skipped {
+            record: &record,
+            payload: &Bytes::from_static(b"12345678"),
+            attempts: 1,
+            reason: "no good",
+        };
+        self.engine.skip(channel, position, skipped, self.now);
+        self.drive();
+        record.last
+    }
+
+    /// What is known of the messages of a channel that were skipped.
+    pub(crate) fn skipped(&self, channel: ChannelId) -> Vec<SkippedRecord> {
+        let rows = self.disk.range(Key::skipped(self.peer, channel));
+        rows.map(|(_, value)| SkippedRecord::from_bytes(value).expect("own record"))
+            .collect()
     }
 
     /// The frames it sent since this was asked last.

@@ -167,7 +167,7 @@ impl World {
     pub(crate) fn listen(&mut self) {
         for who in [ALICE, BOB] {
             while let Some(handed) = self.peers[who].take(None) {
-                let mark = if handed.redelivered { "again: " } else { "" };
+                let mark = if handed.redelivered() { "again: " } else { "" };
                 let text = String::from_utf8_lossy(&handed.payload).into_owned();
                 self.heard[who].push(format!("{mark}{text}"));
                 self.peers[who].commit(None, self.now);

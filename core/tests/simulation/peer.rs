@@ -10,7 +10,8 @@ use outlive_core::link::LinkClass;
 use outlive_core::record::{Gap, InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::store::Batch;
 use outlive_core::{
-    ChannelId, Entropy, EnvelopeId, Generation, Identity, MessageId, Now, PeerId, Position, Seq,
+    ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, PeerId, Position,
+    Seq,
 };
 
 pub(crate) type Disk = BTreeMap<Bytes, Bytes>;
@@ -20,7 +21,16 @@ pub(crate) struct Handed {
     pub(crate) channel: ChannelId,
     pub(crate) record: InboxRecord,
     pub(crate) payload: Bytes,
-    pub(crate) redelivered: bool,
+    position: Position,
+    pub(crate) attempt: u32,
+    /// The most it can be: a crash may come between the count and the app.
+    pub(crate) most: u32,
+}
+
+impl Handed {
+    pub(crate) const fn redelivered(&self) -> bool {
+        self.record.redelivered || self.attempt > 1
+    }
 }
 
 /// What a peer says of the envelopes it got.
@@ -56,6 +66,10 @@ pub(crate) struct Peer {
     /// Per channel: where the app reads next.
     cursors: BTreeMap<ChannelId, Position>,
     hand: VecDeque<(ChannelId, Position, InboxRecord, u64)>,
+    /// What the app gets when this many more writes are done.
+    handing: Option<(Handed, u32)>,
+    /// How often each message was handed out.
+    hands: BTreeMap<(MessageId, Epoch), u32>,
     broken: Option<Rule>,
 }
 
@@ -87,6 +101,8 @@ impl Peer {
             limits,
             cursors: BTreeMap::new(),
             hand: VecDeque::new(),
+            handing: None,
+            hands: BTreeMap::new(),
             broken,
         }
     }
@@ -132,6 +148,7 @@ impl Peer {
         self.mail.clear();
         self.tickets.clear();
         self.hand.clear();
+        self.handing = None;
         self.cursors.clear();
         self.told.clear();
     }
@@ -214,6 +231,9 @@ impl Peer {
             if let Some(engine) = &mut self.engine {
                 engine.written(now);
             }
+            if let Some((_, writes)) = &mut self.handing {
+                *writes = writes.saturating_sub(1);
+            }
             self.pump();
         }
         if let Some((range, records)) = self.read.take() {
@@ -239,6 +259,10 @@ impl Peer {
 
     /// The app takes the next message of some channel, or of this one.
     pub(crate) fn take(&mut self, only: Option<ChannelId>) -> Option<Handed> {
+        if self.handing.is_some() {
+            let (handed, _) = self.handing.take_if(|(_, writes)| *writes == 0)?;
+            return Some(self.handed(handed));
+        }
         let engine = self.engine.as_mut()?;
         let ends: Vec<_> = engine
             .session()
@@ -258,19 +282,47 @@ impl Peer {
             };
             let record = InboxRecord::from_bytes(value).expect("own disk");
             *cursor = position.next();
-            let redelivered = record.redelivered || record.start < self.starts;
             let payload = payload(&self.disk, self.other, channel, &record);
-            engine.hand(channel, position, &record);
-            self.hand
-                .push_back((channel, position, record.clone(), payload.len() as u64));
-            return Some(Handed {
+            let before = record.start < self.starts;
+            let attempt = record.attempt(before);
+            let hands = self.hands.entry((record.id, record.epoch)).or_default();
+            *hands += 1;
+            // What came before this start counts as handed out in it.
+            let most = *hands + u32::from(before);
+            let here = if attempt == 1 {
+                engine.hand(channel, position, &record)
+            } else {
+                engine.hand_again(channel, position, &record, attempt)
+            };
+            assert!(here, "nobody else commits");
+            let handed = Handed {
                 channel,
+                position,
                 record,
                 payload,
-                redelivered,
-            });
+                attempt,
+                most,
+            };
+            if attempt == 1 {
+                return Some(self.handed(handed));
+            }
+            // Durable before the app has it: that takes the next write, after one on its way.
+            let writes = 1 + u32::from(self.write.is_some());
+            self.handing = Some((handed, writes));
+            self.pump();
+            return None;
         }
         None
+    }
+
+    fn handed(&mut self, handed: Handed) -> Handed {
+        self.hand.push_back((
+            handed.channel,
+            handed.position,
+            handed.record.clone(),
+            handed.payload.len() as u64,
+        ));
+        handed
     }
 
     /// The app commits the first message it has in hand, or the first of this channel.

@@ -64,6 +64,8 @@ pub(crate) enum Fault {
     Unexplained(u64),
     /// A gap was told where a message arrived, or not in its place.
     FalseGap(u64),
+    /// A message does not show how often the app had it in hand.
+    Miscounted(u64),
     /// I3: a message came after a later one.
     Reordered(u64),
     /// I3: a message did not come because another channel is full.
@@ -212,6 +214,7 @@ pub(crate) struct World {
     rolls: [u32; 2],
     delivered: BTreeMap<(usize, u64), Vec<u32>>,
     last: BTreeMap<(usize, ChannelId), u64>,
+    attempts: BTreeMap<(usize, MessageId, Epoch, u32), u32>,
     wire: BTreeMap<(usize, Epoch, ChannelId, Seq), MessageId>,
     spoken: u64,
     pub(crate) faults: Vec<Fault>,
@@ -261,6 +264,7 @@ impl World {
             rolls: [0, 0],
             delivered: BTreeMap::new(),
             last: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             wire: BTreeMap::new(),
             spoken: 0,
             faults: Vec::new(),
@@ -582,12 +586,7 @@ impl World {
             .payload
             .first_chunk()
             .map_or(0, |first| u64::from_le_bytes(*first));
-        self.log(|| {
-            format!(
-                "  app {who} gets {number} redelivered={}",
-                handed.redelivered
-            )
-        });
+        self.log(|| format!("  app {who} gets {number} attempt={}", handed.attempt));
         let Some(message) = self.messages.get(&number) else {
             return self.fault(Fault::Garbled(number));
         };
@@ -608,8 +607,15 @@ impl World {
         let times = self.delivered.entry((who, number)).or_default();
         let before = times.last().copied();
         times.push(roll);
+        let name = (who, handed.record.id, handed.record.epoch, roll);
+        let tried = self.attempts.insert(name, handed.attempt);
+        if handed.attempt <= tried.unwrap_or(0) || handed.attempt > handed.most {
+            self.faults.push(Fault::Miscounted(number));
+        }
         match before {
-            Some(last) if !handed.redelivered && last == roll => self.fault(Fault::Doubled(number)),
+            Some(last) if !handed.redelivered() && last == roll => {
+                self.fault(Fault::Doubled(number));
+            }
             Some(_) => {}
             None => {
                 let last = self.last.entry((who, handed.channel)).or_default();

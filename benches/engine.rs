@@ -3,6 +3,9 @@
 //!
 //! `plain` leaves packets readable, to show what sealing costs. The baseline encodes and decodes the
 //! same Data frames with postcard, and does nothing else.
+//!
+//! `reconnect` binds a new link and has a message that waited delivered over it, again without I/O:
+//! sealed against plain, which also takes as many packets.
 
 mod baseline;
 
@@ -23,9 +26,9 @@ use outlive_core::{
 };
 
 const CHAT: ChannelId = ChannelId::MESSAGES;
-const LINK: Generation = Generation::nth(1, 1);
 const SIZES: [usize; 3] = [64, 256, 16 * 1024];
 const GROUP: &str = "frames";
+const RECONNECT: &str = "reconnect";
 
 /// Messages in one go: what a direct link takes without an acknowledgement.
 const BURST: u64 = DIRECT_WINDOW;
@@ -50,7 +53,6 @@ impl Side {
         if !sealed {
             engine.seal_nothing();
         }
-        engine.bind(LINK, LinkClass::Direct, 0, now);
         Self {
             engine,
             other,
@@ -120,6 +122,8 @@ impl Side {
 /// Two engines over one direct link.
 struct Joined {
     sides: [Side; 2],
+    link: Generation,
+    packets: u64,
     now: Now,
 }
 
@@ -131,10 +135,19 @@ impl Joined {
         };
         let mut joined = Self {
             sides: [Side::new(1, 2, sealed, now), Side::new(2, 1, sealed, now)],
+            link: Generation::nth(1, 1),
+            packets: 0,
             now,
         };
+        joined.bind();
         joined.settle();
         joined
+    }
+
+    fn bind(&mut self) {
+        for side in &mut self.sides {
+            side.engine.bind(self.link, LinkClass::Direct, 0, self.now);
+        }
     }
 
     /// Passes packets until nobody has any.
@@ -147,10 +160,12 @@ impl Joined {
                 return;
             }
             for packet in one.sent.drain(..) {
-                other.engine.receive(LINK, None, packet, self.now);
+                self.packets += 1;
+                other.engine.receive(self.link, None, packet, self.now);
             }
             for packet in other.sent.drain(..) {
-                one.engine.receive(LINK, None, packet, self.now);
+                self.packets += 1;
+                one.engine.receive(self.link, None, packet, self.now);
             }
         }
     }
@@ -168,6 +183,23 @@ impl Joined {
         for side in &mut self.sides {
             side.engine.tick(self.now);
         }
+        self.settle();
+    }
+}
+
+impl Joined {
+    /// A link is lost, a message is sent, and another link comes up.
+    fn reconnect(&mut self, payload: &Bytes) {
+        for side in &mut self.sides {
+            side.engine.unbind(self.link, self.now);
+        }
+        let [one, _] = &mut self.sides;
+        one.engine
+            .send(CHAT, payload, &SendOptions::default(), self.now)
+            .expect("room in the outbox");
+        self.settle();
+        self.link = self.link.next();
+        self.bind();
         self.settle();
     }
 }
@@ -216,10 +248,44 @@ fn frames(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn reconnect(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group(RECONNECT);
+    let payload = Bytes::from(vec![0xa5; SIZES[1]]);
+    let mut packets = Vec::new();
+    for (name, sealed) in [("sealed", true), ("plain", false)] {
+        let mut joined = Joined::new(sealed);
+        joined.reconnect(&payload);
+        let (before, mut rounds) = (joined.packets, 0);
+        group.bench_function(BenchmarkId::new(name, SIZES[1]), |bencher| {
+            bencher.iter(|| {
+                joined.reconnect(&payload);
+                rounds += 1;
+            });
+        });
+        let [one, other] = &joined.sides;
+        assert_eq!(other.committed, rounds + 1, "messages were lost");
+        assert!(!one.engine.outstanding(), "messages still wait");
+        if rounds > 0 {
+            packets.push((joined.packets - before).div_ceil(rounds));
+        }
+    }
+    group.finish();
+    if let [sealed, plain] = packets[..] {
+        println!("packets of a reconnect: {sealed} sealed, {plain} plain");
+    }
+}
+
 fn main() {
     let mut criterion = baseline::criterion();
     frames(&mut criterion);
+    reconnect(&mut criterion);
     criterion.final_summary();
+    Pair {
+        group: RECONNECT,
+        ours: "sealed",
+        baseline: "plain",
+    }
+    .print(&SIZES[1].to_string());
     for (ours, baseline) in [("sealed", "postcard"), ("sealed", "plain")] {
         let pair = Pair {
             group: GROUP,

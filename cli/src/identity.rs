@@ -163,7 +163,11 @@ fn open(dir: &Path, body: &str, passphrase: &Unlock) -> Result<Option<Secrets>> 
 }
 
 fn replace(dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)?;
     let new: PathBuf = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

@@ -1,5 +1,7 @@
 //! Randomness as an input: a stream expanded from one seed.
 
+use zeroize::Zeroizing;
+
 use crate::seal::{Locator, Secret, StartId};
 use crate::{Epoch, MessageId, ResumeId};
 
@@ -7,9 +9,11 @@ use crate::{Epoch, MessageId, ResumeId};
 ///
 /// Whoever drives an engine draws the seed from the operating system, anew at every start of the
 /// process; the same seed gives the same numbers, which is what makes a simulation repeatable.
-#[derive(Clone)]
+///
+/// The key is replaced at each draw, so what is in memory tells what will be drawn, and nothing of
+/// what was ([fast key erasure](https://blog.cr.yp.to/20170723-random.html)).
 pub struct Entropy {
-    reader: blake3::OutputReader,
+    key: Zeroizing<[u8; 32]>,
 }
 
 impl Entropy {
@@ -17,15 +21,17 @@ impl Entropy {
     #[must_use]
     pub fn from_seed(seed: [u8; 32]) -> Self {
         Self {
-            reader: blake3::Hasher::new_keyed(&seed)
-                .update(b"outlive entropy")
-                .finalize_xof(),
+            key: Zeroizing::new(seed),
         }
     }
 
     /// Fills `bytes`.
     pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
-        self.reader.fill(bytes);
+        let mut reader = blake3::Hasher::new_keyed(&self.key)
+            .update(b"outlive entropy")
+            .finalize_xof();
+        reader.fill(bytes);
+        reader.fill(&mut *self.key);
     }
 
     fn bytes<const N: usize>(&mut self) -> [u8; N] {
@@ -73,5 +79,32 @@ impl Entropy {
 impl std::fmt::Debug for Entropy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Entropy")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_numbers_and_no_draw_repeats_another() {
+        let (mut one, mut other) = (Entropy::from_seed([7; 32]), Entropy::from_seed([7; 32]));
+        let drawn: Vec<[u8; 16]> = (0..64).map(|_| one.bytes()).collect();
+        for (at, bytes) in drawn.iter().enumerate() {
+            assert_eq!(*bytes, other.bytes::<16>());
+            assert!(!drawn[..at].contains(bytes));
+        }
+    }
+
+    #[test]
+    fn what_was_drawn_can_not_be_computed_from_what_is_left() {
+        let mut entropy = Entropy::from_seed([7; 32]);
+        let drawn: [u8; 32] = entropy.bytes();
+        let mut thief = Entropy {
+            key: entropy.key.clone(),
+        };
+        assert_ne!(*entropy.key, [7; 32]);
+        assert_ne!(*entropy.key, drawn);
+        assert_ne!(thief.bytes(), drawn);
     }
 }

@@ -52,6 +52,20 @@ async fn commits_that_wait_together_share_a_flush() {
     assert_eq!(found(&store).await.len(), 2000);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn what_the_store_makes_others_can_not_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("made/by/the store");
+    let store = SledStore::open(&path).unwrap();
+    store.commit(numbered(1, 1)).await.unwrap();
+    for made in [&path, path.parent().unwrap()] {
+        let mode = fs::metadata(made).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", made.display());
+    }
+}
+
 #[tokio::test]
 async fn a_key_too_long_is_refused_and_nothing_written() {
     let dir = tempfile::tempdir().unwrap();

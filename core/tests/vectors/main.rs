@@ -101,6 +101,8 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("ASSOCIATIONS", size(limits::ASSOCIATIONS)),
         ("NUMBER_LEASE", u128::from(limits::NUMBER_LEASE)),
         ("HANDSHAKE_AGAIN", limits::HANDSHAKE_AGAIN.as_millis()),
+        ("HANDSHAKE_MOST", limits::HANDSHAKE_MOST.as_millis()),
+        ("KEYS_PROVEN", limits::KEYS_PROVEN.as_millis()),
         ("FORGED_PACKETS", u128::from(limits::FORGED_PACKETS)),
         ("relay::MESSAGE_BYTES", size(wire::relay::MESSAGE_BYTES)),
         ("relay::LIST_ITEMS", size(wire::relay::LIST_ITEMS)),

@@ -107,7 +107,7 @@ impl SledStore {
     }
 
     fn start(options: SledOptions) -> Result<Self, StoreError> {
-        fs::create_dir_all(&options.dir).map_err(from_io)?;
+        create_private(&options.dir).map_err(from_io)?;
         let mut header = Header::open(&options.dir)?;
         let (files, meta) = Files::open(&options, &mut header)?;
         let shared = Arc::new(Shared::new(files));
@@ -254,4 +254,14 @@ impl Drop for SledStore {
             }
         }
     }
+}
+
+/// Makes the directory for its owner alone, if it is not there. What others may read of one that is
+/// there is for whoever made it to say.
+fn create_private(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
 }

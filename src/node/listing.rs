@@ -2,6 +2,7 @@
 
 use outlive_core::PeerId;
 use outlive_core::record::{Key, Record, Session as SessionRecord};
+use outlive_core::seal::Keys;
 use outlive_core::store::{ReadLimit, Store, refuse_locked};
 
 use crate::error::Error;
@@ -12,7 +13,7 @@ use crate::trust::{Trust, trust_of};
 pub struct SessionInfo {
     /// The peer.
     pub peer: PeerId,
-    /// The session as it is on disk.
+    /// The session as it is on disk, but for its keys: they are not for looking at.
     pub record: SessionRecord,
     /// What was decided about the peer.
     pub trust: Trust,
@@ -40,9 +41,13 @@ pub async fn list_sessions(
     let mut sessions = Vec::new();
     for (key, value) in store.range(range, limit).await? {
         if let Ok(Key::Session(peer)) = Key::from_bytes(&key) {
+            let record = SessionRecord::from_bytes(&value)?;
             sessions.push(SessionInfo {
                 peer,
-                record: SessionRecord::from_bytes(&value)?,
+                record: SessionRecord {
+                    keys: Keys::default(),
+                    ..record
+                },
                 trust: trust_of(store, peer).await?,
             });
         }

@@ -5,13 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use outlive::{ChannelId, Identity, Node};
-use outlive_storage::SledStore;
+use outlive_core::record::{Key, Record};
+use outlive_core::seal::Keys;
+use outlive_core::store::Store;
+use outlive_storage::{MemoryStore, SledStore};
 use outlive_transports::WebSocketRelay;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::world::{id, relay_over, soon};
+use crate::world::{id, node_over, relay, relay_over, soon};
 
 /// What must not be found: a line of chat, the name of a file and what is in it, a description of a
 /// connection.
@@ -155,4 +158,33 @@ async fn a_relay_finds_nothing_of_what_is_said_in_its_files_or_its_traffic() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_list_of_sessions_shows_no_keys() {
+    let relay = relay().await;
+    let stores = [MemoryStore::new(), MemoryStore::new()];
+    let alice = node_over(1, stores[0].clone(), &relay).await;
+    let bob = node_over(2, stores[1].clone(), &relay).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let mut inbox = to_bob.inbox(ChannelId::MESSAGES).unwrap();
+    for (n, session) in [(1, &to_bob), (2, &to_alice)] {
+        let receipt = session.send(ChannelId::MESSAGES, "hello").await.unwrap();
+        soon(&format!("delivery of {n}"), receipt.delivered())
+            .await
+            .unwrap();
+    }
+    soon("the answer", inbox.next()).await.unwrap();
+    let [store, _] = &stores;
+    let key = Key::Session(id(2)).to_bytes();
+    let bytes = store.get(key).await.unwrap().unwrap();
+    let record = outlive_core::record::Session::from_bytes(&bytes).unwrap();
+    assert_ne!(record.keys, Keys::default(), "there are keys to hide");
+    let listed = outlive::list_sessions(store, None, 10).await.unwrap();
+    assert_eq!(listed[0].peer, id(2));
+    assert_eq!(listed[0].record.keys, Keys::default());
+    drop((inbox, to_bob, to_alice));
+    alice.shutdown().await.unwrap();
+    bob.shutdown().await.unwrap();
 }

@@ -19,6 +19,7 @@ pub const VOLATILE_BYTES: usize = 32 * 1024;
 
 /// Bytes of one message of a handshake. A longer one is an error of the peer.
 pub const HANDSHAKE_BYTES: usize = 256;
+
 /// Bytes of the text that tells why a request failed. Longer text is cut by the one who sends it; a
 /// peer that sends more has its message dropped as malformed.
 pub const FAILURE_BYTES: usize = 1_024;
@@ -160,6 +161,14 @@ pub const NUMBER_LEASE: u64 = 1 << 16;
 
 /// Shortest time between two initiations on one link that nothing else asks for.
 pub const HANDSHAKE_AGAIN: Duration = Duration::from_secs(5);
+
+/// Longest wait between two handshakes that are begun because packets are under unknown keys or look
+/// old, with nothing else to say that the keys there are could be wrong.
+pub const HANDSHAKE_MOST: Duration = Duration::from_secs(3_600);
+
+/// How long after a peer has used the keys there are a packet under unknown ones is no reason to
+/// doubt them.
+pub const KEYS_PROVEN: Duration = Duration::from_secs(60);
 
 /// Packets that fail to open before a link is given up.
 pub const FORGED_PACKETS: u32 = 64;

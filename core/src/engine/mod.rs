@@ -15,6 +15,7 @@
 
 mod attempts;
 mod commands;
+mod doubts;
 mod event;
 mod links;
 mod outbox;
@@ -340,6 +341,9 @@ impl Engine {
         let mut initiations = 0;
         for frame in frames {
             if !opened.fresh && !frame.counts_late() {
+                continue;
+            }
+            if opened.stale && !matches!(frame, Frame::Initiation(_) | Frame::Response(_)) {
                 continue;
             }
             if let Frame::Initiation(Handshake { message }) = &frame {

@@ -14,10 +14,11 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::Engine;
+use super::doubts::{Doubt, Doubts};
 use super::event::{DropReason, Output, Violation};
 use super::rules::Rule;
 use super::writes::After;
-use crate::limits::{FORGED_PACKETS, HANDSHAKE_AGAIN, NUMBER_LEASE};
+use crate::limits::{FORGED_PACKETS, HANDSHAKE_AGAIN, KEY_LIFE, NUMBER_LEASE};
 #[cfg(feature = "plain")]
 use crate::seal::KIND_PLAIN;
 use crate::seal::window::Window;
@@ -34,6 +35,7 @@ pub(super) struct Sealing {
     one_way_starts: VecDeque<StartId>,
     seen: BTreeMap<Locator, Window>,
     next: PacketNumber,
+    doubts: Doubts,
     /// The peer may have lost the keys we seal under.
     doubted: bool,
     /// The peer is waiting for us to use the keys it offered: the next packet does, doubt or not.
@@ -65,6 +67,9 @@ pub(super) struct Opened {
     pub(super) fresh: bool,
     /// Whether it is newer than all before.
     pub(super) newest: bool,
+    /// Whether it is older than anything that may still wait somewhere: a recording, or a clock that
+    /// is wrong. A handshake tells which.
+    pub(super) stale: bool,
 }
 
 impl Sealing {
@@ -79,6 +84,7 @@ impl Sealing {
             one_way_starts: VecDeque::new(),
             seen: BTreeMap::new(),
             next: keys.leased,
+            doubts: Doubts::default(),
             doubted: false,
             confirming: false,
             responding: offered.map(|of| of.mine),
@@ -202,6 +208,14 @@ impl Engine {
         }
     }
 
+    /// Begins a handshake if a packet is reason enough.
+    fn doubt_keys(&mut self, generation: Generation, doubt: Doubt) {
+        let under_way = self.durable.keys.pending.is_some();
+        if under_way || self.sealing.doubts.heed(doubt, self.now.elapsed) {
+            self.want_keys(generation);
+        }
+    }
+
     /// The handshake's frames, for a packet of Resumes and Acks: in a mailbox the newest of these
     /// takes the place of the one before, so each carries them.
     pub(super) fn handshake_frames(&mut self, generation: Generation) -> Vec<Frame> {
@@ -246,6 +260,7 @@ impl Engine {
                 frames: packet.slice(1..),
                 fresh: true,
                 newest: true,
+                stale: false,
             }),
             Some(&KIND_SEALED) => self.open_shared(generation, packet),
             Some(&KIND_ONE_WAY) => self.open_one_way(generation, packet),
@@ -267,6 +282,7 @@ impl Engine {
         }
         if fresh {
             if self.live.keys.sending == Some(opened.mine) {
+                self.sealing.doubts.proved(self.now.elapsed);
                 self.sealing.doubted = false;
                 // The peer has these keys: nothing is to be agreed on.
                 self.live.keys.pending = None;
@@ -275,13 +291,14 @@ impl Engine {
             self.sealing.responding = None;
         } else if !opened.known_start {
             // A store that went back in time, or a recorded packet: fresh keys will tell.
-            self.want_keys(generation);
+            self.doubt_keys(generation, Doubt::Old);
         }
         self.forget_windows();
         Ok(Opened {
             frames: opened.frames,
             fresh,
             newest: opened.number > opened.newest_before,
+            stale: false,
         })
     }
 
@@ -307,9 +324,10 @@ impl Engine {
             starts.push_back(opened.start);
         } else if !fresh && !known {
             // A clock that went back, or a recorded packet: fresh keys will tell.
-            self.want_keys(generation);
+            self.doubt_keys(generation, Doubt::Old);
         }
         Ok(Opened {
+            stale: opened.sealed_at().plus(KEY_LIFE) < self.now.wall,
             frames: opened.frames,
             fresh,
             newest,
@@ -328,9 +346,9 @@ impl Engine {
     /// A packet did not open. Whether that is held against the link.
     pub(super) fn not_opened(&mut self, generation: Generation, error: OpenError) -> bool {
         if error == OpenError::UnknownKeys {
-            // One of both has lost keys: new ones are agreed on, and what was in the packet is sent
-            // again.
-            self.want_keys(generation);
+            // One of both has lost keys, or it is junk: new ones are agreed on, and what was in the
+            // packet is sent again.
+            self.doubt_keys(generation, Doubt::UnknownKeys);
             return false;
         }
         if self.claimed {

@@ -78,6 +78,14 @@ pub struct OpenedOneWay {
     pub frames: Bytes,
 }
 
+impl OpenedOneWay {
+    /// When it was sealed, by the sender's clock.
+    #[must_use]
+    pub const fn sealed_at(&self) -> WallTime {
+        WallTime(self.number.0 >> PER_MILLISECOND)
+    }
+}
+
 /// Opens a one-way packet from `peer` (with its kind byte).
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::Taken;
-use outlive_core::limits::InboxLimits;
+use outlive_core::limits::{InboxLimits, KEY_LIFE};
 use outlive_core::link::LinkClass;
 use outlive_core::seal::{KIND_SEALED, Keys, OneWay};
 use outlive_core::wire::frame::{Frame, Handshake};
@@ -259,6 +259,72 @@ fn junk_makes_no_reset_and_no_flood_of_handshakes() {
     let bob = world.peers[BOB].engine.as_ref().unwrap();
     assert_eq!(bob.session().streams.len(), 1, "no reset");
     world.still_works();
+}
+
+/// How often Bob's keys change while junk under unknown keys comes to him each second, and Alice
+/// writes each `every` seconds.
+fn changes_of_keys(seconds: u32, every: u32) -> usize {
+    let mut world = relayed();
+    let keys = |world: &World| {
+        world.peers[BOB]
+            .engine
+            .as_ref()
+            .unwrap()
+            .session()
+            .keys
+            .sending
+    };
+    let (mut before, mut changes) = (keys(&world), 0);
+    for n in 0..seconds {
+        let mut junk = vec![2; 64];
+        junk[1..5].copy_from_slice(&n.to_le_bytes());
+        world.deliver(BOB, junk.into());
+        if n % every == 0 {
+            world.send(ALICE, "about her day");
+        }
+        world.pass(Duration::from_secs(1));
+        changes += usize::from(keys(&world) != before);
+        before = keys(&world);
+    }
+    world.still_works();
+    changes
+}
+
+#[test]
+fn junk_changes_no_keys_while_the_two_speak_and_hardly_any_while_they_are_silent() {
+    assert_eq!(changes_of_keys(600, 10), 0);
+    let silent = changes_of_keys(4 * 3_600, u32::MAX);
+    assert!(silent <= 16, "{silent} times in four hours");
+}
+
+#[test]
+fn of_a_packet_sealed_by_itself_that_is_too_old_only_the_handshake_counts() {
+    let mut world = World::relayed();
+    world.bind(ALICE);
+    world.send(ALICE, "first contact");
+    world.flush_all(ALICE);
+    let recorded: Vec<_> = world.seen.iter().map(|seen| seen.packet.clone()).collect();
+    assert!(!recorded.is_empty());
+    world.wire.clear();
+    world.unbind(ALICE);
+    // Bob's clock says that it is older than anything a relay may keep.
+    let sent = world.now.wall;
+    world.now.wall = sent.plus(KEY_LIFE + Duration::from_secs(1));
+    world.bind(BOB);
+    for packet in recorded {
+        world.deliver(BOB, packet);
+    }
+    world.flush_all(BOB);
+    world.listen();
+    assert!(world.heard[BOB].is_empty(), "{:?}", world.heard[BOB]);
+    let bob = world.peers[BOB].engine.as_ref().unwrap();
+    assert!(!bob.session().keys.associations.is_empty(), "no answer");
+    // His clock was wrong, and Alice is there: nothing is lost.
+    world.now.wall = sent;
+    world.bind(ALICE);
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.heard[BOB], ["first contact"]);
 }
 
 #[test]

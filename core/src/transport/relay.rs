@@ -1,63 +1,13 @@
-//! The seam to the network: transports make connections, connections carry the links of many
-//! sessions.
+//! The seam to a relay: a connection to it carries the links of many sessions.
 //!
 //! A connection is handed over in two halves, each owned by one task: nobody looks up "the current
 //! connection", so nothing that belongs to an old one can touch a new one (I5).
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use thiserror::Error;
 
+use super::TransportError;
 use crate::{EnvelopeId, Identity, PeerId, StoreId};
-
-/// Why a connection could not be made, or ended.
-#[derive(Debug, Clone, Error)]
-#[non_exhaustive]
-pub enum TransportError {
-    /// The address can't be used at all; trying again does not help.
-    #[error("the address {address} can't be used: {reason}")]
-    Address {
-        /// The address as given.
-        address: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Nobody answers there, for now.
-    #[error("{address} can't be reached: {reason}")]
-    Unreachable {
-        /// The address as given.
-        address: String,
-        /// What the network said.
-        reason: String,
-    },
-    /// Somebody answers there, but can't show a certificate that we trust for that name. Trying
-    /// again helps once there is another certificate, or an authority more that is trusted.
-    #[error("the certificate of {address} is not trusted: {reason}")]
-    Untrusted {
-        /// The address as given.
-        address: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The other end would not let us in.
-    #[error("the relay refused us: {0}")]
-    Refused(String),
-    /// The other end broke the protocol.
-    #[error("the relay broke the protocol: {0}")]
-    Protocol(String),
-    /// The other end closed the connection, and said why.
-    #[error("the relay closed the connection: {0}")]
-    Closed(GoodbyeReason),
-    /// The transport has no connections that do not say who we are.
-    #[error("{address} can't be reached without saying who we are; use another transport")]
-    Unidentified {
-        /// The address as given.
-        address: String,
-    },
-    /// The connection broke.
-    #[error("the connection broke: {0}")]
-    Broken(String),
-}
 
 pub use crate::wire::relay::{
     Class, DeliveryToken, GoodbyeReason, Refusal, Sender, Slot, TokenError, TokenHash,

@@ -24,7 +24,7 @@
 //!   candidates count for the very negotiation they name. An answer tells the round of its sender,
 //!   and so takes back what it had offered and may still be on its way.
 //! - **Lost state.** A peer that counts from the beginning again is told so
-//!   ([`Decline`](crate::wire::signal::Decline)), goes on above what was heard of it, and offers
+//!   ([`Decline`]), goes on above what was heard of it, and offers
 //!   anew: it costs one round trip. Its names are told apart from those of its past by the random
 //!   [`run`](Negotiation::run). If the peer answers an offer of that past, that is as good as being
 //!   told.

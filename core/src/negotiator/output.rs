@@ -24,6 +24,10 @@ pub enum Output {
         restart: bool,
     },
     /// Take the offer back (`rollback` of RFC 8829). Nothing, if making it has failed.
+    ///
+    /// Not every implementation can. One that can't lets go of a connection whose first offer this
+    /// was, as for [`Reset`](Self::Reset), and loses nothing by it; on any other it reports the next
+    /// description as [`failed`](super::Negotiator::failed), and both peers make a new connection.
     Rollback,
     /// Set this offer as the remote description, make an answer, and set it as the local one: then
     /// [`described`](super::Negotiator::described).

@@ -51,7 +51,7 @@ use std::time::Duration;
 use crate::limits::{
     ADDRESSES_TTL, CANDIDATE_BYTES, ICE_RESTART_TIME, NEGOTIATION_TIME, SDP_BYTES, STEADY_TIME,
 };
-use crate::wire::signal::{Answer, Candidate, Decline, Offer, Signal, Withdraw};
+use crate::wire::signal::{Answer, Candidate, ConnectionId, Decline, Offer, Signal, Withdraw};
 use crate::{Entropy, Negotiation, Now, PeerId, Round};
 
 use backoff::Backoff;
@@ -60,7 +60,7 @@ pub use output::{Output, Status};
 pub use rendezvous::{Rendezvous, RendezvousOutput};
 pub use rules::Rule;
 use rules::Rules;
-use state::{Attempt, By, Candidates, Link, State, Why};
+use state::{Attempt, Candidates, Link, State, Why};
 
 /// Whether a connection is to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ enum Wish {
 }
 
 /// Negotiates one connection at a time with one peer. See the [module](self).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Negotiator {
     /// Whether our offer gives way to one of the peer.
     polite: bool,
@@ -91,7 +91,7 @@ pub struct Negotiator {
     /// A restart was asked for while a negotiation was going on.
     again: bool,
     /// Candidates of an offer that has not come yet: the newest of such.
-    early: Option<(Negotiation, Candidates)>,
+    early: Option<(Negotiation, Candidates<(u64, String)>)>,
     backoff: Backoff,
     entropy: Entropy,
     outputs: VecDeque<Output>,
@@ -164,8 +164,8 @@ impl Negotiator {
             State::Idle => {}
             State::Waiting { .. } => self.wake(now),
             State::Making(_) | State::Offered(_) | State::Answering(_) => self.again = true,
-            State::Stable { attempt, .. } => {
-                let connection = attempt.connection;
+            State::Stable { connection, .. } => {
+                let connection = *connection;
                 self.cancel();
                 self.offer(Some(connection), now);
             }
@@ -194,7 +194,7 @@ impl Negotiator {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Making(mut attempt) => {
                 let unsaid = attempt.unsaid.release();
-                let restarts = attempt.restarts().then_some(attempt.connection);
+                let restarts = attempt.restarts;
                 self.state = State::Offered(attempt);
                 self.say(Signal::Offer(Offer {
                     negotiation,
@@ -206,13 +206,14 @@ impl Negotiator {
             State::Answering(mut attempt) => {
                 let unsaid = attempt.unsaid.release();
                 self.state = State::Stable {
+                    connection: attempt.connection(self.run),
                     attempt,
-                    by: By::Peer,
                     link: Link::Connecting,
                 };
                 self.say(Signal::Answer(Answer {
                     negotiation,
                     own: self.own,
+                    run: self.run,
                     sdp,
                 }));
                 self.say_candidates(negotiation, unsaid);
@@ -303,9 +304,9 @@ impl Negotiator {
             | State::Offered(attempt)
             | State::Answering(attempt)
             | State::Stable { attempt, .. } => {
-                let connection = attempt.connection;
-                if attempt.restarts() && !self.rules.keeps(Rule::NewAfterRestart) {
-                    return self.offer(Some(connection), now);
+                let restarts = attempt.restarts;
+                if restarts.is_some() && !self.rules.keeps(Rule::NewAfterRestart) {
+                    return self.offer(restarts, now);
                 }
                 self.start_over(now);
             }
@@ -352,14 +353,14 @@ impl Negotiator {
     }
 
     /// Begins a negotiation: of a new connection, or of a restart of this one.
-    fn offer(&mut self, restarts: Option<Negotiation>, now: Now) {
+    fn offer(&mut self, restarts: Option<ConnectionId>, now: Now) {
         self.again = false;
         self.own = self.own.next();
         let negotiation = Negotiation {
             round: self.own,
             run: self.run,
         };
-        let attempt = Attempt::new(negotiation, restarts.unwrap_or(negotiation), now.elapsed);
+        let attempt = Attempt::new(negotiation, restarts, now.elapsed);
         self.outputs.push_back(Output::CreateOffer {
             negotiation,
             restart: restarts.is_some(),
@@ -415,7 +416,8 @@ impl Negotiator {
     }
 
     fn say(&mut self, signal: Signal) {
-        let restarts = self.state.attempt().is_some_and(Attempt::restarts);
+        let attempt = self.state.attempt();
+        let restarts = attempt.is_some_and(|attempt| attempt.restarts.is_some());
         let ttl = match signal {
             Signal::Withdraw(_) => ADDRESSES_TTL,
             _ if restarts => ICE_RESTART_TIME,
@@ -425,9 +427,11 @@ impl Negotiator {
     }
 
     fn say_candidates(&mut self, negotiation: Negotiation, candidates: Vec<String>) {
+        let run = self.run;
         for candidate in candidates {
             self.say(Signal::Candidate(Candidate {
                 negotiation,
+                run,
                 candidate,
             }));
         }

@@ -76,7 +76,7 @@ enum Theirs {
 
 /// Finds one peer by addresses. See [`Addresses`] for what is said, and the picture of its states
 /// in `negotiator/rendezvous.rs`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rendezvous {
     wish: Wish,
     state: State,

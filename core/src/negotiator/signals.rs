@@ -1,9 +1,9 @@
 //! What the peer says.
 
-use super::state::{Attempt, By, Candidates, Link, State, Why};
+use super::state::{Attempt, Candidates, Link, State, Why};
 use super::{Negotiator, Output, Rule, Wish};
 use crate::limits::WITHDRAWN_TIME;
-use crate::wire::signal::{Answer, Candidate, Decline, Offer, Signal, Withdraw};
+use crate::wire::signal::{Answer, Candidate, ConnectionId, Decline, Offer, Signal, Withdraw};
 use crate::{Negotiation, Now, Round};
 
 /// What becomes of an offer.
@@ -70,12 +70,12 @@ impl Negotiator {
     }
 
     /// What becomes of an offer that is new: of a new connection, or of a restart of this one.
-    fn judge(&self, restarts: Option<Negotiation>) -> Verdict {
+    fn judge(&self, restarts: Option<ConnectionId>) -> Verdict {
         let yields = self.polite || !self.rules.keeps(Rule::Politeness);
         match (&self.state, restarts) {
             (State::Idle | State::Waiting { .. }, None) => Verdict::Apply(Before::Nothing),
             (State::Making(ours) | State::Offered(ours), None) => {
-                if ours.restarts() {
+                if ours.restarts.is_some() {
                     Verdict::Apply(Before::Reset)
                 } else if yields {
                     Verdict::Apply(Before::Rollback)
@@ -84,18 +84,14 @@ impl Negotiator {
                 }
             }
             (State::Answering(_) | State::Stable { .. }, None) => Verdict::Apply(Before::Reset),
-            (State::Making(ours) | State::Offered(ours), Some(connection))
-                if ours.restarts() && ours.connection == connection =>
-            {
+            (State::Making(ours) | State::Offered(ours), Some(_)) if ours.restarts == restarts => {
                 if yields {
                     Verdict::Apply(Before::Rollback)
                 } else {
                     Verdict::Ignore
                 }
             }
-            (State::Stable { attempt, .. }, Some(connection))
-                if attempt.connection == connection =>
-            {
+            (State::Stable { connection, .. }, Some(theirs)) if *connection == theirs => {
                 Verdict::Apply(Before::Nothing)
             }
             // A connection that we don't have, or not so far.
@@ -127,20 +123,22 @@ impl Negotiator {
             // Both descriptions will be new, and so will be the candidates of both.
             self.again = false;
         }
-        let mut attempt = Attempt::new(negotiation, restarts.unwrap_or(negotiation), now.elapsed);
+        let mut attempt = Attempt::new(negotiation, restarts, now.elapsed);
         self.outputs
             .push_back(Output::ApplyOffer { negotiation, sdp });
         if let Some((_, held)) = self.early.take_if(|(early, _)| *early == negotiation) {
             attempt.held = held;
         }
-        self.add(negotiation, attempt.held.release());
+        let held = attempt.held.release();
         self.state = State::Answering(attempt);
+        self.add(held);
     }
 
     fn answered(&mut self, answer: Answer, now: Now) {
         let Answer {
             negotiation,
             own,
+            run,
             sdp,
         } = answer;
         let taken_back = self.rules.keeps(Rule::TakeBack);
@@ -154,23 +152,30 @@ impl Negotiator {
                 let negotiation = attempt.negotiation;
                 let held = attempt.held.release();
                 self.state = State::Stable {
+                    connection: attempt.connection(run),
                     attempt,
-                    by: By::Us,
                     link: Link::Connecting,
                 };
+                if self.remote_run() != Some(run) {
+                    // It has answered a restart of a connection that is not its own.
+                    return self.start_over(now);
+                }
                 self.outputs
                     .push_back(Output::ApplyAnswer { negotiation, sdp });
-                self.add(negotiation, held);
+                self.add(held);
                 self.restart_if_asked(now);
             }
             other => {
                 self.state = other;
+                // We offered it before we lost our state, and the peer took it for the newest.
                 let past = negotiation.run != self.run && negotiation.round.is_after(self.own);
                 if past {
-                    // We offered this before we lost our state, and the peer took it for the newest.
                     self.own = negotiation.round;
                 }
-                if self.state.attempt().is_some() && past || taken_back && self.is_taken_back(own) {
+                // The peer answered before, and has started anew since.
+                let again = self.is_about(negotiation) && self.remote_run() != Some(run);
+                let taken_back = taken_back && self.is_taken_back(own);
+                if self.state.attempt().is_some() && (past || again || taken_back) {
                     self.start_over(now);
                 }
             }
@@ -179,40 +184,49 @@ impl Negotiator {
 
     /// Whether the negotiation that is going on is one of the peer's that it has taken back.
     fn is_taken_back(&self, own: Round) -> bool {
-        let theirs = match &self.state {
-            State::Answering(attempt)
-            | State::Stable {
-                attempt,
-                by: By::Peer,
-                ..
-            } => attempt,
-            State::Idle
-            | State::Waiting { .. }
-            | State::Making(_)
-            | State::Offered(_)
-            | State::Stable { by: By::Us, .. } => return false,
-        };
-        !theirs.negotiation.round.is_after(own)
+        self.state
+            .attempt()
+            .map(|attempt| attempt.negotiation)
+            .is_some_and(|current| current.run != self.run && !current.round.is_after(own))
+    }
+
+    /// The run of the peer that made its description in this negotiation, if there is one.
+    fn remote_run(&self) -> Option<u64> {
+        match &self.state {
+            State::Idle | State::Waiting { .. } | State::Making(_) | State::Offered(_) => None,
+            State::Answering(attempt) => Some(attempt.negotiation.run),
+            State::Stable { connection, .. } => {
+                let we_offered = connection.offer.run == self.run;
+                Some(if we_offered {
+                    connection.answered
+                } else {
+                    connection.offer.run
+                })
+            }
+        }
     }
 
     fn heard_candidate(&mut self, signal: Candidate) {
         let Candidate {
             negotiation,
+            run,
             candidate,
         } = signal;
         let matches = self.is_about(negotiation) || !self.rules.keeps(Rule::CandidatesMatch);
         match &mut self.state {
             State::Making(attempt) | State::Offered(attempt) if matches => {
                 if self.rules.keeps(Rule::HoldCandidates) {
-                    attempt.held.hold(candidate);
+                    attempt.held.hold((run, candidate));
                 } else {
-                    self.add(negotiation, vec![candidate]);
+                    self.outputs.push_back(Output::AddCandidate {
+                        negotiation,
+                        candidate,
+                    });
                 }
             }
             State::Answering(attempt) | State::Stable { attempt, .. } if matches => {
                 if attempt.held.admit() {
-                    let negotiation = attempt.negotiation;
-                    self.add(negotiation, vec![candidate]);
+                    self.add(vec![(run, candidate)]);
                 }
             }
             State::Idle
@@ -220,12 +234,12 @@ impl Negotiator {
             | State::Making(_)
             | State::Offered(_)
             | State::Answering(_)
-            | State::Stable { .. } => self.hold_early(negotiation, candidate),
+            | State::Stable { .. } => self.hold_early(negotiation, run, candidate),
         }
     }
 
     /// Keeps a candidate whose offer may come yet.
-    fn hold_early(&mut self, negotiation: Negotiation, candidate: String) {
+    fn hold_early(&mut self, negotiation: Negotiation, run: u64, candidate: String) {
         if negotiation.run == self.run
             || self.wish == Wish::Forbidden
             || self.is_stale(negotiation.round)
@@ -242,7 +256,7 @@ impl Negotiator {
         if let Some((early, held)) = &mut self.early
             && *early == negotiation
         {
-            held.hold(candidate);
+            held.hold((run, candidate));
         }
     }
 
@@ -284,11 +298,22 @@ impl Negotiator {
         self.early.take_if(|(early, _)| round.is_after(early.round));
     }
 
-    fn add(&mut self, negotiation: Negotiation, candidates: Vec<String>) {
-        let add = |candidate| Output::AddCandidate {
+    /// Adds candidates to the peer's description, those that belong to it.
+    fn add(&mut self, candidates: Vec<(u64, String)>) {
+        let Some(negotiation) = self.state.attempt().map(|attempt| attempt.negotiation) else {
+            return;
+        };
+        let made_by = self.remote_run();
+        let matches = |run| made_by == Some(run) || !self.rules.keeps(Rule::CandidatesMatch);
+        let add = |(_, candidate)| Output::AddCandidate {
             negotiation,
             candidate,
         };
-        self.outputs.extend(candidates.into_iter().map(add));
+        self.outputs.extend(
+            candidates
+                .into_iter()
+                .filter(|(run, _)| matches(*run))
+                .map(add),
+        );
     }
 }

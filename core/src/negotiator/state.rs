@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use crate::Negotiation;
 use crate::limits::{CANDIDATES, ICE_RESTART_TIME, NEGOTIATION_TIME};
+use crate::wire::signal::ConnectionId;
 
 /// The states.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum State {
     /// No connection, and none is tried for.
     Idle,
@@ -39,8 +40,8 @@ pub(super) enum State {
     Stable {
         /// The negotiation that set them.
         attempt: Attempt,
-        /// Whose offer it was.
-        by: By,
+        /// The connection they are set on.
+        connection: ConnectionId,
         /// What the connection makes of them.
         link: Link,
     },
@@ -55,15 +56,6 @@ pub(super) enum Why {
     Withdrawn,
 }
 
-/// Who.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
-    /// We.
-    Us,
-    /// The peer.
-    Peer,
-}
-
 /// A connection whose descriptions are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
@@ -74,51 +66,66 @@ pub(super) enum Link {
 }
 
 /// One negotiation. Holds no description: they pass through.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Attempt {
     /// Its name.
     pub(super) negotiation: Negotiation,
-    /// The name of the one that the connection began with: its own, unless it restarts ICE.
-    pub(super) connection: Negotiation,
+    /// The connection that it restarts ICE on. None: a new one.
+    pub(super) restarts: Option<ConnectionId>,
     /// When it is given up.
     pub(super) deadline: Duration,
-    /// The peer's candidates that came before its description.
-    pub(super) held: Candidates,
+    /// The peer's candidates that came before its description, with the run of who found them.
+    pub(super) held: Candidates<(u64, String)>,
     /// Our candidates that were found before our description was said.
-    pub(super) unsaid: Candidates,
+    pub(super) unsaid: Candidates<String>,
 }
 
 impl Attempt {
     /// One that begins now.
-    pub(super) fn new(negotiation: Negotiation, connection: Negotiation, now: Duration) -> Self {
-        let time = if negotiation == connection {
-            NEGOTIATION_TIME
-        } else {
-            ICE_RESTART_TIME
+    pub(super) fn new(
+        negotiation: Negotiation,
+        restarts: Option<ConnectionId>,
+        now: Duration,
+    ) -> Self {
+        let time = match restarts {
+            Some(_) => ICE_RESTART_TIME,
+            None => NEGOTIATION_TIME,
         };
         Self {
             negotiation,
-            connection,
+            restarts,
             deadline: now.saturating_add(time),
             held: Candidates::default(),
             unsaid: Candidates::default(),
         }
     }
 
-    /// Whether it restarts ICE on a connection that was there before.
-    pub(super) fn restarts(&self) -> bool {
-        self.negotiation != self.connection
+    /// The connection it is about once it was answered in `run`.
+    pub(super) fn connection(&self, run: u64) -> ConnectionId {
+        self.restarts.unwrap_or(ConnectionId {
+            offer: self.negotiation,
+            answered: run,
+        })
     }
 }
 
 /// Candidates of one side of a negotiation, from the first to the last that is let in.
-#[derive(Debug, Default)]
-pub(super) struct Candidates {
+#[derive(Clone, Debug)]
+pub(super) struct Candidates<T> {
     count: usize,
-    waiting: Vec<String>,
+    waiting: Vec<T>,
 }
 
-impl Candidates {
+impl<T> Default for Candidates<T> {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            waiting: Vec::new(),
+        }
+    }
+}
+
+impl<T> Candidates<T> {
     /// Whether there is room for one more. It counts, wherever it goes.
     pub(super) const fn admit(&mut self) -> bool {
         if self.count >= CANDIDATES {
@@ -129,14 +136,14 @@ impl Candidates {
     }
 
     /// Keeps one for later.
-    pub(super) fn hold(&mut self, candidate: String) {
+    pub(super) fn hold(&mut self, candidate: T) {
         if self.admit() {
             self.waiting.push(candidate);
         }
     }
 
     /// Those that waited.
-    pub(super) fn release(&mut self) -> Vec<String> {
+    pub(super) fn release(&mut self) -> Vec<T> {
         std::mem::take(&mut self.waiting)
     }
 }

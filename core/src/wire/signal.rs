@@ -49,11 +49,22 @@ pub enum Signal {
 pub struct Offer {
     /// The name of what begins with it. It ends every negotiation that its sender began before.
     pub negotiation: Negotiation,
-    /// The connection that ICE is restarted on, by the name of the negotiation it began with. None:
-    /// the sender has made a new one, and whatever there was is gone.
-    pub restarts: Option<Negotiation>,
+    /// The connection that ICE is restarted on. None: the sender has made a new one, and whatever
+    /// there was is gone.
+    pub restarts: Option<ConnectionId>,
     /// The description.
     pub sdp: String,
+}
+
+/// Name of a connection: of the negotiation it began with, and of who answered there. A peer that
+/// starts anew and answers the same offer again does so with another connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ConnectionId {
+    /// The first offer.
+    pub offer: Negotiation,
+    /// The random number that the one who answered it drew at its start.
+    #[serde(with = "postcard::fixint::le")]
+    pub answered: u64,
 }
 
 /// A session description that answers an offer.
@@ -63,6 +74,10 @@ pub struct Answer {
     pub negotiation: Negotiation,
     /// The last round of the one who answers. All offers it made up to this one are taken back.
     pub own: Round,
+    /// The random number that the one who answers drew at its start: after another start it may
+    /// answer again, with another connection.
+    #[serde(with = "postcard::fixint::le")]
+    pub run: u64,
     /// The description.
     pub sdp: String,
 }
@@ -72,6 +87,9 @@ pub struct Answer {
 pub struct Candidate {
     /// The negotiation whose descriptions it belongs to.
     pub negotiation: Negotiation,
+    /// The random number that its sender drew at its start: that of the description it belongs to.
+    #[serde(with = "postcard::fixint::le")]
+    pub run: u64,
     /// The candidate, as its `candidate` attribute. Empty: there are no more.
     pub candidate: String,
 }
@@ -223,6 +241,12 @@ impl std::fmt::Debug for Signal {
 
 // Descriptions, candidates and addresses tell where somebody is: they stay out of logs.
 
+impl std::fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}+{:08x}", self.offer, self.answered >> 32)
+    }
+}
+
 impl std::fmt::Debug for Offer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
@@ -232,7 +256,7 @@ impl std::fmt::Debug for Offer {
         } = self;
         write!(f, "Offer({negotiation}")?;
         if let Some(connection) = restarts {
-            write!(f, " on {connection}")?;
+            write!(f, " on {connection:?}")?;
         }
         write!(f, ", {} bytes)", sdp.len())
     }
@@ -243,6 +267,7 @@ impl std::fmt::Debug for Answer {
         let Self {
             negotiation,
             own,
+            run: _,
             sdp,
         } = self;
         write!(f, "Answer({negotiation}, own {own}, {} bytes)", sdp.len())
@@ -253,6 +278,7 @@ impl std::fmt::Debug for Candidate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             negotiation,
+            run: _,
             candidate,
         } = self;
         write!(f, "Candidate({negotiation}, {} bytes)", candidate.len())
@@ -293,16 +319,21 @@ mod tests {
             }),
             Signal::Offer(Offer {
                 negotiation: named(u64::MAX),
-                restarts: Some(named(2)),
+                restarts: Some(ConnectionId {
+                    offer: named(2),
+                    answered: 7,
+                }),
                 sdp: String::new(),
             }),
             Signal::Answer(Answer {
                 negotiation: named(300),
                 own: Round(7),
+                run: 0x1112_1314_1516_1718,
                 sdp: "v=0".to_owned(),
             }),
             Signal::Candidate(Candidate {
                 negotiation: named(300),
+                run: 0x0102_0304_0506_0708,
                 candidate: "candidate:1 1 udp 1 192.0.2.7 9 typ host".to_owned(),
             }),
             Signal::Decline(Decline {
@@ -385,6 +416,7 @@ mod tests {
         let candidate = |n| {
             Signal::Candidate(Candidate {
                 negotiation: named(1),
+                run: 1,
                 candidate: long(n),
             })
         };

@@ -165,8 +165,8 @@ impl Negotiator {
             State::Waiting { .. } => self.wake(now),
             State::Making(_) | State::Offered(_) | State::Answering(_) => self.again = true,
             State::Stable { connection, .. } => {
+                // Our answer may not have left yet, and the restart needs it: nothing is taken back.
                 let connection = *connection;
-                self.cancel();
                 self.offer(Some(connection), now);
             }
         }

@@ -13,6 +13,7 @@ const fn is_mishap(act: Act) -> bool {
         Act::Deliver(_) | Act::Work(_) | Act::Up => false,
         Act::Fail(_)
         | Act::Expire(_)
+        | Act::Delay(_)
         | Act::Wait(_)
         | Act::Restart(_)
         | Act::Down
@@ -27,6 +28,7 @@ fn acts() -> Vec<Act> {
         Act::Deliver,
         Act::Work,
         Act::Expire,
+        Act::Delay,
         Act::Wait,
         Act::Restart,
         Act::Crash,
@@ -109,14 +111,44 @@ fn beginnings(broken: Option<Rule>) -> Vec<World> {
         world.want(1);
         let mut connected = world.clone();
         connected.settle();
-        worlds.extend([world, one, other, connected]);
+        let mut hanging = connected.clone();
+        hanging.restarts_hang = true;
+        worlds.extend([world, one, other, connected, hanging]);
     }
     worlds
 }
 
+fn number(name: &str) -> Option<usize> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 #[test]
 fn whatever_happens_in_a_few_steps_both_end_in_the_same_negotiation() {
-    let search = Search::all(&beginnings(None), 7, 2);
+    let steps = number("OUTLIVE_NEGOTIATION_STEPS").unwrap_or(8);
+    let mishaps = number("OUTLIVE_NEGOTIATION_MISHAPS").unwrap_or(2);
+    let search = Search::all(&beginnings(None), steps, mishaps);
     println!("{} situations", search.seen.len());
     assert_eq!(search.fault, None);
+}
+
+#[test]
+fn each_broken_rule_is_caught() {
+    let rules = [
+        Rule::TakeBack,
+        Rule::Politeness,
+        Rule::Generations,
+        Rule::AnswersMatch,
+        Rule::HoldCandidates,
+        Rule::CandidatesMatch,
+        Rule::NewAfterRestart,
+        Rule::Decline,
+    ];
+    for rule in rules {
+        let caught = (1..=10).find_map(|steps| {
+            let search = Search::all(&beginnings(Some(rule)), steps, 2);
+            search.fault
+        });
+        let (path, fault) = caught.unwrap_or_else(|| panic!("nobody notices that {rule:?} is off"));
+        println!("{rule:?} off: {path:?} shows {fault:?}");
+    }
 }

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     NeverUp,
     /// They go on for ever.
     Restless,
+    /// They waited for some time to be over, where signals would have been enough.
+    Slow,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +37,8 @@ pub(crate) enum Act {
     Fail(usize),
     /// The next signal to here was too late.
     Expire(usize),
+    /// The next signal to here comes later than others, and maybe more than once.
+    Delay(usize),
     /// Time passes up to the deadline here.
     Wait(usize),
     /// ICE is to be restarted from here.
@@ -49,6 +53,23 @@ pub(crate) enum Act {
     Lose(usize),
     /// One of the late signals arrives here, and stays to come again.
     Late(usize),
+}
+
+impl Act {
+    /// Whether it is more than two peers that do what they want at the same time.
+    const fn is_trouble(self) -> bool {
+        match self {
+            Self::Deliver(_) | Self::Work(_) | Self::Restart(_) | Self::Up => false,
+            Self::Fail(_)
+            | Self::Expire(_)
+            | Self::Delay(_)
+            | Self::Wait(_)
+            | Self::Down
+            | Self::Crash(_)
+            | Self::Lose(_)
+            | Self::Late(_) => true,
+        }
+    }
 }
 
 pub(crate) fn both(act: fn(usize) -> Act) -> [Act; 2] {
@@ -83,7 +104,7 @@ struct End {
     inbound: VecDeque<Letter>,
     /// The last one that it had.
     had: Option<Letter>,
-    /// Those of a past that the other has lost.
+    /// Those that come out of order, above all those of a past that the other has lost.
     late: Vec<Letter>,
     wants: bool,
     forbids: bool,
@@ -95,6 +116,8 @@ pub(crate) struct World {
     ends: [End; 2],
     tags: u32,
     broken: Option<Rule>,
+    /// Whether anything has gone wrong.
+    troubled: bool,
     /// Whether what is taken back has not left yet, or always has.
     pub(crate) cancels: bool,
     /// Whether a connection whose ICE was restarted never comes up again.
@@ -147,6 +170,7 @@ impl World {
             ends: [end(0), end(1)],
             tags: 0,
             broken,
+            troubled: false,
             cancels: false,
             restarts_hang: false,
             faults: Vec::new(),
@@ -198,7 +222,9 @@ impl World {
     /// Whether it can happen, and changes anything.
     pub(crate) fn possible(&self, act: Act) -> bool {
         match act {
-            Act::Deliver(to) | Act::Expire(to) => !self.ends[to].inbound.is_empty(),
+            Act::Deliver(to) | Act::Expire(to) | Act::Delay(to) => {
+                !self.ends[to].inbound.is_empty()
+            }
             Act::Work(at) => !self.ends[at].work.is_empty(),
             Act::Fail(at) => matches!(
                 self.ends[at].work.front(),
@@ -224,6 +250,7 @@ impl World {
         if !self.possible(act) {
             return;
         }
+        self.troubled |= act.is_trouble();
         match act {
             Act::Deliver(to) => {
                 if let Some(letter) = self.ends[to].inbound.pop_front() {
@@ -233,6 +260,10 @@ impl World {
             }
             Act::Expire(to) => {
                 self.ends[to].inbound.pop_front();
+            }
+            Act::Delay(to) => {
+                let to = &mut self.ends[to];
+                to.late.extend(to.inbound.pop_front());
             }
             Act::Late(to) => {
                 self.ends[to].late.rotate_left(1);
@@ -526,6 +557,9 @@ impl World {
             let Some(next) = deadlines.min() else {
                 break;
             };
+            if !self.troubled && !self.restarts_hang {
+                self.fault(Fault::Slow);
+            }
             self.pass(next.saturating_sub(self.now.elapsed));
             self.tick(0);
             self.tick(1);

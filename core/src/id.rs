@@ -240,6 +240,80 @@ impl fmt::Debug for RequestId {
     }
 }
 
+/// Where a peer is in what it says of direct links: grows with each offer it makes and each time it
+/// tells its addresses, across its restarts too (I8).
+///
+/// What is older than the newest that was heard is stale. Rounds are compared as in [RFC 1982], so
+/// that there is none beyond which a peer could not go: whatever a broken or hostile one claims to
+/// have heard, there is a round after it.
+///
+/// [RFC 1982]: https://www.rfc-editor.org/rfc/rfc1982
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Round(pub u64);
+
+impl Round {
+    /// The round before the first of the node's `start`-th start.
+    #[must_use]
+    pub const fn at_start(start: u32) -> Self {
+        Self((start as u64) << 32)
+    }
+
+    /// The round after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    /// Whether this round came later than `other`.
+    #[must_use]
+    pub const fn is_after(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0).cast_signed() > 0
+    }
+
+    /// The later of both.
+    #[must_use]
+    pub const fn later(self, other: Self) -> Self {
+        if other.is_after(self) { other } else { self }
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}
+
+impl fmt::Debug for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Round({self})")
+    }
+}
+
+/// Name of a negotiation: of an offer, its answer, and the candidates of both.
+///
+/// The round tells which of two is the newer. The random number, drawn at the start of the process
+/// that offers, keeps them apart when a peer lost its state and counts from the beginning again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Negotiation {
+    /// The round of the peer that offers.
+    pub round: Round,
+    /// The random number it drew at its start.
+    #[serde(with = "postcard::fixint::le")]
+    pub run: u64,
+}
+
+impl fmt::Display for Negotiation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:08x}", self.round, self.run >> 32)
+    }
+}
+
+impl fmt::Debug for Negotiation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Negotiation({self})")
+    }
+}
+
 /// Running sum over the segments of a stream: what both sides compare to find out that one of
 /// their stores went back in time.
 ///
@@ -296,6 +370,16 @@ mod tests {
         let last_of_first = RequestId::new(1, u64::MAX, u64::MAX);
         assert!(RequestId::new(2, 0, 1) > last_of_first);
         assert!(RequestId::new(2, 0, 2) > RequestId::new(2, 0, 1));
+    }
+
+    #[test]
+    fn there_is_a_round_after_every_round() {
+        for round in [0, 1, 1 << 32, u64::MAX / 2, u64::MAX - 1, u64::MAX].map(Round) {
+            assert!(round.next().is_after(round) && !round.is_after(round.next()));
+            assert!(!round.is_after(round));
+            assert_eq!(round.later(round.next()), round.next());
+        }
+        assert!(Round::at_start(2).is_after(Round(Round::at_start(1).0 + 1_000)));
     }
 
     #[test]

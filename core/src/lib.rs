@@ -7,6 +7,7 @@ mod id;
 mod identity;
 pub mod limits;
 pub mod link;
+pub mod negotiator;
 pub mod record;
 mod runs;
 mod safety_number;
@@ -19,8 +20,8 @@ pub mod wire;
 pub use contact::{Contact, ContactError};
 pub use entropy::Entropy;
 pub use id::{
-    ChannelId, Digest, EnvelopeId, Epoch, Generation, MessageId, Position, RequestId, ResumeId,
-    Seq, StoreId,
+    ChannelId, Digest, EnvelopeId, Epoch, Generation, MessageId, Negotiation, Position, RequestId,
+    ResumeId, Round, Seq, StoreId,
 };
 pub use identity::{BadSignature, Identity, PeerId, PeerIdError};
 pub use runs::{Counter, RunSet};

@@ -192,3 +192,46 @@ pub const STRANGER_BYTES: u64 = 256 * 1024;
 
 /// Peers that may be blocked. The next has to wait until one is unblocked.
 pub const BLOCKED_PEERS: usize = 65_536;
+
+/// Bytes of a session description in an offer or an answer. A longer one is not sent, and an error
+/// of the peer.
+pub const SDP_BYTES: usize = 16 * 1024;
+
+/// Bytes of one ICE candidate. A longer one is not sent, and an error of the peer.
+pub const CANDIDATE_BYTES: usize = 1_024;
+
+/// Candidates of one side of a negotiation, the word that there are no more included. What comes
+/// beyond them is dropped.
+pub const CANDIDATES: usize = 32;
+
+/// Addresses that one signal tells. Those beyond are not sent; a signal with more is an error of the
+/// peer.
+pub const ADDRESSES: usize = 16;
+
+/// How long a negotiation may take from its beginning until its connection carries data. Also how
+/// long its signals matter. A connection that is not up by then is given up; too short, and it never
+/// comes up over a slow relay; too long, and one lost answer costs as much.
+pub const NEGOTIATION_TIME: Duration = Duration::from_secs(30);
+
+/// The same for an ICE restart, after which a new connection is tried. Shorter: the peer has
+/// answered before, and a restart may hang for reasons that a new connection does not have.
+pub const ICE_RESTART_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connection must have been up so that its end is no failure of the negotiation before,
+/// and is met at once. What comes up and dies sooner is tried again with back-off.
+pub const STEADY_TIME: Duration = Duration::from_secs(10);
+
+/// Span of the first wait after a direct link could not be had.
+pub const DIRECT_AGAIN_FIRST: Duration = Duration::from_secs(1);
+
+/// Widest span of such waits: a peer that can be reached again is found within it.
+pub const DIRECT_AGAIN_MOST: Duration = Duration::from_secs(300);
+
+/// Wait before an offer to a peer that has said that it wants none, unless it makes one itself.
+pub const WITHDRAWN_TIME: Duration = Duration::from_secs(3_600);
+
+/// Shortest time from one dialing of a peer's addresses to the next, whatever it asks for.
+pub const DIAL_APART: Duration = Duration::from_secs(1);
+
+/// How long the word of where we are, or that direct links are not wanted, waits for the peer.
+pub const ADDRESSES_TTL: Duration = Duration::from_secs(600);

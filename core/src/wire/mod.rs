@@ -11,6 +11,7 @@ pub mod frame;
 pub mod packet;
 pub mod relay;
 pub mod request;
+pub mod signal;
 mod unidentified;
 
 use thiserror::Error;

@@ -231,3 +231,39 @@ async fn dropping_an_endpoint_closes_its_links() {
     assert!(dialed.receiver.receive().await.is_err());
     drop(accepted);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_network_in_the_middle_of_a_transfer_loses_nothing() {
+    const PACKETS: u64 = 400;
+    let (a, b) = (node(1).await, node(2).await);
+    // Either end moves, the one that dialed and the one that accepted.
+    for moves in [&a.endpoint, &b.endpoint] {
+        let (dialed, mut accepted) = linked(&a, &b).await;
+        let DirectLink { mut sender, .. } = dialed;
+        let sending = tokio::spawn(async move {
+            for n in 0..PACKETS {
+                let sent = sender.send(Lane::Bulk, vec![packet(n, 16 * 1024)]).await;
+                sent.expect("it lives on");
+            }
+            sender
+        });
+        for n in 0..PACKETS {
+            if n % 100 == 50 {
+                moves.network_changed().await.expect("another socket");
+            }
+            assert_eq!(number(&hear(&mut accepted).await), n);
+        }
+        let mut sender = sending.await.expect("it sends");
+        // The other direction goes on too, and so does dialing.
+        say(&mut accepted, Lane::Interactive, vec![packet(1, 8)]).await;
+        sender
+            .send(Lane::Interactive, vec![packet(2, 8)])
+            .await
+            .expect("it lives on");
+        assert_eq!(number(&hear(&mut accepted).await), 2);
+        linked(&a, &b).await;
+    }
+    // Peers find them where they were.
+    assert_eq!(a.endpoint.addresses().await, a.addresses);
+    assert_eq!(b.endpoint.addresses().await, b.addresses);
+}

@@ -9,14 +9,15 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use outlive_core::transport::{DirectEndpoint, DirectLink, TransportError};
 use outlive_core::{Identity, PeerId};
-use quinn::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
+use quinn::{AsyncUdpSocket, ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
 use tracing::debug;
 
 use super::accepting::{self, Accepted};
 use super::addresses::{self, ADDRESSES};
+use super::socket::Socket;
 use super::tasks::Tasks;
 use super::trust::{SERVER_NAME, Trust};
-use super::{HANDSHAKE_TIME, errors, halves, plain, socket};
+use super::{HANDSHAKE_TIME, errors, halves, plain};
 
 /// How long saying goodbye to all peers may take when an endpoint is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -27,9 +28,16 @@ pub(super) struct Endpoint {
     /// The address that was asked for.
     address: Option<SocketAddr>,
     /// `None` once it is closed.
-    quinn: Mutex<Option<quinn::Endpoint>>,
+    open: Mutex<Option<Open>>,
     accepted: Arc<Accepted>,
     tasks: Tasks,
+}
+
+/// What there is only while an endpoint is open.
+#[derive(Clone)]
+struct Open {
+    quinn: quinn::Endpoint,
+    socket: Arc<Socket>,
 }
 
 impl Endpoint {
@@ -46,11 +54,12 @@ impl Endpoint {
             .incoming_buffer_size(accepting::FIRST_BYTES)
             .incoming_buffer_size_total(accepting::FIRST_BYTES_ALL);
         let tasks = Tasks::new();
-        let socket = socket::open(address).map_err(|error| no_socket(address, &error))?;
-        let quinn = quinn::Endpoint::new(
+        let socket = Socket::open(address).map_err(|error| no_socket(address, &error))?;
+        let socket = Arc::new(socket);
+        let quinn = quinn::Endpoint::new_with_abstract_socket(
             EndpointConfig::default(),
             Some(server),
-            socket,
+            socket.clone(),
             Arc::new(tasks.clone()),
         )
         .map_err(|error| no_socket(address, &error))?;
@@ -60,27 +69,25 @@ impl Endpoint {
             trust,
             config,
             address,
-            quinn: Mutex::new(Some(quinn)),
+            open: Mutex::new(Some(Open { quinn, socket })),
             accepted,
             tasks,
         })
     }
 
-    /// quinn's handle, as long as the endpoint is not closed.
-    fn quinn(&self) -> Result<quinn::Endpoint, TransportError> {
-        let quinn = self.quinn.lock().unwrap_or_else(PoisonError::into_inner);
-        quinn.clone().ok_or_else(errors::closed_here)
+    fn with<T>(&self, change: impl FnOnce(&mut Option<Open>) -> T) -> T {
+        change(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn still_open(&self) -> Result<Open, TransportError> {
+        self.with(|open| open.clone())
+            .ok_or_else(errors::closed_here)
     }
 
     /// Closes whatever is open. What is left of it ends by itself, shortly after.
     fn shut(&self) {
-        let quinn = self
-            .quinn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(quinn) = quinn {
-            quinn.close(halves::DONE, b"");
+        if let Some(open) = self.with(Option::take) {
+            open.quinn.close(halves::DONE, b"");
         }
         self.accepted.close();
     }
@@ -103,7 +110,8 @@ fn no_socket(address: Option<SocketAddr>, error: &std::io::Error) -> TransportEr
 #[async_trait]
 impl DirectEndpoint for Endpoint {
     async fn addresses(&self) -> Vec<SocketAddr> {
-        let local = self.quinn().ok().and_then(|quinn| quinn.local_addr().ok());
+        let open = self.still_open().ok();
+        let local = open.and_then(|open| open.socket.local_addr().ok());
         local.map(addresses::of_interfaces).unwrap_or_default()
     }
 
@@ -112,10 +120,11 @@ impl DirectEndpoint for Endpoint {
         peer: PeerId,
         addresses: &[SocketAddr],
     ) -> Result<DirectLink, TransportError> {
-        let quinn = self.quinn()?;
-        let local = quinn
+        let Open { quinn, socket } = self.still_open()?;
+        let local = socket
             .local_addr()
             .map_err(|error| no_socket(self.address, &error))?;
+        drop(socket);
         let mut config = ClientConfig::new(Arc::new(self.trust.dialing(peer)?));
         config.transport_config(self.config.clone());
 
@@ -161,9 +170,16 @@ impl DirectEndpoint for Endpoint {
     }
 
     async fn network_changed(&self) -> Result<(), TransportError> {
-        let quinn = self.quinn()?;
-        let moved = socket::open(self.address).and_then(|socket| quinn.rebind(socket));
-        moved.map_err(|error| no_socket(self.address, &error))
+        self.with(|open| {
+            let open = open.as_mut().ok_or_else(errors::closed_here)?;
+            let moved = open.socket.fresh(self.address).and_then(|socket| {
+                let socket = Arc::new(socket);
+                open.quinn.rebind_abstract(socket.clone())?;
+                open.socket = socket;
+                Ok(())
+            });
+            moved.map_err(|error| no_socket(self.address, &error))
+        })
     }
 
     async fn close(&self) {

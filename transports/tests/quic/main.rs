@@ -1,8 +1,14 @@
 //! QUIC to a peer itself, over real sockets on loopback.
 #![cfg(feature = "quic")]
 
+mod hostile;
+mod raw;
+
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use outlive_core::limits::PACKET_BYTES;
@@ -52,6 +58,18 @@ impl Node {
 async fn linked(a: &Node, b: &Node) -> (DirectLink, DirectLink) {
     let (dialed, accepted) = tokio::join!(a.dial(b), b.endpoint.accept());
     (dialed.expect("it answers"), accepted.expect("it dials"))
+}
+
+/// What a future returns if it is done when it is polled once.
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 fn packet(n: u64, bytes: usize) -> Bytes {

@@ -7,6 +7,7 @@ use outlive_core::transport::{DirectLink, TransportError};
 use quinn::{Connection, ConnectionError, Endpoint};
 
 use crate::raw::{self, ALPN, Shown};
+use crate::wire::Wire;
 use crate::{Node, at_once, id, identity, linked, node};
 
 /// What a peer that knows nothing of lanes has against us.
@@ -185,12 +186,21 @@ async fn a_connection_that_nobody_settles_on_is_let_go() {
 #[tokio::test]
 async fn handshakes_that_nobody_finishes_are_bounded() {
     const HANDSHAKES: usize = 128;
+    /// The first four bits of a packet that asks to prove an address (RFC 9000, section 17.2.5).
+    const RETRY: u8 = 0b1111;
     let node = node(1).await;
     let endpoint = raw::endpoint();
     let mut unfinished = Vec::new();
+    let mut asked = Vec::new();
     for _ in 0..HANDSHAKES {
-        unfinished.push(proved(&endpoint, node.addresses[0]).await);
+        let wire = Wire::to(node.addresses[0]).await;
+        unfinished.push((proved(&endpoint, wire.address).await, wire));
+        let (_, wire) = unfinished.last_mut().expect("one");
+        let first = wire.back.recv().await.expect("an answer");
+        asked.push(first >> 4 == RETRY);
     }
+    // Few are taken at their word, many are asked to show that they are where they say.
+    assert!(!asked[0] && asked[HANDSHAKES - 1]);
     let honest = crate::node(2).await;
     let error = honest.dial(&node).await.expect_err("there is no room");
     assert!(
@@ -198,7 +208,7 @@ async fn handshakes_that_nobody_finishes_are_bounded() {
         "{error:?}"
     );
     // Those that end make room.
-    let first = unfinished.remove(0);
+    let (first, _wire) = unfinished.remove(0);
     first.close(0_u32.into(), b"");
     drop(first);
     loop {

@@ -1,8 +1,11 @@
 //! QUIC to a peer itself, over real sockets on loopback.
 #![cfg(feature = "quic")]
 
+mod flow;
 mod hostile;
+mod leaks;
 mod raw;
+mod wire;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -145,6 +148,24 @@ async fn one_of_several_addresses_answers_and_one_link_comes_of_it() {
     assert_eq!(number(&hear(&mut accepted).await), 1);
 }
 
+#[tokio::test]
+async fn a_peer_that_answers_at_several_addresses_gets_one_link() {
+    let (a, b) = (node_of(1, Quic::new()).await, node_of(2, Quic::new()).await);
+    let witness = node(4).await;
+    let (_dialed, accepted) = linked(&b, &witness).await;
+    let port = accepted.address.port();
+    // All of these are this host, and nobody else listens there.
+    let addresses: Vec<SocketAddr> = (1..=8).map(|n| ([127, 0, 0, n], port).into()).collect();
+    let (dialed, first) = tokio::join!(a.endpoint.dial(b.id, &addresses), b.endpoint.accept());
+    let (mut dialed, mut first) = (dialed.expect("b answers"), first.expect("a dials"));
+    say(&mut dialed, Lane::Bulk, vec![packet(1, 8)]).await;
+    assert_eq!(number(&hear(&mut first).await), 1);
+    // The next one that b has is the next one that is dialed.
+    let c = node(3).await;
+    let (_third, next) = tokio::join!(c.endpoint.dial(b.id, &addresses[..1]), b.endpoint.accept());
+    assert_eq!(next.expect("c dials").peer, c.id);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_answer_is_unreachable_in_bounded_time() {
     let a = node(1).await;
@@ -284,4 +305,41 @@ async fn a_change_of_the_network_in_the_middle_of_a_transfer_loses_nothing() {
     // Peers find them where they were.
     assert_eq!(a.endpoint.addresses().await, a.addresses);
     assert_eq!(b.endpoint.addresses().await, b.addresses);
+}
+
+#[tokio::test]
+async fn a_node_at_all_addresses_is_reached_over_ipv4_and_ipv6() {
+    let everywhere = node_of(1, Quic::new()).await;
+    for address in &everywhere.addresses {
+        assert!(!address.ip().is_loopback() && !address.ip().is_unspecified());
+    }
+    for loopback in ["127.0.0.1:0", "[::1]:0"] {
+        let address: SocketAddr = loopback.parse().expect("an address");
+        if std::net::UdpSocket::bind(address).is_err() {
+            println!("not tried: nothing can be bound to {address} here");
+            continue;
+        }
+        let b = node_of(2, Quic::new().bind_to(address)).await;
+        let (dialed, accepted) = linked(&everywhere, &b).await;
+        assert_eq!(vec![dialed.address], b.addresses);
+        // And back, at the port that it dialed from.
+        let back = [accepted.address];
+        let (dialed, accepted) = tokio::join!(
+            b.endpoint.dial(everywhere.id, &back),
+            everywhere.endpoint.accept()
+        );
+        assert_eq!(dialed.expect("it answers").peer, everywhere.id);
+        assert_eq!(accepted.expect("it dials").address, b.addresses[0]);
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_told_at_once() {
+    let a = node(1).await;
+    let again = Quic::new().bind_to(a.addresses[0]);
+    let error = again.bind(&identity(2)).await.err().expect("it is taken");
+    assert!(matches!(error, TransportError::Address { .. }), "{error:?}");
+    // After the socket was moved, too.
+    a.endpoint.network_changed().await.expect("another socket");
+    assert!(again.bind(&identity(2)).await.is_err());
 }

@@ -132,3 +132,47 @@ impl Controller for BoundedController {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has a window that grows for ever.
+    #[derive(Clone)]
+    struct Boundless;
+
+    impl Controller for Boundless {
+        fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, _: u64) {}
+        fn on_mtu_update(&mut self, _: u16) {}
+        fn window(&self) -> u64 {
+            u64::MAX
+        }
+        fn clone_box(&self) -> Box<dyn Controller> {
+            Box::new(self.clone())
+        }
+        fn initial_window(&self) -> u64 {
+            10_000
+        }
+        fn into_any(self: Box<Self>) -> Box<dyn Any> {
+            self
+        }
+    }
+
+    #[test]
+    fn a_window_follows_what_was_under_way() {
+        let mut controller = BoundedController {
+            inner: Box::new(Boundless),
+            acknowledged: 0,
+            most: 0,
+        };
+        let now = Instant::now();
+        assert_eq!(controller.window(), 10_000);
+        for _ in 0..1_000 {
+            controller.on_end_acks(now, 2_000, true, None);
+        }
+        assert_eq!(controller.window(), 10_000, "a chat");
+        controller.on_end_acks(now, 20_000, false, None);
+        assert_eq!(controller.window(), 60_000, "a file");
+        assert_eq!(controller.clone_box().window(), 60_000);
+    }
+}

@@ -1,6 +1,7 @@
 //! QUIC to a peer itself, over real sockets on loopback.
 #![cfg(feature = "quic")]
 
+mod document;
 mod flow;
 mod hostile;
 mod leaks;

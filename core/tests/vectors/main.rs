@@ -122,6 +122,8 @@ fn the_document_has_no_block_of_a_kind_that_no_test_reads() {
         "",
         "text",
         "vector",
+        // Those of the QUIC transport are checked beside it.
+        "vector-quic",
         "vector-refused",
         "vector-text",
         "vector-unopened",

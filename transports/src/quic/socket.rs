@@ -1,0 +1,162 @@
+//! The node's UDP socket, as quinn uses it.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use socket2::{Domain, Protocol, SockRef, Type};
+use tokio::io::Interest;
+use tracing::warn;
+
+/// Bytes the system is asked to hold for the socket, in each direction. It may grant less; then more
+/// is lost and sent again at high rates.
+const SYSTEM_BUFFER: usize = 2 * 1024 * 1024;
+
+/// A bound socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+}
+
+impl Socket {
+    /// Opens the socket: at `address` if one was asked for, else at all of the host's, IPv6 and
+    /// IPv4. Where there is no IPv6, that is IPv4 alone.
+    pub(super) fn open(address: Option<SocketAddr>) -> io::Result<Self> {
+        if let Some(address) = address {
+            return Self::new(bound(address, false)?);
+        }
+        let all = bound((Ipv6Addr::UNSPECIFIED, 0).into(), false).or_else(|error| {
+            warn!(%error, "there is no IPv6 here; direct links use IPv4 alone");
+            bound((Ipv4Addr::UNSPECIFIED, 0).into(), false)
+        });
+        Self::new(all?)
+    }
+
+    /// Opens another socket in the place of this one, if possible at the same port: peers know it,
+    /// and those that dialed us find us nowhere else.
+    pub(super) fn fresh(&self, address: Option<SocketAddr>) -> io::Result<Self> {
+        let again = self.local_addr().and_then(|local| {
+            // For this moment alone both are at one port. Sharing it for longer, any process of this
+            // host could take the node's packets.
+            let this = SockRef::from(&self.io);
+            this.set_reuse_address(true)?;
+            let again = bound(local, true);
+            this.set_reuse_address(false)?;
+            again
+        });
+        match again {
+            Ok(socket) => Self::new(socket),
+            Err(error) => {
+                warn!(%error, "the port can't be kept; links that were accepted are lost");
+                Self::open(address)
+            }
+        }
+    }
+
+    fn new(socket: UdpSocket) -> io::Result<Self> {
+        Ok(Self {
+            state: UdpSocketState::new((&socket).into())?,
+            io: tokio::net::UdpSocket::from_std(socket)?,
+        })
+    }
+}
+
+fn bound(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
+    }
+    // Less than asked for is no reason not to start.
+    let _ = socket.set_recv_buffer_size(SYSTEM_BUFFER);
+    let _ = socket.set_send_buffer_size(SYSTEM_BUFFER);
+    socket.set_nonblocking(true)?;
+    if shared {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    if shared {
+        socket.set_reuse_address(false)?;
+    }
+    Ok(socket.into())
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Writable {
+            socket: self,
+            waiting: None,
+        })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.io.try_io(Interest::WRITABLE, || {
+            self.state.send((&self.io).into(), transmit)
+        })
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(context))?;
+            let received = self.io.try_io(Interest::READABLE, || {
+                self.state.recv((&self.io).into(), buffers, metas)
+            });
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return Poll::Ready(received),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+}
+
+type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+
+/// Waits until the socket takes packets again. Each connection has its own, as each is woken.
+struct Writable {
+    socket: Arc<Socket>,
+    waiting: Option<Waiting>,
+}
+
+impl std::fmt::Debug for Writable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writable").finish_non_exhaustive()
+    }
+}
+
+impl UdpPoller for Writable {
+    fn poll_writable(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let socket = self.socket.clone();
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(async move { socket.io.writable().await }));
+        let writable = ready!(waiting.as_mut().poll(context));
+        self.waiting = None;
+        Poll::Ready(writable)
+    }
+}

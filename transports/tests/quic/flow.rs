@@ -1,0 +1,111 @@
+//! What waits for what.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use outlive_core::transport::{DirectLink, Lane};
+
+use crate::wire::Wire;
+use crate::{at_once, hear, linked, node, number, packet, say};
+
+/// Bytes of a lane that may wait unread at the peer.
+const LANE_WINDOW: usize = 4 * 1024 * 1024;
+
+const BYTES: usize = 16 * 1024;
+
+#[tokio::test]
+async fn a_sender_waits_while_the_receiver_does_not_read() {
+    const PACKETS: usize = 4 * LANE_WINDOW / BYTES;
+    let (a, b) = (node(1).await, node(2).await);
+    let (dialed, mut accepted) = linked(&a, &b).await;
+    let DirectLink {
+        mut sender,
+        mut receiver,
+        ..
+    } = dialed;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let sending = tokio::spawn(async move {
+        for n in 0..PACKETS as u64 {
+            let sent = sender.send(Lane::Bulk, vec![packet(n, BYTES)]).await;
+            sent.expect("it is up");
+            count.fetch_add(BYTES, Ordering::Relaxed);
+        }
+        sender
+    });
+    // Each of these gives the sender a turn, and shows that the link is not just broken.
+    for n in 0..2_000 {
+        say(&mut accepted, Lane::Interactive, vec![packet(n, 8)]).await;
+        assert_eq!(number(&receiver.receive().await.expect("it is up")), n);
+    }
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent <= LANE_WINDOW, "{sent} bytes wait at a peer");
+    assert!(sent > LANE_WINDOW / 2, "{sent} bytes fill the window");
+    for n in 0..PACKETS as u64 {
+        assert_eq!(number(&hear(&mut accepted).await), n);
+    }
+    sending.await.expect("it has sent all");
+}
+
+#[tokio::test]
+async fn closing_returns_while_the_receiver_does_not_read() {
+    let (a, b) = (node(1).await, node(2).await);
+    let (mut dialed, _accepted) = linked(&a, &b).await;
+    let flood: Vec<Bytes> = (0..1_000).map(|n| packet(n, BYTES)).collect();
+    assert!(
+        at_once(dialed.sender.send(Lane::Bulk, flood))
+            .await
+            .is_none()
+    );
+    tokio::time::pause();
+    dialed.sender.close().await;
+    assert!(dialed.receiver.receive().await.is_err());
+}
+
+#[tokio::test]
+async fn a_full_lane_does_not_fill_the_other() {
+    let (a, b) = (node(1).await, node(2).await);
+    let (mut dialed, mut accepted) = linked(&a, &b).await;
+    let flood: Vec<Bytes> = (0..1_000).map(|n| packet(n, BYTES)).collect();
+    assert!(
+        at_once(dialed.sender.send(Lane::Bulk, flood))
+            .await
+            .is_none()
+    );
+    say(&mut dialed, Lane::Interactive, vec![packet(7_777, 8)]).await;
+    // It may pass what was sent before it, not the other way about.
+    loop {
+        if number(&hear(&mut accepted).await) == 7_777 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_waits_for_goes_before_bulk_that_waits_already() {
+    const BULK: u64 = 200;
+    const INTERACTIVE: u64 = 64;
+    /// What is under way already can't be overtaken: at most the first window of a connection.
+    const UNDER_WAY: usize = 240_000 / BYTES + 1;
+    let (a, b) = (node(1).await, node(2).await);
+    let wire = Wire::to(b.addresses[0]).await;
+    let through = [wire.address];
+    let (dialed, accepted) = tokio::join!(a.endpoint.dial(b.id, &through), b.endpoint.accept());
+    let (mut dialed, mut accepted) = (dialed.expect("b answers"), accepted.expect("a dials"));
+    wire.hold(true);
+    let bulk = (0..BULK).map(|n| packet(n, BYTES)).collect();
+    say(&mut dialed, Lane::Bulk, bulk).await;
+    let interactive = (1_000..1_000 + INTERACTIVE).map(|n| packet(n, BYTES));
+    say(&mut dialed, Lane::Interactive, interactive.collect()).await;
+    wire.hold(false);
+    let mut passed = 0;
+    loop {
+        match number(&hear(&mut accepted).await) {
+            n if n == 1_000 + INTERACTIVE - 1 => break,
+            n if n < BULK => passed += 1,
+            _ => {}
+        }
+    }
+    assert!(passed <= UNDER_WAY, "{passed} packets of bulk went before");
+}

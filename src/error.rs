@@ -26,6 +26,9 @@ pub enum Error {
     /// The channel has no inbox for apps.
     #[error("the messages of channel {0} are requests; answer them with `on_request`")]
     Requests(ChannelId),
+    /// The channel is the library's own.
+    #[error("the messages of channel {0} make direct links; use another channel")]
+    Signaling(ChannelId),
     /// Requests are answered by another handler.
     #[error("requests have a handler here already; drop that one first")]
     HandlerTaken,

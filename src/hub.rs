@@ -27,6 +27,10 @@ pub(crate) struct Hub {
     pub(crate) ended: CancellationToken,
     /// Rings when nothing of the app's holds the session any more.
     pub(crate) let_go: Notify,
+    /// Rings when the app has opened the session.
+    pub(crate) held: Notify,
+    /// Rings when signals came.
+    pub(crate) signaled: Notify,
     holds: AtomicUsize,
     inboxes: Mutex<BTreeMap<ChannelId, InboxPoint>>,
     arrived: watch::Sender<()>,
@@ -99,6 +103,8 @@ impl Hub {
             progress: Progress::default(),
             requests: Requests::default(),
             let_go: Notify::new(),
+            held: Notify::new(),
+            signaled: Notify::new(),
             holds: AtomicUsize::new(0),
             inboxes: Mutex::new(inboxes.collect()),
             arrived: watch::Sender::default(),

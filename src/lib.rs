@@ -11,6 +11,7 @@
 
 mod backoff;
 mod clock;
+mod direct;
 mod error;
 mod event;
 mod hub;
@@ -37,7 +38,7 @@ pub use outlive_core::link::{LinkClass, LinkState};
 pub use outlive_core::record::{Gap, SkippedRecord};
 pub use outlive_core::store::{Store, StoreError, store_is_empty};
 pub use outlive_core::transport::{
-    DeliveryToken, Refusal, RelayTransport, TokenError, TransportError,
+    DeliveryToken, DirectTransport, Refusal, RelayTransport, TokenError, TransportError,
 };
 pub use outlive_core::{
     ChannelId, Contact, ContactError, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError,

@@ -13,6 +13,7 @@ use outlive_core::transport::DeliveryToken;
 use outlive_core::{ChannelId, MessageId, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::direct::Asked;
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::hub::{Hold, Hub};
@@ -355,11 +356,14 @@ impl Session {
     /// The messages of a channel, for its one consumer.
     ///
     /// # Errors
-    /// [`Error::InboxTaken`] while another one is held, and [`Error::Requests`] for the channel of
-    /// requests, whose messages go to their handlers.
+    /// [`Error::InboxTaken`] while another one is held, [`Error::Requests`] for the channel of
+    /// requests, whose messages go to their handlers, and [`Error::Signaling`] for that of signals,
+    /// which make direct links.
     pub fn inbox(&self, channel: ChannelId) -> Result<Inbox, Error> {
-        if channel == ChannelId::REQUESTS {
-            return Err(Error::Requests(channel));
+        match channel {
+            ChannelId::REQUESTS => return Err(Error::Requests(channel)),
+            ChannelId::SIGNALING => return Err(Error::Signaling(channel)),
+            _ => {}
         }
         if self.hub.take_inbox(channel) {
             Ok(Inbox::new(self.hub.clone(), self.route.clone(), channel))
@@ -514,6 +518,34 @@ impl Session {
         let command = Command::Unidentified { token, reply };
         self.route.send(command).await?;
         answer.await.map_err(|_| self.route.gone())?
+    }
+
+    /// Whether this session may have links to the peer itself, which show the peer the addresses of
+    /// this host and let the network see that the two speak. They may, if not said and the node can
+    /// [make them](crate::NodeBuilder::direct). Kept on disk; when this returns with `false`, none
+    /// is left and none is made.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Shutdown`], or [`Error::Closed`].
+    pub async fn allow_direct(&self, allowed: bool) -> Result<(), Error> {
+        let key = Key::RelayOnly(self.hub.peer).to_bytes();
+        let mut batch = Batch::new();
+        if allowed {
+            batch.delete(key);
+        } else {
+            batch.put(key, Bytes::new());
+        }
+        let inner = self.route.inner();
+        inner.store.commit(batch).await?;
+        let Some(upgrade) = inner.upgrade(self.hub.peer)? else {
+            return Ok(());
+        };
+        let (reply, done) = oneshot::channel();
+        // One that ended meanwhile reads it from the store when it is there again.
+        if upgrade.send(Asked::Allow(allowed, reply)).await.is_ok() {
+            let _ = done.await;
+        }
+        Ok(())
     }
 
     /// Closes the session for this process: the peer is told if it is there, every subscription

@@ -11,6 +11,8 @@ use crate::trust::Trust;
 pub struct SessionState {
     /// The links bound to it.
     pub links: Vec<LinkInfo>,
+    /// Which of them carries what is sent.
+    pub carrier: Option<Generation>,
     /// Whether the peer is signed in at our relay; `None` if that is not known.
     pub peer_online: Option<bool>,
     /// Whether something waits for the peer's acknowledgement.
@@ -29,6 +31,8 @@ pub struct LinkInfo {
     pub generation: Generation,
     /// What kind of way it is.
     pub class: LinkClass,
+    /// What makes it: `relay`, or the name of a transport for direct links, such as `quic`.
+    pub transport: &'static str,
     /// The address of what it goes through.
     pub address: String,
 }

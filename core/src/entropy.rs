@@ -12,6 +12,9 @@ use crate::{Epoch, MessageId, ResumeId};
 ///
 /// The key is replaced at each draw, so what is in memory tells what will be drawn, and nothing of
 /// what was ([fast key erasure](https://blog.cr.yp.to/20170723-random.html)).
+// A copy would draw the same: only a search through all stories of a test goes on from one state in
+// many ways.
+#[cfg_attr(feature = "sabotage", derive(Clone))]
 pub struct Entropy {
     key: Zeroizing<[u8; 32]>,
 }

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use outlive_core::Identity;
 use outlive_core::limits::InboxLimits;
 use outlive_core::store::{Batch, Store, StoreError, refuse_locked};
-use outlive_core::transport::RelayTransport;
+use outlive_core::transport::{DirectTransport, RelayTransport};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use super::Node;
 use super::admission::Admission;
@@ -19,6 +20,7 @@ use super::delivery::load_token;
 use super::inner::Inner;
 use super::strangers::Strangers;
 use crate::clock::Clock;
+use crate::direct::{Endpoint, Listener};
 use crate::error::Error;
 use crate::network::NetworkMonitor;
 use crate::request::{HANDLED_BYTES, HandlerPlace, NODE_HANDLERS};
@@ -32,6 +34,7 @@ pub struct NodeBuilder {
     identity: Option<Identity>,
     store: Option<Arc<dyn Store>>,
     relays: Vec<Arc<dyn RelayTransport>>,
+    direct: Option<Box<dyn DirectTransport>>,
     strangers: Strangers,
     inbox_limits: InboxLimits,
     network: NetworkMonitor,
@@ -64,6 +67,16 @@ impl NodeBuilder {
     #[must_use]
     pub fn transport(mut self, relay: impl RelayTransport) -> Self {
         self.relays.push(Arc::new(relay));
+        self
+    }
+
+    /// How sessions come to links that go to the peer itself, beside those through relays; none, if
+    /// not said. The peer of a session that the app holds is then told the addresses of this host,
+    /// unless [`Session::allow_direct`](crate::Session::allow_direct) forbids it. If there can't be
+    /// a socket, the node starts all the same, without direct links.
+    #[must_use]
+    pub fn direct(mut self, transport: impl DirectTransport) -> Self {
+        self.direct = Some(Box::new(transport));
         self
     }
 
@@ -105,6 +118,10 @@ impl NodeBuilder {
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(|_| Error::Entropy)?;
         let cancel = CancellationToken::new();
+        let (listener, direct) = match &self.direct {
+            Some(transport) => listen(&**transport, &identity).await.unzip(),
+            None => (None, None),
+        };
         let inner = Arc::new(Inner {
             identity,
             store,
@@ -126,11 +143,15 @@ impl NodeBuilder {
             awake: Mutex::default(),
             in_hand: Mutex::default(),
             relays: Mutex::default(),
+            direct,
             waking: Mutex::default(),
             arrivals: Mutex::default(),
             arrived: Notify::new(),
             tasks: TaskTracker::new(),
         });
+        if let Some(listener) = listener {
+            inner.tasks.spawn(listener.run(inner.clone()));
+        }
         let node = Node {
             inner,
             _guard: Arc::new(cancel.drop_guard()),
@@ -139,6 +160,20 @@ impl NodeBuilder {
             node.use_relay(relay);
         }
         Ok(node)
+    }
+}
+
+/// The socket for direct links. A host that has none is no reason not to start.
+async fn listen(
+    transport: &dyn DirectTransport,
+    identity: &Identity,
+) -> Option<(Listener, Endpoint)> {
+    match transport.bind(identity).await {
+        Ok(socket) => Some(Listener::new(transport.name(), socket)),
+        Err(error) => {
+            warn!(transport = transport.name(), %error, "no direct links");
+            None
+        }
     }
 }
 

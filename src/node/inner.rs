@@ -17,6 +17,7 @@ use tracing::{Instrument, warn};
 
 use super::admission::Admission;
 use crate::clock::Clock;
+use crate::direct::{ASKED, Asked, Endpoint, Upgrade};
 use crate::error::Error;
 use crate::hub::{Hub, InHand};
 use crate::network::NetworkMonitor;
@@ -31,6 +32,8 @@ const WAKE_AT_ONCE: usize = 256;
 /// A session that has a task.
 pub(super) struct Awake {
     pub(super) inputs: mpsc::Sender<Input>,
+    /// The way to its upgrade, if there can be direct links.
+    upgrade: Option<mpsc::Sender<Asked>>,
     hub: Arc<Hub>,
 }
 
@@ -71,6 +74,8 @@ pub(crate) struct Inner {
     /// that it left so, until it is opened again.
     pub(super) in_hand: Mutex<HashMap<PeerId, InHand>>,
     pub(super) relays: Mutex<Vec<Relay>>,
+    /// The socket for direct links, if there are to be any.
+    pub(crate) direct: Option<Endpoint>,
     pub(super) waking: Mutex<Waking>,
     pub(super) arrivals: Mutex<BTreeSet<PeerId>>,
     pub(super) arrived: Notify,
@@ -123,6 +128,16 @@ impl Inner {
         Ok(self.awake(&mut awake, peer)?.inputs.clone())
     }
 
+    /// The way to what makes a session's direct links, if there can be any. The session's task is
+    /// started if it is not there.
+    pub(crate) fn upgrade(
+        self: &Arc<Self>,
+        peer: PeerId,
+    ) -> Result<Option<mpsc::Sender<Asked>>, Error> {
+        let mut awake = lock(&self.awake);
+        Ok(self.awake(&mut awake, peer)?.upgrade.clone())
+    }
+
     fn awake<'a>(
         self: &Arc<Self>,
         awake: &'a mut HashMap<PeerId, Awake>,
@@ -138,14 +153,13 @@ impl Inner {
             Entry::Vacant(vacant) => {
                 let in_hand = lock(&self.in_hand).remove(&peer).unwrap_or_default();
                 let hub = Arc::new(Hub::new(peer, self.cancel.child_token(), in_hand));
-                let inputs = self.start(&hub);
-                vacant.insert(Awake { inputs, hub })
+                vacant.insert(self.start(hub))
             }
             Entry::Occupied(occupied) => {
                 let of = occupied.into_mut();
                 if of.inputs.is_closed() {
                     // A callback's panic has ended the task; who holds the session keeps it.
-                    of.inputs = self.start(&of.hub);
+                    *of = self.start(of.hub.clone());
                 }
                 of
             }
@@ -153,7 +167,7 @@ impl Inner {
         Ok(of)
     }
 
-    fn start(self: &Arc<Self>, hub: &Arc<Hub>) -> mpsc::Sender<Input> {
+    fn start(self: &Arc<Self>, hub: Arc<Hub>) -> Awake {
         let peer = hub.peer;
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let relays: Vec<_> = lock(&self.relays)
@@ -166,10 +180,17 @@ impl Inner {
             receiver,
             self.cancel.child_token(),
         );
+        let ended = CancellationToken::new();
+        let upgrade = self
+            .direct
+            .clone()
+            .map(|endpoint| self.start_upgrade(endpoint, &hub, &inputs, ended.clone()));
+        let ended = ended.drop_guard();
         let attached = inputs.clone();
         let span = tracing::info_span!("session", peer = %peer.short());
         self.tasks.spawn(
             async move {
+                let _ended = ended;
                 let attach = async {
                     for relay in relays {
                         // A relay that was removed meanwhile binds no link.
@@ -186,7 +207,25 @@ impl Inner {
             }
             .instrument(span),
         );
-        inputs
+        Awake {
+            inputs,
+            upgrade,
+            hub,
+        }
+    }
+
+    fn start_upgrade(
+        self: &Arc<Self>,
+        endpoint: Endpoint,
+        hub: &Arc<Hub>,
+        inputs: &mpsc::Sender<Input>,
+        ended: CancellationToken,
+    ) -> mpsc::Sender<Asked> {
+        let (asked, asking) = mpsc::channel(ASKED);
+        let upgrade = Upgrade::new(self.clone(), hub.clone(), endpoint, inputs.clone(), asking);
+        let span = tracing::info_span!("upgrade", peer = %hub.peer.short());
+        self.tasks.spawn(upgrade.run(ended).instrument(span));
+        asked
     }
 
     /// Ends a session's task if nobody holds it and nothing is on its way to it. Returns whether it

@@ -314,6 +314,7 @@ impl RelayTask {
             generation,
             class: LinkClass::Relayed(store),
             rank: self.rank,
+            transport: "relay",
             address: self.transport.address().to_owned(),
             link: link.clone(),
             again: links.contains_key(&peer),

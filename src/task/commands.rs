@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use outlive_core::engine::{Engine, SendError, SendOptions, Skipped, Ticket};
+use outlive_core::link::LinkClass;
 use outlive_core::record::{Key, OnceRecord, Record};
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
@@ -91,6 +92,7 @@ impl Task {
             generation,
             class,
             rank,
+            transport,
             address,
             link,
             again,
@@ -108,15 +110,17 @@ impl Task {
         let info = LinkInfo {
             generation,
             class,
+            transport,
             address,
         };
+        let direct = class == LinkClass::Direct;
         self.hub
             .tell(&SessionEvent::LinkUp { generation }, |state| {
                 state.links.push(info);
                 state.outstanding = outstanding;
             });
         // Who asks for a peer tells that it has to do with it.
-        if self.unidentified.is_none() {
+        if self.unidentified.is_none() && !direct {
             self.push(generation, Outgoing::Watch { peers: vec![peer] });
         }
         if again {
@@ -271,6 +275,7 @@ impl Task {
             Command::Wake => {
                 engine.keep(now);
                 self.accepted();
+                self.hub.held.notify_one();
             }
             Command::Close { reply } => {
                 self.leave(engine, CloseReason::Closed).await;

@@ -149,6 +149,7 @@ pub(crate) struct Binding {
     pub(crate) generation: Generation,
     pub(crate) class: LinkClass,
     pub(crate) rank: u8,
+    pub(crate) transport: &'static str,
     pub(crate) address: String,
     pub(crate) link: mpsc::Sender<ToLink>,
     /// Whether the session had a link over the same connection before: what that one left

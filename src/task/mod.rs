@@ -232,7 +232,10 @@ impl Task {
             }
         };
         self.fail(&error);
-        self.hub.state.send_modify(|state| state.links.clear());
+        self.hub.state.send_modify(|state| {
+            state.links.clear();
+            state.carrier = None;
+        });
     }
 
     fn fail(&mut self, error: &Error) {
@@ -307,6 +310,7 @@ impl Task {
             while let Some(output) = engine.poll() {
                 self.carry_out(engine, output);
             }
+            self.note_carrier(engine);
             if std::mem::take(&mut self.room) {
                 self.send_waiting(engine).await;
                 continue;
@@ -379,6 +383,15 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn note_carrier(&self, engine: &Engine) {
+        let carrier = engine.carrier();
+        self.hub.state.send_if_modified(|state| {
+            let known = state.links.iter().map(|link| link.generation);
+            let carrier = carrier.filter(|carrier| known.clone().any(|g| g == *carrier));
+            std::mem::replace(&mut state.carrier, carrier) != carrier
+        });
     }
 
     fn in_hand(&self, engine: &Engine) -> InHand {

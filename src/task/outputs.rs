@@ -1,6 +1,7 @@
 //! What the task does with what its engine wants done.
 
 use outlive_core::engine::{Engine, Event, Output, Transmit};
+use outlive_core::link::LinkClass;
 use outlive_core::transport::Outgoing;
 use outlive_core::{ChannelId, Generation, Position};
 use tokio::sync::mpsc;
@@ -8,6 +9,7 @@ use tracing::warn;
 
 use super::Task;
 use super::input::ToLink;
+use crate::direct;
 use crate::event::SessionEvent;
 use crate::request;
 
@@ -72,7 +74,13 @@ impl Task {
         let ttl = now.wall.until(expires).as_secs().saturating_add(1);
         let ttl = u32::try_from(ttl).unwrap_or(u32::MAX);
         let to = self.peer;
-        let item = match &mut self.unidentified {
+        let direct = self
+            .bindings
+            .get(&generation)
+            .is_some_and(|(class, _)| *class == LinkClass::Direct);
+        // The peer itself knows who sends.
+        let unidentified = self.unidentified.as_mut().filter(|_| !direct);
+        let item = match unidentified {
             None => Some(Outgoing::Submit {
                 envelope,
                 to,
@@ -145,6 +153,12 @@ impl Task {
         self.hub.inbox_grew(channel, end);
         if channel == ChannelId::REQUESTS {
             request::poke(self.route());
+        } else if channel == ChannelId::SIGNALING {
+            if self.inner.direct.is_some() {
+                self.hub.signaled.notify_one();
+            } else {
+                direct::let_signals_go(self.route());
+            }
         } else {
             self.inner.message_arrived(self.peer);
         }
@@ -169,7 +183,7 @@ impl Task {
             }
             Event::Inbox { channel, end } => {
                 self.arrived(channel, end);
-                if channel == ChannelId::REQUESTS {
+                if channel == ChannelId::REQUESTS || channel == ChannelId::SIGNALING {
                     return;
                 }
                 SessionEvent::Message { channel }

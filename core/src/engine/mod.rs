@@ -251,6 +251,12 @@ impl Engine {
         &self.durable
     }
 
+    /// The link that carries what is to be sent at the moment.
+    #[must_use]
+    pub const fn carrier(&self) -> Option<Generation> {
+        self.links.best()
+    }
+
     /// Whether the peer has not acknowledged everything.
     #[must_use]
     pub fn outstanding(&self) -> bool {

@@ -74,7 +74,8 @@ enum Wish {
 }
 
 /// Negotiates one connection at a time with one peer. See the [module](self).
-#[derive(Clone, Debug)]
+#[derive(Debug)]
+#[cfg_attr(feature = "sabotage", derive(Clone))]
 pub struct Negotiator {
     /// Whether our offer gives way to one of the peer.
     polite: bool,

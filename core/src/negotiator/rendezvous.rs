@@ -76,7 +76,8 @@ enum Theirs {
 
 /// Finds one peer by addresses. See [`Addresses`] for what is said, and the picture of its states
 /// in `negotiator/rendezvous.rs`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
+#[cfg_attr(feature = "sabotage", derive(Clone))]
 pub struct Rendezvous {
     wish: Wish,
     state: State,

@@ -40,6 +40,8 @@ pub enum Key {
     /// How the session sends without being named to the relay: an
     /// [`UnidentifiedRecord`](super::UnidentifiedRecord).
     Unidentified(PeerId),
+    /// Present if a session is to have no direct links. No value.
+    RelayOnly(PeerId),
 }
 
 const SESSION: u8 = b's';
@@ -53,6 +55,7 @@ const TRUST: u8 = b't';
 const BLOCKED: u8 = b'b';
 const STRANGER: u8 = b'x';
 const UNIDENTIFIED: u8 = b'd';
+const RELAY_ONLY: u8 = b'r';
 
 impl Key {
     /// The bytes of the key.
@@ -95,6 +98,7 @@ impl Key {
             Self::Blocked(peer) => head(BLOCKED, &peer),
             Self::Stranger(peer) => head(STRANGER, &peer),
             Self::Unidentified(peer) => head(UNIDENTIFIED, &peer),
+            Self::RelayOnly(peer) => head(RELAY_ONLY, &peer),
         }
         bytes.freeze()
     }
@@ -134,6 +138,7 @@ impl Key {
             (BLOCKED, 0) => Self::Blocked(peer),
             (STRANGER, 0) => Self::Stranger(peer),
             (UNIDENTIFIED, 0) => Self::Unidentified(peer),
+            (RELAY_ONLY, 0) => Self::RelayOnly(peer),
             _ => return Err(KeyError),
         })
     }
@@ -237,6 +242,7 @@ mod tests {
             Key::Blocked(peer),
             Key::Stranger(peer),
             Key::Unidentified(peer),
+            Key::RelayOnly(peer),
         ] {
             let bytes = key.to_bytes();
             assert_eq!(Key::from_bytes(&bytes), Ok(key));

@@ -1,0 +1,44 @@
+//! Direct links: how a session comes to one, and what becomes of it.
+//!
+//! ```text
+//!                       ┌─ Rendezvous ◀─ signals on channel 0
+//!   presence, holds ─▶ Upgrade ─▶ dial ─┐
+//!   peers ─▶ listener ─────▶ accepted ──┴─▶ link ─▶ Input::Bind ─▶ the session's task
+//! ```
+//!
+//! A session begins on a relay. While the app holds it and the peer is there, the two tell each
+//! other where they are, and dial each other at once. The link that comes of it is bound beside the
+//! relay's: which of them carries is the engine's choice, and neither waits for the other to die.
+
+mod link;
+mod listener;
+mod upgrade;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outlive_core::transport::{DirectEndpoint, DirectLink};
+use tokio::sync::{oneshot, watch};
+
+pub(crate) use self::listener::Listener;
+pub(crate) use self::upgrade::{Upgrade, let_signals_go};
+
+/// The node's socket for direct links.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) transport: &'static str,
+    pub(crate) socket: Arc<dyn DirectEndpoint>,
+    /// Where peers may reach it, as far as that is known.
+    pub(crate) addresses: watch::Receiver<Vec<SocketAddr>>,
+}
+
+/// What a session's upgrade is asked.
+pub(crate) enum Asked {
+    /// The peer has dialed us.
+    Accepted(DirectLink),
+    /// Whether direct links to this peer may be, from now on. Answered when it is so.
+    Allow(bool, oneshot::Sender<()>),
+}
+
+/// What may wait for a session's upgrade. Links beyond it are dropped.
+pub(crate) const ASKED: usize = 8;

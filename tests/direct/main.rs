@@ -1,0 +1,6 @@
+//! Sessions that move between a relay and links to the peer itself, over real sockets.
+
+mod links;
+mod privacy;
+mod road;
+mod world;

@@ -14,6 +14,7 @@ use crate::receipt::Progress;
 use crate::request::Requests;
 use crate::state::SessionState;
 use crate::subscription::Registry;
+use crate::traffic::Counters;
 
 /// The meeting point of one session.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(crate) struct Hub {
     pub(crate) registry: Arc<Registry>,
     pub(crate) state: watch::Sender<SessionState>,
     pub(crate) progress: Progress,
+    pub(crate) traffic: Counters,
     pub(crate) requests: Requests,
     /// Cancelled when the session was closed or the node shut down.
     pub(crate) ended: CancellationToken,
@@ -101,6 +103,7 @@ impl Hub {
             registry: Arc::default(),
             state: watch::Sender::default(),
             progress: Progress::default(),
+            traffic: Counters::default(),
             requests: Requests::default(),
             let_go: Notify::new(),
             held: Notify::new(),

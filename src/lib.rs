@@ -26,6 +26,7 @@ mod slot;
 mod state;
 mod subscription;
 mod task;
+mod traffic;
 mod trust;
 
 pub use error::Error;
@@ -53,6 +54,7 @@ pub use request::{
 pub use session::{Events, Queuing, Sending, Session};
 pub use state::{Connectivity, LinkInfo, SessionState};
 pub use subscription::{Subscription, SubscriptionSet};
+pub use traffic::Traffic;
 pub use trust::Trust;
 
 /// The README's example, compiled.

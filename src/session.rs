@@ -1,5 +1,6 @@
 //! A handle on a session.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::request::{self, HandlerError, Place, Request, RequestError, RequestHa
 use crate::state::SessionState;
 use crate::subscription::Subscription;
 use crate::task::{Command, Input};
+use crate::traffic::Traffic;
 
 /// The way to a session's task, wherever it is at the moment.
 #[derive(Clone)]
@@ -441,6 +443,13 @@ impl Session {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<SessionState> {
         self.hub.state.subscribe()
+    }
+
+    /// What went over which kind of link since the session was last opened, by the name of the
+    /// [transport](crate::LinkInfo::transport).
+    #[must_use]
+    pub fn traffic(&self) -> BTreeMap<&'static str, Traffic> {
+        self.hub.traffic.all()
     }
 
     /// How many callbacks are registered on this session.

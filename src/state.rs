@@ -38,6 +38,13 @@ pub struct LinkInfo {
 }
 
 impl SessionState {
+    /// The link that carries what is sent.
+    #[must_use]
+    pub fn carrier(&self) -> Option<&LinkInfo> {
+        let carrier = self.carrier?;
+        self.links.iter().find(|link| link.generation == carrier)
+    }
+
     /// How the session is connected.
     #[must_use]
     pub fn connectivity(&self) -> Connectivity {

@@ -160,6 +160,41 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// The ways to peers.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ways {
+    /// The relay, as wss://host or ws://host:port. Not needed where the contact of the peer names
+    /// one, nor for `send --wait queued`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Option<String>,
+    /// A certificate authority to trust too, for a relay with a certificate of its own.
+    #[arg(long, value_name = "PEM")]
+    pub(crate) relay_ca: Option<PathBuf>,
+    /// Links to the peer itself to use beside the relay, where both ends have them. They show the
+    /// peer the addresses of this host.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "never")]
+    pub(crate) direct: Vec<Direct>,
+}
+
+/// A kind of link to the peer itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Direct {
+    /// None: all goes through the relay.
+    Never,
+    /// QUIC, over UDP.
+    Quic,
+}
+
+impl Ways {
+    /// The relays to use: the one that was named, or else those of the contact.
+    pub(crate) fn relays(&self, contact: Option<&outlive::Contact>) -> Vec<String> {
+        match &self.relay {
+            Some(named) => vec![named.clone()],
+            None => contact.map_or_else(Vec::new, |contact| contact.relays().to_vec()),
+        }
+    }
+}
+
 /// How far a message has to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Wait {
@@ -177,13 +212,8 @@ pub(crate) enum Wait {
 pub(crate) struct Send {
     #[command(flatten)]
     pub(crate) data: Data,
-    /// The relay, as wss://host or ws://host:port. Not needed with `--wait queued`, nor where the
-    /// contact of the peer names one.
-    #[arg(long, value_name = "URL")]
-    pub(crate) relay: Option<String>,
-    /// A certificate authority to trust too, for a relay with a certificate of its own.
-    #[arg(long, value_name = "PEM")]
-    pub(crate) relay_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ways: Ways,
     /// The peer to send to, as `outlive id` or `outlive contact` prints it there.
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) to: outlive::Contact,
@@ -211,13 +241,8 @@ pub(crate) struct Send {
 pub(crate) struct Listen {
     #[command(flatten)]
     pub(crate) data: Data,
-    /// The relay, as wss://host or ws://host:port. Not needed where the contact of the peer names
-    /// one.
-    #[arg(long, value_name = "URL")]
-    pub(crate) relay: Option<String>,
-    /// A certificate authority to trust too, for a relay with a certificate of its own.
-    #[arg(long, value_name = "PEM")]
-    pub(crate) relay_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ways: Ways,
     /// Only messages of this peer, given as its peer id or contact; of anyone if not said.
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) from: Option<outlive::Contact>,
@@ -239,13 +264,8 @@ pub(crate) struct Listen {
 pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) data: Data,
-    /// The relay, as wss://host or ws://host:port. Not needed where the contact of the peer names
-    /// one.
-    #[arg(long, value_name = "URL")]
-    pub(crate) relay: Option<String>,
-    /// A certificate authority to trust too, for a relay with a certificate of its own.
-    #[arg(long, value_name = "PEM")]
-    pub(crate) relay_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ways: Ways,
     /// The peer to talk with, as its peer id or contact.
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) with: outlive::Contact,

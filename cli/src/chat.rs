@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 
 use anyhow::Result;
-use outlive::{ChannelId, Connectivity, Receipt, ReceiptState, SessionState, Stage};
+use outlive::{ChannelId, Connectivity, LinkClass, Receipt, ReceiptState, SessionState, Stage};
 use rustyline_async::{Readline, ReadlineEvent};
 
 use crate::args::{Chat, NO_RELAY, wrong_usage};
@@ -14,7 +14,11 @@ use crate::args::{Chat, NO_RELAY, wrong_usage};
 fn prompt(state: &SessionState) -> String {
     match (state.connectivity(), state.peer_online) {
         (Connectivity::Offline, _) => "[offline] > ".to_owned(),
-        (Connectivity::Direct, _) => "[direct] > ".to_owned(),
+        (Connectivity::Direct, _) => match state.carrier() {
+            Some(link) if link.class == LinkClass::Direct => format!("[{}] > ", link.transport),
+            // It is there, and does not carry yet.
+            _ => "[peer online] > ".to_owned(),
+        },
         (Connectivity::Relayed, Some(true)) => "[peer online] > ".to_owned(),
         (Connectivity::Relayed, _) => "[peer away] > ".to_owned(),
     }
@@ -38,11 +42,11 @@ async fn settled(waiting: &VecDeque<(String, Receipt)>) -> Result<ReceiptState> 
 }
 
 pub(crate) async fn run(args: Chat) -> Result<()> {
-    let relays = crate::data::relays(args.relay.as_ref(), Some(&args.with));
+    let relays = args.ways.relays(Some(&args.with));
     if relays.is_empty() {
         wrong_usage(NO_RELAY);
     }
-    let node = crate::data::node(&args.data, &relays, args.relay_ca.as_deref()).await?;
+    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
     let session = node.session(args.with.peer()).await?;
     let mut inbox = session.inbox(ChannelId::MESSAGES)?;
     let mut state = session.state();

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use outlive::{Contact, Identity, Node, Store, StoreError};
+use outlive::{Identity, Node, Store, StoreError};
 use outlive_storage::{EncryptedStore, SledStore, Unlock};
-use outlive_transports::WebSocketRelay;
+use outlive_transports::{Quic, WebSocketRelay};
 use serde::Serialize;
 
-use crate::args::Data;
+use crate::args::{Data, Direct, Ways};
 use crate::identity::Secrets;
 use crate::passphrase;
 
@@ -74,28 +74,30 @@ pub(crate) fn pem(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("can't read {}", path.display()))
 }
 
-/// Starts the node of a data directory. `ca` is a file with authorities to trust for its relays.
-pub(crate) async fn node(data: &Data, relays: &[String], ca: Option<&Path>) -> Result<Node> {
+/// Starts the node of a data directory without any way to peers.
+pub(crate) async fn alone(data: &Data) -> Result<Node> {
+    let directory = Directory::open(data)?;
+    let builder = Node::builder().identity(directory.identity());
+    Ok(builder.store(directory.store().await?).start().await?)
+}
+
+/// Starts the node of a data directory, over these relays and what else is allowed.
+pub(crate) async fn node(data: &Data, relays: &[String], ways: &Ways) -> Result<Node> {
     let directory = Directory::open(data)?;
     let mut builder = Node::builder().identity(directory.identity());
     for address in relays {
         let mut relay = WebSocketRelay::new(address)?;
-        if let Some(ca) = ca {
+        if let Some(ca) = &ways.relay_ca {
             relay = relay
                 .with_root_certificates(&pem(ca)?)
                 .with_context(|| format!("can't use {}", ca.display()))?;
         }
         builder = builder.transport(relay);
     }
-    Ok(builder.store(directory.store().await?).start().await?)
-}
-
-/// The relays to use: the one that was named, or else those of the contact.
-pub(crate) fn relays(named: Option<&String>, contact: Option<&Contact>) -> Vec<String> {
-    match named {
-        Some(named) => vec![named.clone()],
-        None => contact.map_or_else(Vec::new, |contact| contact.relays().to_vec()),
+    if ways.direct.contains(&Direct::Quic) {
+        builder = builder.direct(Quic::new());
     }
+    Ok(builder.store(directory.store().await?).start().await?)
 }
 
 /// Says on stderr, once, when the relay can't be reached: it goes on trying.

@@ -123,11 +123,11 @@ async fn listen(node: &Node, args: &Listen, json: bool) -> Result<()> {
 pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let relays = crate::data::relays(args.relay.as_ref(), args.from.as_ref());
+    let relays = args.ways.relays(args.from.as_ref());
     if relays.is_empty() {
         wrong_usage(NO_RELAY);
     }
-    let node = crate::data::node(&args.data, &relays, args.relay_ca.as_deref()).await?;
+    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
     let timeout = async {
         match args.timeout {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,

@@ -210,11 +210,11 @@ async fn send_all(session: &Session, args: &Send, json: bool) -> Result<()> {
 }
 
 pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
-    let relays = crate::data::relays(args.relay.as_ref(), Some(&args.to));
+    let relays = args.ways.relays(Some(&args.to));
     if relays.is_empty() && args.wait != Wait::Queued {
         wrong_usage(NO_RELAY);
     }
-    let node = crate::data::node(&args.data, &relays, args.relay_ca.as_deref()).await?;
+    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
     let session = node.session(args.to.peer()).await?;
     let timeout = async {
         match args.timeout {

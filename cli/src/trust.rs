@@ -45,7 +45,7 @@ fn print(peer: PeerId, safety_number: Option<String>, trust: Trust, json: bool) 
 /// Prints the safety number of a peer, and marks it as verified if it was compared.
 pub(crate) async fn verify(args: Verify, json: bool) -> Result<()> {
     let peer = args.peer.peer();
-    let node = crate::data::node(&args.data, &[], None).await?;
+    let node = crate::data::alone(&args.data).await?;
     if peer == node.peer_id() {
         bail!("this is the peer id of {} itself", args.data.dir.display());
     }
@@ -70,7 +70,7 @@ pub(crate) async fn verify(args: Verify, json: bool) -> Result<()> {
 /// Blocks a peer, or unblocks it.
 pub(crate) async fn block(args: Decide, blocked: bool, json: bool) -> Result<()> {
     let peer = args.peer.peer();
-    let node = crate::data::node(&args.data, &[], None).await?;
+    let node = crate::data::alone(&args.data).await?;
     if blocked {
         node.block(peer).await?;
     } else {

@@ -43,6 +43,7 @@ impl Task {
                 packet,
                 claimed: false,
             } => {
+                self.count_received(generation, packet.len());
                 if self.allowance.takes(packet.len()) {
                     engine.receive(generation, envelope, packet, now);
                 } else {
@@ -56,6 +57,7 @@ impl Task {
                 packet,
                 claimed: true,
             } => {
+                self.count_received(generation, packet.len());
                 engine.receive_claimed(generation, envelope, packet, now);
             }
             Input::Accepted {
@@ -81,6 +83,12 @@ impl Task {
         None
     }
 
+    fn count_received(&self, generation: Generation, bytes: usize) {
+        if let Some(bound) = self.links.get(&generation) {
+            self.hub.traffic.received(bound.transport, bytes);
+        }
+    }
+
     pub(super) fn lost(&mut self, engine: &mut Engine, generation: Generation) {
         engine.unbind(generation, self.inner.clock.now());
         self.unbound(generation, engine.outstanding());
@@ -101,6 +109,7 @@ impl Task {
         self.links.insert(
             generation,
             Bound {
+                transport,
                 link,
                 waiting: VecDeque::new(),
             },

@@ -56,6 +56,7 @@ const LOAD_RECORDS: usize = 256;
 type Rows = Result<Vec<(Bytes, Bytes)>, StoreError>;
 
 struct Bound {
+    transport: &'static str,
     link: mpsc::Sender<ToLink>,
     /// What the link had no room for. The engine holds back while there is something.
     waiting: VecDeque<Outgoing>,

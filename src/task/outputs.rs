@@ -73,6 +73,9 @@ impl Task {
         let now = self.inner.clock.now();
         let ttl = now.wall.until(expires).as_secs().saturating_add(1);
         let ttl = u32::try_from(ttl).unwrap_or(u32::MAX);
+        if let Some(bound) = self.links.get(&generation) {
+            self.hub.traffic.sent(bound.transport, packet.len());
+        }
         let to = self.peer;
         let direct = self
             .bindings

@@ -225,7 +225,5 @@ pub(crate) fn direct_links(state: &SessionState) -> usize {
 
 /// What makes the link that carries.
 pub(crate) fn carried_by(state: &SessionState) -> Option<&'static str> {
-    let carrier = state.carrier?;
-    let link = state.links.iter().find(|link| link.generation == carrier)?;
-    Some(link.transport)
+    state.carrier().map(|link| link.transport)
 }

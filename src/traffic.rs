@@ -1,0 +1,50 @@
+//! What went over which kind of link.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Packets of a session over the links of one transport, since the session was last opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets handed to such links.
+    pub packets_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Packets that came over them.
+    pub packets_received: u64,
+    /// Their bytes.
+    pub bytes_received: u64,
+}
+
+/// What went over all links of a session, by transport.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    by_transport: Mutex<BTreeMap<&'static str, Traffic>>,
+}
+
+impl Counters {
+    pub(crate) fn sent(&self, transport: &'static str, bytes: usize) {
+        self.count(transport, |traffic| {
+            traffic.packets_sent += 1;
+            traffic.bytes_sent += bytes as u64;
+        });
+    }
+
+    pub(crate) fn received(&self, transport: &'static str, bytes: usize) {
+        self.count(transport, |traffic| {
+            traffic.packets_received += 1;
+            traffic.bytes_received += bytes as u64;
+        });
+    }
+
+    pub(crate) fn all(&self) -> BTreeMap<&'static str, Traffic> {
+        let counted = self.by_transport.lock();
+        counted.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, transport: &'static str, count: impl FnOnce(&mut Traffic)) {
+        let counted = self.by_transport.lock();
+        let mut counted = counted.unwrap_or_else(PoisonError::into_inner);
+        count(counted.entry(transport).or_default());
+    }
+}

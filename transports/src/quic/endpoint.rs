@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use outlive_core::transport::{DirectEndpoint, DirectLink, TransportError};
 use outlive_core::{Identity, PeerId};
-use quinn::{AsyncUdpSocket, ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
+use quinn::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
 use tracing::debug;
 
 use super::accepting::{self, Accepted};
@@ -17,7 +17,7 @@ use super::addresses::{self, ADDRESSES};
 use super::socket::Socket;
 use super::tasks::Tasks;
 use super::trust::{SERVER_NAME, Trust};
-use super::{HANDSHAKE_TIME, errors, halves, plain};
+use super::{HANDSHAKE_TIME, Quic, errors, halves, plain, stun};
 
 /// How long saying goodbye to all peers may take when an endpoint is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ pub(super) struct Endpoint {
     config: Arc<TransportConfig>,
     /// The address that was asked for.
     address: Option<SocketAddr>,
+    /// The STUN servers.
+    servers: Vec<String>,
     /// `None` once it is closed.
     open: Mutex<Option<Open>>,
     accepted: Arc<Accepted>,
@@ -41,11 +43,9 @@ struct Open {
 }
 
 impl Endpoint {
-    pub(super) fn open(
-        address: Option<SocketAddr>,
-        identity: &Identity,
-        config: Arc<TransportConfig>,
-    ) -> Result<Self, TransportError> {
+    pub(super) fn open(quic: &Quic, identity: &Identity) -> Result<Self, TransportError> {
+        let address = quic.address;
+        let config = Arc::new(quic.transport_config()?);
         let trust = Trust::new(identity);
         let mut server = ServerConfig::with_crypto(Arc::new(trust.accepting()?));
         server
@@ -56,8 +56,11 @@ impl Endpoint {
         let tasks = Tasks::new();
         let socket = Socket::open(address).map_err(|error| no_socket(address, &error))?;
         let socket = Arc::new(socket);
+        let mut endpoint = EndpointConfig::default();
+        // Packets that begin with any bits could not be told from STUN.
+        endpoint.grease_quic_bit(false);
         let quinn = quinn::Endpoint::new_with_abstract_socket(
-            EndpointConfig::default(),
+            endpoint,
             Some(server),
             socket.clone(),
             Arc::new(tasks.clone()),
@@ -69,6 +72,7 @@ impl Endpoint {
             trust,
             config,
             address,
+            servers: quic.servers.clone(),
             open: Mutex::new(Some(Open { quinn, socket })),
             accepted,
             tasks,
@@ -110,9 +114,21 @@ fn no_socket(address: Option<SocketAddr>, error: &std::io::Error) -> TransportEr
 #[async_trait]
 impl DirectEndpoint for Endpoint {
     async fn addresses(&self) -> Vec<SocketAddr> {
-        let open = self.still_open().ok();
-        let local = open.and_then(|open| open.socket.local_addr().ok());
-        local.map(addresses::of_interfaces).unwrap_or_default()
+        let Ok(Open { socket, .. }) = self.still_open() else {
+            return Vec::new();
+        };
+        let Ok(local) = socket.local() else {
+            return Vec::new();
+        };
+        // What servers see first: it is the only one that helps a peer who is elsewhere.
+        let mut all = stun::ask(&socket, &self.servers).await;
+        for address in addresses::of_interfaces(local) {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
+        all.truncate(ADDRESSES);
+        all
     }
 
     async fn dial(
@@ -122,7 +138,7 @@ impl DirectEndpoint for Endpoint {
     ) -> Result<DirectLink, TransportError> {
         let Open { quinn, socket } = self.still_open()?;
         let local = socket
-            .local_addr()
+            .local()
             .map_err(|error| no_socket(self.address, &error))?;
         drop(socket);
         let mut config = ClientConfig::new(Arc::new(self.trust.dialing(peer)?));

@@ -15,6 +15,7 @@ mod endpoint;
 mod errors;
 mod halves;
 mod socket;
+mod stun;
 mod tasks;
 mod trust;
 
@@ -67,6 +68,7 @@ pub struct Quic {
     address: Option<SocketAddr>,
     congestion: Congestion,
     silence: Duration,
+    servers: Vec<String>,
 }
 
 impl Default for Quic {
@@ -75,6 +77,7 @@ impl Default for Quic {
             address: None,
             congestion: Congestion::default(),
             silence: SILENCE,
+            servers: Vec::new(),
         }
     }
 }
@@ -109,6 +112,16 @@ impl Quic {
         self
     }
 
+    /// Asks this STUN server too where the socket is seen from outside, so that peers elsewhere can
+    /// be told: `stun.example:3478`. At most four are asked, the first that were named.
+    #[must_use]
+    pub fn ask_stun(mut self, server: impl Into<String>) -> Self {
+        if self.servers.len() < stun::SERVERS {
+            self.servers.push(server.into());
+        }
+        self
+    }
+
     fn transport_config(&self) -> Result<TransportConfig, TransportError> {
         let silence = IdleTimeout::try_from(self.silence).map_err(|_| TransportError::Address {
             address: self.name().to_owned(),
@@ -136,8 +149,7 @@ impl DirectTransport for Quic {
     }
 
     async fn bind(&self, identity: &Identity) -> Result<Arc<dyn DirectEndpoint>, TransportError> {
-        let config = Arc::new(self.transport_config()?);
-        Ok(Arc::new(Endpoint::open(self.address, identity, config)?))
+        Ok(Arc::new(Endpoint::open(self, identity)?))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The node's UDP socket, as quinn uses it.
+//! The node's UDP socket: QUIC's, and STUN's beside it.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -12,6 +12,8 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
 use tracing::warn;
 
+use super::stun::{Questions, is_stun};
+
 /// Bytes the system is asked to hold for the socket, in each direction. It may grant less; then more
 /// is lost and sent again at high rates.
 const SYSTEM_BUFFER: usize = 2 * 1024 * 1024;
@@ -21,6 +23,7 @@ const SYSTEM_BUFFER: usize = 2 * 1024 * 1024;
 pub(super) struct Socket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
+    questions: Questions,
 }
 
 impl Socket {
@@ -40,7 +43,7 @@ impl Socket {
     /// Opens another socket in the place of this one, if possible at the same port: peers know it,
     /// and those that dialed us find us nowhere else.
     pub(super) fn fresh(&self, address: Option<SocketAddr>) -> io::Result<Self> {
-        let again = self.local_addr().and_then(|local| {
+        let again = self.local().and_then(|local| {
             // For this moment alone both are at one port. Sharing it for longer, any process of this
             // host could take the node's packets.
             let this = SockRef::from(&self.io);
@@ -62,7 +65,40 @@ impl Socket {
         Ok(Self {
             state: UdpSocketState::new((&socket).into())?,
             io: tokio::net::UdpSocket::from_std(socket)?,
+            questions: Questions::default(),
         })
+    }
+
+    /// Where it is bound.
+    pub(super) fn local(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    /// What STUN servers were asked over it.
+    pub(super) const fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
+    /// Sends a packet that is not QUIC's.
+    pub(super) async fn send(&self, packet: &[u8], to: SocketAddr) -> io::Result<()> {
+        let to = match (to, self.local()?) {
+            (SocketAddr::V4(v4), SocketAddr::V6(_)) => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            (to, _) => to,
+        };
+        self.io.send_to(packet, to).await.map(drop)
+    }
+
+    /// Keeps what is STUN from QUIC.
+    fn sort_out(&self, packets: &[u8], meta: &mut RecvMeta) {
+        if is_stun(packets) {
+            // The system may have joined several of one size.
+            for packet in packets.chunks(meta.stride.max(1)) {
+                self.questions.take(meta.addr, packet);
+            }
+            meta.len = 0;
+        }
     }
 }
 
@@ -113,13 +149,20 @@ impl AsyncUdpSocket for Socket {
             });
             match received {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                received => return Poll::Ready(received),
+                Ok(count) => {
+                    for (buffer, meta) in buffers.iter().zip(&mut *metas).take(count) {
+                        let length = meta.len;
+                        self.sort_out(buffer.get(..length).unwrap_or_default(), meta);
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        self.local()
     }
 
     fn max_transmit_segments(&self) -> usize {

@@ -6,6 +6,7 @@ mod flow;
 mod hostile;
 mod leaks;
 mod raw;
+mod stun;
 mod wire;
 
 use std::future::{Future, poll_fn};

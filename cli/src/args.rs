@@ -122,6 +122,13 @@ pub(crate) struct Relay {
     /// The key of the certificate, not encrypted.
     #[arg(long, value_name = "PEM", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Answer STUN requests over UDP at this address too, so that peers behind NATs find direct ways
+    /// to each other; port 3478 is the usual one.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) stun: Option<SocketAddr>,
+    /// STUN requests a second that one address may ask; further ones are not answered.
+    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().address_stun))]
+    pub(crate) address_stun: u64,
     /// Envelopes one mailbox holds before senders are refused.
     #[arg(long, value_name = "N", default_value_t = RelayConfig::default().mailbox_envelopes)]
     pub(crate) mailbox_envelopes: u64,

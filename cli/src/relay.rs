@@ -12,6 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 struct Listening {
     event: &'static str,
     addr: String,
+    /// Where STUN requests are answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stun: Option<String>,
 }
 
 fn config(args: &crate::args::Relay) -> RelayConfig {
@@ -23,6 +26,7 @@ fn config(args: &crate::args::Relay) -> RelayConfig {
     config.peer_envelopes = Rate::new(args.peer_envelopes);
     config.peer_bytes = Rate::new(args.peer_bytes);
     config.peer_watches = Rate::new(args.peer_watches);
+    config.address_stun = Rate::new(args.address_stun);
     config.address_sign_ins = Rate::new(args.address_sign_ins);
     config
 }
@@ -39,12 +43,16 @@ pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
         let files = || format!("can't use {} with {}", cert.display(), key.display());
         builder = builder.tls(tls.with_context(files)?);
     }
+    if let Some(address) = args.stun {
+        builder = builder.stun(address);
+    }
     let relay = builder.bind(args.listen).await?;
     let addr = relay.local_addr().to_string();
     // Always JSON: scripts wait for this line.
     crate::output::json(&Listening {
         event: "listening",
         addr,
+        stun: relay.stun_addr().map(|address| address.to_string()),
     })?;
     tokio::select! {
         _ = terminate.recv() => {}

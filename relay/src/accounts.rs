@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::config::RelayConfig;
-use crate::rate::Bucket;
+use crate::rate::{Bucket, Rate};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,18 +52,18 @@ impl PeerAccount {
     }
 }
 
-/// The sign-ins of one address.
+/// What came from one address: sign-ins, or questions.
 #[derive(Debug, Default)]
 pub(crate) struct AddressAccount {
-    sign_ins: Mutex<Bucket>,
+    attempts: Mutex<Bucket>,
 }
 
 impl AddressAccount {
     /// Counts an attempt, and returns whether it is within the limit.
-    pub(crate) fn admits(&self, config: &RelayConfig, now: Instant) -> bool {
-        let mut bucket = lock(&self.sign_ins);
+    pub(crate) fn admits(&self, rate: Option<Rate>, now: Instant) -> bool {
+        let mut bucket = lock(&self.attempts);
         let before = *bucket;
-        let admitted = bucket.take(config.address_sign_ins, 1, now) <= now;
+        let admitted = bucket.take(rate, 1, now) <= now;
         if !admitted {
             // Who is turned away has not used anything: it gets in as soon as its time has come.
             *bucket = before;
@@ -99,7 +99,7 @@ impl Account for PeerAccount {
 
 impl Account for AddressAccount {
     fn is_settled(&self, now: Instant) -> bool {
-        lock(&self.sign_ins).is_full(now)
+        lock(&self.attempts).is_full(now)
     }
 }
 
@@ -153,14 +153,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::rate::Rate;
 
     fn config() -> RelayConfig {
         RelayConfig {
             peer_envelopes: Rate::new(10).map(|rate| rate.with_burst(10)),
             peer_bytes: None,
             peer_watches: Rate::new(1).map(|rate| rate.with_burst(10)),
-            address_sign_ins: Rate::new(1).map(|rate| rate.with_burst(3)),
             ..RelayConfig::default()
         }
     }
@@ -237,16 +235,16 @@ mod tests {
     #[test]
     fn an_address_that_was_turned_away_gets_in_when_its_time_has_come() {
         let (account, start) = (AddressAccount::default(), Instant::now());
-        let config = config();
+        let rate = Rate::new(1).map(|rate| rate.with_burst(3));
         for _ in 0..3 {
-            assert!(account.admits(&config, start));
+            assert!(account.admits(rate, start));
         }
         for _ in 0..100 {
-            assert!(!account.admits(&config, start));
+            assert!(!account.admits(rate, start));
         }
         let later = start + Duration::from_secs(1);
-        assert!(account.admits(&config, later));
-        assert!(!account.admits(&config, later));
+        assert!(account.admits(rate, later));
+        assert!(!account.admits(rate, later));
     }
 
     #[test]

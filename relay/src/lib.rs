@@ -21,6 +21,7 @@ mod rate;
 mod records;
 mod server;
 mod sign_in;
+mod stun;
 mod tls;
 mod unidentified;
 mod window;

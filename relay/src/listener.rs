@@ -165,7 +165,8 @@ impl Listener {
             return true;
         };
         let now = Instant::now();
-        let admitted = self.addresses.of(address, now).admits(config, now);
+        let account = self.addresses.of(address, now);
+        let admitted = account.admits(config.address_sign_ins, now);
         if !admitted {
             let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
             if warned.is_none_or(|at| at + WARN_EVERY <= now) {

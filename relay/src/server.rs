@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outlive_core::store::Store;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -16,6 +16,7 @@ use crate::directory::Directory;
 use crate::error::RelayError;
 use crate::listener::Listener;
 use crate::mailbox::Writer;
+use crate::stun::Stun;
 use crate::tls::RelayTls;
 
 /// Peers, beside those that are connected, whose use of their rates is remembered.
@@ -27,6 +28,7 @@ pub struct RelayBuilder {
     store: Option<Arc<dyn Store>>,
     config: RelayConfig,
     tls: Option<RelayTls>,
+    stun: Option<SocketAddr>,
 }
 
 impl std::fmt::Debug for RelayBuilder {
@@ -61,6 +63,14 @@ impl RelayBuilder {
         self
     }
 
+    /// Answers STUN binding requests over UDP at this address too (port 0 takes a free one), so that
+    /// two peers behind NATs need no other server to find a direct way to each other.
+    #[must_use]
+    pub const fn stun(mut self, address: SocketAddr) -> Self {
+        self.stun = Some(address);
+        self
+    }
+
     /// Starts the relay on an address; port 0 takes a free one.
     ///
     /// # Errors
@@ -70,6 +80,10 @@ impl RelayBuilder {
         let failed = |error| RelayError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let stun = match self.stun {
+            Some(address) => Some(bind_stun(address).await?),
+            None => None,
+        };
         let directory = Arc::new(Directory::default());
         let (writer, mailboxes, store_id) =
             Writer::open(store.clone(), self.config.clone(), directory.clone()).await?;
@@ -87,11 +101,17 @@ impl RelayBuilder {
             mailboxes,
             draining: draining.clone(),
         };
+        let (stun, stun_address) = stun.unzip();
+        if let Some(socket) = stun {
+            let stun = Stun::new(socket, desk.config.clone());
+            tasks.spawn(stun.run(draining.clone()));
+        }
         let listener = Listener::new(listener, desk, self.tls.as_ref(), tasks.clone());
         tasks.spawn(listener.run());
         info!(%address, store = %store_id, tls = self.tls.is_some(), "listening");
         Ok(Relay {
             address,
+            stun_address,
             store,
             draining,
             tasks,
@@ -100,9 +120,17 @@ impl RelayBuilder {
     }
 }
 
+async fn bind_stun(address: SocketAddr) -> Result<(UdpSocket, SocketAddr), RelayError> {
+    let failed = |error| RelayError::Listen { address, error };
+    let socket = UdpSocket::bind(address).await.map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    Ok((socket, address))
+}
+
 /// A running relay. Dropping it stops it without a farewell; nothing that it accepted is lost.
 pub struct Relay {
     address: SocketAddr,
+    stun_address: Option<SocketAddr>,
     store: Arc<dyn Store>,
     draining: CancellationToken,
     tasks: TaskTracker,
@@ -128,6 +156,12 @@ impl Relay {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it answers STUN requests, if it does.
+    #[must_use]
+    pub const fn stun_addr(&self) -> Option<SocketAddr> {
+        self.stun_address
     }
 
     /// Drains: takes no more connections, tells those there are, answers what was submitted, and

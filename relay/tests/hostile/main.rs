@@ -6,5 +6,6 @@ mod limits;
 mod mailbox;
 mod protocol;
 mod stores;
+mod stun;
 mod tls;
 mod unidentified;

@@ -14,13 +14,17 @@ use outlive_core::transport::{DirectLink, DirectReceiver, DirectSender, Lane, Tr
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
-use super::{errors, peer_address};
+use super::{SEND_WINDOW, errors, peer_address};
 
 /// Streams of a direction: one a lane. The peer may open no more.
 pub(super) const LANES: u32 = 2;
 
 /// Bytes of the length before each packet.
 const LENGTH_BYTES: usize = 4;
+
+/// Bytes of bulk that may wait here beside what the path takes at once, at the least: a packet. What
+/// waits here can't be sent over another link, and on a slow path it would wait for long.
+const BULK_BUFFER: u64 = PACKET_BYTES as u64;
 
 /// How long handing over what was sent may take when a link is closed. The other end may be gone.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -84,6 +88,19 @@ struct Sender {
     bulk: SendStream,
 }
 
+/// What both lanes together may have unacknowledged before a packet of `lane` has to wait: of bulk,
+/// as much as the path takes and half of it again, so that it never runs dry.
+fn window(connection: &Connection, lane: Lane) -> u64 {
+    match lane {
+        Lane::Interactive => SEND_WINDOW,
+        Lane::Bulk => {
+            let path = connection.stats().path.cwnd;
+            path.saturating_add(BULK_BUFFER.max(path / 2))
+                .min(SEND_WINDOW / 2)
+        }
+    }
+}
+
 impl Sender {
     async fn open(connection: Connection) -> Result<Self, TransportError> {
         Ok(Self {
@@ -122,16 +139,18 @@ impl DirectSender for Sender {
             }
         }
         let mut lengths = lengths.freeze();
-        let mut chunks: Vec<Bytes> = packets
-            .into_iter()
-            .flat_map(|packet| [lengths.split_to(LENGTH_BYTES), packet])
-            .collect();
         let stream = match lane {
             Lane::Interactive => &mut self.interactive,
             Lane::Bulk => &mut self.bulk,
         };
-        let written = stream.write_all_chunks(&mut chunks).await;
-        written.map_err(|error| errors::writing(&error))
+        for packet in packets {
+            self.connection
+                .set_send_window(window(&self.connection, lane));
+            let mut chunks = [lengths.split_to(LENGTH_BYTES), packet];
+            let written = stream.write_all_chunks(&mut chunks).await;
+            written.map_err(|error| errors::writing(&error))?;
+        }
+        Ok(())
     }
 
     async fn close(&mut self) {

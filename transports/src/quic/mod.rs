@@ -19,7 +19,7 @@ mod stun;
 mod tasks;
 mod trust;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ const LANE_WINDOW: u32 = 4 * 1024 * 1024;
 /// key can cost that much, and what is in reassembly is part of it.
 const RECEIVE_WINDOW: u32 = LANE_WINDOW * halves::LANES;
 
-/// Bytes of all lanes together that wait here until the peer has acknowledged them. As long as the
-/// peer opens no wider window than [`LANE_WINDOW`], no lane can take the room of another.
+/// Bytes of all lanes together that wait here until the peer has acknowledged them. Bulk has less of
+/// it, so no lane can take the room of another.
 const SEND_WINDOW: u64 = RECEIVE_WINDOW as u64;
 
 /// How long a peer may be silent before its link is gone. Longer than the wire of a mobile host is
@@ -159,5 +159,9 @@ fn peer_address(connection: &quinn::Connection) -> SocketAddr {
 }
 
 fn plain(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        // As it was, with the interface that a link-local one belongs to.
+        IpAddr::V6(_) => address,
+    }
 }

@@ -7,10 +7,13 @@ use bytes::Bytes;
 use outlive_core::transport::{DirectLink, Lane};
 
 use crate::wire::Wire;
-use crate::{at_once, hear, linked, node, number, packet, say};
+use crate::{Node, at_once, hear, linked, node, number, packet, say};
 
 /// Bytes of a lane that may wait unread at the peer.
 const LANE_WINDOW: usize = 4 * 1024 * 1024;
+
+/// Bytes that a new connection has under way at most.
+const FIRST_WINDOW: usize = 240_000;
 
 const BYTES: usize = 16 * 1024;
 
@@ -82,17 +85,23 @@ async fn a_full_lane_does_not_fill_the_other() {
     }
 }
 
-#[tokio::test]
-async fn what_somebody_waits_for_goes_before_bulk_that_waits_already() {
-    const BULK: u64 = 200;
-    const INTERACTIVE: u64 = 64;
-    /// What is under way already can't be overtaken: at most the first window of a connection.
-    const UNDER_WAY: usize = 240_000 / BYTES + 1;
-    let (a, b) = (node(1).await, node(2).await);
+/// Both ends of a link that runs over a wire.
+async fn linked_over(a: &Node, b: &Node) -> (Wire, DirectLink, DirectLink) {
     let wire = Wire::to(b.addresses[0]).await;
     let through = [wire.address];
     let (dialed, accepted) = tokio::join!(a.endpoint.dial(b.id, &through), b.endpoint.accept());
-    let (mut dialed, mut accepted) = (dialed.expect("b answers"), accepted.expect("a dials"));
+    let (dialed, accepted) = (dialed.expect("b answers"), accepted.expect("a dials"));
+    (wire, dialed, accepted)
+}
+
+#[tokio::test]
+async fn what_somebody_waits_for_goes_before_bulk_that_waits_already() {
+    const BULK: u64 = 20;
+    const INTERACTIVE: u64 = 64;
+    /// What is under way already can't be overtaken.
+    const UNDER_WAY: usize = FIRST_WINDOW / BYTES + 1;
+    let (a, b) = (node(1).await, node(2).await);
+    let (wire, mut dialed, mut accepted) = linked_over(&a, &b).await;
     wire.hold(true);
     let bulk = (0..BULK).map(|n| packet(n, BYTES)).collect();
     say(&mut dialed, Lane::Bulk, bulk).await;
@@ -108,4 +117,30 @@ async fn what_somebody_waits_for_goes_before_bulk_that_waits_already() {
         }
     }
     assert!(passed <= UNDER_WAY, "{passed} packets of bulk went before");
+}
+
+#[tokio::test]
+async fn no_more_bulk_waits_here_than_the_path_has_use_for() {
+    let (a, b) = (node(1).await, node(2).await);
+    let (wire, mut dialed, mut accepted) = linked_over(&a, &b).await;
+    wire.hold(true);
+    let mut sent = 0;
+    while at_once(dialed.sender.send(Lane::Bulk, vec![packet(sent, BYTES)]))
+        .await
+        .is_some()
+    {
+        sent += 1;
+    }
+    let bytes = sent as usize * BYTES;
+    assert!(bytes >= FIRST_WINDOW, "{bytes} bytes do not fill the path");
+    assert!(bytes <= 2 * FIRST_WINDOW, "{bytes} bytes wait");
+    // Somebody waits for this: it has room of its own.
+    say(
+        &mut dialed,
+        Lane::Interactive,
+        vec![packet(7_777, BYTES); 64],
+    )
+    .await;
+    wire.hold(false);
+    while number(&hear(&mut accepted).await) != 7_777 {}
 }

@@ -156,6 +156,7 @@ async fn a_lane_is_opened_once_and_there_are_no_others() {
     }
     let (_endpoint, connection, _link) = first_words(&node, &[0]).await;
     let _second = connection.open_uni().await.expect("room for two");
+    assert!(at_once(connection.open_uni()).await.is_none());
     assert!(at_once(connection.open_bi()).await.is_none());
     assert_eq!(connection.max_datagram_size(), None);
 }

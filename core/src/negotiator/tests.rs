@@ -59,11 +59,13 @@ fn drain(negotiator: &mut Negotiator) -> Vec<Output> {
 }
 
 fn said(outputs: &[Output]) -> Vec<&Signal> {
-    let signal = |output| match output {
-        &Output::Send { ref signal, .. } => Some(signal),
-        _ => None,
-    };
-    outputs.iter().filter_map(signal).collect()
+    let mut said = Vec::new();
+    for output in outputs {
+        if let Output::Send { signal, .. } = output {
+            said.push(signal);
+        }
+    }
+    said
 }
 
 /// The offer that is asked for.

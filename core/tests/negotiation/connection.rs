@@ -29,11 +29,11 @@ impl fmt::Display for Description {
 }
 
 impl FromStr for Description {
-    type Err = ();
+    type Err = Misuse;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, Misuse> {
         let mut numbers = text.split(' ').map(|number| number.parse::<u32>());
-        let mut next = || numbers.next().and_then(Result::ok).ok_or(());
+        let mut next = || numbers.next().and_then(Result::ok).ok_or(Misuse::Garbage);
         Ok(Self {
             tag: Tag(next()?),
             connection: Tag(next()?),
@@ -57,6 +57,8 @@ pub(crate) enum Misuse {
     CandidateTooEarly,
     /// A candidate of another description than the remote one.
     OtherCandidate,
+    /// A description that is none.
+    Garbage,
 }
 
 /// A peer connection.

@@ -4,4 +4,6 @@
 
 mod connection;
 mod exhaustive;
+mod hostile;
+mod random;
 mod world;

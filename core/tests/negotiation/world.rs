@@ -118,6 +118,8 @@ pub(crate) struct World {
     broken: Option<Rule>,
     /// Whether anything has gone wrong.
     troubled: bool,
+    /// Whether signals were forged.
+    hostile: bool,
     /// Whether what is taken back has not left yet, or always has.
     pub(crate) cancels: bool,
     /// Whether a connection whose ICE was restarted never comes up again.
@@ -171,6 +173,7 @@ impl World {
             tags: 0,
             broken,
             troubled: false,
+            hostile: false,
             cancels: false,
             restarts_hang: false,
             faults: Vec::new(),
@@ -192,6 +195,7 @@ impl World {
     }
 
     pub(crate) fn forbid(&mut self, who: usize) {
+        self.troubled = true;
         self.ends[who].wants = false;
         self.ends[who].forbids = true;
         self.ends[who].negotiator.forbid();
@@ -207,16 +211,20 @@ impl World {
         format!("{:?}", self.ends[who].negotiator).len()
     }
 
-    /// A signal that the peer would not make.
+    /// A signal that no honest peer makes. From now on connections answer misuse with errors.
     pub(crate) fn forge(&mut self, to: usize, signal: Signal) {
+        self.troubled = true;
+        self.hostile = true;
         self.ends[to].negotiator.receive(signal, self.now);
         self.collect(to);
     }
 
-    /// A name that a hostile peer knows.
-    pub(crate) fn known_name(&self, who: usize) -> Option<Negotiation> {
-        let connection = self.ends[who].connection.as_ref();
-        connection.map(|connection| connection.last)
+    /// The name of the negotiation that is going on here, which the peer knows.
+    pub(crate) fn name(&self, who: usize) -> Option<Negotiation> {
+        match self.status(who) {
+            Status::Idle | Status::Waiting => None,
+            Status::Negotiating(name) | Status::Connecting(name) | Status::Up(name) => Some(name),
+        }
     }
 
     /// Whether it can happen, and changes anything.
@@ -279,9 +287,7 @@ impl World {
                     | Output::ApplyAnswer { negotiation, .. },
                 ) = self.ends[at].work.pop_front()
                 {
-                    self.ends[at].failed = true;
-                    self.ends[at].negotiator.failed(negotiation, self.now);
-                    self.collect(at);
+                    self.fail(at, negotiation);
                 }
             }
             Act::Wait(at) => {
@@ -421,51 +427,68 @@ impl World {
         if self.ends[at].failed && output != Output::Reset {
             return;
         }
-        let done = match output {
+        let (negotiation, done) = match output {
             Output::Reset => {
                 self.ends[at].failed = false;
                 self.ends[at].connection = None;
-                Ok(())
+                return;
             }
             Output::Rollback => {
                 if let Some(connection) = &mut self.ends[at].connection {
                     connection.rollback();
                 }
-                Ok(())
+                return;
             }
             Output::CreateOffer {
                 negotiation,
                 restart,
             } => {
                 let tag = self.tag();
-                let offer =
-                    self.connection(at, negotiation)
-                        .create_offer(tag, negotiation, restart);
-                offer.map(|offer| self.described(at, negotiation, offer))
+                let connection = self.connection(at, negotiation);
+                let offer = connection.create_offer(tag, negotiation, restart);
+                let done = offer.map(|offer| self.described(at, negotiation, offer));
+                (negotiation, done)
             }
             Output::ApplyOffer { negotiation, sdp } => {
                 let tag = self.tag();
-                let offer = sdp.parse().expect("made here");
-                let answer = self
-                    .connection(at, negotiation)
-                    .apply_offer(tag, negotiation, offer);
-                answer.map(|answer| self.described(at, negotiation, answer))
+                let connection = self.connection(at, negotiation);
+                let answer = sdp
+                    .parse()
+                    .and_then(|offer| connection.apply_offer(tag, negotiation, offer));
+                let done = answer.map(|answer| self.described(at, negotiation, answer));
+                (negotiation, done)
             }
-            Output::ApplyAnswer { negotiation, sdp } => self
-                .connection(at, negotiation)
-                .apply_answer(sdp.parse().expect("made here")),
+            Output::ApplyAnswer { negotiation, sdp } => {
+                let connection = self.connection(at, negotiation);
+                let done = sdp
+                    .parse()
+                    .and_then(|answer| connection.apply_answer(answer));
+                (negotiation, done)
+            }
             Output::AddCandidate {
                 negotiation,
                 candidate,
-            } => match candidate.parse() {
-                Ok(of) => self.connection(at, negotiation).add_candidate(Tag(of)),
-                Err(_) => Ok(()),
-            },
-            Output::Send { .. } | Output::Cancel { .. } => Ok(()),
+            } => {
+                let connection = self.connection(at, negotiation);
+                let of = candidate.parse().map(Tag);
+                let done = of.map_or(Ok(()), |of| connection.add_candidate(of));
+                if self.hostile {
+                    return;
+                }
+                (negotiation, done)
+            }
+            Output::Send { .. } | Output::Cancel { .. } => return,
         };
-        if let Err(misuse) = done {
-            self.fault(Fault::Misuse(at, misuse));
+        match done {
+            Ok(()) => {}
+            Err(_) if self.hostile => self.fail(at, negotiation),
+            Err(misuse) => self.fault(Fault::Misuse(at, misuse)),
         }
+    }
+
+    fn fail(&mut self, at: usize, negotiation: Negotiation) {
+        self.ends[at].failed = true;
+        self.ends[at].negotiator.failed(negotiation, self.now);
         self.collect(at);
     }
 
@@ -564,6 +587,7 @@ impl World {
             self.tick(0);
             self.tick(1);
         }
+        self.quieten();
         if wanted && !forbidden {
             self.fault(Fault::NeverUp);
         }
@@ -587,6 +611,14 @@ impl World {
             [Some(one), Some(two)] => one.fits(two),
             _ => false,
         }
+    }
+
+    /// Whether neither has a connection, nor is about to have one.
+    pub(crate) fn is_off(&self) -> bool {
+        self.ends.iter().all(|end| {
+            let status = end.negotiator.status();
+            end.connection.is_none() && matches!(status, Status::Idle | Status::Waiting)
+        })
     }
 
     pub(crate) fn is_up(&self) -> bool {

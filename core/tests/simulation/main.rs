@@ -6,7 +6,10 @@
 //! `OUTLIVE_SIM_SEEDS=N` runs N seeds instead of 2,000, `OUTLIVE_SIM_START=S` begins at another
 //! one, `OUTLIVE_SIM_SEED=S` replays one and prints its story.
 
+#[path = "../negotiation/connection.rs"]
+mod connection;
 mod peer;
+mod signaling;
 mod world;
 
 use outlive_core::engine::Rule;
@@ -77,6 +80,27 @@ fn nothing_is_lost_doubled_or_reordered_whatever_fails() {
         failed.is_empty(),
         "seeds {failed:?} break an invariant; see above for the replay"
     );
+}
+
+#[test]
+fn two_that_negotiate_end_up_with_the_same_connection_whatever_fails() {
+    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
+    let start = number("OUTLIVE_SIM_START").unwrap_or(0);
+    let one = number("OUTLIVE_SIM_SEED");
+    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
+    for seed in stories {
+        let mut world = World::new(seed, Inboxes::Roomy, None, one.is_some());
+        world.negotiate();
+        world.play();
+        world.settle();
+        world.settle_signaling();
+        assert_eq!(
+            world.faults,
+            Vec::new(),
+            "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
+             simulation two_that_negotiate -- --nocapture"
+        );
+    }
 }
 
 #[test]

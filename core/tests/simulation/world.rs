@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive_core::engine::{Rule, SendOptions, Taken, Transmit};
+use outlive_core::engine::{Rule, SendOptions, Taken, Ticket, Transmit};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::KIND_SEALED;
@@ -17,6 +17,7 @@ use outlive_core::{
 };
 
 use crate::peer::{Handed, Mail, Peer, apply};
+use crate::signaling::Signaling;
 
 /// What of a sealed packet names its key and number.
 const SEALED_HEADER: usize = 29;
@@ -86,12 +87,16 @@ pub(crate) enum Fault {
     Restless,
     /// A new epoch was drawn although no store went back in time.
     RenewedForNothing,
+    /// A connection was asked for what it can't do, or given something stale.
+    Misused,
+    /// Two that want a connection do not end up with the same one.
+    Apart,
 }
 
 pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -102,10 +107,10 @@ impl Random {
     fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
-    fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
-    fn seed(&mut self) -> [u8; 32] {
+    pub(crate) fn seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
         for part in seed.chunks_mut(8) {
             part.copy_from_slice(&self.next().to_le_bytes());
@@ -186,12 +191,12 @@ enum Act {
 }
 
 pub(crate) struct World {
-    random: Random,
+    pub(crate) random: Random,
     story: bool,
     inboxes: Inboxes,
     /// The only channel whose inboxes the apps take from, if there is one.
     only: Option<ChannelId>,
-    now: Now,
+    pub(crate) now: Now,
     pub(crate) peers: [Peer; 2],
     relay_up: bool,
     refusing: bool,
@@ -210,13 +215,15 @@ pub(crate) struct World {
     orders: BTreeMap<(usize, ChannelId), u64>,
     ok: BTreeSet<u64>,
     ended: BTreeSet<MessageId>,
-    exempt: BTreeSet<u64>,
-    rolls: [u32; 2],
+    pub(crate) exempt: BTreeSet<u64>,
+    pub(crate) rolls: [u32; 2],
     delivered: BTreeMap<(usize, u64), Vec<u32>>,
     last: BTreeMap<(usize, ChannelId), u64>,
     attempts: BTreeMap<(usize, MessageId, Epoch, u32), u32>,
     wire: BTreeMap<(usize, Epoch, ChannelId, Seq), MessageId>,
     spoken: u64,
+    /// What the peers negotiate beside their messages, if they do.
+    pub(crate) signaling: Option<Signaling>,
     pub(crate) faults: Vec<Fault>,
 }
 
@@ -267,17 +274,18 @@ impl World {
             attempts: BTreeMap::new(),
             wire: BTreeMap::new(),
             spoken: 0,
+            signaling: None,
             faults: Vec::new(),
         }
     }
 
-    fn log(&self, text: impl FnOnce() -> String) {
+    pub(crate) fn log(&self, text: impl FnOnce() -> String) {
         if self.story {
             println!("{:>8} {}", self.now.elapsed.as_millis(), text());
         }
     }
 
-    fn fault(&mut self, fault: Fault) {
+    pub(crate) fn fault(&mut self, fault: Fault) {
         self.log(|| format!("FAULT {fault:?}"));
         if self.faults.len() < 8 {
             self.faults.push(fault);
@@ -417,6 +425,7 @@ impl World {
             }
             Act::Lose => self.roll_back(who, BTreeMap::new()),
         }
+        self.signal();
         self.collect();
     }
 
@@ -548,19 +557,29 @@ impl World {
 
     fn send(&mut self, who: usize) {
         let channel = CHANNELS[self.random.below(2)];
-        let number = self.messages.len() as u64 + 1;
+        let number = self.next_number();
         let bytes = if self.random.chance(10) { 40_000 } else { 8 };
         let mut payload = number.to_le_bytes().to_vec();
         payload.resize(bytes, number as u8);
         let ttl = self.random.chance(20).then(|| Duration::from_secs(15));
+        self.submit(who, channel, payload.into(), ttl);
+    }
+
+    /// Sends a message that begins with the number which is the next.
+    pub(crate) fn submit(
+        &mut self,
+        who: usize,
+        channel: ChannelId,
+        payload: Bytes,
+        ttl: Option<Duration>,
+    ) -> Option<(Ticket, u64)> {
+        let number = self.next_number();
         let expires = ttl.map(|ttl| self.now.wall.plus(ttl));
         let options = SendOptions { ttl, once: None };
         let peer = &mut self.peers[who];
-        let Some(engine) = &mut peer.engine else {
-            return;
-        };
+        let engine = peer.engine.as_mut()?;
         let ticket = engine
-            .send(channel, &Bytes::from(payload), &options, self.now)
+            .send(channel, &payload, &options, self.now)
             .expect("room");
         peer.tickets.push((ticket, number));
         peer.pump();
@@ -574,11 +593,17 @@ impl World {
                 channel,
                 seqs: ticket.first.0..ticket.end.0,
                 order: *order,
-                bytes,
+                bytes: payload.len(),
                 expires,
             },
         );
         self.log(|| format!("  message {number} is {}", ticket.id));
+        Some((ticket, number))
+    }
+
+    /// The number of the next message.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.messages.len() as u64 + 1
     }
 
     fn arrived(&mut self, who: usize, handed: &Handed) {
@@ -602,6 +627,9 @@ impl World {
             || self.names.get(&handed.record.id) != Some(&number)
         {
             self.fault(Fault::Garbled(number));
+        }
+        if let (ChannelId::SIGNALING, Some(signaling)) = (handed.channel, &mut self.signaling) {
+            signaling.arrived(who, &handed.payload);
         }
         let roll = self.rolls[who];
         let times = self.delivered.entry((who, number)).or_default();
@@ -1007,7 +1035,7 @@ impl World {
 
     /// Everybody does what there is to do; if there is nothing, time passes up to the next
     /// deadline. Returns whether there was something.
-    fn round(&mut self) -> bool {
+    pub(crate) fn round(&mut self) -> bool {
         let spoken = self.spoken;
         self.steps();
         let busy = self
@@ -1021,8 +1049,9 @@ impl World {
         if spoken != self.spoken || busy {
             return true;
         }
-        let next = self.peers.iter().filter_map(Peer::deadline).min();
-        if let Some(next) = next
+        let next = self.peers.iter().filter_map(Peer::deadline);
+        let next = next.chain(self.signaling.iter().filter_map(Signaling::deadline));
+        if let Some(next) = next.min()
             && next > self.now.elapsed
         {
             let time = next - self.now.elapsed;
@@ -1032,6 +1061,7 @@ impl World {
         for who in 0..2 {
             self.peers[who].tick(self.now);
         }
+        self.signal();
         self.collect();
         spoken != self.spoken
     }

@@ -9,6 +9,7 @@ mod peers;
 mod relay;
 mod requests;
 mod sealing;
+mod signals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +27,7 @@ fn every_vector_of_the_document_is_what_the_code_says_and_understands() {
     frames::check_streams(&mut vectors);
     frames::check_small_frames(&mut vectors);
     requests::check(&mut vectors);
+    signals::check(&mut vectors);
     sealing::check_keys(&mut vectors);
     sealing::check_handshake(&mut vectors);
     sealing::check_packets(&mut vectors);
@@ -76,6 +78,10 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("ACK_ALL_RANGES", size(limits::ACK_ALL_RANGES)),
         ("HANDSHAKE_BYTES", size(limits::HANDSHAKE_BYTES)),
         ("FAILURE_BYTES", size(limits::FAILURE_BYTES)),
+        ("SDP_BYTES", size(limits::SDP_BYTES)),
+        ("CANDIDATE_BYTES", size(limits::CANDIDATE_BYTES)),
+        ("CANDIDATES", size(limits::CANDIDATES)),
+        ("ADDRESSES", size(limits::ADDRESSES)),
         ("PEER_EPOCHS", size(limits::PEER_EPOCHS)),
         ("OWN_EPOCHS", size(limits::OWN_EPOCHS)),
         ("HELD_SEGMENTS", u128::from(limits::HELD_SEGMENTS)),
@@ -94,6 +100,14 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("PING_IDLE", limits::PING_IDLE.as_millis()),
         ("LINK_SILENCE", limits::LINK_SILENCE.as_millis()),
         ("CONSUMED_DELAY", limits::CONSUMED_DELAY.as_millis()),
+        ("NEGOTIATION_TIME", limits::NEGOTIATION_TIME.as_millis()),
+        ("ICE_RESTART_TIME", limits::ICE_RESTART_TIME.as_millis()),
+        ("STEADY_TIME", limits::STEADY_TIME.as_millis()),
+        ("DIRECT_AGAIN_FIRST", limits::DIRECT_AGAIN_FIRST.as_millis()),
+        ("DIRECT_AGAIN_MOST", limits::DIRECT_AGAIN_MOST.as_millis()),
+        ("WITHDRAWN_TIME", limits::WITHDRAWN_TIME.as_millis()),
+        ("DIAL_APART", limits::DIAL_APART.as_millis()),
+        ("ADDRESSES_TTL", limits::ADDRESSES_TTL.as_millis()),
         ("PHASE_PACKETS", u128::from(limits::PHASE_PACKETS)),
         ("PHASE_TIME", limits::PHASE_TIME.as_millis()),
         ("KEY_LIFE", limits::KEY_LIFE.as_millis()),

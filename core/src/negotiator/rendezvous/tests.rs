@@ -1,1 +1,295 @@
+use super::*;
+use crate::WallTime;
+use crate::limits::{DIRECT_AGAIN_MOST, STEADY_TIME};
 
+fn at(seconds: u64) -> Now {
+    Now {
+        elapsed: Duration::from_secs(seconds),
+        wall: WallTime(seconds * 1_000),
+    }
+}
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], 4433))
+}
+
+fn rendezvous(start: u32) -> Rendezvous {
+    Rendezvous::new(start, Entropy::from_seed([start as u8; 32]))
+}
+
+fn told(round: u64, addresses: &[SocketAddr], reply: bool) -> Addresses {
+    Addresses {
+        round: Round(round),
+        heard: None,
+        addresses: addresses.to_vec(),
+        reply,
+    }
+}
+
+/// What is said and dialed.
+fn drain(rendezvous: &mut Rendezvous) -> (Vec<Addresses>, Vec<Vec<SocketAddr>>) {
+    let (mut said, mut dialed) = (Vec::new(), Vec::new());
+    while let Some(output) = rendezvous.poll() {
+        match output {
+            RendezvousOutput::Send {
+                signal: Signal::Addresses(addresses),
+                ..
+            } => said.push(addresses),
+            RendezvousOutput::Send { signal, .. } => panic!("{signal:?} is of a negotiation"),
+            RendezvousOutput::Dial(addresses) => dialed.push(addresses),
+        }
+    }
+    (said, dialed)
+}
+
+/// Carries what both say until there is nothing more. Returns what each dialed.
+fn exchange(ends: &mut [Rendezvous; 2], now: Now) -> [Vec<Vec<SocketAddr>>; 2] {
+    let mut dialed = [Vec::new(), Vec::new()];
+    for _ in 0..20 {
+        let mut quiet = true;
+        for from in 0..2 {
+            let (said, dials) = drain(&mut ends[from]);
+            dialed[from].extend(dials);
+            for signal in said {
+                quiet = false;
+                ends[1 - from].receive(signal, now);
+            }
+        }
+        if quiet {
+            return dialed;
+        }
+    }
+    panic!("they talk for ever");
+}
+
+/// Two that know where they are and want each other.
+fn met() -> [Rendezvous; 2] {
+    let mut ends = [rendezvous(1), rendezvous(2)];
+    for (end, last) in ends.iter_mut().zip([1, 2]) {
+        end.located(vec![address(last)], at(0));
+        end.want(at(0));
+    }
+    let dialed = exchange(&mut ends, at(0));
+    assert_eq!(dialed, [vec![vec![address(2)]], vec![vec![address(1)]]]);
+    ends
+}
+
+#[test]
+fn two_that_want_each_other_dial_each_other_at_once() {
+    met();
+}
+
+#[test]
+fn who_is_asked_answers_and_dials_though_it_did_not_want_to() {
+    let mut ends = [rendezvous(1), rendezvous(2)];
+    for (end, last) in ends.iter_mut().zip([1, 2]) {
+        end.located(vec![address(last)], at(0));
+    }
+    let dialed = exchange(&mut ends, at(0));
+    assert!(dialed.iter().all(Vec::is_empty));
+    ends[0].want(at(0));
+    let dialed = exchange(&mut ends, at(0));
+    assert_eq!(dialed, [vec![vec![address(2)]], vec![vec![address(1)]]]);
+}
+
+#[test]
+fn a_peer_is_dialed_before_our_own_addresses_are_known() {
+    let mut ends = [rendezvous(1), rendezvous(2)];
+    ends[1].located(vec![address(2)], at(0));
+    ends[0].want(at(0));
+    let dialed = exchange(&mut ends, at(0));
+    assert_eq!(dialed, [vec![vec![address(2)]], vec![]]);
+    // Known now, they are told, and the peer dials too.
+    ends[0].located(vec![address(1)], at(2));
+    let [_, dialed] = exchange(&mut ends, at(2));
+    assert_eq!(dialed, [[address(1)]]);
+}
+
+#[test]
+fn addresses_are_told_again_when_they_change_and_only_then() {
+    let mut ends = met();
+    for end in &mut ends {
+        end.linked(at(1));
+    }
+    ends[0].located(vec![address(1)], at(2));
+    assert_eq!(drain(&mut ends[0]), (vec![], vec![]));
+    ends[0].located(vec![address(9)], at(3));
+    let (said, dialed) = drain(&mut ends[0]);
+    assert_eq!(dialed, [[]; 0]);
+    assert_eq!(said.len(), 1);
+    assert_eq!(said[0].addresses, [address(9)]);
+    assert!(!said[0].reply);
+    // The peer keeps it for later: its link may move by itself.
+    ends[1].receive(said[0].clone(), at(3));
+    assert_eq!(drain(&mut ends[1]), (vec![], vec![]));
+    ends[1].unlinked(at(30));
+    let (_, dialed) = drain(&mut ends[1]);
+    assert_eq!(dialed, [[address(9)]]);
+}
+
+#[test]
+fn what_is_stale_changes_nothing() {
+    let mut peer = rendezvous(1);
+    peer.want(at(0));
+    drain(&mut peer);
+    peer.receive(told(5, &[address(5)], false), at(1));
+    assert_eq!(drain(&mut peer).1, [[address(5)]]);
+    for round in [5, 4, 1] {
+        peer.receive(told(round, &[address(9)], true), at(10 + round));
+        let (_, dialed) = drain(&mut peer);
+        assert_eq!(dialed, [[]; 0]);
+    }
+    assert_eq!(peer.theirs, Theirs::At(vec![address(5)]));
+}
+
+#[test]
+fn a_peer_that_lost_its_state_is_heard_again() {
+    let [first, mut lost] = met();
+    let mut ends = [first, rendezvous(0)];
+    assert!(lost.own.is_after(ends[1].own));
+    ends[1].located(vec![address(7)], at(20));
+    ends[1].want(at(20));
+    let [dialed, _] = exchange(&mut ends, at(20));
+    assert_eq!(dialed.last(), Some(&vec![address(7)]));
+    // What it had said before comes late, and does not count.
+    lost.located(vec![address(8)], at(21));
+    let (late, _) = drain(&mut lost);
+    ends[0].receive(late[0].clone(), at(25));
+    assert_eq!(ends[0].theirs, Theirs::At(vec![address(7)]));
+    exchange(&mut ends, at(25));
+}
+
+#[test]
+fn a_peer_that_was_reset_is_told_again() {
+    let [mut end, _] = met();
+    end.linked(at(1));
+    end.peer_reset(at(2));
+    let (said, _) = drain(&mut end);
+    assert_eq!(said.len(), 1);
+    assert_eq!(said[0].addresses, [address(1)]);
+}
+
+#[test]
+fn a_link_that_ends_is_sought_again_at_once_and_from_both_ends() {
+    let mut ends = met();
+    for end in &mut ends {
+        end.linked(at(1));
+    }
+    let later = at(1 + STEADY_TIME.as_secs());
+    // Only one of them has noticed.
+    ends[0].unlinked(later);
+    let dialed = exchange(&mut ends, later);
+    assert_eq!(dialed, [vec![vec![address(2)]], vec![vec![address(1)]]]);
+}
+
+#[test]
+fn a_peer_that_slept_is_found_by_whichever_end_tries_first() {
+    for sleeper in 0..2 {
+        let mut ends = met();
+        for end in &mut ends {
+            end.linked(at(1));
+        }
+        // It sleeps: the other notices, asks and dials again and again, and nobody hears.
+        let awake = 1 - sleeper;
+        ends[awake].unlinked(at(100));
+        let mut now = at(100);
+        let mut tries = 0;
+        while now.elapsed < Duration::from_secs(4 * 3_600) {
+            let (_, dialed) = drain(&mut ends[awake]);
+            if !dialed.is_empty() {
+                tries += 1;
+                now.elapsed += Duration::from_secs(5);
+                ends[awake].dial_failed(now);
+            }
+            let next = ends[awake].deadline().expect("it never gives up");
+            assert!(next <= now.elapsed + DIRECT_AGAIN_MOST);
+            now.elapsed = next;
+            ends[awake].tick(now);
+        }
+        assert!(tries > 30 && tries < 200, "{tries} tries");
+        // It wakes, and does not know yet that its link is gone: the next question tells it.
+        let dialed = exchange(&mut ends, now);
+        assert!(dialed.iter().all(|dialed| dialed.len() == 1), "{dialed:?}");
+    }
+}
+
+#[test]
+fn links_that_die_young_are_sought_with_growing_waits() {
+    let [mut end, _] = met();
+    let mut now = at(1);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        end.linked(now);
+        now.elapsed += Duration::from_millis(100);
+        end.unlinked(now);
+        let next = end.deadline().expect("it will be sought again");
+        waits.push(next - now.elapsed);
+        now.elapsed = next;
+        end.tick(now);
+        drain(&mut end);
+    }
+    assert!(waits[7] > waits[0] * 20, "{waits:?}");
+}
+
+#[test]
+fn who_forbids_direct_links_is_neither_told_of_nor_asked_for_ever() {
+    let mut ends = met();
+    exchange(&mut ends, at(1));
+    ends[0].forbid();
+    let (said, _) = drain(&mut ends[0]);
+    assert_eq!(said.len(), 1);
+    assert_eq!((&said[0].addresses[..], said[0].reply), (&[][..], false));
+    ends[1].receive(said[0].clone(), at(2));
+    ends[1].dial_failed(at(5));
+    assert_eq!(ends[1].deadline(), None);
+    assert_eq!(drain(&mut ends[1]), (vec![], vec![]));
+    // It is not told where we are when it asks, nor dialed.
+    ends[1].wake(at(10));
+    ends[0].located(vec![address(3)], at(10));
+    let (asked, _) = drain(&mut ends[1]);
+    ends[0].receive(asked[0].clone(), at(10));
+    let (said, dialed) = drain(&mut ends[0]);
+    assert!(dialed.is_empty() && said.iter().all(|said| said.addresses.is_empty()));
+    // Allowed again, it says so.
+    ends[0].allow();
+    let [_, dialed] = exchange(&mut ends, at(20));
+    assert_eq!(dialed, [[address(3)]]);
+}
+
+#[test]
+fn whatever_a_hostile_peer_says_it_is_dialed_once_a_second_and_nowhere_else() {
+    let mut peer = rendezvous(1);
+    peer.located(vec![address(1)], at(0));
+    peer.want(at(0));
+    drain(&mut peer);
+    let nowhere = [
+        SocketAddr::from(([0, 0, 0, 0], 1)),
+        SocketAddr::from(([255, 255, 255, 255], 1)),
+        SocketAddr::from(([224, 0, 0, 1], 1)),
+        SocketAddr::from(([192, 0, 2, 1], 0)),
+        SocketAddr::from(([0xff02, 0, 0, 0, 0, 0, 0, 1], 1)),
+        SocketAddr::from(([0_u16; 8], 1)),
+    ];
+    let mut now = at(1);
+    let mut dials = 0;
+    for round in 0..10_000_u64 {
+        let mut addresses = vec![address(round as u8), address((round >> 8) as u8)];
+        addresses.extend(nowhere);
+        let round = [round + 10, u64::MAX, 1 << 63, round << 40][round as usize % 4];
+        let mut signal = told(round, &addresses, round % 3 != 0);
+        signal.heard = Some(Round(round.wrapping_mul(31)));
+        peer.receive(signal, now);
+        peer.tick(now);
+        let (said, dialed) = drain(&mut peer);
+        assert!(said.len() <= 1, "one word for one word");
+        for addresses in &dialed {
+            assert!(addresses.iter().all(|a| !nowhere.contains(a)) && addresses.len() <= 2);
+        }
+        dials += dialed.len();
+        now.elapsed += Duration::from_millis(10);
+    }
+    assert!(dials <= 101, "{dials} dials in 100 s");
+    let too_many = vec![address(1); ADDRESSES + 1];
+    peer.receive(told(1, &too_many, true), now);
+    assert_eq!(drain(&mut peer), (vec![], vec![]));
+}

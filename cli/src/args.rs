@@ -181,6 +181,9 @@ pub(crate) struct Ways {
     /// peer the addresses of this host.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "never")]
     pub(crate) direct: Vec<Direct>,
+    /// A STUN server to ask where this host is seen from outside, as host:port; relays can be one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) stun: Vec<String>,
 }
 
 /// A kind of link to the peer itself.
@@ -286,6 +289,9 @@ pub(crate) struct Demo {
     /// Links to cut while they talk.
     #[arg(long, default_value_t = 120, value_name = "N")]
     pub(crate) cuts: u64,
+    /// Links to the peer itself that come up beside the relay, and are cut too.
+    #[arg(long, value_enum, default_value = "quic")]
+    pub(crate) direct: Direct,
     /// Fail after this many seconds.
     #[arg(long, default_value_t = 300, value_name = "SECS")]
     pub(crate) timeout: u64,
@@ -304,6 +310,12 @@ pub(crate) struct DemoPeer {
     /// Milliseconds the sending is spread over.
     #[arg(long)]
     pub(crate) spread: u64,
+    /// Where the socket for direct links is to be.
+    #[arg(long, requires = "found_at")]
+    pub(crate) socket: Option<SocketAddr>,
+    /// Where the other peer is to find it.
+    #[arg(long)]
+    pub(crate) found_at: Option<SocketAddr>,
 }
 
 /// Bytes of one message of `send --binary`.

@@ -95,7 +95,20 @@ pub(crate) async fn node(data: &Data, relays: &[String], ways: &Ways) -> Result<
         builder = builder.transport(relay);
     }
     if ways.direct.contains(&Direct::Quic) {
-        builder = builder.direct(Quic::new());
+        let quic = ways.stun.iter().fold(Quic::new(), Quic::ask_stun);
+        builder = builder.direct(quic);
+    }
+    Ok(builder.store(directory.store().await?).start().await?)
+}
+
+/// Starts the node of one peer of the demo.
+pub(crate) async fn peer(data: &Data, relay: &str, quic: Option<Quic>) -> Result<Node> {
+    let directory = Directory::open(data)?;
+    let mut builder = Node::builder()
+        .identity(directory.identity())
+        .transport(WebSocketRelay::new(relay)?);
+    if let Some(quic) = quic {
+        builder = builder.direct(quic);
     }
     Ok(builder.store(directory.store().await?).start().await?)
 }

@@ -1,27 +1,37 @@
-//! `outlive demo`: a relay and two peers as processes of their own, links that are cut again and
-//! again, and a verdict.
+//! `outlive demo`: a relay and two peers as processes of their own, links through the relay and to
+//! the peer itself that are cut again and again, and a verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use outlive::{ChannelId, SessionEvent};
+use outlive::{ChannelId, LinkClass, SessionEvent};
+use outlive_transports::Quic;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::args::{Demo, DemoPeer};
+use crate::args::{Demo, DemoPeer, Direct};
 use crate::identity::Secrets;
 use crate::proxy::Proxy;
+use crate::road::Road;
 
 /// Time between two cuts: long enough for both peers to be back most of the time.
 const BETWEEN_CUTS: Duration = Duration::from_millis(200);
+
+/// How long the roads between the peers stay open, and then closed: long enough for the session to
+/// move to the direct link, and for it to go on over the relay.
+const ROADS_OPEN: Duration = Duration::from_millis(2_500);
+const ROADS_CLOSED: Duration = Duration::from_millis(1_000);
+
+/// How often a peer tells what went over which links.
+const TELL_TRAFFIC: Duration = Duration::from_millis(250);
 
 /// Messages a peer sends in one go.
 const BURST: u64 = 50;
@@ -32,8 +42,10 @@ const BURST: u64 = 50;
 enum Report {
     /// A message came.
     Received { number: u64, redelivered: bool },
-    /// A link was back after this time.
+    /// A link through the relay was back after this time.
     Rebound { micros: u64 },
+    /// Packets that came so far, by what makes the links they came over.
+    Traffic { packets: BTreeMap<String, u64> },
     /// Everything was sent and delivered.
     Delivered,
 }
@@ -48,10 +60,13 @@ struct Verdict {
     duplicated: u64,
     out_of_order: u64,
     cuts: u64,
+    direct_cuts: u64,
     reconnects: u64,
     rebind_median_ms: f64,
     rebind_max_ms: f64,
     seconds: f64,
+    /// Packets that came, by what makes the links they came over.
+    packets: BTreeMap<String, u64>,
 }
 
 /// What came from one peer to the other.
@@ -61,6 +76,7 @@ struct Tally {
     highest: u64,
     out_of_order: u64,
     delivered: bool,
+    packets: BTreeMap<String, u64>,
 }
 
 fn program() -> Result<Command> {
@@ -80,7 +96,7 @@ fn lines(child: &mut Child) -> Result<Lines<BufReader<ChildStdout>>> {
 
 #[derive(Deserialize)]
 struct Listening {
-    addr: std::net::SocketAddr,
+    addr: SocketAddr,
 }
 
 /// A directory that is removed in the end.
@@ -104,9 +120,21 @@ impl Drop for Scratch {
     }
 }
 
+/// Where a peer's socket for direct links is, and where the other finds it.
+struct Place {
+    socket: SocketAddr,
+    found_at: SocketAddr,
+}
+
+/// A free port. Somebody else may take it before the peer does; then the peer does without.
+fn free_socket() -> Result<SocketAddr> {
+    Ok(std::net::UdpSocket::bind(("127.0.0.1", 0))?.local_addr()?)
+}
+
 fn peer_process(
     dir: &Path,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
+    place: Option<&Place>,
     to: outlive::PeerId,
     args: &Demo,
 ) -> Result<Child> {
@@ -122,6 +150,10 @@ fn peer_process(
         .arg("--messages")
         .arg((args.messages.div_ceil(2)).to_string());
     command.arg("--spread").arg(spread.to_string());
+    if let Some(Place { socket, found_at }) = place {
+        command.arg("--socket").arg(socket.to_string());
+        command.arg("--found-at").arg(found_at.to_string());
+    }
     Ok(command.spawn()?)
 }
 
@@ -153,12 +185,20 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
     let mut cutters = Vec::new();
     let mut peers = Vec::new();
     let (reports, mut reported) = mpsc::channel(1_024);
+    let roads = watch::Sender::new(true);
     for (me, dir) in dirs.iter().enumerate() {
         let (proxy, address) = Proxy::bind(addr).await?;
         let (cutter, cuts) = mpsc::channel(1);
         background.spawn(proxy.run(cuts));
         cutters.push(cutter);
-        let mut child = peer_process(dir, address, ids[1 - me], args)?;
+        let mut place = None;
+        if args.direct == Direct::Quic {
+            let socket = free_socket()?;
+            let (road, found_at) = Road::to(socket).await?;
+            background.spawn(road.run(roads.subscribe()));
+            place = Some(Place { socket, found_at });
+        }
+        let mut child = peer_process(dir, address, place.as_ref(), ids[1 - me], args)?;
         let mut lines = lines(&mut child)?;
         let reports = reports.clone();
         background.spawn(async move {
@@ -185,6 +225,7 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
     let mut rebinds = Vec::new();
     let mut cut = tokio::time::interval(BETWEEN_CUTS);
     cut.reset();
+    let mut change_roads = Instant::now() + ROADS_OPEN;
     let mut turn = 0;
     let mut said = Instant::now();
     loop {
@@ -206,8 +247,15 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
                     tally.highest = tally.highest.max(number);
                 }
                 Report::Rebound { micros } => rebinds.push(micros),
+                Report::Traffic { packets } => tallies[me].packets = packets,
                 Report::Delivered => tallies[me].delivered = true,
             },
+            () = tokio::time::sleep_until(change_roads.into()), if args.direct != Direct::Never => {
+                let open = !*roads.borrow();
+                roads.send_replace(open);
+                verdict.direct_cuts += u64::from(!open);
+                change_roads += if open { ROADS_OPEN } else { ROADS_CLOSED };
+            }
             _ = cut.tick(), if verdict.cuts < args.cuts => {
                 let (reply, ended) = oneshot::channel();
                 if cutters[turn].send(reply).await.is_ok() {
@@ -217,7 +265,11 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
             }
         }
         bar.set_position(verdict.received);
-        bar.set_message(format!("{} cuts", verdict.cuts));
+        bar.set_message(format!(
+            "{} cuts, {}",
+            verdict.cuts,
+            shares(&packets(&tallies))
+        ));
         if bar.is_hidden() && !json && said.elapsed() >= Duration::from_secs(2) {
             said = Instant::now();
             let text = format!(
@@ -236,6 +288,7 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
     relay.start_kill()?;
     relay.wait().await?;
 
+    verdict.packets = packets(&tallies);
     for tally in &tallies {
         verdict.lost += (1..=each)
             .filter(|number| !tally.times.contains_key(number))
@@ -273,24 +326,43 @@ fn progress(args: &Demo, json: bool) -> ProgressBar {
     bar
 }
 
+/// What came over which links at both peers.
+fn packets(tallies: &[Tally]) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (transport, count) in tallies.iter().flat_map(|tally| &tally.packets) {
+        *all.entry(transport.clone()).or_default() += count;
+    }
+    all
+}
+
+fn shares(packets: &BTreeMap<String, u64>) -> String {
+    let all = packets.values().sum::<u64>().max(1) as f64;
+    let share = |(transport, count): (&String, &u64)| {
+        format!("{:.0} % over {transport}", *count as f64 * 100.0 / all)
+    };
+    packets.iter().map(share).collect::<Vec<_>>().join(", ")
+}
+
 fn tell(verdict: &Verdict, json: bool) -> Result<()> {
     if json {
         crate::output::json(verdict)?;
         return Ok(());
     }
     let text = format!(
-        "sent {}\nreceived {}\nlost {}\nduplicated {}\nout of order {}\nlinks cut {}\n\
-         reconnects {}\ntime to rebind {:.1} ms (median), {:.1} ms (longest), back-off included\n\
-         took {:.1} s",
+        "sent {}\nreceived {}\nlost {}\nduplicated {}\nout of order {}\nlinks to the relay cut {}\n\
+         direct links cut {}\nreconnects {}\ntime to rebind {:.1} ms (median), {:.1} ms (longest), back-off included\n\
+         packets {}\ntook {:.1} s",
         verdict.sent,
         verdict.received,
         verdict.lost,
         verdict.duplicated,
         verdict.out_of_order,
         verdict.cuts,
+        verdict.direct_cuts,
         verdict.reconnects,
         verdict.rebind_median_ms,
         verdict.rebind_max_ms,
+        shares(&verdict.packets),
         verdict.seconds
     );
     Ok(crate::output::line(text.as_bytes())?)
@@ -298,14 +370,25 @@ fn tell(verdict: &Verdict, json: bool) -> Result<()> {
 
 /// One peer: sends its share in bursts, and reports what comes.
 pub(crate) async fn peer(args: DemoPeer) -> Result<()> {
-    let node = crate::data::node(&args.data, &[args.relay], None).await?;
+    let quic = match (args.socket, args.found_at) {
+        (Some(socket), Some(found_at)) => Some(Quic::new().bind_to(socket).found_at(found_at)),
+        _ => None,
+    };
+    let node = crate::data::peer(&args.data, &args.relay, quic).await?;
     let session = node.session(args.to).await?;
-    let lost: Arc<Mutex<Option<Instant>>> = Arc::default();
-    let _watching = session.on_event(move |event, _| {
-        let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut relayed = BTreeSet::new();
+    let mut lost: Option<Instant> = None;
+    let _watching = session.on_event(move |event, state| {
         match event {
-            SessionEvent::LinkDown { .. } => *lost = Some(Instant::now()),
-            SessionEvent::LinkUp { .. } => {
+            SessionEvent::LinkDown { generation } if relayed.remove(generation) => {
+                lost = Some(Instant::now());
+            }
+            SessionEvent::LinkUp { generation } => {
+                let link = state.links.iter().find(|of| of.generation == *generation);
+                if link.is_none_or(|link| link.class == LinkClass::Direct) {
+                    return;
+                }
+                relayed.insert(*generation);
                 if let Some(since) = lost.take() {
                     let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                     // The parent may be gone; then so are we.
@@ -350,9 +433,21 @@ pub(crate) async fn peer(args: DemoPeer) -> Result<()> {
         crate::output::json(&Report::Delivered)?;
         std::future::pending::<Result<()>>().await
     };
-    let (result, ()): (Result<()>, ()) = tokio::select! {
-        result = receiving => (result, ()),
-        result = sending => (result, ()),
+    let telling = async {
+        let mut time = tokio::time::interval(TELL_TRAFFIC);
+        loop {
+            time.tick().await;
+            let traffic = session.traffic().into_iter();
+            let packets = traffic.map(|(name, of)| (name.to_owned(), of.packets_received));
+            crate::output::json(&Report::Traffic {
+                packets: packets.collect(),
+            })?;
+        }
+    };
+    let result: Result<()> = tokio::select! {
+        result = receiving => result,
+        result = sending => result,
+        result = telling => result,
     };
     result
 }

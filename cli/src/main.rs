@@ -13,6 +13,7 @@ mod output;
 mod passphrase;
 mod proxy;
 mod relay;
+mod road;
 mod send;
 mod sessions;
 mod trust;

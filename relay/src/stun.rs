@@ -113,7 +113,9 @@ fn response(request: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
         return Some(response.finish());
     }
     let mut response = Message::builder_error(&request, MessageWriteVec::new());
-    response.add_attribute(&ErrorCode::new(420, "").ok()?).ok()?;
+    response
+        .add_attribute(&ErrorCode::new(420, "").ok()?)
+        .ok()?;
     response
         .add_attribute(&UnknownAttributes::new(&unknown))
         .ok()?;

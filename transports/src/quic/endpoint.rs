@@ -29,6 +29,8 @@ pub(super) struct Endpoint {
     address: Option<SocketAddr>,
     /// The STUN servers.
     servers: Vec<String>,
+    /// What peers are told, if that is not for the socket to say.
+    found_at: Vec<SocketAddr>,
     /// `None` once it is closed.
     open: Mutex<Option<Open>>,
     accepted: Arc<Accepted>,
@@ -73,6 +75,7 @@ impl Endpoint {
             config,
             address,
             servers: quic.servers.clone(),
+            found_at: quic.found_at.clone(),
             open: Mutex::new(Some(Open { quinn, socket })),
             accepted,
             tasks,
@@ -117,6 +120,9 @@ impl DirectEndpoint for Endpoint {
         let Ok(Open { socket, .. }) = self.still_open() else {
             return Vec::new();
         };
+        if !self.found_at.is_empty() {
+            return self.found_at.clone();
+        }
         let Ok(local) = socket.local() else {
             return Vec::new();
         };

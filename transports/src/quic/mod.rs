@@ -69,6 +69,7 @@ pub struct Quic {
     congestion: Congestion,
     silence: Duration,
     servers: Vec<String>,
+    found_at: Vec<SocketAddr>,
 }
 
 impl Default for Quic {
@@ -78,6 +79,7 @@ impl Default for Quic {
             congestion: Congestion::default(),
             silence: SILENCE,
             servers: Vec::new(),
+            found_at: Vec::new(),
         }
     }
 }
@@ -118,6 +120,16 @@ impl Quic {
     pub fn ask_stun(mut self, server: impl Into<String>) -> Self {
         if self.servers.len() < stun::SERVERS {
             self.servers.push(server.into());
+        }
+        self
+    }
+
+    /// Has peers told this address, and no other unless it is named so too: where a router passes
+    /// what comes on to the socket.
+    #[must_use]
+    pub fn found_at(mut self, address: SocketAddr) -> Self {
+        if self.found_at.len() < addresses::ADDRESSES {
+            self.found_at.push(address);
         }
         self
     }

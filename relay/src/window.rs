@@ -25,6 +25,11 @@ const ALL_ENVELOPES: usize = 4_096;
 /// would without parking.
 const PARKED_SENDERS: usize = 4_096;
 
+/// Senders with nothing on its way whose last envelope is remembered. What the recipient acknowledged
+/// is in the store until its deletion is written: whoever began from the start then would deliver it
+/// again.
+const IDLE_SENDERS: usize = 4_096;
+
 /// What is read of one sender's mail at once.
 const READ: ReadLimit = ReadLimit {
     records: 32,
@@ -38,6 +43,8 @@ struct OnTheWay {
     unacknowledged: BTreeSet<EnvelopeId>,
     /// Whether something up to `last` is parked: then where delivery goes on must not be forgotten.
     parked: bool,
+    /// Whether it is among those with nothing on its way.
+    idle: bool,
 }
 
 /// The delivery of one mailbox over one connection.
@@ -49,6 +56,8 @@ pub(crate) struct Window {
     senders: HashMap<Sender, OnTheWay>,
     /// Senders that have more, in the order of their turns.
     ready: VecDeque<Sender>,
+    /// Senders that had nothing on its way when that was looked at last, the oldest first.
+    idle: VecDeque<Sender>,
     on_the_way: usize,
     parked_senders: usize,
 }
@@ -61,6 +70,7 @@ impl Window {
             search: records::mailbox(&recipient).into(),
             senders: HashMap::new(),
             ready: VecDeque::new(),
+            idle: VecDeque::new(),
             on_the_way: 0,
             parked_senders: 0,
         }
@@ -114,7 +124,15 @@ impl Window {
 
     /// The recipient wants again what it has not acknowledged.
     pub(crate) fn redeliver(&mut self, sender: Sender) {
-        if let Some(of) = self.senders.remove(&sender) {
+        if let Some(of) = self.senders.get_mut(&sender) {
+            let idle = of.idle;
+            let of = std::mem::replace(
+                of,
+                OnTheWay {
+                    idle,
+                    ..OnTheWay::default()
+                },
+            );
             self.on_the_way = self.on_the_way.saturating_sub(of.unacknowledged.len());
             self.parked_senders = self.parked_senders.saturating_sub(usize::from(of.parked));
         }
@@ -145,8 +163,10 @@ impl Window {
         if !rows.is_empty() {
             self.ready.push_back(sender);
         } else if of.unacknowledged.is_empty() && !of.parked {
-            // Numbers only grow: what comes later is found from the beginning.
-            self.senders.remove(&sender);
+            if !std::mem::replace(&mut of.idle, true) {
+                self.idle.push_back(sender);
+            }
+            self.forget_idle();
             return Ok(Vec::new());
         }
         let present = now();
@@ -170,6 +190,22 @@ impl Window {
             packet,
         };
         Ok(deliveries.into_iter().map(deliver).collect())
+    }
+
+    /// Forgets those that were idle for longest. Numbers only grow: what comes of them later is found
+    /// from the beginning.
+    fn forget_idle(&mut self) {
+        while self.idle.len() > IDLE_SENDERS {
+            let Some(oldest) = self.idle.pop_front() else {
+                return;
+            };
+            if let Some(of) = self.senders.get_mut(&oldest) {
+                of.idle = false;
+                if of.unacknowledged.is_empty() && !of.parked {
+                    self.senders.remove(&oldest);
+                }
+            }
+        }
     }
 
     /// One step of the search for senders whose mail was there before the connection.

@@ -158,3 +158,20 @@ async fn no_more_than_so_many_senders_are_remembered_for_what_is_parked() {
     window.redeliver(peer(1).into());
     assert_eq!(window.parked_senders, PARKED_SENDERS - 1);
 }
+
+#[tokio::test]
+async fn what_was_acknowledged_does_not_come_again_before_it_is_deleted() {
+    let store = MemoryStore::new();
+    put(&store, 1, 1..=3).await;
+    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    assert_eq!(delivered(&mut window).await.len(), 3);
+    window.acknowledged(peer(1).into(), &numbers(1, 4));
+    assert_eq!(delivered(&mut window).await, []);
+    // The next comes while the deletion of these waits for its turn.
+    put(&store, 1, 4..=4).await;
+    window.wake([peer(1).into()]);
+    assert_eq!(delivered(&mut window).await, [(peer(1).into(), 4)]);
+    // Unless the recipient asks for all of it.
+    window.redeliver(peer(1).into());
+    assert_eq!(delivered(&mut window).await.len(), 4);
+}

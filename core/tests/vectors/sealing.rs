@@ -269,6 +269,21 @@ pub(crate) fn check_one_way(vectors: &mut Vectors) {
     assert_eq!(opened.frames, frames());
 }
 
+/// A packet as A would seal it by itself for B, but with the exchange key of another.
+fn in_the_name_of_a(secret: Key, payload: &[u8]) -> Vec<u8> {
+    let [_, (_, public_b)] = exchange_keys();
+    let ephemeral = ephemeral(&entropy(3).secret());
+    let prologue = prologue(b"outlive one-way v1\0");
+    let mut state = Symmetric::new("Noise_X_25519_ChaChaPoly_BLAKE2s", &prologue, &public_b);
+    let mut packet = vec![KIND_ONE_WAY];
+    packet.extend(state.token(&noise::public(ephemeral)));
+    state.mix(ephemeral, &public_b);
+    packet.extend(state.encrypt(&noise::public(secret)));
+    state.mix(secret, &public_b);
+    packet.extend(state.encrypt(payload));
+    packet
+}
+
 pub(crate) fn check_wrapping(vectors: &mut Vectors) {
     let [_, (_, public_b)] = exchange_keys();
     let ephemeral = ephemeral(&entropy(4).secret());
@@ -317,13 +332,18 @@ fn what_the_document_says_does_not_open_does_not_open_for_that_reason() {
     let wrong = header(locator_b, 0, start_b, 300);
     let back = header(locator_a, 0, start_a, 1);
     let far = header(locator_b, 513, start_a, 1);
+    let next = |chain: Key, _| derive(&chain, b"outlive next phase v1\0", &[]);
+    let chain = (0..513).fold(chains[0], next);
+    let far_secret = derive(&chain, b"outlive phase v1\0", &[]);
+    let number = ((NOW.0 << 20) + 1).to_le_bytes();
+    let payload = [&start_a.0[..], &number, &frames()].concat();
     let one_way = |from: &Identity, to| {
         OneWay::new(start_a)
             .seal(from, to, &frames(), &mut entropy(3), NOW)
             .expect("it fits")
             .to_vec()
     };
-    let cases: [(&str, Vec<u8>, OpenError); 9] = [
+    let cases: [(&str, Vec<u8>, OpenError); 10] = [
         ("unopened-tag", changed(of_a.len() - 1), OpenError::Forged),
         ("unopened-number", changed(21), OpenError::Forged),
         (
@@ -338,11 +358,16 @@ fn what_the_document_says_does_not_open_does_not_open_for_that_reason() {
         ),
         (
             "unopened-phase",
-            packet(&secrets[0], &far, start_a, 1),
+            packet(&far_secret, &far, start_a, 1),
             OpenError::UnknownKeys,
         ),
         ("unopened-short", of_a[..44].to_vec(), OpenError::Short(44)),
         ("unopened-sender", one_way(&third, &b()), OpenError::Forged),
+        (
+            "unopened-impostor",
+            in_the_name_of_a(exchange_secret(counting(0x40)), &payload),
+            OpenError::Forged,
+        ),
         (
             "unopened-recipient",
             one_way(&identities()[0], &third.peer_id()),

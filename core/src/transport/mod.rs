@@ -44,10 +44,10 @@ pub enum TransportError {
         reason: String,
     },
     /// The other end would not let us in.
-    #[error("the relay refused us: {0}")]
+    #[error("the other end refused us: {0}")]
     Refused(String),
     /// The other end broke the protocol.
-    #[error("the relay broke the protocol: {0}")]
+    #[error("the other end broke the protocol: {0}")]
     Protocol(String),
     /// The other end closed the connection, and said why.
     #[error("the relay closed the connection: {0}")]

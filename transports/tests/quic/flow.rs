@@ -38,13 +38,18 @@ async fn a_sender_waits_while_the_receiver_does_not_read() {
         sender
     });
     // Each of these gives the sender a turn, and shows that the link is not just broken.
-    for n in 0..2_000 {
-        say(&mut accepted, Lane::Interactive, vec![packet(n, 8)]).await;
-        assert_eq!(number(&receiver.receive().await.expect("it is up")), n);
+    let mut rounds = 0;
+    let mut since_it_filled = 0;
+    while since_it_filled < 1_000 {
+        say(&mut accepted, Lane::Interactive, vec![packet(rounds, 8)]).await;
+        assert_eq!(number(&receiver.receive().await.expect("it is up")), rounds);
+        rounds += 1;
+        if sent.load(Ordering::Relaxed) > LANE_WINDOW - 4 * BYTES {
+            since_it_filled += 1;
+        }
     }
     let sent = sent.load(Ordering::Relaxed);
     assert!(sent <= LANE_WINDOW, "{sent} bytes wait at a peer");
-    assert!(sent > LANE_WINDOW / 2, "{sent} bytes fill the window");
     for n in 0..PACKETS as u64 {
         assert_eq!(number(&hear(&mut accepted).await), n);
     }

@@ -33,6 +33,9 @@
 //! - **An end to every attempt.** A negotiation that is not up in its time is given up, with back-off;
 //!   a restart that is not ends in a new connection.
 //!
+//! Beside it stands the [`Rendezvous`], for links that need no negotiation: peers tell each other
+//! their addresses and dial.
+//!
 //! [W3C WebRTC, section 10.7]: https://www.w3.org/TR/webrtc/#perfect-negotiation-example
 
 mod backoff;

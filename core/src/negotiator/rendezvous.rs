@@ -1,21 +1,4 @@
 //! The rendezvous: where two peers are, and when they dial each other.
-//!
-//! Each tells the other the addresses of its socket ([`Addresses`]), again whenever they change, and
-//! dials what the other told. Who finds the other gone asks for its addresses and dials at the same
-//! time; who is asked answers and dials too, so that the packets of both meet in the NATs between
-//! them. Both ends go on trying for ever, with back-off: a peer that slept is found by whichever
-//! wakes.
-//!
-//! ```text
-//!            addresses of the peer            linked
-//!   Still ─────────────────────────▶ Dialing ───────▶ Linked
-//!     ▲                               │   ▲              │
-//!     │ nowhere to be found    failed │   │ until        │ unlinked
-//!     │                               ▼   │              │
-//!     └────────────────────────────  Resting ◀───────────┘
-//! ```
-//!
-//! Dialing at once can give two links; [`extra_links`](super::extra_links) tells which one goes.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -74,8 +57,25 @@ enum Theirs {
     At(Vec<SocketAddr>),
 }
 
-/// Finds one peer by addresses. See [`Addresses`] for what is said, and the picture of its states
-/// in `negotiator/rendezvous.rs`.
+/// Finds one peer by addresses, and is found by it.
+///
+/// Each tells the other the addresses of its socket ([`Addresses`]), again whenever they change, and
+/// dials what the other told. Who finds the other gone asks for its addresses and dials at the same
+/// time; who is asked answers and dials too, so that the packets of both meet in the NATs between
+/// them. Both ends go on trying for ever, with back-off: a peer that slept is found by whichever
+/// wakes.
+///
+/// ```text
+///            addresses of the peer            linked
+///   Still ─────────────────────────▶ Dialing ───────▶ Linked
+///     ▲                               │   ▲              │
+///     │ nowhere to be found    failed │   │ until        │ unlinked
+///     │                               ▼   │              │
+///     └────────────────────────────  Resting ◀───────────┘
+/// ```
+///
+/// Dialing at once can give two links; [`extra_links`](super::extra_links) tells which one goes. As
+/// for a [`Negotiator`](super::Negotiator), all outputs are polled after each input.
 #[derive(Debug)]
 #[cfg_attr(feature = "sabotage", derive(Clone))]
 pub struct Rendezvous {

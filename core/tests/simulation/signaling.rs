@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::Ticket;
-use outlive_core::negotiator::{Negotiator, Output, Status};
+use outlive_core::negotiator::{Negotiator, Output, Rule, Status};
 use outlive_core::wire::signal::Signal;
 use outlive_core::{ChannelId, Entropy, Negotiation};
 
@@ -28,6 +28,9 @@ struct End {
 pub(crate) struct Signaling {
     ends: [End; 2],
     tags: u32,
+    broken: Option<Rule>,
+    /// How often they found each other.
+    pub(crate) met: u32,
 }
 
 impl Signaling {
@@ -136,11 +139,13 @@ impl End {
 }
 
 impl World {
-    /// From now on both want a connection, too.
-    pub(crate) fn negotiate(&mut self) {
+    /// From now on both want a connection, too; maybe one of the rules for that is broken.
+    pub(crate) fn negotiate(&mut self, broken: Option<Rule>) {
         self.signaling = Some(Signaling {
             ends: [End::new(), End::new()],
             tags: 0,
+            broken,
+            met: 0,
         });
     }
 
@@ -150,7 +155,8 @@ impl World {
             return;
         };
         for who in 0..2 {
-            self.start_negotiator(&mut signaling.ends[who], who);
+            let broken = signaling.broken;
+            self.start_negotiator(&mut signaling.ends[who], who, broken);
             let now = self.now;
             let end = &mut signaling.ends[who];
             if let Some(negotiator) = &mut end.negotiator {
@@ -173,7 +179,7 @@ impl World {
         self.signaling = Some(signaling);
     }
 
-    fn start_negotiator(&mut self, end: &mut End, who: usize) {
+    fn start_negotiator(&mut self, end: &mut End, who: usize, broken: Option<Rule>) {
         let peer = &self.peers[who];
         if peer.engine.is_none() {
             end.negotiator = None;
@@ -190,6 +196,9 @@ impl World {
         let me = self.peers[1 - who].other;
         let entropy = Entropy::from_seed(self.random.seed());
         let mut negotiator = Negotiator::new(me, other, end.starts, entropy);
+        if let Some(rule) = broken {
+            negotiator.break_rule(rule);
+        }
         negotiator.want(self.now);
         end.negotiator = Some(negotiator);
         end.connection = None;
@@ -237,6 +246,7 @@ impl World {
         if signaling.ends.iter().all(|end| up(end) == fit) || !self.random.chance(30) {
             return;
         }
+        signaling.met += u32::from(fit);
         for end in &mut signaling.ends {
             if let (Some(connection), Some(negotiator)) = (&mut end.connection, &mut end.negotiator)
                 && connection.up != fit

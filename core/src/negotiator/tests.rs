@@ -356,3 +356,43 @@ fn addresses_are_no_concern_of_a_negotiation() {
     );
     assert_eq!(drain(&mut negotiator), []);
 }
+
+#[test]
+fn a_peer_that_answers_again_in_another_run_has_lost_its_connection() {
+    let (mut negotiator, connection) = connected();
+    negotiator.receive(answer(connection.offer, 1), at(20));
+    assert_eq!(drain(&mut negotiator), []);
+    let again = Signal::Answer(Answer {
+        negotiation: connection.offer,
+        own: Round(1),
+        run: THEIR_RUN + 1,
+        sdp: "theirs".to_owned(),
+    });
+    negotiator.receive(again, at(20));
+    let outputs = drain(&mut negotiator);
+    assert!(outputs.contains(&Output::Reset));
+    assert!(matches!(asked(&outputs), Some((_, false))));
+}
+
+#[test]
+fn a_restart_of_what_we_answered_before_we_started_anew_is_declined() {
+    let mut negotiator = negotiator(Manners::Polite);
+    // The offer came again after the start, and was answered again.
+    negotiator.receive(offer(1, None), at(0));
+    negotiator.described(theirs(1), "ours".to_owned(), at(0));
+    drain(&mut negotiator);
+    let ours = ConnectionId {
+        offer: theirs(1),
+        answered: negotiator.run,
+    };
+    let before = ConnectionId {
+        answered: ours.answered.wrapping_add(1),
+        ..ours
+    };
+    negotiator.receive(offer(2, Some(before)), at(1));
+    let outputs = drain(&mut negotiator);
+    assert!(matches!(said(&outputs)[..], [Signal::Decline(_)]));
+    negotiator.receive(offer(3, Some(ours)), at(1));
+    let outputs = drain(&mut negotiator);
+    assert!(matches!(outputs.last(), Some(Output::ApplyOffer { .. })));
+}

@@ -22,9 +22,10 @@ use outlive_core::wire::relay::{
     Binding, FromRelay, GoodbyeReason, ToRelay, VERSION, encode, prove,
 };
 use outlive_core::wire::request::Message;
+use outlive_core::wire::signal::{Addresses, Answer, Candidate, Decline, Offer, Signal, Withdraw};
 use outlive_core::{
-    ChannelId, Contact, Entropy, EnvelopeId, Generation, Identity, Now, PeerId, Position,
-    RequestId, SafetyNumber, StoreId, WallTime,
+    ChannelId, Contact, Entropy, EnvelopeId, Generation, Identity, Negotiation, Now, PeerId,
+    Position, RequestId, Round, SafetyNumber, StoreId, WallTime,
 };
 
 const LINK: Generation = Generation::nth(1, 1);
@@ -302,6 +303,56 @@ fn requests(seeds: &Seeds) -> io::Result<()> {
     Ok(())
 }
 
+fn signals(seeds: &Seeds) -> io::Result<()> {
+    let named = |round| Negotiation {
+        round: Round(round),
+        run: 7,
+    };
+    let sdp = "v=0".to_owned();
+    let candidate = "candidate:1 1 udp 1 192.0.2.7 9 typ host".to_owned();
+    let signals = [
+        Signal::Addresses(Addresses {
+            round: Round(1),
+            heard: None,
+            addresses: vec![([192, 0, 2, 7], 4433).into()],
+            reply: true,
+        }),
+        Signal::Offer(Offer {
+            negotiation: named(300),
+            restarts: None,
+            sdp: sdp.clone(),
+        }),
+        Signal::Answer(Answer {
+            negotiation: named(1 << 32 | 1),
+            own: Round(7),
+            run: 7,
+            sdp,
+        }),
+        Signal::Candidate(Candidate {
+            negotiation: named(300),
+            run: 7,
+            candidate,
+        }),
+        Signal::Decline(Decline {
+            negotiation: named(3),
+            above: Round(300),
+        }),
+        Signal::Withdraw(Withdraw {
+            round: Round(9),
+            declines: None,
+        }),
+    ];
+    let mut all = Vec::new();
+    for signal in signals {
+        let bytes = signal.to_bytes();
+        let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+        let one = [&length.to_le_bytes()[..], &bytes].concat();
+        seeds.put("signal", &format!("kind-{}", signal.kind()), &one)?;
+        all.extend(one);
+    }
+    seeds.put("signal", "all", &all)
+}
+
 fn contacts(seeds: &Seeds, one: PeerId, other: PeerId) -> io::Result<()> {
     let relays = ["wss://relay.example", "ws://127.0.0.1:4400"];
     let contact = Contact::new(other, relays).map_err(io::Error::other)?;
@@ -324,6 +375,7 @@ fn main() -> io::Result<()> {
         dir: Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds"),
     };
     requests(&seeds)?;
+    signals(&seeds)?;
     let [one, two] = [1, 2].map(|seed| Identity::from_seed([seed; 32]).peer_id());
     contacts(&seeds, one, two)?;
     let relayed = LinkClass::Relayed(STORE);

@@ -44,6 +44,12 @@ use crate::trust::trust_of;
 /// Sends that may wait for room in the outbox. One more fails at once.
 const WAITING_SENDS: usize = 1_024;
 
+/// Words for a relay about the peer's mail that may wait for a link: as many as a relay has
+/// envelopes on their way to one recipient. What comes beyond is left unsaid, and the mail it was
+/// about comes again with the next connection. A relay that reads nothing and delivers without end
+/// makes us keep no more.
+const WAITING_WORDS: usize = 4_096;
+
 /// How long a session without work and handles keeps its task.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -58,7 +64,8 @@ type Rows = Result<Vec<(Bytes, Bytes)>, StoreError>;
 struct Bound {
     transport: &'static str,
     link: mpsc::Sender<ToLink>,
-    /// What the link had no room for. The engine holds back while there is something.
+    /// What the link had no room for. The engine holds back while there is something, and beside
+    /// its packets there are at most [`WAITING_WORDS`].
     waiting: VecDeque<Outgoing>,
 }
 

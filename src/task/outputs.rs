@@ -7,8 +7,8 @@ use outlive_core::{ChannelId, Generation, Position};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::Task;
 use super::input::ToLink;
+use super::{Task, WAITING_WORDS};
 use crate::direct;
 use crate::event::SessionEvent;
 use crate::request;
@@ -111,13 +111,15 @@ impl Task {
     }
 
     /// Hands an item to a link, or keeps it until the link has room. What is kept is bounded: the
-    /// engine stops at the first packet, and acknowledges no more than the relay has sent.
+    /// engine stops at the first packet, and of the rest there are at most [`WAITING_WORDS`].
     pub(super) fn push(&mut self, generation: Generation, item: Outgoing) {
         let Some(bound) = self.links.get_mut(&generation) else {
             return;
         };
         if !bound.waiting.is_empty() {
-            bound.waiting.push_back(item);
+            if is_packet(&item) || bound.waiting.len() < WAITING_WORDS {
+                bound.waiting.push_back(item);
+            }
             return;
         }
         match bound.link.try_send(ToLink { generation, item }) {
@@ -243,4 +245,11 @@ impl Task {
             }
         });
     }
+}
+
+const fn is_packet(item: &Outgoing) -> bool {
+    matches!(
+        item,
+        Outgoing::Submit { .. } | Outgoing::SubmitUnidentified { .. }
+    )
 }

@@ -38,6 +38,7 @@
 mod alike;
 mod bounds;
 mod callbacks;
+mod channels;
 mod custody;
 mod delivery;
 mod dialing;
@@ -45,6 +46,7 @@ mod inbox;
 mod isolation;
 mod links;
 mod many;
+mod misuse;
 mod once;
 mod paper;
 mod played;

@@ -103,6 +103,7 @@ impl Task {
             transport,
             address,
             link,
+            given_up,
             again,
         } = binding;
         let peer = self.peer;
@@ -111,6 +112,7 @@ impl Task {
             Bound {
                 transport,
                 link,
+                given_up,
                 waiting: VecDeque::new(),
             },
         );

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::input::Reply;
-pub(crate) use self::input::{Binding, Command, INPUTS, Input, Settled, ToLink};
+pub(crate) use self::input::{Binding, Command, GivenUp, INPUTS, Input, Settled, ToLink};
 use self::unidentified::Unidentified;
 use crate::error::Error;
 use crate::event::SessionEvent;
@@ -64,6 +64,7 @@ type Rows = Result<Vec<(Bytes, Bytes)>, StoreError>;
 struct Bound {
     transport: &'static str,
     link: mpsc::Sender<ToLink>,
+    given_up: Option<mpsc::Sender<GivenUp>>,
     /// What the link had no room for. The engine holds back while there is something, and beside
     /// its packets there are at most [`WAITING_WORDS`].
     waiting: VecDeque<Outgoing>,

@@ -7,7 +7,7 @@ use outlive_core::{ChannelId, Generation, Position};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::input::ToLink;
+use super::input::{GivenUp, ToLink};
 use super::{Task, WAITING_WORDS};
 use crate::direct;
 use crate::event::SessionEvent;
@@ -56,6 +56,7 @@ impl Task {
             }
             Output::Drop { generation, reason } => {
                 warn!(peer = %self.peer.short(), %generation, %reason, "link given up");
+                self.give_up(generation);
                 self.lost(engine, generation);
             }
             Output::Event(event) => self.tell(engine, event),
@@ -150,6 +151,16 @@ impl Task {
         }
         if bound.waiting.is_empty() {
             engine.writable(generation, true, self.inner.clock.now());
+        }
+    }
+
+    /// Has another link bound in place of one that is given up. With no room to say so, the session
+    /// goes without until the next connection.
+    fn give_up(&self, generation: Generation) {
+        let bound = self.links.get(&generation);
+        if let Some(given_up) = bound.and_then(|bound| bound.given_up.as_ref()) {
+            let peer = self.peer;
+            let _ = given_up.try_send(GivenUp { peer, generation });
         }
     }
 

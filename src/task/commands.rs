@@ -244,7 +244,8 @@ impl Task {
             } => {
                 engine.commit(channel, position, &record, bytes, now);
                 self.in_hand.remove(&(channel, position));
-                self.next.waiters.push(Waiter::Commit(reply));
+                let of = (channel, position);
+                self.next.waiters.push(Waiter::Commit(reply, of));
             }
             Command::Skip {
                 channel,
@@ -263,7 +264,8 @@ impl Task {
                 };
                 engine.skip(channel, position, skipped, now);
                 self.in_hand.remove(&(channel, position));
-                self.next.waiters.push(Waiter::Commit(reply));
+                let of = (channel, position);
+                self.next.waiters.push(Waiter::Commit(reply, of));
             }
             Command::Listen { channel, on: true } => engine.listen(channel, now),
             Command::Listen { channel, on: false } => engine.unlisten(channel, now),
@@ -359,7 +361,8 @@ impl Task {
         engine.hand(channel, *position, record);
         engine.commit(channel, *position, record, *bytes, now);
         self.in_hand.remove(&(channel, *position));
-        self.next.waiters.push(Waiter::Commit(reply));
+        let of = (channel, *position);
+        self.next.waiters.push(Waiter::Commit(reply, of));
     }
 
     /// Takes a message for sending, or gives it back if it has to wait for room.

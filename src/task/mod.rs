@@ -15,7 +15,7 @@ mod outage;
 mod outputs;
 mod unidentified;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ struct Bound {
 enum Waiter {
     Send(Reply<Receipt>, Receipt),
     HandAgain(Reply<bool>),
-    Commit(Reply<()>),
+    Commit(Reply<()>, (ChannelId, Position)),
 }
 
 impl Waiter {
@@ -82,7 +82,7 @@ impl Waiter {
         match self {
             Self::Send(reply, receipt) => drop(reply.send(result.map(|()| receipt))),
             Self::HandAgain(reply) => drop(reply.send(result.map(|()| true))),
-            Self::Commit(reply) => drop(reply.send(result)),
+            Self::Commit(reply, _) => drop(reply.send(result)),
         }
     }
 }
@@ -164,6 +164,8 @@ pub(crate) struct Task {
     /// Messages in the app's hands, for an engine that is loaded again: without their payloads, as
     /// many as the engine knows of.
     in_hand: BTreeMap<(ChannelId, Position), InboxRecord>,
+    /// Messages whose commit failed with the store: they come again when the session is loaded.
+    uncommitted: BTreeSet<(ChannelId, Position)>,
     /// What the peer may still make us keep.
     allowance: Allowance,
 }
@@ -203,6 +205,7 @@ impl Task {
             sends: VecDeque::new(),
             room: false,
             in_hand: BTreeMap::new(),
+            uncommitted: BTreeSet::new(),
             allowance: Allowance::Unlimited,
         }
     }
@@ -251,6 +254,11 @@ impl Task {
         self.write = None;
         self.read = None;
         let failed = Err(error.clone());
+        for waiter in self.flight.waiters.iter().chain(&self.next.waiters) {
+            if let Waiter::Commit(_, of) = waiter {
+                self.uncommitted.insert(*of);
+            }
+        }
         self.flight.answer(&failed);
         self.next.answer(&failed);
         for send in self.sends.drain(..) {
@@ -306,6 +314,9 @@ impl Task {
         }
         for ((channel, position), record) in &self.in_hand {
             engine.hand(*channel, *position, record);
+        }
+        for (channel, position) in std::mem::take(&mut self.uncommitted) {
+            self.hub.not_committed(channel, position);
         }
         for (&generation, &(class, rank)) in &self.bindings {
             engine.bind(generation, class, rank, now);

@@ -23,12 +23,17 @@ pub enum Error {
     /// The channel's inbox is in use.
     #[error("the inbox of channel {0} has a consumer already; drop that one first")]
     InboxTaken(ChannelId),
-    /// The channel has no inbox for apps.
-    #[error("the messages of channel {0} are requests; answer them with `on_request`")]
+    /// The channel is for requests alone.
+    #[error(
+        "the messages of channel {0} are requests; send them with `request`, answer them with `on_request`"
+    )]
     Requests(ChannelId),
     /// The channel is the library's own.
     #[error("the messages of channel {0} make direct links; use another channel")]
     Signaling(ChannelId),
+    /// The channel is kept for what the library may need it for.
+    #[error("channel {0} is reserved; use 1, 2, or 16 and up")]
+    Reserved(ChannelId),
     /// Requests are answered by another handler.
     #[error("requests have a handler here already; drop that one first")]
     HandlerTaken,

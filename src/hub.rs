@@ -35,6 +35,9 @@ pub(crate) struct Hub {
     pub(crate) signaled: Notify,
     holds: AtomicUsize,
     inboxes: Mutex<BTreeMap<ChannelId, InboxPoint>>,
+    /// Messages whose commit failed: whoever consumes their channel gets them again. There are no
+    /// more than the app had in hand.
+    uncommitted: Mutex<BTreeMap<ChannelId, BTreeSet<Position>>>,
     arrived: watch::Sender<()>,
     listening: Mutex<BTreeSet<ChannelId>>,
 }
@@ -110,6 +113,7 @@ impl Hub {
             signaled: Notify::new(),
             holds: AtomicUsize::new(0),
             inboxes: Mutex::new(inboxes.collect()),
+            uncommitted: Mutex::default(),
             arrived: watch::Sender::default(),
             listening: Mutex::default(),
         }
@@ -160,8 +164,32 @@ impl Hub {
     }
 
     pub(crate) fn leave_inbox(&self, channel: ChannelId) {
+        // The next consumer begins at the beginning.
+        lock(&self.uncommitted).remove(&channel);
         if let Some(point) = lock(&self.inboxes).get_mut(&channel) {
             point.taken = false;
+        }
+    }
+
+    /// A message was to be committed, and the store failed. That is over: it comes again.
+    pub(crate) fn not_committed(&self, channel: ChannelId, position: Position) {
+        if self.inbox(channel).taken {
+            let mut uncommitted = lock(&self.uncommitted);
+            uncommitted.entry(channel).or_default().insert(position);
+            drop(uncommitted);
+            self.arrived.send_replace(());
+        }
+    }
+
+    /// The first of these that is not handed out again yet.
+    pub(crate) fn next_uncommitted(&self, channel: ChannelId) -> Option<Position> {
+        lock(&self.uncommitted).get(&channel)?.first().copied()
+    }
+
+    /// It is being handed out again, or it is gone.
+    pub(crate) fn forget_uncommitted(&self, channel: ChannelId, position: Position) {
+        if let Some(of) = lock(&self.uncommitted).get_mut(&channel) {
+            of.remove(&position);
         }
     }
 

@@ -28,7 +28,8 @@ const SEGMENTS: ReadLimit = ReadLimit {
 };
 
 /// The messages of one channel, in order, for one consumer. What is not committed comes again after
-/// a restart, or when the inbox is taken anew, marked as redelivered.
+/// a restart, or when the inbox is taken anew, marked as redelivered; what could not be committed,
+/// because the store failed, comes again when that is over.
 pub struct Inbox {
     hub: Arc<Hub>,
     route: Route,
@@ -91,6 +92,7 @@ impl Inbox {
     /// As [`next`](Self::next).
     pub async fn try_next(&mut self) -> Result<Option<Delivery>, Error> {
         loop {
+            self.turn_back().await?;
             if self.ahead.is_empty() {
                 self.read_ahead().await?;
             }
@@ -169,6 +171,28 @@ impl Inbox {
     async fn is_gone(&self, position: Position) -> Result<bool, Error> {
         let key = Key::Inbox(self.hub.peer, self.channel, position).to_bytes();
         Ok(self.route.inner().store.get(key).await?.is_none())
+    }
+
+    /// Reads again the messages whose commit failed. Cancellation-safe.
+    async fn turn_back(&mut self) -> Result<(), Error> {
+        // Of the first one ahead it may be asked already whether it is still there.
+        while self.handing.is_none()
+            && let Some(position) = self.hub.next_uncommitted(self.channel)
+        {
+            let to_come =
+                position >= self.cursor || self.ahead.iter().any(|(at, _)| *at == position);
+            if !to_come {
+                let key = Key::Inbox(self.hub.peer, self.channel, position).to_bytes();
+                // If it is gone, it was committed after all.
+                if let Some(value) = self.route.inner().store.get(key).await? {
+                    let record = InboxRecord::from_bytes(&value)?;
+                    let place = self.ahead.partition_point(|(at, _)| *at < position);
+                    self.ahead.insert(place, (position, record));
+                }
+            }
+            self.hub.forget_uncommitted(self.channel, position);
+        }
+        Ok(())
     }
 
     async fn read_ahead(&mut self) -> Result<(), Error> {

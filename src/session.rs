@@ -104,6 +104,16 @@ pub struct Sending<'a> {
     pub once: Option<&'a [u8]>,
 }
 
+/// Whether an app may use a channel. What went over another would come to no app at the peer.
+const fn for_apps(channel: ChannelId) -> Result<(), Error> {
+    match channel {
+        ChannelId::REQUESTS => Err(Error::Requests(channel)),
+        ChannelId::SIGNALING => Err(Error::Signaling(channel)),
+        _ if channel.is_for_apps() => Ok(()),
+        _ => Err(Error::Reserved(channel)),
+    }
+}
+
 /// A message on its way to the disk.
 #[must_use = "the message is durable only when `durable` has returned"]
 pub struct Queuing {
@@ -168,7 +178,9 @@ impl Session {
     /// Dropped half-way, it has either queued the message or not touched anything.
     ///
     /// # Errors
-    /// [`Error::Send`] if the message can't be taken, [`Error::Store`] if the store failed.
+    /// [`Error::Send`] if the message can't be taken, [`Error::Store`] if the store failed, and
+    /// [`Error::Requests`], [`Error::Signaling`] or [`Error::Reserved`] for a channel that is not for
+    /// apps ([`ChannelId::is_for_apps`]).
     pub async fn send(
         &self,
         channel: ChannelId,
@@ -229,7 +241,7 @@ impl Session {
     /// way to the disk at once. They go in the order in which this was called.
     ///
     /// # Errors
-    /// [`Error::Shutdown`].
+    /// [`Error::Shutdown`], and for a channel that is not for apps as [`send`](Self::send).
     pub async fn start_send(
         &self,
         channel: ChannelId,
@@ -250,6 +262,7 @@ impl Session {
         options: SendOptions,
         wait: bool,
     ) -> Result<Queuing, Error> {
+        for_apps(channel)?;
         let (reply, answer) = oneshot::channel();
         self.route
             .send(Command::Send {
@@ -359,14 +372,10 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::InboxTaken`] while another one is held, [`Error::Requests`] for the channel of
-    /// requests, whose messages go to their handlers, and [`Error::Signaling`] for that of signals,
-    /// which make direct links.
+    /// requests, whose messages go to their handlers, [`Error::Signaling`] for that of signals,
+    /// which make direct links, and [`Error::Reserved`] for those that are reserved.
     pub fn inbox(&self, channel: ChannelId) -> Result<Inbox, Error> {
-        match channel {
-            ChannelId::REQUESTS => return Err(Error::Requests(channel)),
-            ChannelId::SIGNALING => return Err(Error::Signaling(channel)),
-            _ => {}
-        }
+        for_apps(channel)?;
         if self.hub.take_inbox(channel) {
             Ok(Inbox::new(self.hub.clone(), self.route.clone(), channel))
         } else {
@@ -461,8 +470,9 @@ impl Session {
     /// Listens to a volatile channel: its messages come as [`SessionEvent::Volatile`].
     ///
     /// # Errors
-    /// [`Error::Shutdown`].
+    /// [`Error::Shutdown`], and for a channel that is not for apps as [`send`](Self::send).
     pub async fn listen(&self, channel: ChannelId) -> Result<(), Error> {
+        for_apps(channel)?;
         self.hub.listen(channel, true);
         self.route.send(Command::Listen { channel, on: true }).await
     }
@@ -482,12 +492,14 @@ impl Session {
     /// nothing is sent.
     ///
     /// # Errors
-    /// [`Error::Send`] if the message is too large.
+    /// [`Error::Send`] if the message is too large, and for a channel that is not for apps as
+    /// [`send`](Self::send).
     pub async fn send_volatile(
         &self,
         channel: ChannelId,
         payload: impl Into<Bytes>,
     ) -> Result<bool, Error> {
+        for_apps(channel)?;
         let (reply, answer) = oneshot::channel();
         let payload = payload.into();
         self.route

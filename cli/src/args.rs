@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use outlive::{PeerId, limits};
+use outlive::{ChannelId, PeerId, limits};
 use outlive_relay::{Rate, RelayConfig};
 
 /// Messaging sessions that outlive their connections.
@@ -228,7 +228,7 @@ pub(crate) struct Send {
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) to: outlive::Contact,
     /// The channel.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = channel)]
     pub(crate) channel: u16,
     /// How far each message has to get before this ends.
     #[arg(long, value_enum, default_value = "delivered")]
@@ -257,7 +257,7 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) from: Option<outlive::Contact>,
     /// The channel.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = channel)]
     pub(crate) channel: u16,
     /// End after this many messages.
     #[arg(long, value_name = "N")]
@@ -322,6 +322,16 @@ pub(crate) struct DemoPeer {
 pub(crate) const CHUNK: usize = 1024 * 1024;
 
 const _: () = assert!(CHUNK <= limits::MESSAGE_BYTES, "a chunk is one message");
+
+/// A channel that apps may use.
+fn channel(text: &str) -> Result<u16, String> {
+    let number = text.parse::<u16>().map_err(|error| error.to_string())?;
+    if ChannelId(number).is_for_apps() {
+        Ok(number)
+    } else {
+        Err("it is the library's own; use 1, 2, or 16 to 65535".to_owned())
+    }
+}
 
 /// A peer: its id, or a contact that names its relays too.
 fn contact(text: &str) -> Result<outlive::Contact, String> {

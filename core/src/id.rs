@@ -40,6 +40,12 @@ impl ChannelId {
     pub const REQUESTS: Self = Self(3);
     /// The first channel an app may give a meaning of its own.
     pub const FIRST_APP: Self = Self(16);
+
+    /// Whether apps may use it. The others are the library's own, or reserved for it.
+    #[must_use]
+    pub const fn is_for_apps(self) -> bool {
+        matches!(self, Self::MESSAGES | Self::FILES) || self.0 >= Self::FIRST_APP.0
+    }
 }
 
 impl fmt::Display for ChannelId {

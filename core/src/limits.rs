@@ -170,7 +170,8 @@ pub const HANDSHAKE_MOST: Duration = Duration::from_secs(3_600);
 /// doubt them.
 pub const KEYS_PROVEN: Duration = Duration::from_secs(60);
 
-/// Packets that fail to open before a link is given up.
+/// Packets that fail to open before a link is given up. The runtime binds another one over the same
+/// relay after a wait that grows each time.
 pub const FORGED_PACKETS: u32 = 64;
 
 /// Characters of a contact as text. It still fits a QR code; a longer text is refused.

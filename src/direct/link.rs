@@ -78,6 +78,7 @@ async fn run(
         transport,
         address: address.to_string(),
         link: to_link,
+        given_up: None,
         again: false,
     };
     if inputs.send(Input::Bind(binding)).await.is_ok() {

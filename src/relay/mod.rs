@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::{self, OneWay};
 use outlive_core::transport::{
@@ -32,13 +34,16 @@ use self::unidentified::Unidentified;
 use crate::backoff::Backoff;
 use crate::network::Network;
 use crate::node::Inner;
-use crate::task::{Binding, Input, ToLink};
+use crate::task::{Binding, GivenUp, Input, ToLink};
 
 /// Items on their way from sessions to a connection. When they fill it, sessions hold back.
 const TO_LINK: usize = 256;
 
 /// Sessions waiting to be attached. When they fill it, starting sessions wait.
 pub(crate) const ATTACHING: usize = 64;
+
+/// Links that sessions have given up and that are not seen to yet.
+const GIVEN_UP: usize = 256;
 
 /// How long a relay that is left may take to hear the last words. One that takes nothing any more
 /// holds nobody up for longer.
@@ -112,12 +117,15 @@ impl Attached {
 struct Link {
     generation: Generation,
     inputs: mpsc::Sender<Input>,
+    /// How often the session has given up its link over this connection.
+    given_up: Backoff,
 }
 
 /// What every link over one connection shares.
 struct Shared {
     store: StoreId,
     link: mpsc::Sender<ToLink>,
+    giving_up: mpsc::Sender<GivenUp>,
     slots: Arc<Mutex<Slots>>,
 }
 
@@ -219,11 +227,18 @@ impl RelayTask {
         let envelopes = Arc::new(Mutex::new(Envelopes::default()));
         let unnamed = Arc::new(Mutex::new(Envelopes::default()));
         let slots = Arc::new(Mutex::new(Slots::default()));
+        let (giving_up, mut given_up) = mpsc::channel(GIVEN_UP);
+        let mut resting = FuturesUnordered::new();
+        let shared = Shared {
+            store,
+            link: link.clone(),
+            giving_up,
+            slots: slots.clone(),
+        };
         let mut links = HashMap::<PeerId, Link>::new();
         attached.prune();
         for (&peer, inputs) in &attached.inputs {
-            self.bind(&mut links, peer, inputs.clone(), store, &link)
-                .await;
+            self.bind(&mut links, peer, inputs.clone(), &shared).await;
         }
         self.inner.wake_sessions_with_work();
         let mut sending = Box::pin(send_all(
@@ -232,7 +247,7 @@ impl RelayTask {
             outgoing,
             Some(to_unidentified),
             envelopes.clone(),
-            slots.clone(),
+            slots,
             self.cancel.clone(),
         ));
         let unidentified = Unidentified {
@@ -244,11 +259,6 @@ impl RelayTask {
             cancel: self.cancel.clone(),
         };
         let mut unidentified = Box::pin(unidentified.run());
-        let shared = Shared {
-            store,
-            link: link.clone(),
-            slots,
-        };
         let mut farewell = None;
         let error = loop {
             tokio::select! {
@@ -284,12 +294,32 @@ impl RelayTask {
                     }
                     let bound = links.get(&peer).is_some_and(|l| l.inputs.same_channel(&inputs));
                     if !bound {
-                        self.bind(&mut links, peer, inputs, store, &link).await;
+                        self.bind(&mut links, peer, inputs, &shared).await;
+                    }
+                }
+                Some(GivenUp { peer, generation }) = given_up.recv() => {
+                    let link = links.get_mut(&peer);
+                    if let Some(link) = link.filter(|link| link.generation == generation) {
+                        let rest = tokio::time::sleep(link.given_up.failed(random()));
+                        resting.push(async move {
+                            rest.await;
+                            (peer, generation)
+                        });
+                    }
+                }
+                Some((peer, generation)) = resting.next() => {
+                    let link = links.get(&peer);
+                    if let Some(link) = link.filter(|link| link.generation == generation) {
+                        let inputs = link.inputs.clone();
+                        self.bind(&mut links, peer, inputs, &shared).await;
                     }
                 }
             }
         };
-        for Link { generation, inputs } in links.into_values() {
+        for Link {
+            generation, inputs, ..
+        } in links.into_values()
+        {
             // A session that is gone needs no word of it.
             let _ = inputs.send(Input::Lost { generation }).await;
         }
@@ -306,21 +336,27 @@ impl RelayTask {
         links: &mut HashMap<PeerId, Link>,
         peer: PeerId,
         inputs: mpsc::Sender<Input>,
-        store: StoreId,
-        link: &mpsc::Sender<ToLink>,
+        shared: &Shared,
     ) {
         let generation = self.inner.next_generation();
         let binding = Binding {
             generation,
-            class: LinkClass::Relayed(store),
+            class: LinkClass::Relayed(shared.store),
             rank: self.rank,
             transport: "relay",
             address: self.transport.address().to_owned(),
-            link: link.clone(),
+            link: shared.link.clone(),
+            given_up: Some(shared.giving_up.clone()),
             again: links.contains_key(&peer),
         };
         if inputs.send(Input::Bind(binding)).await.is_ok() {
-            links.insert(peer, Link { generation, inputs });
+            let before = links.remove(&peer);
+            let link = Link {
+                generation,
+                inputs,
+                given_up: before.map(|link| link.given_up).unwrap_or_default(),
+            };
+            links.insert(peer, link);
         }
     }
 
@@ -332,8 +368,7 @@ impl RelayTask {
         shared: &Shared,
         envelopes: &Mutex<Envelopes>,
     ) {
-        let Shared { store, link, slots } = shared;
-        let store = *store;
+        let Shared { link, slots, .. } = shared;
         let claim = |envelope: &EnvelopeId| {
             envelopes
                 .lock()
@@ -418,7 +453,7 @@ impl RelayTask {
                         if attached.insert(from, inputs.clone()) {
                             prune(links);
                         }
-                        self.bind(links, from, inputs, store, link).await;
+                        self.bind(links, from, inputs, shared).await;
                     }
                     (
                         from,
@@ -442,7 +477,7 @@ impl RelayTask {
         {
             // The session's task ended between the two: the next one asks for the mail again.
             attached.insert(peer, inputs.clone());
-            self.bind(links, peer, inputs, store, link).await;
+            self.bind(links, peer, inputs, shared).await;
         }
     }
 }

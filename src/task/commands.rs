@@ -103,6 +103,7 @@ impl Task {
             transport,
             address,
             link,
+            given_up,
             again,
         } = binding;
         let peer = self.peer;
@@ -111,6 +112,7 @@ impl Task {
             Bound {
                 transport,
                 link,
+                given_up,
                 waiting: VecDeque::new(),
             },
         );
@@ -242,7 +244,8 @@ impl Task {
             } => {
                 engine.commit(channel, position, &record, bytes, now);
                 self.in_hand.remove(&(channel, position));
-                self.next.waiters.push(Waiter::Commit(reply));
+                let of = (channel, position);
+                self.next.waiters.push(Waiter::Commit(reply, of));
             }
             Command::Skip {
                 channel,
@@ -261,7 +264,8 @@ impl Task {
                 };
                 engine.skip(channel, position, skipped, now);
                 self.in_hand.remove(&(channel, position));
-                self.next.waiters.push(Waiter::Commit(reply));
+                let of = (channel, position);
+                self.next.waiters.push(Waiter::Commit(reply, of));
             }
             Command::Listen { channel, on: true } => engine.listen(channel, now),
             Command::Listen { channel, on: false } => engine.unlisten(channel, now),
@@ -357,7 +361,8 @@ impl Task {
         engine.hand(channel, *position, record);
         engine.commit(channel, *position, record, *bytes, now);
         self.in_hand.remove(&(channel, *position));
-        self.next.waiters.push(Waiter::Commit(reply));
+        let of = (channel, *position);
+        self.next.waiters.push(Waiter::Commit(reply, of));
     }
 
     /// Takes a message for sending, or gives it back if it has to wait for room.

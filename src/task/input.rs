@@ -7,7 +7,7 @@ use outlive_core::engine::{SendOptions, Ticket};
 use outlive_core::link::LinkClass;
 use outlive_core::record::InboxRecord;
 use outlive_core::transport::{DeliveryToken, Outgoing, Refusal};
-use outlive_core::{ChannelId, EnvelopeId, Generation, Position};
+use outlive_core::{ChannelId, EnvelopeId, Generation, PeerId, Position};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
@@ -152,9 +152,17 @@ pub(crate) struct Binding {
     pub(crate) transport: &'static str,
     pub(crate) address: String,
     pub(crate) link: mpsc::Sender<ToLink>,
+    /// Who is to hear when the session gives the link up, to bind another one.
+    pub(crate) given_up: Option<mpsc::Sender<GivenUp>>,
     /// Whether the session had a link over the same connection before: what that one left
     /// unanswered is on its way for the relay, and has to be asked for again.
     pub(crate) again: bool,
+}
+
+/// A link that its session has given up.
+pub(crate) struct GivenUp {
+    pub(crate) peer: PeerId,
+    pub(crate) generation: Generation,
 }
 
 /// What a session hands to a link.

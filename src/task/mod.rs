@@ -15,7 +15,7 @@ mod outage;
 mod outputs;
 mod unidentified;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::input::Reply;
-pub(crate) use self::input::{Binding, Command, INPUTS, Input, Settled, ToLink};
+pub(crate) use self::input::{Binding, Command, GivenUp, INPUTS, Input, Settled, ToLink};
 use self::unidentified::Unidentified;
 use crate::error::Error;
 use crate::event::SessionEvent;
@@ -43,6 +43,12 @@ use crate::trust::trust_of;
 
 /// Sends that may wait for room in the outbox. One more fails at once.
 const WAITING_SENDS: usize = 1_024;
+
+/// Words for a relay about the peer's mail that may wait for a link: as many as a relay has
+/// envelopes on their way to one recipient. What comes beyond is left unsaid, and the mail it was
+/// about comes again with the next connection. A relay that reads nothing and delivers without end
+/// makes us keep no more.
+const WAITING_WORDS: usize = 4_096;
 
 /// How long a session without work and handles keeps its task.
 const LINGER: Duration = Duration::from_secs(10);
@@ -58,14 +64,16 @@ type Rows = Result<Vec<(Bytes, Bytes)>, StoreError>;
 struct Bound {
     transport: &'static str,
     link: mpsc::Sender<ToLink>,
-    /// What the link had no room for. The engine holds back while there is something.
+    given_up: Option<mpsc::Sender<GivenUp>>,
+    /// What the link had no room for. The engine holds back while there is something, and beside
+    /// its packets there are at most [`WAITING_WORDS`].
     waiting: VecDeque<Outgoing>,
 }
 
 enum Waiter {
     Send(Reply<Receipt>, Receipt),
     HandAgain(Reply<bool>),
-    Commit(Reply<()>),
+    Commit(Reply<()>, (ChannelId, Position)),
 }
 
 impl Waiter {
@@ -74,7 +82,7 @@ impl Waiter {
         match self {
             Self::Send(reply, receipt) => drop(reply.send(result.map(|()| receipt))),
             Self::HandAgain(reply) => drop(reply.send(result.map(|()| true))),
-            Self::Commit(reply) => drop(reply.send(result)),
+            Self::Commit(reply, _) => drop(reply.send(result)),
         }
     }
 }
@@ -156,6 +164,8 @@ pub(crate) struct Task {
     /// Messages in the app's hands, for an engine that is loaded again: without their payloads, as
     /// many as the engine knows of.
     in_hand: BTreeMap<(ChannelId, Position), InboxRecord>,
+    /// Messages whose commit failed with the store: they come again when the session is loaded.
+    uncommitted: BTreeSet<(ChannelId, Position)>,
     /// What the peer may still make us keep.
     allowance: Allowance,
 }
@@ -195,6 +205,7 @@ impl Task {
             sends: VecDeque::new(),
             room: false,
             in_hand: BTreeMap::new(),
+            uncommitted: BTreeSet::new(),
             allowance: Allowance::Unlimited,
         }
     }
@@ -243,6 +254,11 @@ impl Task {
         self.write = None;
         self.read = None;
         let failed = Err(error.clone());
+        for waiter in self.flight.waiters.iter().chain(&self.next.waiters) {
+            if let Waiter::Commit(_, of) = waiter {
+                self.uncommitted.insert(*of);
+            }
+        }
         self.flight.answer(&failed);
         self.next.answer(&failed);
         for send in self.sends.drain(..) {
@@ -298,6 +314,9 @@ impl Task {
         }
         for ((channel, position), record) in &self.in_hand {
             engine.hand(*channel, *position, record);
+        }
+        for (channel, position) in std::mem::take(&mut self.uncommitted) {
+            self.hub.not_committed(channel, position);
         }
         for (&generation, &(class, rank)) in &self.bindings {
             engine.bind(generation, class, rank, now);

@@ -66,10 +66,22 @@ impl Task {
         match command {
             Command::Send { reply, .. } => drop(reply.send(Err(error.clone()))),
             Command::HandAgain { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Command::Commit { reply, .. }
-            | Command::Skip { reply, .. }
-            | Command::Settle { reply, .. }
-            | Command::Unidentified { reply, .. } => {
+            Command::Commit {
+                channel,
+                position,
+                reply,
+                ..
+            }
+            | Command::Skip {
+                channel,
+                position,
+                reply,
+                ..
+            } => {
+                self.uncommitted.insert((channel, position));
+                drop(reply.send(Err(error.clone())));
+            }
+            Command::Settle { reply, .. } | Command::Unidentified { reply, .. } => {
                 drop(reply.send(Err(error.clone())));
             }
             Command::Volatile { reply, .. } => drop(reply.send(Err(error.clone()))),

@@ -7,8 +7,8 @@ use outlive_core::{ChannelId, Generation, Position};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::Task;
-use super::input::ToLink;
+use super::input::{GivenUp, ToLink};
+use super::{Task, WAITING_WORDS};
 use crate::direct;
 use crate::event::SessionEvent;
 use crate::request;
@@ -56,6 +56,7 @@ impl Task {
             }
             Output::Drop { generation, reason } => {
                 warn!(peer = %self.peer.short(), %generation, %reason, "link given up");
+                self.give_up(generation);
                 self.lost(engine, generation);
             }
             Output::Event(event) => self.tell(engine, event),
@@ -111,13 +112,15 @@ impl Task {
     }
 
     /// Hands an item to a link, or keeps it until the link has room. What is kept is bounded: the
-    /// engine stops at the first packet, and acknowledges no more than the relay has sent.
+    /// engine stops at the first packet, and of the rest there are at most [`WAITING_WORDS`].
     pub(super) fn push(&mut self, generation: Generation, item: Outgoing) {
         let Some(bound) = self.links.get_mut(&generation) else {
             return;
         };
         if !bound.waiting.is_empty() {
-            bound.waiting.push_back(item);
+            if is_packet(&item) || bound.waiting.len() < WAITING_WORDS {
+                bound.waiting.push_back(item);
+            }
             return;
         }
         match bound.link.try_send(ToLink { generation, item }) {
@@ -148,6 +151,16 @@ impl Task {
         }
         if bound.waiting.is_empty() {
             engine.writable(generation, true, self.inner.clock.now());
+        }
+    }
+
+    /// Has another link bound in place of one that is given up. With no room to say so, the session
+    /// goes without until the next connection.
+    fn give_up(&self, generation: Generation) {
+        let bound = self.links.get(&generation);
+        if let Some(given_up) = bound.and_then(|bound| bound.given_up.as_ref()) {
+            let peer = self.peer;
+            let _ = given_up.try_send(GivenUp { peer, generation });
         }
     }
 
@@ -243,4 +256,11 @@ impl Task {
             }
         });
     }
+}
+
+const fn is_packet(item: &Outgoing) -> bool {
+    matches!(
+        item,
+        Outgoing::Submit { .. } | Outgoing::SubmitUnidentified { .. }
+    )
 }

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use outlive::limits::InboxLimits;
-use outlive::{ChannelId, Gap, Identity, NetworkMonitor, Node, Sending, Seq, Session};
+use outlive::{
+    ChannelId, Delivery, Error, Gap, Identity, Inbox, NetworkMonitor, Node, Sending, Seq, Session,
+    StoreError,
+};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
+use outlive_transports::MemoryRelay;
 
+use crate::scene::{self, at_once};
 use crate::world::{CHAT, id, node, node_over, relay, soon, take, until, way};
 
 const OTHER: ChannelId = ChannelId::FIRST_APP;
@@ -302,4 +307,52 @@ async fn what_was_in_hand_when_its_session_was_closed_comes_again_and_is_marked(
     assert_eq!((one.attempt(), one.redelivered()), (2, true));
     one.commit().await.unwrap();
     assert_eq!(take(&mut inbox).await, "two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_commit_failed_comes_again_out_of_the_same_inbox() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = scene::on(1, &[&relay]).await;
+    let bob = scene::on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    for text in ["committed", "skipped", "given up", "in hand"] {
+        to_bob.send(CHAT, text).await.unwrap();
+    }
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        taken.push(soon("a message", inbox.next()).await.unwrap());
+    }
+    let [first, second, third, fourth] = <[_; 4]>::try_from(taken).unwrap();
+    let failing = || store.faults().fail_commits(1, &StoreError::Full);
+    failing();
+    let failed = soon("the failure", first.commit()).await;
+    assert!(matches!(failed, Err(Error::Store(StoreError::Full))));
+    let first = again(&mut inbox, "committed").await;
+    failing();
+    let failed = soon("the failure", second.skip("no use")).await;
+    assert!(matches!(failed, Err(Error::Store(StoreError::Full))));
+    let second = again(&mut inbox, "skipped").await;
+    // Nobody waits for this one's answer.
+    failing();
+    assert!(at_once(third.commit()).await.is_none());
+    let third = again(&mut inbox, "given up").await;
+
+    assert!(inbox.try_next().await.unwrap().is_none(), "one is in hand");
+    for delivery in [first, second, third, fourth] {
+        soon("the commit", delivery.commit()).await.unwrap();
+    }
+    assert!(inbox.try_next().await.unwrap().is_none());
+    to_bob.send(CHAT, "the next").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "the next");
+}
+
+/// Takes a message that comes for the second time.
+async fn again(inbox: &mut Inbox, text: &str) -> Delivery {
+    let delivery = soon("the message again", inbox.next()).await.unwrap();
+    assert_eq!(delivery.payload(), text.as_bytes());
+    assert!(delivery.redelivered());
+    assert_eq!(delivery.attempt(), 2);
+    delivery
 }

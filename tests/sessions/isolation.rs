@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use outlive::limits::FORGED_PACKETS;
 use outlive::record::Key;
 use outlive::{
     Error, Identity, ReceiptState, RelayTransport, SessionEvent, Stage, Store, StoreError,
@@ -135,4 +136,44 @@ async fn garbage_in_a_mailbox_is_let_go_and_stops_nothing_behind_it() {
         assert_eq!(take(&mut inbox).await, format!("{n}"));
     }
     assert_eq!(to_alice.state().borrow().links.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_was_given_up_is_bound_anew_over_the_same_connection() {
+    let relay = MemoryRelay::new("relay");
+    let alice = on(1, &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let mut inbox = to_bob.inbox(CHAT).unwrap();
+    linked(&to_bob).await;
+    // Somebody with bob's keys sends what does not open, until alice has enough of it.
+    let identity = Identity::from_seed([2; 32]);
+    let mut somebody = relay.connect(&identity).await.unwrap();
+    let garbage = (0..FORGED_PACKETS).map(|n| Outgoing::Submit {
+        envelope: EnvelopeId(n.into()),
+        to: id(1),
+        class: Class::Keep,
+        ttl: 3_600,
+        packet: Bytes::from_static(&[9; 100]),
+    });
+    let mut events = to_bob.events(64);
+    somebody.sender.send(garbage.collect()).await.unwrap();
+    let given_up = async {
+        loop {
+            let (event, _) = events.next().await.expect("the session lives");
+            if matches!(event, SessionEvent::LinkDown { .. }) {
+                return;
+            }
+        }
+    };
+    soon("the end of the link", given_up).await;
+    drop(somebody);
+
+    let bob = on(2, &[&relay]).await;
+    let to_alice = bob.session(id(1)).await.unwrap();
+    to_alice.send(CHAT, "heard").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "heard");
+    let answer = to_bob.send(CHAT, "said").await.unwrap();
+    soon("delivery", answer.delivered()).await.unwrap();
+    let sign_ins = relay.counts().borrow().sign_ins;
+    assert_eq!(sign_ins, 3, "alice has had one connection");
 }

@@ -36,7 +36,9 @@
 //! | restored backups: new messages dropped as duplicates | `restarts::new_messages_of_a_restored_sender_are_not_taken_for_old_ones`, `restarts::a_restored_receiver_gets_what_is_new_and_hears_of_what_is_gone` |
 
 mod alike;
+mod bounds;
 mod callbacks;
+mod channels;
 mod custody;
 mod delivery;
 mod dialing;
@@ -44,8 +46,10 @@ mod inbox;
 mod isolation;
 mod links;
 mod many;
+mod misuse;
 mod once;
 mod paper;
+mod played;
 mod proxy;
 mod queue;
 mod receipts;

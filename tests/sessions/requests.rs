@@ -1,5 +1,6 @@
 //! Requests and their answers, over real sockets.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::misuse;
 use crate::watched::Watched;
 use crate::world::{id, node, node_over, relay, soon, until, way};
 
@@ -446,11 +448,10 @@ async fn request_ids_only_grow_across_restarts_too() {
 #[tokio::test]
 async fn a_malformed_request_harms_nobody() {
     let relay = relay().await;
-    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let bob = node(2, &relay).await;
     let _answering = bob.on_request(echo).unwrap();
     let theirs = bob.session(id(1)).await.unwrap();
     let mut events = theirs.events(64);
-    let session = alice.session(id(2)).await.unwrap();
     let good = outlive_core::wire::request::Message::Request {
         id: RequestId::new(1, 2, 3),
         ttl: SOON,
@@ -474,26 +475,28 @@ async fn a_malformed_request_harms_nobody() {
         Bytes::from(vec![0xa5; 200_000]),
     ];
     let count = malformed.len() as u64;
-    for bytes in malformed {
-        let sent = session.send(ChannelId::REQUESTS, bytes).await.unwrap();
-        let told = async {
-            loop {
-                if let Some((SessionEvent::MalformedRequest { id }, _)) = events.next().await {
-                    return id;
-                }
-            }
-        };
-        assert_eq!(soon("word of it", told).await, sent.id());
-    }
     // Answers to what was never asked, and to what was asked by another process.
-    for id in [RequestId::new(0, 0, 0), RequestId::new(1, 2, 3)] {
+    let unasked = [RequestId::new(0, 0, 0), RequestId::new(1, 2, 3)].map(|id| {
         let unasked = outlive_core::wire::request::Message::Response {
             id,
             payload: Bytes::from_static(b"surprise"),
         };
-        let unasked = unasked.to_bytes();
-        session.send(ChannelId::REQUESTS, unasked).await.unwrap();
+        unasked.to_bytes()
+    });
+    let store = MemoryStore::new();
+    let all = malformed.into_iter().chain(unasked);
+    let names = misuse::queue(&store, (1, 2), ChannelId::REQUESTS, all).await;
+    let alice = node_over(1, store, &relay).await;
+    let mut told = BTreeSet::new();
+    while told.len() < count as usize {
+        if let Some((SessionEvent::MalformedRequest { id }, _)) =
+            soon("word of it", events.next()).await
+        {
+            told.insert(id);
+        }
     }
+    assert_eq!(told, names.into_iter().take(count as usize).collect());
+    let session = alice.session(id(2)).await.unwrap();
     assert_eq!(ask(&session, "still here").await.unwrap(), "still here");
     until_inbox(&bob, 1, (0, count + 3)).await;
 }

@@ -267,3 +267,42 @@ fn garbage_on_the_relay_port_harms_nobody() {
         .arg(dir.path().join("alice"));
     assert!(feed(&mut sending, b"through\n").status.success());
 }
+
+#[test]
+fn a_channel_of_the_librarys_own_is_a_wrong_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    for channel in ["0", "3", "4", "15", "65536", "chat"] {
+        let mut sending = outlive();
+        sending.args([
+            "send",
+            "--wait",
+            "queued",
+            "--channel",
+            channel,
+            "--to",
+            &to,
+        ]);
+        let sent = feed(
+            sending.arg("--data").arg(dir.path().join("alice")),
+            b"lost\n",
+        );
+        let listened = outlive()
+            .args([
+                "listen",
+                "--relay",
+                "ws://127.0.0.1:9",
+                "--channel",
+                channel,
+            ])
+            .arg("--data")
+            .arg(dir.path().join("bob"))
+            .output()
+            .unwrap();
+        for output in [sent, listened] {
+            assert_eq!(output.status.code(), Some(2), "{channel}");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("--channel"), "{said}");
+        }
+    }
+}

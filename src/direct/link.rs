@@ -40,7 +40,7 @@ pub(super) fn carry(
 ) -> Carried {
     let generation = inner.next_generation();
     let carried = Carried {
-        retire: inner.cancel.child_token(),
+        retire: inner.ways.child_token(),
         ended: CancellationToken::new(),
         heard: Arc::default(),
     };
@@ -51,7 +51,7 @@ pub(super) fn carry(
         run(link, inputs, transport, generation, retire, &heard, &ended).await;
         bell.notify_one();
     };
-    inner.tasks.spawn(run.instrument(span));
+    inner.sessions.spawn(run.instrument(span));
     carried
 }
 
@@ -83,6 +83,8 @@ async fn run(
     };
     if inputs.send(Input::Bind(binding)).await.is_ok() {
         let error = tokio::select! {
+            // What was handed over before the end is sent.
+            biased;
             error = send_all(&mut *sender, &mut outgoing) => error,
             error = receive_all(&mut *receiver, generation, &inputs, heard) => error,
             () = retire.cancelled() => None,

@@ -38,7 +38,7 @@ impl Listener {
     /// Until the node ends. Then the socket and all its links are closed.
     pub(crate) async fn run(self, inner: Arc<Inner>) {
         tokio::select! {
-            () = inner.cancel.cancelled() => {}
+            () = inner.ways.cancelled() => {}
             () = self.accept(&inner) => {}
             () = self.look(&inner) => {}
         }

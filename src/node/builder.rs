@@ -117,7 +117,7 @@ impl NodeBuilder {
         let token = load_token(&*store).await?;
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(|_| Error::Entropy)?;
-        let cancel = CancellationToken::new();
+        let (cancel, ways) = (CancellationToken::new(), CancellationToken::new());
         let (listener, direct) = match &self.direct {
             Some(transport) => listen(&**transport, &identity).await.unzip(),
             None => (None, None),
@@ -131,6 +131,7 @@ impl NodeBuilder {
             start,
             network: self.network,
             cancel: cancel.clone(),
+            ways: ways.clone(),
             admission,
             inbox_limits: self.inbox_limits,
             handler: HandlerPlace::default(),
@@ -147,6 +148,7 @@ impl NodeBuilder {
             waking: Mutex::default(),
             arrivals: Mutex::default(),
             arrived: Notify::new(),
+            sessions: TaskTracker::new(),
             tasks: TaskTracker::new(),
         });
         if let Some(listener) = listener {
@@ -154,7 +156,7 @@ impl NodeBuilder {
         }
         let node = Node {
             inner,
-            _guard: Arc::new(cancel.drop_guard()),
+            _guard: Arc::new([cancel.drop_guard(), ways.drop_guard()]),
         };
         for relay in self.relays {
             node.use_relay(relay);

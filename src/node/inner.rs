@@ -55,7 +55,10 @@ pub(crate) struct Inner {
     pub(super) token_turn: Semaphore,
     pub(crate) start: u32,
     pub(crate) network: NetworkMonitor,
+    /// Ends the sessions, and with them whatever is asked of the node.
     pub(crate) cancel: CancellationToken,
+    /// Ends the ways to others: after the sessions, so that these have their last words said.
+    pub(crate) ways: CancellationToken,
     pub(crate) admission: Admission,
     pub(crate) inbox_limits: InboxLimits,
     /// The handler of requests that no session has one of its own for.
@@ -79,6 +82,9 @@ pub(crate) struct Inner {
     pub(super) waking: Mutex<Waking>,
     pub(super) arrivals: Mutex<BTreeSet<PeerId>>,
     pub(super) arrived: Notify,
+    /// The tasks of sessions and of their direct links.
+    pub(crate) sessions: TaskTracker,
+    /// All others.
     pub(crate) tasks: TaskTracker,
 }
 
@@ -188,7 +194,7 @@ impl Inner {
         let ended = ended.drop_guard();
         let attached = inputs.clone();
         let span = tracing::info_span!("session", peer = %peer.short());
-        self.tasks.spawn(
+        self.sessions.spawn(
             async move {
                 let _ended = ended;
                 let attach = async {

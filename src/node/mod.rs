@@ -10,6 +10,7 @@ mod strangers;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::PeerId;
@@ -29,12 +30,16 @@ use crate::relay::{ATTACHING, Attach, RelayState, RelayTask};
 use crate::request::{HandlerError, Place, Request, RequestHandler};
 use crate::session::Session;
 
+/// How long the sessions of a node that stops may take to write and to say what is under way, before
+/// their links are closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// The local peer: its sessions, its store, its relays. Cheap to clone. When the last clone is
 /// gone the node stops; [`shutdown`](Self::shutdown) waits until it has.
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,
-    _guard: Arc<DropGuard>,
+    _guard: Arc<[DropGuard; 2]>,
 }
 
 impl fmt::Debug for Node {
@@ -144,7 +149,7 @@ impl Node {
         }
         let (attach, attaching) = mpsc::channel(ATTACHING);
         let (state, states) = watch::channel(RelayState::Connecting);
-        let cancel = self.inner.cancel.child_token();
+        let cancel = self.inner.ways.child_token();
         let rank = self.inner.ranks.fetch_add(1, Ordering::Relaxed);
         let task = RelayTask {
             inner: self.inner.clone(),
@@ -218,13 +223,18 @@ impl Node {
         lock(&self.inner.awake).len()
     }
 
-    /// Stops the node: writes what is under way, closes connections and the store, and returns
-    /// when every task has ended.
+    /// Stops the node: writes what is under way, has it said as far as links take it at once, closes
+    /// connections and the store, and returns when every task has ended.
     ///
     /// # Errors
     /// [`Error::Store`] if the last flush failed.
     pub async fn shutdown(self) -> Result<(), Error> {
         self.inner.cancel.cancel();
+        self.inner.sessions.close();
+        // A store or a link that hangs holds up the words of the others no longer than this.
+        let _ = tokio::time::timeout(LAST_WORDS, self.inner.sessions.wait()).await;
+        self.inner.ways.cancel();
+        self.inner.sessions.wait().await;
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         Ok(self.inner.store.close().await?)

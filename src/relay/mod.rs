@@ -593,6 +593,8 @@ async fn send_all(
     loop {
         if items.is_empty() {
             let count = tokio::select! {
+                // What was handed over before the end is sent.
+                biased;
                 count = outgoing.recv_many(&mut items, TO_LINK) => count,
                 () = cancel.cancelled() => 0,
             };

@@ -423,15 +423,24 @@ impl Task {
         })
     }
 
-    /// Writes what is under way before the task ends.
+    /// Writes what is under way before the task ends, and says what follows from it: the peer would
+    /// wait for it until this node is there again.
     async fn finish(&mut self, engine: &mut Engine) -> Done {
         for _ in 0..2 {
             if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
                 engine.written(self.inner.clock.now());
                 self.flight.answer(&Ok(()));
             }
+            engine.hasten(self.inner.clock.now());
             while let Some(output) = engine.poll() {
-                if matches!(output, Output::Write(_)) {
+                let last_word = matches!(
+                    output,
+                    Output::Write(_)
+                        | Output::Transmit(_)
+                        | Output::Release { .. }
+                        | Output::Park { .. }
+                );
+                if last_word {
                     self.carry_out(engine, output);
                 }
             }

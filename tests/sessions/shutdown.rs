@@ -136,3 +136,34 @@ async fn a_send_dropped_half_way_has_queued_its_message_or_not_touched_anything(
         outlive::ReceiptState::Reached(Stage::Consumed)
     ));
 }
+
+#[tokio::test]
+async fn what_was_committed_just_before_the_end_is_told() {
+    let relay = relay().await;
+    let alice = node(1, &relay).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let mut store = MemoryStore::new();
+    for n in 0..5 {
+        let bob = Node::builder()
+            .identity(Identity::from_seed([2; 32]))
+            .store(store.clone())
+            .transport(WebSocketRelay::new(&url(&relay)).unwrap())
+            .start()
+            .await
+            .unwrap();
+        let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+        let receipt = session.send(CHAT, n.to_string()).await.unwrap();
+        let delivery = soon("the message", inbox.next()).await.unwrap();
+        delivery.commit().await.unwrap();
+        drop(inbox);
+        bob.shutdown().await.unwrap();
+        store = store.faults().crash();
+        // Bob is gone: there is nobody to ask any more.
+        soon("word of the commit", receipt.consumed())
+            .await
+            .unwrap();
+    }
+    drop(session);
+    alice.shutdown().await.unwrap();
+    relay.shutdown().await.unwrap();
+}

@@ -163,7 +163,7 @@ impl DirectEndpoint for Endpoint {
             match quinn.connect_with(config.clone(), address, SERVER_NAME) {
                 Ok(connecting) => attempts.push(async move {
                     match tokio::time::timeout(HANDSHAKE_TIME, connecting).await {
-                        Ok(Ok(connection)) => Ok(connection),
+                        Ok(Ok(connection)) => Ok((address, connection)),
                         Ok(Err(error)) => Err(errors::handshake(address, &error)),
                         Err(_) => Err(errors::silent(address)),
                     }
@@ -173,7 +173,12 @@ impl DirectEndpoint for Endpoint {
         }
         while let Some(attempt) = attempts.next().await {
             let link = match attempt {
-                Ok(connection) => halves::dialed(connection, peer).await,
+                Ok((address, connection)) => {
+                    let link = halves::dialed(connection, peer);
+                    // A peer that lets us open no stream is none to wait for.
+                    let link = tokio::time::timeout(HANDSHAKE_TIME, link).await;
+                    link.unwrap_or_else(|_| Err(errors::silent(address)))
+                }
                 Err(error) => Err(error),
             };
             match link {

@@ -35,8 +35,8 @@ use self::endpoint::Endpoint;
 /// ahead on a channel (256 segments of 16 KiB), and covers 160 Mbit/s over a round trip of 200 ms.
 const LANE_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Bytes of all lanes together that a peer may make us hold. A peer that has proved nothing but its
-/// key can cost that much, and what is in reassembly is part of it.
+/// Bytes of all lanes together that a peer may make us hold, in order or not. A peer that has proved
+/// nothing but its key can cost that much for each link that is accepted.
 const RECEIVE_WINDOW: u32 = LANE_WINDOW * halves::LANES;
 
 /// Bytes of all lanes together that wait here until the peer has acknowledged them. Bulk has less of
@@ -47,6 +47,9 @@ const SEND_WINDOW: u64 = RECEIVE_WINDOW as u64;
 /// usually away, so that the link goes on after it; a session does not wait for it and sends over
 /// another link meanwhile.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// The shortest such time. Shorter, and a few lost packets end a link that is well.
+const SILENCE_LEAST: Duration = Duration::from_secs(3);
 
 /// Keep-alives in that time. Two may be lost, and the binding in a NAT, which may forget after half a
 /// minute, is kept.
@@ -107,7 +110,7 @@ impl Quic {
     }
 
     /// Gives a link up after this time without a sign of life; 30 s if not said. Three times in it
-    /// a sign is asked for. The shorter time of the two ends holds.
+    /// a sign is asked for. The shorter time of the two ends holds. Less than 3 s is taken for 3 s.
     #[must_use]
     pub const fn with_silence(mut self, silence: Duration) -> Self {
         self.silence = silence;
@@ -135,7 +138,8 @@ impl Quic {
     }
 
     fn transport_config(&self) -> Result<TransportConfig, TransportError> {
-        let silence = IdleTimeout::try_from(self.silence).map_err(|_| TransportError::Address {
+        let silence = self.silence.max(SILENCE_LEAST);
+        let idle = IdleTimeout::try_from(silence).map_err(|_| TransportError::Address {
             address: self.name().to_owned(),
             reason: "the time of silence is too long".to_owned(),
         })?;
@@ -147,8 +151,8 @@ impl Quic {
             .stream_receive_window(VarInt::from_u32(LANE_WINDOW))
             .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
             .send_window(SEND_WINDOW)
-            .max_idle_timeout(Some(silence))
-            .keep_alive_interval(Some(self.silence / KEEP_ALIVES))
+            .max_idle_timeout(Some(idle))
+            .keep_alive_interval(Some(silence / KEEP_ALIVES))
             .congestion_controller_factory(self.congestion.factory());
         Ok(config)
     }

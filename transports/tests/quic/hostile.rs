@@ -95,7 +95,7 @@ async fn whoever_cannot_show_the_peers_key_is_not_trusted() {
         ..good.clone()
     };
     for shown in [&signs_with_another, &cut] {
-        let server = raw::server(shown, ALPN);
+        let server = raw::server(shown, ALPN, 2);
         let address = [server.local_addr().expect("bound")];
         let answer = async { server.accept().await.expect("a").await };
         let (link, _) = tokio::join!(a.endpoint.dial(id(7), &address), answer);
@@ -105,7 +105,7 @@ async fn whoever_cannot_show_the_peers_key_is_not_trusted() {
             "{error:?}"
         );
     }
-    let server = raw::server(&good, "http/3");
+    let server = raw::server(&good, "http/3", 2);
     let address = [server.local_addr().expect("bound")];
     let answer = async { server.accept().await.expect("a").await };
     let (link, _) = tokio::join!(a.endpoint.dial(id(7), &address), answer);
@@ -227,4 +227,60 @@ async fn handshakes_that_nobody_finishes_are_bounded() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_streams_holds_up_nobody_for_ever() {
+    let a = node(1).await;
+    let server = raw::server(&Shown::honest(&identity(7)), ALPN, 0);
+    let address = [server.local_addr().expect("bound")];
+    let answer = async {
+        let connection = server.accept().await.expect("a dials").await;
+        let connection = connection.expect("it has a key");
+        tokio::time::pause();
+        connection.closed().await
+    };
+    let (link, _) = tokio::join!(a.endpoint.dial(id(7), &address), answer);
+    let error = link.expect_err("no streams");
+    assert!(
+        matches!(error, TransportError::Unreachable { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn somebody_else_at_one_address_takes_nothing_from_the_peer_at_another() {
+    let (a, b) = (node(1).await, node(2).await);
+    let wire = Wire::to(b.addresses[0]).await;
+    wire.hold(true);
+    let stranger = raw::server(&Shown::honest(&identity(7)), ALPN, 2);
+    let addresses = [stranger.local_addr().expect("bound"), wire.address];
+    let turned_away = async {
+        let connection = stranger.accept().await.expect("a dials").await;
+        assert!(connection.is_err());
+        wire.hold(false);
+        b.endpoint.accept().await
+    };
+    let (dialed, accepted) = tokio::join!(a.endpoint.dial(b.id, &addresses), turned_away);
+    assert_eq!(dialed.expect("b answers").peer, b.id);
+    assert_eq!(accepted.expect("a dials").peer, a.id);
+}
+
+#[tokio::test]
+async fn somebody_else_is_told_of_rather_than_nobody() {
+    let a = node(1).await;
+    let stranger = raw::server(&Shown::honest(&identity(7)), ALPN, 2);
+    let deaf = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let addresses = [stranger.local_addr(), deaf.local_addr()].map(|a| a.expect("bound"));
+    let turned_away = async {
+        let connection = stranger.accept().await.expect("a dials").await;
+        assert!(connection.is_err());
+        tokio::time::pause();
+    };
+    let (dialed, ()) = tokio::join!(a.endpoint.dial(id(2), &addresses), turned_away);
+    let error = dialed.expect_err("neither is 2");
+    assert!(
+        matches!(error, TransportError::Untrusted { .. }),
+        "{error:?}"
+    );
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outlive_core::Identity;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, ConnectError, Connecting, Endpoint, ServerConfig};
+use quinn::{ClientConfig, ConnectError, Connecting, Endpoint, ServerConfig, TransportConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, ResolvesClientCert};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -192,8 +192,8 @@ pub(crate) fn dial(
     endpoint.connect_with(ClientConfig::new(Arc::new(config)), to, "anybody")
 }
 
-/// An endpoint that others can dial.
-pub(crate) fn server(shown: &Shown, alpn: &str) -> Endpoint {
+/// An endpoint that others can dial, and open so many streams at.
+pub(crate) fn server(shown: &Shown, alpn: &str, streams: u32) -> Endpoint {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -204,6 +204,9 @@ pub(crate) fn server(shown: &Shown, alpn: &str) -> Endpoint {
         )));
     config.alpn_protocols = vec![alpn.into()];
     let config = QuicServerConfig::try_from(config).expect("a cipher for QUIC");
-    let config = ServerConfig::with_crypto(Arc::new(config));
+    let mut config = ServerConfig::with_crypto(Arc::new(config));
+    let mut transport = TransportConfig::default();
+    transport.max_concurrent_uni_streams(streams.into());
+    config.transport_config(Arc::new(transport));
     Endpoint::server(config, ([127, 0, 0, 1], 0).into()).expect("a socket")
 }

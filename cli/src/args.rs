@@ -102,6 +102,10 @@ pub(crate) struct Contact {
     /// A relay where this peer can be reached, as wss://host or ws://host:port; the best first.
     #[arg(long, value_name = "URL")]
     pub(crate) relay: Vec<String>,
+    /// Put this peer's delivery token into it: whoever has the contact sends without the relay being
+    /// told who it is.
+    #[arg(long)]
+    pub(crate) token: bool,
     /// Print it as a QR code too.
     #[arg(long, conflicts_with = "json")]
     pub(crate) qr: bool,

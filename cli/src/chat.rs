@@ -47,7 +47,7 @@ pub(crate) async fn run(args: Chat) -> Result<()> {
         wrong_usage(NO_RELAY);
     }
     let node = crate::data::node(&args.data, &relays, &args.ways).await?;
-    let session = node.session(args.with.peer()).await?;
+    let session = crate::data::session(&node, &args.with).await?;
     let mut inbox = session.inbox(ChannelId::MESSAGES)?;
     let mut state = session.state();
     let (mut editor, mut out) = Readline::new(prompt(&state.borrow()))?;

@@ -24,9 +24,15 @@ fn qr(text: &str) -> Result<String> {
         .build())
 }
 
-pub(crate) fn run(args: crate::args::Contact, json: bool) -> Result<()> {
+pub(crate) async fn run(args: crate::args::Contact, json: bool) -> Result<()> {
     let peer = Directory::open(&args.data)?.identity().peer_id();
-    let contact = Contact::new(peer, args.relay)?.to_string();
+    let mut contact = Contact::new(peer, args.relay)?;
+    if args.token {
+        let node = crate::data::alone(&args.data).await?;
+        contact = contact.with_token(node.delivery_token().await?)?;
+        node.shutdown().await?;
+    }
+    let contact = contact.to_string();
     if json {
         crate::output::json(&Row { contact })?;
         return Ok(());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use outlive::{Identity, Node, Store, StoreError};
+use outlive::{Contact, Identity, Node, Session, Store, StoreError};
 use outlive_storage::{EncryptedStore, SledStore, Unlock};
 use outlive_transports::{Quic, WebSocketRelay};
 use serde::Serialize;
@@ -111,6 +111,15 @@ pub(crate) async fn peer(data: &Data, relay: &str, quic: Option<Quic>) -> Result
         builder = builder.direct(quic);
     }
     Ok(builder.store(directory.store().await?).start().await?)
+}
+
+/// The session with a contact. Where that holds a token, the relay is not told who sends.
+pub(crate) async fn session(node: &Node, contact: &Contact) -> Result<Session> {
+    let session = node.session(contact.peer()).await?;
+    if let Some(token) = contact.token() {
+        session.send_unidentified(Some(token.clone())).await?;
+    }
+    Ok(session)
 }
 
 /// Says on stderr, once, when the relay can't be reached: it goes on trying.

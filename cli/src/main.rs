@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             Command::Verify(of) => trust::verify(of, json).await,
             Command::Block(of) => trust::block(of, true, json).await,
             Command::Unblock(of) => trust::block(of, false, json).await,
-            Command::Contact(of) => contact::run(of, json),
+            Command::Contact(of) => contact::run(of, json).await,
             Command::Demo(of) => demo::run(of, json).await,
             Command::DemoPeer(of) => demo::peer(of).await,
         }

@@ -215,7 +215,7 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
         wrong_usage(NO_RELAY);
     }
     let node = crate::data::node(&args.data, &relays, &args.ways).await?;
-    let session = node.session(args.to.peer()).await?;
+    let session = crate::data::session(&node, &args.to).await?;
     let timeout = async {
         match args.timeout {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,

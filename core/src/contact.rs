@@ -1,12 +1,13 @@
-//! What one person gives to another so that they can reach each other: a peer id, and relays where
-//! its mailbox may be. As text it is a URI, for a message, a web page or a QR code:
+//! What one person gives to another so that they can reach each other: a peer id, relays where its
+//! mailbox may be, and perhaps a token that lets a sender go unnamed there. As text it is a URI, for a
+//! message, a web page or a QR code:
 //!
 //! ```text
 //!   outlive:PEERID?relay=wss%3A%2F%2Frelay.example&relay=ws%3A%2F%2F192.0.2.7%3A4400
 //! ```
 //!
 //! The relays are hints: nothing is believed because a contact says so, and a wrong one costs no
-//! more than a message that waits.
+//! more than a message that waits. A token is for those alone who are to have it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,10 +15,12 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::limits::{CONTACT_BYTES, CONTACT_RELAY_BYTES, CONTACT_RELAYS};
+use crate::transport::{DeliveryToken, TokenError};
 use crate::{PeerId, PeerIdError};
 
 const SCHEME: &str = "outlive:";
 const RELAY: &str = "relay=";
+const TOKEN: &str = "token=";
 
 /// Why a text is no contact. Places are counted in characters, from 1.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -32,9 +35,17 @@ pub enum ContactError {
     /// Its peer id is none.
     #[error(transparent)]
     Peer(#[from] PeerIdError),
-    /// Something other than a relay stands here.
-    #[error("at character {0} of the contact: only `relay=` is understood here")]
+    /// Something other than a relay or a token stands here, or a second token.
+    #[error("at character {0} of the contact: only `relay=` and one `token=` are understood")]
     Parameter(usize),
+    /// The token that begins here is none.
+    #[error("at character {at} of the contact: {error}")]
+    Token {
+        /// Where it begins.
+        at: usize,
+        /// What is wrong with it.
+        error: TokenError,
+    },
     /// This character can't stand here as it is.
     #[error(
         "character {0} of the contact has no place there; copy it again from `outlive contact`"
@@ -70,6 +81,7 @@ pub enum ContactError {
 pub struct Contact {
     peer: PeerId,
     relays: Vec<String>,
+    token: Option<DeliveryToken>,
 }
 
 impl Contact {
@@ -86,11 +98,7 @@ impl Contact {
         for relay in relays {
             contact.add(relay.into())?;
         }
-        let length = contact.to_string().len();
-        if length > CONTACT_BYTES {
-            return Err(ContactError::TooLong(length));
-        }
-        Ok(contact)
+        contact.checked()
     }
 
     /// The peer.
@@ -103,6 +111,29 @@ impl Contact {
     #[must_use]
     pub fn relays(&self) -> &[String] {
         &self.relays
+    }
+
+    /// With what lets a sender go unnamed at the peer's relay. Whoever has the contact has it too.
+    ///
+    /// # Errors
+    /// [`ContactError::TooLong`].
+    pub fn with_token(mut self, token: DeliveryToken) -> Result<Self, ContactError> {
+        self.token = Some(token);
+        self.checked()
+    }
+
+    /// What lets a sender go unnamed at the peer's relay, if the peer gave it out.
+    #[must_use]
+    pub const fn token(&self) -> Option<&DeliveryToken> {
+        self.token.as_ref()
+    }
+
+    /// What stood there as it is grows when it is written anew.
+    fn checked(self) -> Result<Self, ContactError> {
+        match self.to_string().len() {
+            length if length > CONTACT_BYTES => Err(ContactError::TooLong(length)),
+            _ => Ok(self),
+        }
     }
 
     fn add(&mut self, relay: String) -> Result<(), ContactError> {
@@ -131,6 +162,7 @@ impl From<PeerId> for Contact {
         Self {
             peer,
             relays: Vec::new(),
+            token: None,
         }
     }
 }
@@ -151,8 +183,8 @@ const fn allowed(byte: u8) -> bool {
 impl fmt::Display for Contact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{SCHEME}{}", self.peer)?;
-        for (at, relay) in self.relays.iter().enumerate() {
-            let before = if at == 0 { '?' } else { '&' };
+        let mut before = '?';
+        for relay in &self.relays {
             write!(f, "{before}{RELAY}")?;
             for byte in relay.bytes() {
                 if unreserved(byte) {
@@ -161,8 +193,12 @@ impl fmt::Display for Contact {
                     write!(f, "%{byte:02X}")?;
                 }
             }
+            before = '&';
         }
-        Ok(())
+        match &self.token {
+            Some(token) => write!(f, "{before}{TOKEN}{}", token.to_text()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -189,18 +225,20 @@ impl FromStr for Contact {
         let mut contact = Self::from(peer.parse::<PeerId>()?);
         let mut at = SCHEME.len() + peer.len() + 2;
         for parameter in query.split('&') {
-            let value = parameter
-                .strip_prefix(RELAY)
-                .ok_or(ContactError::Parameter(at))?;
-            contact.add(unescape(value, at + RELAY.len())?)?;
+            if let Some(value) = parameter.strip_prefix(RELAY) {
+                contact.add(unescape(value, at + RELAY.len())?)?;
+            } else if let Some(value) = parameter.strip_prefix(TOKEN)
+                && contact.token.is_none()
+            {
+                let at = at + TOKEN.len();
+                let token = value.parse();
+                contact.token = Some(token.map_err(|error| ContactError::Token { at, error })?);
+            } else {
+                return Err(ContactError::Parameter(at));
+            }
             at += parameter.len() + 1;
         }
-        // What stood there as it is grows when it is written anew.
-        let length = contact.to_string().len();
-        if length > CONTACT_BYTES {
-            return Err(ContactError::TooLong(length));
-        }
-        Ok(contact)
+        contact.checked()
     }
 }
 
@@ -262,6 +300,40 @@ mod tests {
             assert_eq!(read.peer(), peer(1));
             assert_eq!(read.relays(), relays);
         }
+    }
+
+    #[test]
+    fn a_token_goes_with_a_contact_and_is_not_shown() {
+        let token = DeliveryToken::from_bytes([7; 32]);
+        for relays in [vec![], vec!["wss://relay.example"]] {
+            let contact = Contact::new(peer(1), relays).unwrap();
+            let contact = contact.with_token(token.clone()).unwrap();
+            let text = contact.to_string();
+            assert!(text.ends_with(&format!("token={}", token.to_text())));
+            assert_eq!(parse(&text).unwrap(), contact);
+            assert!(!format!("{contact:?}").contains(&token.to_text()));
+        }
+        let id = peer(1).to_string();
+        let first = parse(&format!(
+            "outlive:{id}?token={}&relay=ws://host",
+            token.to_text()
+        ));
+        assert_eq!(first.unwrap().token(), Some(&token));
+        let short = parse(&format!("outlive:{id}?token=abc"));
+        let at = 8 + id.len() + 1 + TOKEN.len() + 1;
+        assert_eq!(
+            short,
+            Err(ContactError::Token {
+                at,
+                error: TokenError
+            })
+        );
+        let text = token.to_text();
+        let twice = parse(&format!("outlive:{id}?token={text}&token={text}"));
+        assert!(
+            matches!(twice, Err(ContactError::Parameter(_))),
+            "{twice:?}"
+        );
     }
 
     #[test]

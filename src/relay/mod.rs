@@ -18,8 +18,8 @@ use futures_util::stream::FuturesUnordered;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::{self, OneWay};
 use outlive_core::transport::{
-    Class, DeliveryToken, Incoming, Outgoing, RelayConnection, RelaySender, RelayTransport, Sender,
-    Slot, TransportError,
+    Class, DeliveryToken, Incoming, Outgoing, RelayConnection, RelaySender,
+    RelayTransport, Sender, Slot, TransportError,
 };
 use outlive_core::wire::frame::{Close, CloseReason, Frame};
 use outlive_core::wire::packet::PacketBuilder;
@@ -32,9 +32,9 @@ use self::envelopes::Envelopes;
 use self::slots::Slots;
 use self::unidentified::Unidentified;
 use crate::backoff::Backoff;
-use crate::network::Network;
+use crate::network::{Ear, News};
 use crate::node::Inner;
-use crate::task::{Binding, GivenUp, Input, ToLink};
+use crate::task::{Binding, GivenUp, Input, ToLink, pending_or};
 
 /// Items on their way from sessions to a connection. When they fill it, sessions hold back.
 const TO_LINK: usize = 256;
@@ -48,6 +48,11 @@ const GIVEN_UP: usize = 256;
 /// How long a relay that is left may take to hear the last words. One that takes nothing any more
 /// holds nobody up for longer.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long a connection may be silent after the network is said to be up, perhaps as another one
+/// than it was made over. Too short, and one that is only slow is made anew for nothing; too long,
+/// and a dead one holds its sessions up.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// How a relay is at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +144,7 @@ impl RelayTask {
     pub(crate) async fn run(mut self) {
         let mut attached = Attached::new();
         let mut backoff = Backoff::default();
-        let mut network = self.inner.network.watch();
+        let mut network = self.inner.network.ear();
         let cancel = self.cancel.clone();
         loop {
             tokio::select! {
@@ -149,7 +154,7 @@ impl RelayTask {
                     attached.insert(peer, inputs);
                     continue;
                 }
-                () = network_up(&mut network) => {}
+                () = network.until_up() => {}
             }
             let transport = self.transport.clone();
             let inner = self.inner.clone();
@@ -157,8 +162,8 @@ impl RelayTask {
             let connected = tokio::select! {
                 () = cancel.cancelled() => break,
                 result = self.while_attaching(&mut attached, connecting) => result,
-                // Without a network the attempt is of no use.
-                () = network_down(&mut network) => continue,
+                // Over the network that was there, the attempt is of no use any more.
+                _ = network.news() => continue,
             };
             let error = match connected {
                 Ok(connection) => {
@@ -180,13 +185,12 @@ impl RelayTask {
                 break;
             }
             let wait = backoff.failed(random());
-            network.mark_unchanged();
             let sleeping = tokio::time::sleep(wait);
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = self.while_attaching(&mut attached, sleeping) => {}
                 // A network that comes up is a reason to try at once.
-                _ = network.changed() => {}
+                _ = network.news() => {}
             }
         }
         self.state.send_replace(RelayState::Closed);
@@ -214,7 +218,7 @@ impl RelayTask {
         &mut self,
         connection: RelayConnection,
         attached: &mut Attached,
-        network: &mut watch::Receiver<Network>,
+        network: &mut Ear,
     ) -> TransportError {
         let RelayConnection {
             store,
@@ -260,6 +264,7 @@ impl RelayTask {
         };
         let mut unidentified = Box::pin(unidentified.run());
         let mut farewell = None;
+        let mut silent = None;
         let error = loop {
             tokio::select! {
                 // Who ends the connection has the last words said: both halves end by themselves then.
@@ -279,11 +284,20 @@ impl RelayTask {
                         permit.send(registration);
                     }
                 }
-                () = network_down(network) => {
-                    break TransportError::Broken("the network is down".to_owned());
+                news = network.news() => match news {
+                    News::Down => break TransportError::Broken("the network is down".to_owned()),
+                    News::Up => {
+                        self.ask_for_life(&link);
+                        silent.get_or_insert_with(|| Box::pin(tokio::time::sleep(SIGN_OF_LIFE)));
+                    }
+                },
+                () = pending_or(&mut silent) => {
+                    let dead = "it leads nowhere since the network changed".to_owned();
+                    break TransportError::Broken(dead);
                 }
                 incoming = receiver.receive() => match incoming {
                     Ok(incoming) => {
+                        silent = None;
                         self.deliver(incoming, &mut links, attached, &shared, &envelopes).await;
                     }
                     Err(error) => break error,
@@ -329,6 +343,16 @@ impl RelayTask {
             let _ = tokio::time::timeout(farewell, both).await;
         }
         error
+    }
+
+    /// Asks the relay for something that it answers at once: whether we ourselves are there.
+    fn ask_for_life(&self, link: &mpsc::Sender<ToLink>) {
+        let item = Outgoing::Watch {
+            peers: vec![self.inner.identity.peer_id()],
+        };
+        let generation = Generation::at_start(0);
+        // While it is full, what is in it asks for answers enough.
+        let _ = link.try_send(ToLink { generation, item });
     }
 
     async fn bind(
@@ -691,17 +715,6 @@ fn random() -> u32 {
     let mut bytes = [0; 4];
     // Without randomness the wait is the longest, which is safe.
     getrandom::fill(&mut bytes).map_or(u32::MAX, |()| u32::from_le_bytes(bytes))
-}
-
-async fn network_up(network: &mut watch::Receiver<Network>) {
-    // The monitor lives as long as the node; without it there is nothing to wait for.
-    let _ = network.wait_for(|state| state.up).await;
-}
-
-async fn network_down(network: &mut watch::Receiver<Network>) {
-    if network.wait_for(|state| !state.up).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 #[cfg(test)]

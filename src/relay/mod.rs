@@ -18,13 +18,14 @@ use futures_util::stream::FuturesUnordered;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::{self, OneWay};
 use outlive_core::transport::{
-    Class, DeliveryToken, Incoming, Outgoing, RelayConnection, RelaySender,
+    Class, DeliveryToken, GoodbyeReason, Incoming, Outgoing, RelayConnection, RelaySender,
     RelayTransport, Sender, Slot, TransportError,
 };
 use outlive_core::wire::frame::{Close, CloseReason, Frame};
 use outlive_core::wire::packet::PacketBuilder;
 use outlive_core::{Entropy, EnvelopeId, Generation, PeerId, StoreId};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
@@ -48,6 +49,11 @@ const GIVEN_UP: usize = 256;
 /// How long a relay that is left may take to hear the last words. One that takes nothing any more
 /// holds nobody up for longer.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long a connection has to last for the next one to be made at once, if the relay ended it and
+/// would so end the next. Longer than the longest wait between attempts: two nodes of one identity
+/// push each other out, each when its wait is over.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// How long a connection may be silent after the network is said to be up, perhaps as another one
 /// than it was made over. Too short, and one that is only slow is made anew for nothing; too long,
@@ -167,10 +173,14 @@ impl RelayTask {
             };
             let error = match connected {
                 Ok(connection) => {
-                    backoff.succeeded();
+                    let since = Instant::now();
                     info!(relay = self.transport.address(), "connected");
                     self.state.send_replace(RelayState::Connected);
-                    self.carry(connection, &mut attached, &mut network).await
+                    let error = self.carry(connection, &mut attached, &mut network).await;
+                    if since.elapsed() >= SETTLED || !is_held_against_us(&error) {
+                        backoff.succeeded();
+                    }
+                    error
                 }
                 Err(error) => error,
             };
@@ -704,6 +714,15 @@ async fn changed<'a>(
             // The node is gone: there will be none.
             Ok(false) | Err(_) => std::future::pending().await,
         }
+    }
+}
+
+/// Whether the relay ended the connection for a reason that the next one would give it again.
+const fn is_held_against_us(error: &TransportError) -> bool {
+    match error {
+        TransportError::Closed(reason) => !matches!(reason, GoodbyeReason::Draining),
+        TransportError::Refused(_) | TransportError::Protocol(_) => true,
+        _ => false,
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::paper::Paper;
-use crate::scene::{linked, unlinked, with_network};
+use crate::scene::{linked, on, unlinked, with_network};
 use crate::world::id;
 
 /// The most attempts that fall into one window of this length.
@@ -124,4 +124,13 @@ async fn a_connection_that_leads_nowhere_ends_soon_after_the_network_came_up() {
     linked(&to_bob).await;
     assert!(up.elapsed() < Duration::from_secs(6), "{:?}", up.elapsed());
     assert_eq!(relay.counts().borrow().sign_ins, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_of_one_identity_push_each_other_out_ever_more_rarely() {
+    let relay = MemoryRelay::new("relay");
+    let (_one, _two) = (on(1, &[&relay]).await, on(1, &[&relay]).await);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let sign_ins = relay.counts().borrow().sign_ins;
+    assert!(sign_ins < 150, "{sign_ins} connections in ten minutes");
 }

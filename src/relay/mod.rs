@@ -4,6 +4,7 @@
 //! the connection ends its links are lost and the sessions go on; nothing of an old connection can
 //! reach a new one (I5).
 
+mod attached;
 mod envelopes;
 mod slots;
 mod unidentified;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use self::attached::Attached;
 use self::envelopes::Envelopes;
 use self::slots::Slots;
 use self::unidentified::Unidentified;
@@ -90,41 +92,6 @@ pub(crate) struct RelayTask {
     pub(crate) cancel: CancellationToken,
 }
 
-/// Sessions known to a relay's task before those that went to sleep are looked for.
-const ATTACHED_LEAST: usize = 64;
-
-/// The sessions that want links over this relay. Of those that went to sleep at most as many are
-/// remembered as are awake, or [`ATTACHED_LEAST`].
-struct Attached {
-    inputs: HashMap<PeerId, mpsc::Sender<Input>>,
-    prune_at: usize,
-}
-
-impl Attached {
-    fn new() -> Self {
-        Self {
-            inputs: HashMap::new(),
-            prune_at: ATTACHED_LEAST,
-        }
-    }
-
-    /// Adds a session. Returns whether those that went to sleep were forgotten.
-    fn insert(&mut self, peer: PeerId, inputs: mpsc::Sender<Input>) -> bool {
-        self.inputs.insert(peer, inputs);
-        let prune = self.inputs.len() >= self.prune_at;
-        if prune {
-            self.prune();
-        }
-        prune
-    }
-
-    fn prune(&mut self) {
-        self.inputs.retain(|_, inputs| !inputs.is_closed());
-        self.inputs.shrink_to_fit();
-        self.prune_at = ATTACHED_LEAST.max(self.inputs.len().saturating_mul(2));
-    }
-}
-
 struct Link {
     generation: Generation,
     inputs: mpsc::Sender<Input>,
@@ -160,6 +127,7 @@ impl RelayTask {
                     attached.insert(peer, inputs);
                     continue;
                 }
+                () = attached.hand_on() => continue,
                 () = network.until_up() => {}
             }
             let transport = self.transport.clone();
@@ -216,6 +184,7 @@ impl RelayTask {
         loop {
             tokio::select! {
                 result = &mut work => return result,
+                () = attached.hand_on() => {}
                 Some(Attach { peer, inputs }) = self.attaching.recv() => {
                     attached.insert(peer, inputs);
                 }
@@ -251,8 +220,8 @@ impl RelayTask {
         };
         let mut links = HashMap::<PeerId, Link>::new();
         attached.prune();
-        for (&peer, inputs) in &attached.inputs {
-            self.bind(&mut links, peer, inputs.clone(), &shared).await;
+        for (peer, inputs) in attached.sessions() {
+            self.bind(attached, &mut links, peer, inputs, &shared);
         }
         self.inner.wake_sessions_with_work();
         let mut sending = Box::pin(send_all(
@@ -285,6 +254,7 @@ impl RelayTask {
                 }
                 error = &mut sending => break error,
                 error = &mut unidentified => break error,
+                () = attached.hand_on() => {}
                 Some(answer) = answers.recv() => {
                     self.deliver(answer, &mut links, attached, &shared, &unnamed).await;
                 }
@@ -318,7 +288,7 @@ impl RelayTask {
                     }
                     let bound = links.get(&peer).is_some_and(|l| l.inputs.same_channel(&inputs));
                     if !bound {
-                        self.bind(&mut links, peer, inputs, &shared).await;
+                        self.bind(attached, &mut links, peer, inputs, &shared);
                     }
                 }
                 Some(GivenUp { peer, generation }) = given_up.recv() => {
@@ -335,17 +305,13 @@ impl RelayTask {
                     let link = links.get(&peer);
                     if let Some(link) = link.filter(|link| link.generation == generation) {
                         let inputs = link.inputs.clone();
-                        self.bind(&mut links, peer, inputs, &shared).await;
+                        self.bind(attached, &mut links, peer, inputs, &shared);
                     }
                 }
             }
         };
-        for Link {
-            generation, inputs, ..
-        } in links.into_values()
-        {
-            // A session that is gone needs no word of it.
-            let _ = inputs.send(Input::Lost { generation }).await;
+        for (peer, Link { generation, .. }) in links {
+            attached.lost(peer, generation);
         }
         if let Some(farewell) = farewell {
             // Whether the relay hears it or not, the connection ends.
@@ -365,8 +331,9 @@ impl RelayTask {
         let _ = link.try_send(ToLink { generation, item });
     }
 
-    async fn bind(
+    fn bind(
         &self,
+        attached: &mut Attached,
         links: &mut HashMap<PeerId, Link>,
         peer: PeerId,
         inputs: mpsc::Sender<Input>,
@@ -383,7 +350,7 @@ impl RelayTask {
             given_up: Some(shared.giving_up.clone()),
             again: links.contains_key(&peer),
         };
-        if inputs.send(Input::Bind(binding)).await.is_ok() {
+        if attached.hand(peer, Input::Bind(binding)) {
             let before = links.remove(&peer);
             let link = Link {
                 generation,
@@ -487,7 +454,7 @@ impl RelayTask {
                         if attached.insert(from, inputs.clone()) {
                             prune(links);
                         }
-                        self.bind(links, from, inputs, shared).await;
+                        self.bind(attached, links, from, inputs, shared);
                     }
                     (
                         from,
@@ -505,13 +472,13 @@ impl RelayTask {
             return;
         };
         if generation.is_none_or(|of| of == bound.generation)
-            && bound.inputs.send(input(bound.generation)).await.is_err()
+            && !attached.hand(peer, input(bound.generation))
             && kept
             && let Ok(inputs) = self.inner.inputs(peer)
         {
             // The session's task ended between the two: the next one asks for the mail again.
             attached.insert(peer, inputs.clone());
-            self.bind(links, peer, inputs, shared).await;
+            self.bind(attached, links, peer, inputs, shared);
         }
     }
 }
@@ -734,31 +701,4 @@ fn random() -> u32 {
     let mut bytes = [0; 4];
     // Without randomness the wait is the longest, which is safe.
     getrandom::fill(&mut bytes).map_or(u32::MAX, |()| u32::from_le_bytes(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_that_went_to_sleep_are_forgotten() {
-        let mut attached = Attached::new();
-        let mut awake = Vec::new();
-        for n in 0..2_000u32 {
-            let mut seed = [0; 32];
-            seed[..4].copy_from_slice(&n.to_le_bytes());
-            let (inputs, task) = mpsc::channel(1);
-            attached.insert(outlive_core::Identity::from_seed(seed).peer_id(), inputs);
-            awake.push(task);
-            if awake.len() > 100 {
-                awake.remove(0);
-            }
-            assert!(
-                attached.inputs.len() <= 2 * 101,
-                "{}",
-                attached.inputs.len()
-            );
-        }
-        assert!(attached.inputs.len() >= 100);
-    }
 }

@@ -60,6 +60,10 @@ impl Task {
                 self.count_received(generation, packet.len());
                 engine.receive_claimed(generation, envelope, packet, now);
             }
+            Input::Missed { generation } => {
+                let from = self.peer.into();
+                self.push(generation, Outgoing::Redeliver { from });
+            }
             Input::Accepted {
                 generation,
                 envelope,

@@ -353,7 +353,7 @@ impl Task {
         }
     }
 
-    /// Has a message leave the inbox of requests. It is taken in hand once more before: a callback's
+    /// Has a message leave the inbox of requests. It is taken in hand once more before: a
     /// panic may have ended the task that knew of it.
     fn settle(&mut self, engine: &mut Engine, settled: &Settled, reply: Reply<()>) {
         let (now, channel) = (self.inner.clock.now(), ChannelId::REQUESTS);

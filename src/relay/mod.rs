@@ -52,8 +52,8 @@ const GIVEN_UP: usize = 256;
 /// holds nobody up for longer.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How long a connection has to last for the next one to be made at once, if the relay ended it and
-/// would so end the next. Longer than the longest wait between attempts: two nodes of one identity
+/// How long a connection has to last for the next one to be made at once, if it ended for a reason
+/// that would end the next one too. Longer than the longest wait between attempts: two nodes of one identity
 /// push each other out, each when its wait is over.
 const SETTLED: Duration = Duration::from_secs(60);
 
@@ -144,11 +144,11 @@ impl RelayTask {
                     let since = Instant::now();
                     info!(relay = self.transport.address(), "connected");
                     self.state.send_replace(RelayState::Connected);
-                    let error = self.carry(connection, &mut attached, &mut network).await;
-                    if since.elapsed() >= SETTLED || !is_held_against_us(&error) {
+                    let ended = self.carry(connection, &mut attached, &mut network).await;
+                    if since.elapsed() >= SETTLED || !ended.is_held_against_us() {
                         backoff.succeeded();
                     }
-                    error
+                    ended.error
                 }
                 Err(error) => error,
             };
@@ -198,7 +198,7 @@ impl RelayTask {
         connection: RelayConnection,
         attached: &mut Attached,
         network: &mut Ear,
-    ) -> TransportError {
+    ) -> Ended {
         let RelayConnection {
             store,
             sender,
@@ -242,7 +242,7 @@ impl RelayTask {
             cancel: self.cancel.clone(),
         };
         let mut unidentified = Box::pin(unidentified.run());
-        let mut farewell = None;
+        let (mut farewell, mut by_second) = (None, false);
         let mut silent = None;
         let error = loop {
             tokio::select! {
@@ -253,7 +253,10 @@ impl RelayTask {
                     break closed_by_us();
                 }
                 error = &mut sending => break error,
-                error = &mut unidentified => break error,
+                error = &mut unidentified => {
+                    by_second = true;
+                    break error;
+                }
                 () = attached.hand_on() => {}
                 Some(answer) = answers.recv() => {
                     self.deliver(answer, &mut links, attached, &shared, &unnamed).await;
@@ -318,7 +321,7 @@ impl RelayTask {
             let both = async { tokio::join!(sending, unidentified) };
             let _ = tokio::time::timeout(farewell, both).await;
         }
-        error
+        Ended { error, by_second }
     }
 
     /// Asks the relay for something that it answers at once: whether we ourselves are there.
@@ -684,12 +687,22 @@ async fn changed<'a>(
     }
 }
 
-/// Whether the relay ended the connection for a reason that the next one would give it again.
-const fn is_held_against_us(error: &TransportError) -> bool {
-    match error {
-        TransportError::Closed(reason) => !matches!(reason, GoodbyeReason::Draining),
-        TransportError::Refused(_) | TransportError::Protocol(_) => true,
-        _ => false,
+/// How a connection ended.
+struct Ended {
+    error: TransportError,
+    /// Whether it was the second one, on which we are not named.
+    by_second: bool,
+}
+
+impl Ended {
+    /// Whether the next connection would end in the same way for all we know.
+    const fn is_held_against_us(&self) -> bool {
+        match &self.error {
+            _ if self.by_second => true,
+            TransportError::Closed(reason) => !matches!(reason, GoodbyeReason::Draining),
+            TransportError::Refused(_) | TransportError::Protocol(_) => true,
+            _ => false,
+        }
     }
 }
 

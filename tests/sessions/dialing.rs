@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outlive::{Identity, NetworkMonitor, Node, RelayTransport, TransportError};
-use outlive_core::transport::RelayConnection;
+use outlive_core::transport::{DeliveryToken, RelayConnection};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::paper::Paper;
+use crate::played;
 use crate::scene::{linked, on, unlinked, with_network};
-use crate::world::id;
+use crate::world::{CHAT, id};
 
 /// The most attempts that fall into one window of this length.
 fn crowd(attempts: &[Instant], window: Duration) -> usize {
@@ -133,4 +134,23 @@ async fn two_nodes_of_one_identity_push_each_other_out_ever_more_rarely() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     let sign_ins = relay.counts().borrow().sign_ins;
     assert!(sign_ins < 150, "{sign_ins} connections in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_connection_that_fails_has_the_first_made_anew_ever_more_rarely() {
+    let (node, mut lines) = played::node(1).await;
+    let session = node.session(id(2)).await.unwrap();
+    let token = DeliveryToken::from_bytes([7; 32]);
+    session.send_unidentified(Some(token)).await.unwrap();
+    session.send(CHAT, "to be sent unnamed").await.unwrap();
+    let mut made = Vec::new();
+    let making = async {
+        while let Some(line) = lines.recv().await {
+            made.push(line);
+        }
+    };
+    let ten_minutes = tokio::time::timeout(Duration::from_secs(600), making).await;
+    assert!(ten_minutes.is_err(), "the node lives");
+    let count = made.len();
+    assert!((10..150).contains(&count), "{count} in ten minutes");
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Tells a node whether there is a network. Down pauses dialing; up dials at once, whatever the
-/// back-off was.
+/// back-off was and however far an attempt under way has come, and has a connection that is there
+/// show that it still leads somewhere. Say it once for each change.
 ///
 /// ```
 /// # use outlive::NetworkMonitor;
@@ -54,7 +55,56 @@ impl NetworkMonitor {
         self.state.send_modify(|state| state.up = false);
     }
 
+    pub(crate) fn ear(&self) -> Ear {
+        let state = self.state.subscribe();
+        let ups = state.borrow().ups;
+        Ear { state, ups }
+    }
+
     pub(crate) fn watch(&self) -> watch::Receiver<Network> {
         self.state.subscribe()
+    }
+}
+
+/// What one task has heard of the network.
+pub(crate) struct Ear {
+    state: watch::Receiver<Network>,
+    /// How often the network was said to be up.
+    ups: u64,
+}
+
+/// What there is to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    Down,
+    /// It is up, perhaps another one than before.
+    Up,
+}
+
+impl Ear {
+    /// Waits until there is a network. Cancellation-safe.
+    pub(crate) async fn until_up(&mut self) {
+        // The monitor lives as long as the node; without it there is nothing to wait for.
+        if let Ok(state) = self.state.wait_for(|state| state.up).await {
+            self.ups = state.ups;
+        }
+    }
+
+    /// Waits until the network is down, or is said to be up once more. Cancellation-safe.
+    pub(crate) async fn news(&mut self) -> News {
+        let heard = self.ups;
+        let told = self
+            .state
+            .wait_for(|state| !state.up || state.ups != heard)
+            .await
+            .map(|state| *state);
+        match told {
+            Ok(Network { up: true, ups }) => {
+                self.ups = ups;
+                News::Up
+            }
+            Ok(Network { up: false, .. }) => News::Down,
+            Err(_) => std::future::pending().await,
+        }
     }
 }

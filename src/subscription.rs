@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tracing::error;
 
 use crate::event::SessionEvent;
 use crate::hub::Hold;
@@ -51,10 +54,18 @@ impl Registry {
 
     /// Enters every callback. None is entered while the list of them is locked, so callbacks may
     /// subscribe and unsubscribe.
+    ///
+    /// One that panics is ended, and harms nothing else: not the others, and not the session's task.
     pub(crate) fn emit(&self, event: &SessionEvent, state: &SessionState) {
-        let slots: Vec<_> = lock(&self.slots).1.values().cloned().collect();
-        for slot in slots {
-            slot.enter(|callback| callback(event, state));
+        let slots = lock(&self.slots).1.clone();
+        for (number, slot) in slots {
+            // What a panic left half done is the callback's alone, and that is dropped.
+            let entered = AssertUnwindSafe(|| slot.enter(|callback| callback(event, state)));
+            if std::panic::catch_unwind(entered).is_err() {
+                error!("a callback of a session panicked, and is ended");
+                lock(&self.slots).1.remove(&number);
+                slot.close();
+            }
         }
     }
 

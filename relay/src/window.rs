@@ -4,6 +4,8 @@
 //! own delivery. What the recipient parks stays in the mailbox and makes room in the window: that
 //! something lies behind the last envelope that was sent is all that is kept of it here.
 
+mod turns;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use outlive_core::store::{ReadLimit, Store, StoreError};
 use outlive_core::wire::relay::{FromRelay, Sender};
 use outlive_core::{EnvelopeId, PeerId};
 
+use self::turns::Turns;
 use crate::mailbox::now;
 use crate::records::{self, Envelope};
 
@@ -55,7 +58,7 @@ pub(crate) struct Window {
     search: Vec<std::ops::Range<Bytes>>,
     senders: HashMap<Sender, OnTheWay>,
     /// Senders that have more, in the order of their turns.
-    ready: VecDeque<Sender>,
+    ready: Turns,
     /// Senders that had nothing on its way when that was looked at last, the oldest first.
     idle: VecDeque<Sender>,
     on_the_way: usize,
@@ -69,7 +72,7 @@ impl Window {
             recipient,
             search: records::mailbox(&recipient).into(),
             senders: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: Turns::default(),
             idle: VecDeque::new(),
             on_the_way: 0,
             parked_senders: 0,
@@ -79,9 +82,7 @@ impl Window {
     /// These senders have new mail.
     pub(crate) fn wake(&mut self, senders: impl IntoIterator<Item = Sender>) {
         for sender in senders {
-            if !self.ready.contains(&sender) {
-                self.ready.push_back(sender);
-            }
+            self.ready.add(sender);
         }
     }
 
@@ -143,14 +144,14 @@ impl Window {
     /// changes before the store has answered.
     pub(crate) async fn next(&mut self) -> Result<Vec<FromRelay>, StoreError> {
         self.find_sender().await?;
-        let Some(&sender) = self.ready.front() else {
+        let Some(sender) = self.ready.first() else {
             return Ok(Vec::new());
         };
         let of = self.senders.entry(sender).or_default();
         let room = SENDER_ENVELOPES.saturating_sub(of.unacknowledged.len());
         if room == 0 {
             // Its turn comes again with an acknowledgement.
-            self.ready.pop_front();
+            self.ready.pass();
             return Ok(Vec::new());
         }
         let limit = ReadLimit {
@@ -159,15 +160,11 @@ impl Window {
         };
         let range = records::envelopes_behind(&self.recipient, &sender, of.last);
         let rows = self.store.range(range, limit).await?;
-        self.ready.pop_front();
-        if !rows.is_empty() {
-            self.ready.push_back(sender);
-        } else if of.unacknowledged.is_empty() && !of.parked {
-            if !std::mem::replace(&mut of.idle, true) {
-                self.idle.push_back(sender);
-            }
-            self.forget_idle();
-            return Ok(Vec::new());
+        self.ready.pass();
+        let bytes = rows.iter().map(|(_, value)| value.len()).sum::<usize>();
+        let more = rows.len() >= limit.records || bytes >= limit.bytes;
+        if more {
+            self.ready.add(sender);
         }
         let present = now();
         let mut deliveries = BTreeMap::new();
@@ -183,6 +180,12 @@ impl Window {
                 self.on_the_way += 1;
                 deliveries.insert(number, envelope.packet);
             }
+        }
+        if !more && of.unacknowledged.is_empty() && !of.parked {
+            if !std::mem::replace(&mut of.idle, true) {
+                self.idle.push_back(sender);
+            }
+            self.forget_idle();
         }
         let deliver = |(number, packet)| FromRelay::Deliver {
             from: sender,

@@ -164,7 +164,7 @@ impl Inner {
             Entry::Occupied(occupied) => {
                 let of = occupied.into_mut();
                 if of.inputs.is_closed() {
-                    // A callback's panic has ended the task; who holds the session keeps it.
+                    // A panic has ended the task; who holds the session keeps it.
                     *of = self.start(of.hub.clone());
                 }
                 of

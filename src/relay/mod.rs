@@ -4,6 +4,7 @@
 //! the connection ends its links are lost and the sessions go on; nothing of an old connection can
 //! reach a new one (I5).
 
+mod attached;
 mod envelopes;
 mod slots;
 mod unidentified;
@@ -18,23 +19,25 @@ use futures_util::stream::FuturesUnordered;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::{self, OneWay};
 use outlive_core::transport::{
-    Class, DeliveryToken, Incoming, Outgoing, RelayConnection, RelaySender, RelayTransport, Sender,
-    Slot, TransportError,
+    Class, DeliveryToken, GoodbyeReason, Incoming, Outgoing, RelayConnection, RelaySender,
+    RelayTransport, Sender, Slot, TransportError,
 };
 use outlive_core::wire::frame::{Close, CloseReason, Frame};
 use outlive_core::wire::packet::PacketBuilder;
 use outlive_core::{Entropy, EnvelopeId, Generation, PeerId, StoreId};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use self::attached::Attached;
 use self::envelopes::Envelopes;
 use self::slots::Slots;
 use self::unidentified::Unidentified;
 use crate::backoff::Backoff;
-use crate::network::Network;
+use crate::network::{Ear, News};
 use crate::node::Inner;
-use crate::task::{Binding, GivenUp, Input, ToLink};
+use crate::task::{Binding, GivenUp, Input, ToLink, pending_or};
 
 /// Items on their way from sessions to a connection. When they fill it, sessions hold back.
 const TO_LINK: usize = 256;
@@ -48,6 +51,16 @@ const GIVEN_UP: usize = 256;
 /// How long a relay that is left may take to hear the last words. One that takes nothing any more
 /// holds nobody up for longer.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long a connection has to last for the next one to be made at once, if it ended for a reason
+/// that would end the next one too. Longer than the longest wait between attempts: two nodes of one identity
+/// push each other out, each when its wait is over.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// How long a connection may be silent after the network is said to be up, perhaps as another one
+/// than it was made over. Too short, and one that is only slow is made anew for nothing; too long,
+/// and a dead one holds its sessions up.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// How a relay is at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,41 +92,6 @@ pub(crate) struct RelayTask {
     pub(crate) cancel: CancellationToken,
 }
 
-/// Sessions known to a relay's task before those that went to sleep are looked for.
-const ATTACHED_LEAST: usize = 64;
-
-/// The sessions that want links over this relay. Of those that went to sleep at most as many are
-/// remembered as are awake, or [`ATTACHED_LEAST`].
-struct Attached {
-    inputs: HashMap<PeerId, mpsc::Sender<Input>>,
-    prune_at: usize,
-}
-
-impl Attached {
-    fn new() -> Self {
-        Self {
-            inputs: HashMap::new(),
-            prune_at: ATTACHED_LEAST,
-        }
-    }
-
-    /// Adds a session. Returns whether those that went to sleep were forgotten.
-    fn insert(&mut self, peer: PeerId, inputs: mpsc::Sender<Input>) -> bool {
-        self.inputs.insert(peer, inputs);
-        let prune = self.inputs.len() >= self.prune_at;
-        if prune {
-            self.prune();
-        }
-        prune
-    }
-
-    fn prune(&mut self) {
-        self.inputs.retain(|_, inputs| !inputs.is_closed());
-        self.inputs.shrink_to_fit();
-        self.prune_at = ATTACHED_LEAST.max(self.inputs.len().saturating_mul(2));
-    }
-}
-
 struct Link {
     generation: Generation,
     inputs: mpsc::Sender<Input>,
@@ -139,7 +117,7 @@ impl RelayTask {
     pub(crate) async fn run(mut self) {
         let mut attached = Attached::new();
         let mut backoff = Backoff::default();
-        let mut network = self.inner.network.watch();
+        let mut network = self.inner.network.ear();
         let cancel = self.cancel.clone();
         loop {
             tokio::select! {
@@ -149,7 +127,8 @@ impl RelayTask {
                     attached.insert(peer, inputs);
                     continue;
                 }
-                () = network_up(&mut network) => {}
+                () = attached.hand_on() => continue,
+                () = network.until_up() => {}
             }
             let transport = self.transport.clone();
             let inner = self.inner.clone();
@@ -157,15 +136,19 @@ impl RelayTask {
             let connected = tokio::select! {
                 () = cancel.cancelled() => break,
                 result = self.while_attaching(&mut attached, connecting) => result,
-                // Without a network the attempt is of no use.
-                () = network_down(&mut network) => continue,
+                // Over the network that was there, the attempt is of no use any more.
+                _ = network.news() => continue,
             };
             let error = match connected {
                 Ok(connection) => {
-                    backoff.succeeded();
+                    let since = Instant::now();
                     info!(relay = self.transport.address(), "connected");
                     self.state.send_replace(RelayState::Connected);
-                    self.carry(connection, &mut attached, &mut network).await
+                    let ended = self.carry(connection, &mut attached, &mut network).await;
+                    if since.elapsed() >= SETTLED || !ended.is_held_against_us() {
+                        backoff.succeeded();
+                    }
+                    ended.error
                 }
                 Err(error) => error,
             };
@@ -180,13 +163,12 @@ impl RelayTask {
                 break;
             }
             let wait = backoff.failed(random());
-            network.mark_unchanged();
             let sleeping = tokio::time::sleep(wait);
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = self.while_attaching(&mut attached, sleeping) => {}
                 // A network that comes up is a reason to try at once.
-                _ = network.changed() => {}
+                _ = network.news() => {}
             }
         }
         self.state.send_replace(RelayState::Closed);
@@ -202,6 +184,7 @@ impl RelayTask {
         loop {
             tokio::select! {
                 result = &mut work => return result,
+                () = attached.hand_on() => {}
                 Some(Attach { peer, inputs }) = self.attaching.recv() => {
                     attached.insert(peer, inputs);
                 }
@@ -214,8 +197,8 @@ impl RelayTask {
         &mut self,
         connection: RelayConnection,
         attached: &mut Attached,
-        network: &mut watch::Receiver<Network>,
-    ) -> TransportError {
+        network: &mut Ear,
+    ) -> Ended {
         let RelayConnection {
             store,
             sender,
@@ -237,8 +220,8 @@ impl RelayTask {
         };
         let mut links = HashMap::<PeerId, Link>::new();
         attached.prune();
-        for (&peer, inputs) in &attached.inputs {
-            self.bind(&mut links, peer, inputs.clone(), &shared).await;
+        for (peer, inputs) in attached.sessions() {
+            self.bind(attached, &mut links, peer, inputs, &shared);
         }
         self.inner.wake_sessions_with_work();
         let mut sending = Box::pin(send_all(
@@ -259,7 +242,8 @@ impl RelayTask {
             cancel: self.cancel.clone(),
         };
         let mut unidentified = Box::pin(unidentified.run());
-        let mut farewell = None;
+        let (mut farewell, mut by_second) = (None, false);
+        let mut silent = None;
         let error = loop {
             tokio::select! {
                 // Who ends the connection has the last words said: both halves end by themselves then.
@@ -269,7 +253,11 @@ impl RelayTask {
                     break closed_by_us();
                 }
                 error = &mut sending => break error,
-                error = &mut unidentified => break error,
+                error = &mut unidentified => {
+                    by_second = true;
+                    break error;
+                }
+                () = attached.hand_on() => {}
                 Some(answer) = answers.recv() => {
                     self.deliver(answer, &mut links, attached, &shared, &unnamed).await;
                 }
@@ -279,11 +267,20 @@ impl RelayTask {
                         permit.send(registration);
                     }
                 }
-                () = network_down(network) => {
-                    break TransportError::Broken("the network is down".to_owned());
+                news = network.news() => match news {
+                    News::Down => break TransportError::Broken("the network is down".to_owned()),
+                    News::Up => {
+                        self.ask_for_life(&link);
+                        silent.get_or_insert_with(|| Box::pin(tokio::time::sleep(SIGN_OF_LIFE)));
+                    }
+                },
+                () = pending_or(&mut silent) => {
+                    let dead = "it leads nowhere since the network changed".to_owned();
+                    break TransportError::Broken(dead);
                 }
                 incoming = receiver.receive() => match incoming {
                     Ok(incoming) => {
+                        silent = None;
                         self.deliver(incoming, &mut links, attached, &shared, &envelopes).await;
                     }
                     Err(error) => break error,
@@ -294,7 +291,7 @@ impl RelayTask {
                     }
                     let bound = links.get(&peer).is_some_and(|l| l.inputs.same_channel(&inputs));
                     if !bound {
-                        self.bind(&mut links, peer, inputs, &shared).await;
+                        self.bind(attached, &mut links, peer, inputs, &shared);
                     }
                 }
                 Some(GivenUp { peer, generation }) = given_up.recv() => {
@@ -311,28 +308,35 @@ impl RelayTask {
                     let link = links.get(&peer);
                     if let Some(link) = link.filter(|link| link.generation == generation) {
                         let inputs = link.inputs.clone();
-                        self.bind(&mut links, peer, inputs, &shared).await;
+                        self.bind(attached, &mut links, peer, inputs, &shared);
                     }
                 }
             }
         };
-        for Link {
-            generation, inputs, ..
-        } in links.into_values()
-        {
-            // A session that is gone needs no word of it.
-            let _ = inputs.send(Input::Lost { generation }).await;
+        for (peer, Link { generation, .. }) in links {
+            attached.lost(peer, generation);
         }
         if let Some(farewell) = farewell {
             // Whether the relay hears it or not, the connection ends.
             let both = async { tokio::join!(sending, unidentified) };
             let _ = tokio::time::timeout(farewell, both).await;
         }
-        error
+        Ended { error, by_second }
     }
 
-    async fn bind(
+    /// Asks the relay for something that it answers at once: whether we ourselves are there.
+    fn ask_for_life(&self, link: &mpsc::Sender<ToLink>) {
+        let item = Outgoing::Watch {
+            peers: vec![self.inner.identity.peer_id()],
+        };
+        let generation = Generation::at_start(0);
+        // While it is full, what is in it asks for answers enough.
+        let _ = link.try_send(ToLink { generation, item });
+    }
+
+    fn bind(
         &self,
+        attached: &mut Attached,
         links: &mut HashMap<PeerId, Link>,
         peer: PeerId,
         inputs: mpsc::Sender<Input>,
@@ -349,7 +353,7 @@ impl RelayTask {
             given_up: Some(shared.giving_up.clone()),
             again: links.contains_key(&peer),
         };
-        if inputs.send(Input::Bind(binding)).await.is_ok() {
+        if attached.hand(peer, Input::Bind(binding)) {
             let before = links.remove(&peer);
             let link = Link {
                 generation,
@@ -453,7 +457,7 @@ impl RelayTask {
                         if attached.insert(from, inputs.clone()) {
                             prune(links);
                         }
-                        self.bind(links, from, inputs, shared).await;
+                        self.bind(attached, links, from, inputs, shared);
                     }
                     (
                         from,
@@ -471,13 +475,13 @@ impl RelayTask {
             return;
         };
         if generation.is_none_or(|of| of == bound.generation)
-            && bound.inputs.send(input(bound.generation)).await.is_err()
+            && !attached.hand(peer, input(bound.generation))
             && kept
             && let Ok(inputs) = self.inner.inputs(peer)
         {
             // The session's task ended between the two: the next one asks for the mail again.
             attached.insert(peer, inputs.clone());
-            self.bind(links, peer, inputs, shared).await;
+            self.bind(attached, links, peer, inputs, shared);
         }
     }
 }
@@ -683,6 +687,25 @@ async fn changed<'a>(
     }
 }
 
+/// How a connection ended.
+struct Ended {
+    error: TransportError,
+    /// Whether it was the second one, on which we are not named.
+    by_second: bool,
+}
+
+impl Ended {
+    /// Whether the next connection would end in the same way for all we know.
+    const fn is_held_against_us(&self) -> bool {
+        match &self.error {
+            _ if self.by_second => true,
+            TransportError::Closed(reason) => !matches!(reason, GoodbyeReason::Draining),
+            TransportError::Refused(_) | TransportError::Protocol(_) => true,
+            _ => false,
+        }
+    }
+}
+
 fn closed_by_us() -> TransportError {
     TransportError::Broken("closed by us".to_owned())
 }
@@ -691,42 +714,4 @@ fn random() -> u32 {
     let mut bytes = [0; 4];
     // Without randomness the wait is the longest, which is safe.
     getrandom::fill(&mut bytes).map_or(u32::MAX, |()| u32::from_le_bytes(bytes))
-}
-
-async fn network_up(network: &mut watch::Receiver<Network>) {
-    // The monitor lives as long as the node; without it there is nothing to wait for.
-    let _ = network.wait_for(|state| state.up).await;
-}
-
-async fn network_down(network: &mut watch::Receiver<Network>) {
-    if network.wait_for(|state| !state.up).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_that_went_to_sleep_are_forgotten() {
-        let mut attached = Attached::new();
-        let mut awake = Vec::new();
-        for n in 0..2_000u32 {
-            let mut seed = [0; 32];
-            seed[..4].copy_from_slice(&n.to_le_bytes());
-            let (inputs, task) = mpsc::channel(1);
-            attached.insert(outlive_core::Identity::from_seed(seed).peer_id(), inputs);
-            awake.push(task);
-            if awake.len() > 100 {
-                awake.remove(0);
-            }
-            assert!(
-                attached.inputs.len() <= 2 * 101,
-                "{}",
-                attached.inputs.len()
-            );
-        }
-        assert!(attached.inputs.len() >= 100);
-    }
 }

@@ -1,6 +1,7 @@
 //! The second connection to a relay, on which it is not told who we are: opened when the first
 //! session needs it, and ended with the first connection, as that ends with it. So nothing in
-//! flight is lost: everything is bound anew.
+//! flight is lost: everything is bound anew. One that fails again and again thus costs the first one
+//! too, after waits that grow to half a minute.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

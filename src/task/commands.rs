@@ -60,6 +60,10 @@ impl Task {
                 self.count_received(generation, packet.len());
                 engine.receive_claimed(generation, envelope, packet, now);
             }
+            Input::Missed { generation } => {
+                let from = self.peer.into();
+                self.push(generation, Outgoing::Redeliver { from });
+            }
             Input::Accepted {
                 generation,
                 envelope,
@@ -349,7 +353,7 @@ impl Task {
         }
     }
 
-    /// Has a message leave the inbox of requests. It is taken in hand once more before: a callback's
+    /// Has a message leave the inbox of requests. It is taken in hand once more before: a
     /// panic may have ended the task that knew of it.
     fn settle(&mut self, engine: &mut Engine, settled: &Settled, reply: Reply<()>) {
         let (now, channel) = (self.inner.clock.now(), ChannelId::REQUESTS);

@@ -129,6 +129,10 @@ pub(crate) enum Input {
         /// Whether nobody but itself says that it is from the peer.
         claimed: bool,
     },
+    /// There was no room here for something out of the mailbox: it is to be asked for again.
+    Missed {
+        generation: Generation,
+    },
     Accepted {
         generation: Generation,
         envelope: EnvelopeId,

@@ -57,7 +57,10 @@ impl Task {
                     self.presence(online);
                 }
             }
-            Input::Packet { .. } | Input::Accepted { .. } | Input::Refused { .. } => {}
+            Input::Packet { .. }
+            | Input::Missed { .. }
+            | Input::Accepted { .. }
+            | Input::Refused { .. } => {}
         }
     }
 

@@ -380,3 +380,33 @@ async fn whoever_waits_on_a_session_hears_that_it_was_closed() {
     assert_eq!(take(&mut inbox).await, "kept");
     assert_eq!(take(&mut inbox).await, "new");
 }
+
+#[tokio::test]
+async fn a_callback_that_panics_ends_and_nothing_else_does() {
+    let relay = outlive_transports::MemoryRelay::new("relay");
+    let (_alice, _bob, to_bob, to_alice) = crate::scene::pair(&relay).await;
+    let links = to_alice.state().borrow().links.clone();
+    let entered = Arc::new(AtomicUsize::new(0));
+    let inside = entered.clone();
+    let panicking = to_alice.on_event(move |event, _| {
+        if matches!(event, SessionEvent::Message { .. }) {
+            inside.fetch_add(1, Ordering::SeqCst);
+            panic!("as asked");
+        }
+    });
+    let mut events = to_alice.events(64);
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    for text in ["first", "second"] {
+        to_bob.send(CHAT, text).await.unwrap();
+        assert_eq!(take(&mut inbox).await, text);
+        let told = async {
+            while !matches!(events.next().await, Some((SessionEvent::Message { .. }, _))) {}
+        };
+        soon("word of it", told).await;
+    }
+    assert_eq!(entered.load(Ordering::SeqCst), 1);
+    assert_eq!(to_alice.subscriptions(), 1);
+    assert_eq!(to_alice.state().borrow().links, links);
+    drop(panicking);
+    assert_eq!(to_alice.subscriptions(), 1);
+}

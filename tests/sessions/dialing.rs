@@ -1,12 +1,19 @@
 //! When a relay is dialed again, on a paused clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use outlive::{Identity, Node};
+use outlive::{Identity, NetworkMonitor, Node, RelayTransport, TransportError};
+use outlive_core::transport::{DeliveryToken, RelayConnection};
 use outlive_storage::MemoryStore;
+use outlive_transports::MemoryRelay;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::paper::Paper;
+use crate::played;
+use crate::scene::{linked, on, unlinked, with_network};
+use crate::world::{CHAT, id};
 
 /// The most attempts that fall into one window of this length.
 fn crowd(attempts: &[Instant], window: Duration) -> usize {
@@ -56,4 +63,94 @@ async fn clients_that_lost_their_relay_together_do_not_come_back_together() {
     for node in nodes {
         node.shutdown().await.unwrap();
     }
+}
+
+/// A way to a relay on which the first attempt hangs.
+#[derive(Clone)]
+struct Hanging {
+    way: MemoryRelay,
+    attempts: Arc<watch::Sender<usize>>,
+}
+
+#[async_trait::async_trait]
+impl RelayTransport for Hanging {
+    fn address(&self) -> &str {
+        self.way.address()
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        self.attempts.send_modify(|attempts| *attempts += 1);
+        if *self.attempts.borrow() == 1 {
+            std::future::pending::<()>().await;
+        }
+        self.way.connect(identity).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_comes_up_while_a_dial_hangs_is_dialed_over_at_once() {
+    let way = Hanging {
+        way: MemoryRelay::new("relay"),
+        attempts: Arc::default(),
+    };
+    let network = NetworkMonitor::new();
+    let alice = with_network(1, way.clone(), &network).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let mut attempts = way.attempts.subscribe();
+    attempts.wait_for(|attempts| *attempts == 1).await.unwrap();
+    let up = Instant::now();
+    network.up();
+    linked(&to_bob).await;
+    assert_eq!(up.elapsed(), Duration::ZERO, "it waited for the attempt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_leads_nowhere_ends_soon_after_the_network_came_up() {
+    let relay = MemoryRelay::new("relay");
+    let network = NetworkMonitor::new();
+    let alice = with_network(1, relay.clone(), &network).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    linked(&to_bob).await;
+    // One that lives shows so, as often as it is asked.
+    for _ in 0..10 {
+        network.up();
+        network.up();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    assert_eq!(relay.counts().borrow().sign_ins, 1);
+    relay.faults().half_dead(id(1));
+    network.up();
+    let up = Instant::now();
+    unlinked(&to_bob).await;
+    linked(&to_bob).await;
+    assert!(up.elapsed() < Duration::from_secs(6), "{:?}", up.elapsed());
+    assert_eq!(relay.counts().borrow().sign_ins, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_of_one_identity_push_each_other_out_ever_more_rarely() {
+    let relay = MemoryRelay::new("relay");
+    let (_one, _two) = (on(1, &[&relay]).await, on(1, &[&relay]).await);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let sign_ins = relay.counts().borrow().sign_ins;
+    assert!(sign_ins < 150, "{sign_ins} connections in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_connection_that_fails_has_the_first_made_anew_ever_more_rarely() {
+    let (node, mut lines) = played::node(1).await;
+    let session = node.session(id(2)).await.unwrap();
+    let token = DeliveryToken::from_bytes([7; 32]);
+    session.send_unidentified(Some(token)).await.unwrap();
+    session.send(CHAT, "to be sent unnamed").await.unwrap();
+    let mut made = Vec::new();
+    let making = async {
+        while let Some(line) = lines.recv().await {
+            made.push(line);
+        }
+    };
+    let ten_minutes = tokio::time::timeout(Duration::from_secs(600), making).await;
+    assert!(ten_minutes.is_err(), "the node lives");
+    let count = made.len();
+    assert!((10..150).contains(&count), "{count} in ten minutes");
 }

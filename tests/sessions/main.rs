@@ -36,6 +36,7 @@
 //! | restored backups: new messages dropped as duplicates | `restarts::new_messages_of_a_restored_sender_are_not_taken_for_old_ones`, `restarts::a_restored_receiver_gets_what_is_new_and_hears_of_what_is_gone` |
 
 mod alike;
+mod blocked;
 mod bounds;
 mod callbacks;
 mod channels;

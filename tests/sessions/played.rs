@@ -92,6 +92,10 @@ impl RelayTransport for Played {
             receiver: Box::new(Ear { told }),
         })
     }
+
+    async fn connect_unidentified(&self) -> Result<RelayConnection, TransportError> {
+        Err(broken())
+    }
 }
 
 struct Mouth {

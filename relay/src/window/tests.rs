@@ -38,7 +38,12 @@ fn peer(n: u8) -> PeerId {
     Identity::from_seed([n; 32]).peer_id()
 }
 
-async fn put(store: &MemoryStore, sender: u8, numbers: impl IntoIterator<Item = u64>) {
+async fn put(
+    store: &MemoryStore,
+    sender: impl Into<Sender>,
+    numbers: impl IntoIterator<Item = u64>,
+) {
+    let sender = sender.into();
     let mut batch = Batch::new();
     for number in numbers {
         let envelope = Envelope {
@@ -47,7 +52,7 @@ async fn put(store: &MemoryStore, sender: u8, numbers: impl IntoIterator<Item = 
             packet: Bytes::from_static(b"packet"),
         };
         batch.put(
-            records::envelope(&peer(0), &peer(sender).into(), EnvelopeId(number)),
+            records::envelope(&peer(0), &sender, EnvelopeId(number)),
             records::to_value(&envelope),
         );
     }
@@ -74,8 +79,8 @@ fn numbers(from: u64, until: u64) -> Vec<EnvelopeId> {
 #[tokio::test]
 async fn mail_of_two_senders_is_delivered_side_by_side() {
     let store = MemoryStore::new();
-    put(&store, 1, 1..=40).await;
-    put(&store, 2, 41..=80).await;
+    put(&store, peer(1), 1..=40).await;
+    put(&store, peer(2), 41..=80).await;
     let mut window = Window::new(Arc::new(store), peer(0));
     assert_eq!(delivered(&mut window).await.len(), 80);
 }
@@ -83,7 +88,7 @@ async fn mail_of_two_senders_is_delivered_side_by_side() {
 #[tokio::test]
 async fn a_step_that_is_cut_off_loses_no_mail() {
     let store = MemoryStore::new();
-    put(&store, 1, 1..=80).await;
+    put(&store, peer(1), 1..=80).await;
     let mut window = Window::new(Arc::new(Slow(store)), peer(0));
     let mut all = Vec::new();
     while window.has_more() {
@@ -96,8 +101,8 @@ async fn a_step_that_is_cut_off_loses_no_mail() {
 #[tokio::test]
 async fn a_sender_whose_mail_is_not_taken_stops_only_itself() {
     let store = MemoryStore::new();
-    put(&store, 1, 1..=500).await;
-    put(&store, 2, 501..=510).await;
+    put(&store, peer(1), 1..=500).await;
+    put(&store, peer(2), 501..=510).await;
     let mut window = Window::new(Arc::new(store), peer(0));
     let all = delivered(&mut window).await;
     assert_eq!(all.len(), SENDER_ENVELOPES + 10);
@@ -106,7 +111,7 @@ async fn a_sender_whose_mail_is_not_taken_stops_only_itself() {
 #[tokio::test]
 async fn what_is_parked_lets_others_pass_and_comes_again_when_asked_for() {
     let store = MemoryStore::new();
-    put(&store, 1, 1..=500).await;
+    put(&store, peer(1), 1..=500).await;
     let mut window = Window::new(Arc::new(store.clone()), peer(0));
     let mut seen = 0;
     while seen < 500 {
@@ -119,7 +124,7 @@ async fn what_is_parked_lets_others_pass_and_comes_again_when_asked_for() {
     assert_eq!(window.on_the_way, 0);
     assert_eq!(delivered(&mut window).await, []);
     // What is new comes alone.
-    put(&store, 1, 501..=501).await;
+    put(&store, peer(1), 501..=501).await;
     window.wake([peer(1).into()]);
     assert_eq!(delivered(&mut window).await, [(peer(1).into(), 501)]);
 
@@ -132,7 +137,7 @@ async fn what_is_parked_lets_others_pass_and_comes_again_when_asked_for() {
 #[tokio::test]
 async fn parking_what_was_never_delivered_changes_nothing() {
     let store = MemoryStore::new();
-    put(&store, 1, 1..=2).await;
+    put(&store, peer(1), 1..=2).await;
     let mut window = Window::new(Arc::new(store), peer(0));
     window.parked(peer(1).into(), &numbers(1, 3));
     window.parked(peer(2).into(), &numbers(1, 3));
@@ -144,8 +149,8 @@ async fn parking_what_was_never_delivered_changes_nothing() {
 #[tokio::test]
 async fn no_more_than_so_many_senders_are_remembered_for_what_is_parked() {
     let store = MemoryStore::new();
-    put(&store, 1, 1..=1).await;
-    put(&store, 2, 2..=2).await;
+    put(&store, peer(1), 1..=1).await;
+    put(&store, peer(2), 2..=2).await;
     let mut window = Window::new(Arc::new(store), peer(0));
     delivered(&mut window).await;
     window.parked_senders = PARKED_SENDERS - 1;
@@ -162,16 +167,44 @@ async fn no_more_than_so_many_senders_are_remembered_for_what_is_parked() {
 #[tokio::test]
 async fn what_was_acknowledged_does_not_come_again_before_it_is_deleted() {
     let store = MemoryStore::new();
-    put(&store, 1, 1..=3).await;
+    put(&store, peer(1), 1..=3).await;
     let mut window = Window::new(Arc::new(store.clone()), peer(0));
     assert_eq!(delivered(&mut window).await.len(), 3);
     window.acknowledged(peer(1).into(), &numbers(1, 4));
     assert_eq!(delivered(&mut window).await, []);
     // The next comes while the deletion of these waits for its turn.
-    put(&store, 1, 4..=4).await;
+    put(&store, peer(1), 4..=4).await;
     window.wake([peer(1).into()]);
     assert_eq!(delivered(&mut window).await, [(peer(1).into(), 4)]);
     // Unless the recipient asks for all of it.
     window.redeliver(peer(1).into());
     assert_eq!(delivered(&mut window).await.len(), 4);
+}
+
+#[tokio::test]
+async fn however_many_senders_have_mail_few_of_them_wait_for_a_turn_at_once() {
+    const SENDERS: u16 = 1_000;
+    let store = MemoryStore::new();
+    let slot = |n: u16| {
+        let mut slot = [7; 32];
+        slot[..2].copy_from_slice(&n.to_be_bytes());
+        Sender::Slot(outlive_core::transport::Slot(slot))
+    };
+    for n in 0..SENDERS {
+        put(&store, slot(n), [u64::from(n) + 1]).await;
+    }
+    let mut window = Window::new(Arc::new(store), peer(0));
+    let (mut seen, mut most, mut steps) = (0, 0, 0);
+    while window.has_more() {
+        seen += window.next().await.expect("read").len();
+        most = window.ready.len().max(most);
+        steps += 1;
+    }
+    assert_eq!(seen, usize::from(SENDERS));
+    assert!(most < 10, "{most} waited for a turn");
+    assert!(steps < 2 * seen, "{steps} steps");
+    for n in 0..SENDERS {
+        window.wake([slot(n), slot(n)]);
+    }
+    assert_eq!(window.ready.len(), seen, "each waits once");
 }

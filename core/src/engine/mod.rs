@@ -277,6 +277,7 @@ impl Engine {
         if link.is_direct() {
             let token = self.entropy.token();
             link.challenge = Some(token);
+            link.validated = !self.rules.keeps(Rule::Validate);
             link.reply(Frame::PathChallenge(Token(token)));
         }
         if !self.listening.is_empty() {

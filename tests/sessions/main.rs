@@ -1,6 +1,6 @@
 //! The public API over real sockets and over a relay in memory whose faults can be ordered: the four
-//! scenarios of the bug that started the project, every test recommended with it, and what users of
-//! other systems reported.
+//! scenarios of the bug that started the project (`scenarios`), every test recommended with it
+//! (`callbacks`), and what users of other systems reported.
 //!
 //! | where it happened, and what | so here |
 //! |---|---|
@@ -22,7 +22,7 @@
 //! | nheko: the head timed out for good, the tail was sent | `queue::while_the_head_of_a_queue_is_refused_nothing_behind_it_overtakes_it` |
 //! | element-x: bad reception ended messages, its return woke nothing | `queue::a_network_that_is_away_for_days_ends_no_message_and_its_return_dials_at_once` |
 //! | Signal-Android: an old observer, ending late, disconnected the new socket | `links::an_old_connection_that_ends_late_does_not_sign_the_new_one_out`, `links::an_old_link_that_ends_late_does_not_touch_its_successor`, `links::when_a_relay_dies_the_same_session_goes_on_over_the_next` |
-//! | zajel: one callback for all peers | `callbacks` |
+//! | zajel: one callback for all peers | `scenarios`, `callbacks` |
 //! | NATS: what a dead consumer held waited for a timeout | `custody::what_was_in_flight_to_a_dead_link_goes_again_at_once_on_rebind` |
 //! | iroh: a lost pong took a link down; mesh-llm: pruned while idle | core `links` |
 //! | iroh: a relay died, and the session with it | `links::when_a_relay_dies_the_same_session_goes_on_over_the_next`, `links::a_relay_that_fell_silent_holds_up_nothing_while_another_is_there` |
@@ -56,6 +56,7 @@ mod receipts;
 mod requests;
 mod restarts;
 mod resume;
+mod scenarios;
 mod scene;
 mod secrecy;
 mod shutdown;

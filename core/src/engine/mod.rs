@@ -14,6 +14,8 @@
 //! says to the peer or the app is drawn from the second (I4).
 
 mod attempts;
+#[cfg(feature = "sabotage")]
+mod bounds;
 mod commands;
 mod doubts;
 mod event;

@@ -44,6 +44,7 @@ mod channels;
 mod custody;
 mod delivery;
 mod dialing;
+mod hostile_relay;
 mod inbox;
 mod isolation;
 mod links;

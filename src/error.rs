@@ -38,10 +38,10 @@ pub enum Error {
     #[error("requests have a handler here already; drop that one first")]
     HandlerTaken,
     /// A session with oneself.
-    #[error("{0:?} is this node itself; a session needs two peers")]
+    #[error("{0} is this node itself; a session needs two peers")]
     Oneself(PeerId),
     /// The peer is blocked.
-    #[error("{0:?} is blocked; unblock it first")]
+    #[error("{0} is blocked; unblock it first")]
     Blocked(PeerId),
     /// No more peers can be blocked.
     #[error("{BLOCKED_PEERS} peers are blocked already; unblock some first")]

@@ -26,6 +26,10 @@ pub(crate) enum Command {
     /// Serve as a relay until SIGTERM, then drain.
     Relay(Relay),
     /// Send the lines of a file, one message each.
+    ///
+    /// The line feed that ends a line is not sent; `listen` prints one behind each message. So a
+    /// file whose last line has none arrives with one, a byte longer. Use --binary on both ends
+    /// where each byte counts.
     Send(Send),
     /// Print messages as they come, and commit each once it is printed.
     Listen(Listen),

@@ -3,9 +3,9 @@
 //! Each line of ours is shown with how far it got: `✓` queued on this device, `✓✓` delivered.
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use outlive::{ChannelId, Connectivity, LinkClass, Receipt, ReceiptState, SessionState, Stage};
 use rustyline_async::{Readline, ReadlineEvent};
 
@@ -45,6 +45,9 @@ pub(crate) async fn run(args: Chat) -> Result<()> {
     let relays = args.ways.relays(Some(&args.with));
     if relays.is_empty() {
         wrong_usage(NO_RELAY);
+    }
+    if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
+        bail!("`chat` needs a terminal; in scripts use `outlive send` and `outlive listen`");
     }
     let node = crate::data::node(&args.data, &relays, &args.ways).await?;
     let session = crate::data::session(&node, &args.with).await?;

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use outlive::{Contact, Identity, Node, Session, Store, StoreError};
 use outlive_storage::{EncryptedStore, SledStore, Unlock};
 use outlive_transports::{Quic, WebSocketRelay};
@@ -29,6 +29,17 @@ impl Directory {
             dir: data.dir.clone(),
             secrets: Secrets::of(&data.dir, passphrase.as_ref())?,
         })
+    }
+
+    /// Opens a data directory that has to be there, for what only reads it.
+    pub(crate) fn existing(data: &Data) -> Result<Self> {
+        if !Secrets::are_in(&data.dir) {
+            let dir = data.dir.display();
+            bail!(
+                "there is no data directory at {dir}; check --data, or make one with `outlive id`"
+            );
+        }
+        Self::open(data)
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -84,6 +95,17 @@ pub(crate) async fn alone(data: &Data) -> Result<Node> {
 /// Starts the node of a data directory, over these relays and what else is allowed.
 pub(crate) async fn node(data: &Data, relays: &[String], ways: &Ways) -> Result<Node> {
     let directory = Directory::open(data)?;
+    let store = directory.store().await?;
+    node_over(&directory, store, relays, ways).await
+}
+
+/// The same over its store, which is open already.
+pub(crate) async fn node_over(
+    directory: &Directory,
+    store: Arc<dyn Store>,
+    relays: &[String],
+    ways: &Ways,
+) -> Result<Node> {
     let mut builder = Node::builder().identity(directory.identity());
     for address in relays {
         let mut relay = WebSocketRelay::new(address)?;
@@ -98,7 +120,7 @@ pub(crate) async fn node(data: &Data, relays: &[String], ways: &Ways) -> Result<
         let quic = ways.stun.iter().fold(Quic::new(), Quic::ask_stun);
         builder = builder.direct(quic);
     }
-    Ok(builder.store(directory.store().await?).start().await?)
+    Ok(builder.store(store).start().await?)
 }
 
 /// Starts the node of one peer of the demo.
@@ -137,6 +159,22 @@ pub(crate) async fn complain(node: &Node) {
         }
     }
     std::future::pending::<()>().await;
+}
+
+/// What to say when the time is over: which relays were not reached, if there are such.
+pub(crate) fn time_is_over(node: &Node) -> String {
+    let missed = node.relays().into_iter().filter_map(|(address, state)| {
+        let connected = *state.borrow() == outlive::RelayState::Connected;
+        (!connected).then_some(address)
+    });
+    let missed: Vec<_> = missed.collect();
+    if missed.is_empty() {
+        return "the time is over".to_owned();
+    }
+    format!(
+        "the time is over, and there is no connection to {}",
+        missed.join(", ")
+    )
 }
 
 #[derive(Serialize)]

@@ -57,8 +57,18 @@ impl Secrets {
             seed: random()?,
             store_key: passphrase.map(|_| random()).transpose()?,
         };
-        new.write(dir, passphrase)?;
-        Ok(new)
+        if new.put(dir, passphrase, Place::Free)? {
+            return Ok(new);
+        }
+        // Another process was first: its peer it is.
+        Self::read(dir, passphrase)?
+            .with_context(|| format!("{} was made and is gone again", dir.display()))
+    }
+
+    /// Whether the directory `dir` has any.
+    pub(crate) fn are_in(dir: &Path) -> bool {
+        // What is there and can't be read is told when it is read.
+        !matches!(fs::metadata(dir.join(FILE_NAME)), Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Those of the directory `dir`, if it has any.
@@ -109,6 +119,11 @@ impl Secrets {
 
     /// Writes them to the directory `dir`, in place of what was there, as a whole or not at all.
     pub(crate) fn write(&self, dir: &Path, passphrase: Option<&Unlock>) -> Result<()> {
+        self.put(dir, passphrase, Place::Any).map(drop)
+    }
+
+    /// Returns whether they are there now.
+    fn put(&self, dir: &Path, passphrase: Option<&Unlock>, place: Place) -> Result<bool> {
         let text = match (&self.store_key, passphrase) {
             (Some(store_key), Some(passphrase)) => {
                 let secrets = Zeroizing::new([&self.seed[..], &store_key[..]].concat());
@@ -122,7 +137,7 @@ impl Secrets {
         };
         let text = Zeroizing::new(text);
         let path = dir.join(FILE_NAME);
-        replace(dir, &path, text.as_bytes())
+        put(dir, &path, text.as_bytes(), place)
             .with_context(|| format!("can't write {}", path.display()))
     }
 
@@ -162,13 +177,23 @@ fn open(dir: &Path, body: &str, passphrase: &Unlock) -> Result<Option<Secrets>> 
     }))
 }
 
-fn replace(dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+/// Where a file may be put.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Only where there is none: two processes may make the directory at once.
+    Free,
+    /// In place of the one that is there.
+    Any,
+}
+
+/// Puts a file there as a whole or not at all. Returns whether its place was free.
+fn put(dir: &Path, path: &Path, text: &[u8], place: Place) -> io::Result<bool> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir)?;
-    let new: PathBuf = path.with_extension("new");
+    let new: PathBuf = path.with_extension(format!("{}.new", std::process::id()));
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
@@ -176,5 +201,15 @@ fn replace(dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = options.open(&new)?;
     file.write_all(text)?;
     file.sync_all()?;
-    fs::rename(&new, path)
+    if let Place::Free = place {
+        let linked = fs::hard_link(&new, path);
+        let taken = matches!(&linked, Err(error) if error.kind() == io::ErrorKind::AlreadyExists);
+        if linked.is_ok() || taken {
+            fs::remove_file(&new)?;
+            return Ok(!taken);
+        }
+        // A file system without hard links: two processes at once are beyond it.
+    }
+    fs::rename(&new, path)?;
+    Ok(true)
 }

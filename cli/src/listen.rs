@@ -137,7 +137,7 @@ pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
     let result = tokio::select! {
         result = listen(&node, &args, json) => result,
         () = crate::data::complain(&node) => Ok(()),
-        () = timeout => Err(anyhow::anyhow!("the time is over")),
+        () = timeout => Err(anyhow::anyhow!(crate::data::time_is_over(&node))),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };

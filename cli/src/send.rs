@@ -5,12 +5,14 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use outlive::{ChannelId, Queuing, Receipt, ReceiptState, Sending, Session, limits};
+use anyhow::{Context, Result, anyhow, bail};
+use outlive::record::{self, Key, Record};
+use outlive::{ChannelId, PeerId, Queuing, Receipt, ReceiptState, Sending, Session, Store, limits};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 use crate::args::{CHUNK, NO_RELAY, Send, Wait, wrong_usage};
+use crate::data::Directory;
 
 /// Messages on their way to the disk at once.
 const QUEUING: usize = 256;
@@ -209,12 +211,30 @@ async fn send_all(session: &Session, args: &Send, json: bool) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
+/// Whether anything of a peer ever came.
+async fn heard_of(store: &dyn Store, peer: PeerId) -> Result<bool> {
+    let record = store.get(Key::Session(peer).to_bytes()).await?;
+    let session = record
+        .map(|bytes| record::Session::from_bytes(&bytes))
+        .transpose()?;
+    Ok(session.is_some_and(|session| session.last_seen.is_some()))
+}
+
 pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
     let relays = args.ways.relays(Some(&args.to));
     if relays.is_empty() && args.wait != Wait::Queued {
         wrong_usage(NO_RELAY);
     }
-    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
+    let directory = Directory::open(&args.data)?;
+    let store = directory.store().await?;
+    if !heard_of(&store, args.to.peer()).await? {
+        eprintln!(
+            "outlive: nothing was ever heard of {}; check the id: one with a typo may be that of \
+             nobody",
+            args.to.peer()
+        );
+    }
+    let node = crate::data::node_over(&directory, store, &relays, &args.ways).await?;
     let session = crate::data::session(&node, &args.to).await?;
     let timeout = async {
         match args.timeout {
@@ -226,7 +246,8 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
         result = send_all(&session, &args, json) => result,
         () = crate::data::complain(&node) => Ok(()),
         () = timeout => {
-            Err(anyhow::anyhow!("the time is over; what is queued stays queued and is sent later"))
+            let over = crate::data::time_is_over(&node);
+            Err(anyhow!("{over}; what is queued stays queued and is sent later"))
         }
     };
     drop(session);

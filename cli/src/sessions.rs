@@ -1,7 +1,9 @@
 //! `outlive sessions`.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use anyhow::Result;
-use outlive::{Store, list_sessions};
+use outlive::{Store, WallTime, list_sessions};
 use serde::Serialize;
 
 use crate::args::Data;
@@ -22,8 +24,20 @@ struct Row {
     trust: &'static str,
 }
 
+/// How long ago something was, by the clock of this host.
+fn ago(at: WallTime) -> String {
+    let since = UNIX_EPOCH + Duration::from_millis(at.0);
+    let seconds = since.elapsed().unwrap_or_default().as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
 pub(crate) async fn run(data: &Data, json: bool) -> Result<()> {
-    let store = Directory::open(data)?.store().await?;
+    let store = Directory::existing(data)?.store().await?;
     let mut after = None;
     loop {
         let page = list_sessions(&store, after, PAGE).await?;
@@ -48,9 +62,7 @@ pub(crate) async fn run(data: &Data, json: bool) -> Result<()> {
             if json {
                 crate::output::json(&row)?;
             } else {
-                let seen = row
-                    .last_seen
-                    .map_or_else(|| "never".to_owned(), |ms| format!("{} s", ms / 1_000));
+                let seen = record.last_seen.map_or_else(|| "never".to_owned(), ago);
                 let text = format!(
                     "{}  {}  queued {} ({} bytes)  waiting {}  epoch {}  last seen {seen}",
                     row.peer, row.trust, row.queued, row.queued_bytes, row.waiting, row.epoch

@@ -275,6 +275,10 @@ impl Inner {
 
     /// Whether a peer that has sent something may have a session with us.
     pub(crate) async fn admits(&self, peer: PeerId) -> Result<bool, StoreError> {
+        if peer == self.identity.peer_id() {
+            // The word of a relay that lies: nobody has a session with oneself.
+            return Ok(false);
+        }
         let awake = lock(&self.awake).contains_key(&peer);
         self.admission.admits(&*self.store, peer, awake).await
     }

@@ -1,5 +1,5 @@
-//! Callbacks belong to a session, not to a connection: the four scenarios of the bug that started
-//! the project, and every test recommended with it.
+//! Callbacks belong to a session, not to a connection (I6): every test recommended with the bug that
+//! started the project. Its four scenarios are in `scenarios`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use outlive::{Error, NetworkMonitor, Node, SessionEvent, Subscription, SubscriptionSet};
 use outlive_storage::MemoryStore;
 
-use crate::world::{CHAT, id, node, relay, soon, take, until, url, way};
+use tokio::sync::watch;
+
+use crate::world::{CHAT, PATIENCE, id, node, relay, soon, take, until, url, way};
 
 /// Counts the messages a callback hears of.
 fn counting(session: &outlive::Session) -> (Subscription, Arc<AtomicUsize>) {
@@ -115,33 +117,28 @@ async fn handles_rapid_reconnection_without_callback_leak() {
 }
 
 #[tokio::test]
-async fn with_three_peers_one_leaves_and_the_others_go_on() {
+async fn with_three_peers_at_once_one_leaves_and_the_others_go_on() {
     let relay = relay().await;
     let me = node(1, &relay).await;
-    let peers = [
-        node(2, &relay).await,
-        node(3, &relay).await,
-        node(4, &relay).await,
-    ];
-    let mut inboxes = Vec::new();
-    for n in 2..5 {
-        inboxes.push(me.session(id(n)).await.unwrap().inbox(CHAT).unwrap());
+    // All of them connect at the same time, on both sides.
+    let connect = async |n: u8| {
+        let (mine, peer) = tokio::join!(me.session(id(n)), node(n, &relay));
+        let theirs = peer.session(id(1)).await?;
+        let inbox = mine?.inbox(CHAT)?;
+        theirs.send(CHAT, format!("hello from {n}")).await?;
+        Ok::<_, Error>((n, peer, inbox))
+    };
+    let connected = tokio::try_join!(connect(2), connect(3), connect(4)).unwrap();
+    let mut peers = <[_; 3]>::from(connected);
+    for (n, _, inbox) in &mut peers {
+        assert_eq!(take(inbox).await, format!("hello from {n}"));
     }
-    for (peer, inbox) in peers.iter().zip(&mut inboxes) {
-        peer.session(id(1))
-            .await
-            .unwrap()
-            .send(CHAT, "hello")
-            .await
-            .unwrap();
-        assert_eq!(take(inbox).await, "hello");
-    }
-    let [leaves, stays, stays_too] = peers;
+    let [(_, leaves, _), stays, stays_too] = peers;
     leaves.shutdown().await.unwrap();
-    for (peer, inbox) in [stays, stays_too].iter().zip(&mut inboxes[1..]) {
+    for (_, peer, mut inbox) in [stays, stays_too] {
         let session = peer.session(id(1)).await.unwrap();
         session.send(CHAT, "still here").await.unwrap();
-        assert_eq!(take(inbox).await, "still here");
+        assert_eq!(take(&mut inbox).await, "still here");
         let back = me.session(peer.peer_id()).await.unwrap();
         let receipt = back.send(CHAT, "good").await.unwrap();
         soon("delivery", receipt.delivered()).await.unwrap();
@@ -176,49 +173,123 @@ async fn after_a_server_switch_nothing_reaches_the_old_one() {
     assert_eq!(take(&mut inbox).await, "over the new");
     assert_eq!(heard.load(Ordering::SeqCst), 2);
 
-    let late = node(2, &old).await;
-    let session = late.session(id(1)).await.unwrap();
-    until(&session, "the old relay", |state| !state.links.is_empty()).await;
-    assert!(
-        session
-            .inbox(CHAT)
-            .unwrap()
-            .try_next()
+    // Somebody new is written to, in first words that any store of theirs can open. The old relay
+    // never had them: what comes over it first is what was sent over it later.
+    let first_words = me.session(id(5)).await.unwrap();
+    let receipt = first_words.send(CHAT, "by the new").await.unwrap();
+    soon("custody", receipt.custody()).await.unwrap();
+    let elsewhere = node(1, &old).await;
+    let marker = elsewhere.session(id(5)).await.unwrap();
+    let receipt = marker.send(CHAT, "by the old").await.unwrap();
+    soon("custody", receipt.custody()).await.unwrap();
+    let late = node(5, &old).await;
+    let mut inbox = late.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    assert_eq!(take(&mut inbox).await, "by the old");
+    late.switch_relay(Arc::new(way(&new)));
+    let delivery = soon("the first words", inbox.next()).await.unwrap();
+    assert_eq!(delivery.payload(), "by the new");
+}
+
+/// What a callback heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    ups: usize,
+    downs: usize,
+    messages: usize,
+}
+
+/// A subscription, what its callback heard, and what had happened before it.
+struct Tallied {
+    _subscription: Subscription,
+    heard: watch::Receiver<Tally>,
+    before: Tally,
+}
+
+impl Tallied {
+    fn new(session: &outlive::Session, before: Tally) -> Self {
+        let (counting, heard) = watch::channel(before);
+        let subscription = session.on_event(move |event, _| {
+            counting.send_modify(|tally| match event {
+                SessionEvent::LinkUp { .. } => tally.ups += 1,
+                SessionEvent::LinkDown { .. } => tally.downs += 1,
+                SessionEvent::Message { .. } => tally.messages += 1,
+                _ => {}
+            });
+        });
+        Self {
+            _subscription: subscription,
+            heard,
+            before,
+        }
+    }
+
+    /// Waits until the callback has heard all that happened, and sees that it heard no more.
+    async fn heard_all(&mut self, of: Tally) {
+        let all = |heard: &Tally| {
+            heard.ups >= of.ups && heard.downs >= of.downs && heard.messages >= of.messages
+        };
+        let waited = tokio::time::timeout(PATIENCE, self.heard.wait_for(all))
             .await
-            .unwrap()
-            .is_none()
-    );
+            .is_ok();
+        let heard = *self.heard.borrow();
+        assert!(
+            waited,
+            "it missed {of:?} since {:?}: {heard:?}",
+            self.before
+        );
+        assert_eq!(heard, of, "subscribed at {:?}", self.before);
+    }
 }
 
 #[tokio::test]
 async fn registered_callbacks_equal_active_subscriptions_through_1000_connects() {
     let relay = relay().await;
     let (me, network) = with_network(1, &relay).await;
-    let mut sessions = Vec::new();
-    let mut subscriptions = Vec::new();
+    let (mut sessions, mut peers, mut active) = (Vec::new(), Vec::new(), Vec::new());
+    let mut happened = [Tally::default(); 3];
+    network.down();
     for n in 2..5 {
         let session = me.session(id(n)).await.unwrap();
-        subscriptions.push(vec![
-            session.on_event(|_, _| {}),
-            session.on_event(|_, _| {}),
-        ]);
+        let two = [(); 2].map(|()| Tallied::new(&session, Tally::default()));
+        active.push(Vec::from(two));
         sessions.push(session);
+        let peer = node(n, &relay).await;
+        peers.push((peer.session(id(1)).await.unwrap(), peer));
     }
     for round in 0..1_000usize {
-        for session in &sessions {
-            until(session, "a link", |state| state.links.len() == 1).await;
+        network.up();
+        // Each callback that is registered hears of each connect, each message and each cut, once.
+        let which = round % sessions.len();
+        let (peer, _) = &peers[which];
+        peer.send(CHAT, format!("{round}")).await.unwrap();
+        for happened in &mut happened {
+            happened.ups += 1;
+        }
+        happened[which].messages += 1;
+        for (active, happened) in active.iter_mut().zip(happened) {
+            for callback in active {
+                callback.heard_all(happened).await;
+            }
         }
         network.down();
-        for session in &sessions {
-            until(session, "the cut", |state| state.links.is_empty()).await;
+        for (active, happened) in active.iter_mut().zip(&mut happened) {
+            happened.downs += 1;
+            for callback in active {
+                callback.heard_all(*happened).await;
+            }
         }
-        network.up();
         // One subscription comes, another goes.
-        let which = round % sessions.len();
-        subscriptions[which].push(sessions[which].on_event(|_, _| {}));
-        drop(subscriptions[which].remove(0));
-        for (session, active) in sessions.iter().zip(&subscriptions) {
+        active[which].push(Tallied::new(&sessions[which], happened[which]));
+        drop(active[which].remove(0));
+        for (session, active) in sessions.iter().zip(&active) {
             assert_eq!(session.subscriptions(), active.len());
+        }
+    }
+    network.up();
+    for (n, session) in sessions.iter().enumerate() {
+        let mut inbox = session.inbox(CHAT).unwrap();
+        for round in (n..1_000).step_by(sessions.len()) {
+            assert_eq!(take(&mut inbox).await, format!("{round}"));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The public API over real sockets and over a relay in memory whose faults can be ordered: the four
-//! scenarios of the bug that started the project, every test recommended with it, and what users of
-//! other systems reported.
+//! scenarios of the bug that started the project (`scenarios`), every test recommended with it
+//! (`callbacks`), and what users of other systems reported.
 //!
 //! | where it happened, and what | so here |
 //! |---|---|
@@ -19,10 +19,11 @@
 //! | MQTT.js: the store was not sent after a restart | `delivery::messages_sent_before_a_restart_leave_after_it_without_a_new_send` |
 //! | simplexmq: hung until unrelated traffic came | `restarts::after_a_crash_what_waits_comes_without_other_traffic`, `isolation::a_message_that_came_as_the_store_failed_comes_again_without_other_traffic` |
 //! | simplexmq: over the quota, and nobody noticed | `queue::a_message_over_the_quota_says_so_in_its_receipt_and_goes_when_there_is_room` |
+//! | emqx: one message redelivered for ever blocked all | `inbox::one_bad_message_does_not_block_its_channel` |
 //! | nheko: the head timed out for good, the tail was sent | `queue::while_the_head_of_a_queue_is_refused_nothing_behind_it_overtakes_it` |
 //! | element-x: bad reception ended messages, its return woke nothing | `queue::a_network_that_is_away_for_days_ends_no_message_and_its_return_dials_at_once` |
 //! | Signal-Android: an old observer, ending late, disconnected the new socket | `links::an_old_connection_that_ends_late_does_not_sign_the_new_one_out`, `links::an_old_link_that_ends_late_does_not_touch_its_successor`, `links::when_a_relay_dies_the_same_session_goes_on_over_the_next` |
-//! | zajel: one callback for all peers | `callbacks` |
+//! | zajel: one callback for all peers | `scenarios`, `callbacks` |
 //! | NATS: what a dead consumer held waited for a timeout | `custody::what_was_in_flight_to_a_dead_link_goes_again_at_once_on_rebind` |
 //! | iroh: a lost pong took a link down; mesh-llm: pruned while idle | core `links` |
 //! | iroh: a relay died, and the session with it | `links::when_a_relay_dies_the_same_session_goes_on_over_the_next`, `links::a_relay_that_fell_silent_holds_up_nothing_while_another_is_there` |
@@ -31,8 +32,9 @@
 //! | simplexmq: one broken queue stopped all | `isolation::a_session_that_cannot_be_loaded_does_not_stop_the_others`, `isolation::garbage_in_a_mailbox_is_let_go_and_stops_nothing_behind_it` |
 //! | posthog, aptabase: off the queue before the send; one bad item blocked all | `custody::a_message_stays_in_the_outbox_until_the_peer_has_it`, `queue::a_message_refused_for_good_ends_says_so_and_holds_up_nobody` |
 //! | tungstenite, aquatic: 128 KiB for each connection | cli `connections` |
-//! | sled, bevy_pkv: files of 60 times the data | storage `sled::disk_use_follows_the_live_data` |
+//! | sled, bevy_pkv: files of 60 times the data | storage `sled::disk_use_follows_the_live_data` (200 times the live data; its example `disk_use` pushes 1,000 times) |
 //! | Expensify, Twilio, chat-sdk: sent offline, gone after a restart | `restarts::a_send_is_ok_only_when_it_is_durable_and_then_goes_by_itself` |
+//! | very many sessions: each reconnect announced them all | `many::of_100_000_sessions_only_those_with_work_wake_up`, `many::each_reconnect_costs_what_the_sessions_with_work_cost` |
 //! | restored backups: new messages dropped as duplicates | `restarts::new_messages_of_a_restored_sender_are_not_taken_for_old_ones`, `restarts::a_restored_receiver_gets_what_is_new_and_hears_of_what_is_gone` |
 
 mod alike;
@@ -43,6 +45,7 @@ mod channels;
 mod custody;
 mod delivery;
 mod dialing;
+mod hostile_relay;
 mod inbox;
 mod isolation;
 mod links;
@@ -57,6 +60,7 @@ mod receipts;
 mod requests;
 mod restarts;
 mod resume;
+mod scenarios;
 mod scene;
 mod secrecy;
 mod shutdown;

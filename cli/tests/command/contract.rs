@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 
-use crate::process::{feed, id, outlive, relay};
+use crate::process::{Running, feed, id, outlive, relay};
 
 /// Sends `input` from one peer to another, and returns what the other printed.
 fn carry(input: &[u8], send: &[&str], listen: &[&str], messages: usize) -> Vec<u8> {
@@ -66,21 +67,28 @@ fn a_text_file_arrives_as_it_is() {
     assert!(carry(text.as_bytes(), &[], &[], lines) == text.as_bytes());
 }
 
+/// The texts of this repository, which every machine that runs this has.
+const TEXTS: [&str; 4] = [
+    include_str!("../../../LICENSE-APACHE"),
+    include_str!("../../../docs/PROTOCOL.md"),
+    include_str!("../../../docs/SECURITY.md"),
+    include_str!("../../../Cargo.lock"),
+];
+
 #[test]
-fn the_licence_texts_of_the_system_arrive_with_the_same_bytes() {
-    let mut text = include_bytes!("../../../LICENSE-APACHE").to_vec();
+fn texts_of_some_thousand_lines_arrive_with_the_same_bytes() {
+    let mut text = TEXTS.concat();
+    // Those of the system beside them, where it has some.
     for name in ["GPL-2", "GPL-3", "LGPL-2.1", "MPL-2.0", "GFDL-1.3"] {
-        if let Ok(more) = fs::read(Path::new("/usr/share/common-licenses").join(name))
-            && std::str::from_utf8(&more).is_ok()
-        {
-            text.extend_from_slice(&more);
-        }
+        let path = Path::new("/usr/share/common-licenses").join(name);
+        text.extend(fs::read_to_string(path));
     }
-    if !text.ends_with(b"\n") {
-        text.push(b'\n');
+    if !text.ends_with('\n') {
+        text.push('\n');
     }
-    let lines = text.iter().filter(|byte| **byte == b'\n').count();
-    assert!(carry(&text, &[], &[], lines) == text);
+    let lines = text.lines().count();
+    assert!(lines > 4_000, "{lines} lines are no real text");
+    assert!(carry(text.as_bytes(), &[], &[], lines) == text.as_bytes());
 }
 
 #[test]
@@ -148,19 +156,134 @@ fn a_peer_id_with_a_typo_is_wrong_usage_and_says_where() {
     assert!(said.contains("character 11"), "{said}");
 }
 
+fn is_told_that_it_is_in_use(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{command:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("in use"), "{said}");
+}
+
+#[test]
+fn a_peer_of_whom_nothing_was_ever_heard_is_named_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let to = id(&bob);
+    let send = || {
+        let mut sending = outlive();
+        sending.args(["send", "--relay", &url, "--to", &to, "--data"]);
+        let sent = feed(sending.arg(&alice).args(["--timeout", "60"]), b"hello\n");
+        assert!(sent.status.success());
+        String::from_utf8_lossy(&sent.stderr).into_owned()
+    };
+    let mut listening = outlive();
+    listening.args(["listen", "--relay", &url, "--data"]);
+    let mut listening = Running::start(listening.arg(&bob));
+    let said = send();
+    assert!(
+        said.contains("nothing was ever heard of") && said.contains(&to),
+        "{said}"
+    );
+    assert_eq!(listening.lines.next().unwrap().unwrap(), "hello");
+    let said = send();
+    assert!(!said.contains("nothing was ever heard of"), "{said}");
+    // And the list says how long ago it was.
+    let listed = outlive()
+        .args(["sessions", "--data"])
+        .arg(&alice)
+        .output()
+        .unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(
+        listed.contains("last seen") && listed.ends_with(" ago\n"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn a_directory_that_is_not_there_has_no_sessions_and_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let mistyped = dir.path().join("alcie");
+    let listed = outlive()
+        .args(["sessions", "--data"])
+        .arg(&mistyped)
+        .output()
+        .unwrap();
+    assert_eq!(listed.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&listed.stderr);
+    assert!(said.contains(&*mistyped.to_string_lossy()), "{said}");
+    assert!(!mistyped.exists());
+}
+
+#[test]
+fn a_chat_without_a_terminal_says_what_to_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    let mut chat = outlive();
+    chat.args([
+        "chat",
+        "--relay",
+        "ws://127.0.0.1:1",
+        "--with",
+        &to,
+        "--data",
+    ]);
+    let ended = chat.arg(dir.path().join("alice")).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        said.contains("terminal") && said.contains("outlive send"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_second_process_on_the_same_directory_is_told_so() {
     let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("relay");
-    let (_first, _) = relay(&data, "127.0.0.1:0");
+    let (data, bob) = (dir.path().join("relay"), dir.path().join("bob"));
+    let (_relay, address) = relay(&data, "127.0.0.1:0");
     let mut second = outlive();
-    let second = second
-        .args(["relay", "--listen", "127.0.0.1:0", "--data"])
-        .arg(&data);
-    let output = second.output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("in use"), "{said}");
+    second.args(["relay", "--listen", "127.0.0.1:0", "--data"]);
+    is_told_that_it_is_in_use(second.arg(&data));
+    // The same of two clients: one listens, and shows that it has begun.
+    let url = format!("ws://{address}");
+    let to = id(&bob);
+    let mut listening = outlive();
+    listening.args(["listen", "--relay", &url, "--data"]);
+    let mut listening = Running::start(listening.arg(&bob));
+    let mut sending = outlive();
+    sending.args(["send", "--relay", &url, "--timeout", "60", "--to", &to]);
+    sending.arg("--data").arg(dir.path().join("alice"));
+    assert!(feed(&mut sending, b"hello\n").status.success());
+    assert_eq!(listening.lines.next().unwrap().unwrap(), "hello");
+    let mut second = outlive();
+    second.args(["listen", "--relay", &url, "--data"]);
+    is_told_that_it_is_in_use(second.arg(&bob));
+    let mut third = outlive();
+    third.args(["sessions", "--data"]);
+    is_told_that_it_is_in_use(third.arg(&bob));
+    // And the first is not disturbed.
+    assert!(feed(&mut sending, b"still there\n").status.success());
+    assert_eq!(listening.lines.next().unwrap().unwrap(), "still there");
+}
+
+#[test]
+fn of_processes_that_make_a_directory_at_once_all_are_the_same_peer() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("bob");
+    let started = [(); 8].map(|()| {
+        let mut command = outlive();
+        command.args(["id", "--data"]).arg(&data);
+        Running::start(&mut command)
+    });
+    let ids = started.map(|mut one| one.lines.next().map(Result::unwrap));
+    assert!(
+        ids.iter().all(|of| of.as_ref() == Some(&id(&data))),
+        "{ids:?}"
+    );
+    let left: Vec<_> = fs::read_dir(&data).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 #[test]
@@ -186,6 +309,8 @@ fn a_relay_that_does_not_answer_keeps_the_messages_queued() {
         .arg(&alice);
     let sent = feed(&mut sending, b"kept\n");
     assert_eq!(sent.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&sent.stderr);
+    assert!(said.contains(&url), "{said}");
     let listed = outlive()
         .args(["--json", "sessions", "--data"])
         .arg(&alice)

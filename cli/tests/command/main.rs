@@ -1,6 +1,8 @@
 //! The command as scripts use it: real processes, real files, and processes that are killed.
 
 mod at_rest;
+#[cfg(unix)]
+mod chat;
 #[cfg(target_os = "linux")]
 mod connections;
 mod contract;

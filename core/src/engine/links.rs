@@ -13,7 +13,7 @@ use crate::wire::frame::Frame;
 use crate::{ChannelId, EnvelopeId, Epoch, Generation, MessageId, Position, ResumeId};
 
 /// Small frames that wait for a link to be writable. More are left out: they matter only now.
-const REPLIES: usize = 64;
+pub(super) const REPLIES: usize = 64;
 
 /// Before the round trip of a link is known, acks count as overdue after this time.
 const FIRST_OVERDUE: Duration = Duration::from_secs(1);

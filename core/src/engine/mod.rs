@@ -14,6 +14,8 @@
 //! says to the peer or the app is drawn from the second (I4).
 
 mod attempts;
+#[cfg(feature = "sabotage")]
+mod bounds;
 mod commands;
 mod doubts;
 mod event;
@@ -277,6 +279,7 @@ impl Engine {
         if link.is_direct() {
             let token = self.entropy.token();
             link.challenge = Some(token);
+            link.validated = !self.rules.keeps(Rule::Validate);
             link.reply(Frame::PathChallenge(Token(token)));
         }
         if !self.listening.is_empty() {

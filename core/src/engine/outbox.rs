@@ -82,6 +82,12 @@ impl Sending {
         self.cache.get(&position)
     }
 
+    /// Bytes of the records in memory, roughly.
+    #[cfg(feature = "sabotage")]
+    pub(super) const fn cached_bytes(&self) -> usize {
+        self.cached_bytes
+    }
+
     /// Keeps a record that was just written, if there is room.
     pub(super) fn keep(&mut self, position: Position, record: OutboxRecord) {
         if self.cached_bytes + cost(&record) <= OUTBOX_CACHE_BYTES {

@@ -20,6 +20,8 @@ pub enum Rule {
     MixStart,
     /// What finds no room lets others pass (I3).
     Park,
+    /// A link over which no answer to a challenge came goes behind those that have one.
+    Validate,
 }
 
 /// The rules that are kept: all of them, outside of simulations.

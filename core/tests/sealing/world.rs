@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive_core::engine::{SendOptions, Taken};
+use outlive_core::engine::{Rule, SendOptions, Taken};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::{ChannelId, EnvelopeId, Generation, Identity, Now, PeerId, StoreId, WallTime};
@@ -46,10 +46,15 @@ pub(crate) fn id(n: u8) -> PeerId {
 
 impl World {
     pub(crate) fn new(class: LinkClass) -> Self {
+        Self::with(class, None)
+    }
+
+    /// Two peers who break this rule.
+    fn with(class: LinkClass, broken: Option<Rule>) -> Self {
         let mut world = Self {
             peers: [
-                Peer::new(identity(1), id(2), InboxLimits::default(), None),
-                Peer::new(identity(2), id(1), InboxLimits::default(), None),
+                Peer::new(identity(1), id(2), InboxLimits::default(), broken),
+                Peer::new(identity(2), id(1), InboxLimits::default(), broken),
             ],
             now: Now {
                 elapsed: Duration::from_secs(1),
@@ -215,7 +220,12 @@ impl World {
 
     /// Two peers that have shared keys, and nothing on its way.
     pub(crate) fn acquainted(class: LinkClass) -> Self {
-        let mut world = Self::new(class);
+        Self::acquainted_with(class, None)
+    }
+
+    /// The same of two who break this rule.
+    pub(crate) fn acquainted_with(class: LinkClass, broken: Option<Rule>) -> Self {
+        let mut world = Self::with(class, broken);
         world.bind(ALICE);
         world.bind(BOB);
         world.send(ALICE, "hello");

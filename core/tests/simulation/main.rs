@@ -1,7 +1,7 @@
 //! Two engines, a relay with mailboxes, a direct link, and everything that goes wrong with them:
 //! crashes, lost and restored stores, cut links, late packets of retired links, relays that
-//! restart or lose what they held. Every seed is one story; the invariants I1 to I5, I8 and I9 are
-//! checked on each, and that the network falls silent in the end. In some of them the peers also
+//! restart or lose what they held. Every seed is one story; the invariants I1 to I5 and I7 to I9
+//! are checked on each, and that the network falls silent in the end. In some of them the peers also
 //! negotiate a connection over channel 0, and have to end up with the same one.
 //!
 //! `OUTLIVE_SIM_SEEDS=N` runs N seeds instead of 2,000, `OUTLIVE_SIM_START=S` begins at another

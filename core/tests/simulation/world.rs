@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive_core::engine::{Rule, SendOptions, Taken, Ticket, Transmit};
+use outlive_core::engine::{Engine, Rule, SendOptions, Taken, Ticket, Transmit};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::KIND_SEALED;
@@ -73,6 +73,8 @@ pub(crate) enum Fault {
     Blocked(u64),
     /// I5: something came of a packet of a retired link.
     StaleLink,
+    /// I7: an engine holds more in memory than it may.
+    Overgrown(&'static str),
     /// I8: two messages under one epoch, channel and seq.
     SeqUsedTwice,
     /// I8: two packets under one key and number.
@@ -432,6 +434,10 @@ impl World {
     /// Moves what the engines sent onto the wires, and notes what they told their apps.
     fn collect(&mut self) {
         for who in 0..2 {
+            let engine = self.peers[who].engine.as_ref();
+            if let Some(what) = engine.and_then(Engine::overgrown) {
+                self.fault(Fault::Overgrown(what));
+            }
             while let Some((transmit, frames)) = self.peers[who].sent.pop_front() {
                 self.spoke(who, &transmit, frames);
                 if let Some(direct) = &mut self.direct

@@ -228,3 +228,54 @@ fn an_acknowledgement_of_everything_at_once_fits_into_a_packet() {
     });
     assert_eq!(acks.last(), Some(64));
 }
+
+#[test]
+fn of_a_backlog_of_any_length_only_the_windows_are_in_memory() {
+    // I7: 32 MiB wait, of which the engine holds its cache.
+    const MESSAGES: u32 = 32 * 1024;
+    let (mut sender, mut receiver) = (peer(1, 2), peer(2, 1));
+    let bounded = |peer: &Peer| assert_eq!(peer.engine.as_ref().unwrap().overgrown(), None);
+    for n in 0..MESSAGES {
+        let mut payload = n.to_le_bytes().to_vec();
+        payload.resize(1_024, 0);
+        let engine = sender.engine.as_mut().unwrap();
+        let options = SendOptions::default();
+        engine
+            .send(CHAT, &payload.into(), &options, now(0))
+            .unwrap();
+        sender.pump();
+        if n % 256 == 0 {
+            settle(&mut sender, 0);
+        }
+        bounded(&sender);
+    }
+    settle(&mut sender, 0);
+    // All of it goes, in the order in which it waits, and neither end ever holds more.
+    let ends = [&mut sender, &mut receiver].map(|peer| peer.bind(LinkClass::Direct, now(0)));
+    let (mut taken, mut ms) = (0, 0);
+    while taken < MESSAGES {
+        ms += 1;
+        assert!(ms < 100_000, "it stopped after {taken}");
+        for peer in [&mut sender, &mut receiver] {
+            settle(peer, ms);
+            peer.tick(now(ms));
+        }
+        let (there, back) = (sender.sent.split_off(0), receiver.sent.split_off(0));
+        for (to, generation, packets) in [
+            (&mut receiver, ends[1], there),
+            (&mut sender, ends[0], back),
+        ] {
+            for (transmit, _) in packets {
+                let engine = to.engine.as_mut().unwrap();
+                engine.receive(generation, None, transmit.packet, now(ms));
+                to.pump();
+                bounded(to);
+            }
+        }
+        while let Some(handed) = receiver.take(Some(CHAT)) {
+            assert_eq!(handed.payload[..4], taken.to_le_bytes());
+            taken += 1;
+            receiver.commit(None, now(ms));
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Our primitives under snow against the official vectors of both patterns (from the cacophony
+//! Our primitives under snow against the official vectors of the three patterns (from the cacophony
 //! collection), and what the handshake promises.
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
@@ -99,6 +99,46 @@ const X: Vector = Vector {
     ],
 };
 
+const N: Vector = Vector {
+    pattern: UNIDENTIFIED,
+    initiator: [
+        "",
+        "893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a",
+    ],
+    responder: [
+        "4a3acbfdb163dec651dfa3194dece676d437029c62a408b4c5ea9114246e4893",
+        "",
+    ],
+    hash: "39a2ce8290b63e1e7c94fb9244cea84c645161c0dced1b3f5d0672cf4c6ee4e8",
+    messages: &[
+        (
+            "4c756477696720766f6e204d69736573",
+            "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c79441b168ed8bbe8\
+             220b52bbbde6593d109d78c299b567f6e69276efcf2659c39073",
+        ),
+        (
+            "4d757272617920526f746862617264",
+            "a7b5d1962001e9c4d965ea5f133941e9e6989094bcde637a582c34b954f34a",
+        ),
+        (
+            "462e20412e20486179656b",
+            "16ff2557d5d671abe58c88d2a31b58e3a494ab3a6498124be0ea3f",
+        ),
+        (
+            "4361726c204d656e676572",
+            "1a6e85b0ef71c38db2c2bf3ebef1d41dc93e26bea6899187d5633d",
+        ),
+        (
+            "4a65616e2d426170746973746520536179",
+            "00ad2b7d0a03a748d0aefd3accee7bbbcc0bb0ed64d685b2ee8af78997a0245e3f",
+        ),
+        (
+            "457567656e2042f6686d20766f6e2042617765726b",
+            "5631105c749b9550b27d7926dec0c5b83d4bf207688deccd51b50dd7fc9d5e337bba9c3177",
+        ),
+    ],
+};
+
 fn hex(text: &str) -> Vec<u8> {
     HEX.decode(text.as_bytes()).unwrap()
 }
@@ -116,9 +156,10 @@ fn vector_state(vector: &Vector, keys: [&str; 2], remote: Option<&[u8]>) -> Hand
     });
     let mut builder = Builder::with_resolver(vector.pattern.parse().unwrap(), resolver)
         .prologue(&prologue)
-        .unwrap()
-        .local_private_key(&secret)
         .unwrap();
+    if !secret.is_empty() {
+        builder = builder.local_private_key(&secret).unwrap();
+    }
     if !ephemeral.is_empty() {
         builder = builder.fixed_ephemeral_key_for_testing_only(&ephemeral);
     }
@@ -150,7 +191,7 @@ fn check(vector: &Vector) {
     for side in &sides {
         assert_eq!(HEX.encode(side.get_handshake_hash()), vector.hash);
     }
-    let one_way = vector.pattern == ONE_WAY;
+    let one_way = [ONE_WAY, UNIDENTIFIED].contains(&vector.pattern);
     let mut sides = sides.map(|side| side.into_transport_mode().unwrap());
     for (payload, ciphertext) in messages {
         let from = if one_way { 0 } else { turn };
@@ -169,6 +210,11 @@ fn the_official_vector_of_the_shared_pattern_holds() {
 #[test]
 fn the_official_vector_of_the_one_way_pattern_holds() {
     check(&X);
+}
+
+#[test]
+fn the_official_vector_of_the_pattern_that_hides_a_sender_holds() {
+    check(&N);
 }
 
 fn identity(n: u8) -> Identity {

@@ -6,6 +6,7 @@ mod chat;
 #[cfg(target_os = "linux")]
 mod connections;
 mod contract;
+mod direct;
 mod kills;
 mod process;
 mod relay;

@@ -275,9 +275,7 @@ impl Engine {
         let mut link = Link::new(generation, class, rank, now.elapsed);
         link.resume_due = link.is_direct() || self.wants_answer();
         if link.is_direct() {
-            let token = self.entropy.token();
-            link.challenge = Some(token);
-            link.reply(Frame::PathChallenge(Token(token)));
+            link.challenge(self.entropy.token(), now.elapsed);
         }
         if !self.listening.is_empty() {
             link.reply(self.subscriptions());
@@ -436,11 +434,12 @@ impl Engine {
                 }
             }
             Frame::PathResponse(Token(token)) => {
-                if let Some(link) = self.links.get(generation)
-                    && link.challenge == Some(token)
+                let now = self.now.elapsed;
+                if self
+                    .links
+                    .get(generation)
+                    .is_some_and(|link| link.answered(token, now))
                 {
-                    link.challenge = None;
-                    link.validated = true;
                     self.links.choose();
                 }
             }

@@ -151,21 +151,23 @@ impl RelayTask {
                 }
                 () = network_up(&mut network) => {}
             }
+            let ups = network.borrow().ups;
             let transport = self.transport.clone();
             let inner = self.inner.clone();
             let connecting = async move { transport.connect(&inner.identity).await };
             let connected = tokio::select! {
                 () = cancel.cancelled() => break,
                 result = self.while_attaching(&mut attached, connecting) => result,
-                // Without a network the attempt is of no use.
-                () = network_down(&mut network) => continue,
+                // Without a network the attempt is of no use, and over another one it hangs.
+                () = network_changed(&mut network, ups) => continue,
             };
             let error = match connected {
                 Ok(connection) => {
                     backoff.succeeded();
                     info!(relay = self.transport.address(), "connected");
                     self.state.send_replace(RelayState::Connected);
-                    self.carry(connection, &mut attached, &mut network).await
+                    self.carry(connection, &mut attached, &mut network, ups)
+                        .await
                 }
                 Err(error) => error,
             };
@@ -178,6 +180,9 @@ impl RelayTask {
                 .send_replace(RelayState::Failing(error.to_string()));
             if hopeless {
                 break;
+            }
+            if network.borrow().ups != ups {
+                continue;
             }
             let wait = backoff.failed(random());
             network.mark_unchanged();
@@ -215,6 +220,7 @@ impl RelayTask {
         connection: RelayConnection,
         attached: &mut Attached,
         network: &mut watch::Receiver<Network>,
+        ups: u64,
     ) -> TransportError {
         let RelayConnection {
             store,
@@ -279,8 +285,8 @@ impl RelayTask {
                         permit.send(registration);
                     }
                 }
-                () = network_down(network) => {
-                    break TransportError::Broken("the network is down".to_owned());
+                () = network_changed(network, ups) => {
+                    break TransportError::Broken("the network has changed".to_owned());
                 }
                 incoming = receiver.receive() => match incoming {
                     Ok(incoming) => {
@@ -698,8 +704,11 @@ async fn network_up(network: &mut watch::Receiver<Network>) {
     let _ = network.wait_for(|state| state.up).await;
 }
 
-async fn network_down(network: &mut watch::Receiver<Network>) {
-    if network.wait_for(|state| !state.up).await.is_err() {
+/// Until the network is gone, or is another one than when it had come up so often: then a connection
+/// leads nowhere, though it may not notice for long.
+async fn network_changed(network: &mut watch::Receiver<Network>, ups: u64) {
+    let changed = network.wait_for(|state| !state.up || state.ups != ups);
+    if changed.await.is_err() {
         std::future::pending::<()>().await;
     }
 }

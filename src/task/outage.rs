@@ -57,7 +57,11 @@ impl Task {
                     self.presence(online);
                 }
             }
-            Input::Packet { .. } | Input::Accepted { .. } | Input::Refused { .. } => {}
+            // Links are proved when they are bound to the session that is loaded again.
+            Input::Packet { .. }
+            | Input::Accepted { .. }
+            | Input::Refused { .. }
+            | Input::NetworkChanged => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outlive::{Identity, Node};
+use outlive::{Identity, NetworkMonitor, Node};
 use outlive_storage::MemoryStore;
 use tokio::time::Instant;
 
@@ -56,4 +56,34 @@ async fn clients_that_lost_their_relay_together_do_not_come_back_together() {
     for node in nodes {
         node.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_another_network_the_relay_is_dialed_anew_though_its_connection_looks_alive() {
+    let (relay, network) = (Paper::new(), NetworkMonitor::new());
+    let node = Node::builder()
+        .identity(Identity::from_seed([1; 32]))
+        .store(MemoryStore::new())
+        .transport(relay.clone())
+        .network(network.clone())
+        .start();
+    let node = node.await.unwrap();
+    relay.connected(1).await;
+    for _ in 0..3 {
+        let changed = Instant::now();
+        relay.attempts();
+        network.up();
+        let mut attempts = Vec::new();
+        let dialed = async {
+            while attempts.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                attempts = relay.attempts();
+            }
+        };
+        let dialed = tokio::time::timeout(Duration::from_secs(60), dialed).await;
+        assert!(dialed.is_ok(), "it stays where it was");
+        assert_eq!(attempts, [changed], "without a wait");
+        relay.connected(1).await;
+    }
+    node.shutdown().await.unwrap();
 }

@@ -294,6 +294,18 @@ impl Engine {
         self.probe.restart(now.elapsed);
     }
 
+    /// This host may be somewhere else now. Direct links have to show that they still lead to the
+    /// peer; what is under way on them goes over the others too.
+    pub fn network_changed(&mut self, now: Now) {
+        self.now = now;
+        let others = self.links.len() > 1;
+        for link in self.links.iter_mut().filter(|link| link.is_direct()) {
+            link.challenge(self.entropy.token(), now.elapsed);
+            self.probe.spread |= others;
+        }
+        self.links.choose();
+    }
+
     /// A link is gone. What was sent on it and not acknowledged goes over another at once.
     pub fn unbind(&mut self, generation: Generation, now: Now) {
         self.now = now;

@@ -13,8 +13,13 @@
 #![cfg(target_os = "linux")]
 
 mod gate;
+mod gates;
 mod host;
 mod lab;
+mod moves;
 mod parts;
+mod peer;
+mod storms;
+mod town;
 mod weather;
 mod wire;

@@ -11,7 +11,7 @@ use outlive_core::link::LinkClass;
 use outlive_core::seal::KIND_PLAIN;
 use outlive_core::wire::frame::Frame;
 use outlive_core::wire::packet::{self, PacketBuilder};
-use outlive_core::{ChannelId, Entropy, Generation, Identity, Now, WallTime};
+use outlive_core::{ChannelId, Entropy, Generation, Identity, Now, StoreId, WallTime};
 
 const CHAT: ChannelId = ChannelId::MESSAGES;
 
@@ -76,8 +76,12 @@ impl Pair {
     }
 
     fn bind(&mut self, generation: Generation) {
+        self.bind_as(generation, LinkClass::Direct);
+    }
+
+    fn bind_as(&mut self, generation: Generation, class: LinkClass) {
         for peer in &mut self.peers {
-            peer.engine.bind(generation, LinkClass::Direct, 0, self.now);
+            peer.engine.bind(generation, class, 0, self.now);
         }
         self.settle();
     }
@@ -194,6 +198,49 @@ fn a_lost_pong_takes_no_link_down_while_anything_else_arrives() {
     pair.lose = Box::new(|_, _| true);
     pair.pass(PING_IDLE + LINK_SILENCE * 2);
     assert_eq!(pair.peers[0].dropped, [(link, DropReason::Silent)]);
+}
+
+#[test]
+fn over_another_network_a_direct_link_carries_only_once_it_is_answered() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.send("before");
+    assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+    // What we accepted does not follow us: nothing comes back on it.
+    pair.lose = Box::new(move |generation, _| generation == direct);
+    pair.peers[0].engine.network_changed(pair.now);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(relayed));
+    pair.send("at once");
+    assert_eq!(pair.arrived(), 2);
+    // It was there all the time.
+    pair.lose = Box::new(|_, _| false);
+    pair.peers[0].engine.network_changed(pair.now);
+    pair.settle();
+    assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+    pair.send("after");
+    assert_eq!(pair.arrived(), 3);
+    assert!(pair.delivered());
+    // With no other, it carries until it is known to be dead.
+    pair.peers[0].engine.unbind(relayed, pair.now);
+    pair.peers[0].engine.network_changed(pair.now);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+}
+
+#[test]
+fn a_link_under_load_is_known_by_its_round_trip_when_it_dies() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.send("before");
+    pair.lose = Box::new(move |generation, _| generation == direct);
+    pair.send("lost");
+    assert_eq!(pair.arrived(), 1);
+    // There was never a silence in which a Ping would have measured it.
+    pair.pass(Duration::from_millis(200));
+    assert_eq!(pair.arrived(), 2);
 }
 
 #[test]

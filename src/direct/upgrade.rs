@@ -156,6 +156,8 @@ impl Upgrade {
                     if changed.is_err() { return }
                     if network.borrow_and_update().up {
                         rendezvous.wake(self.now());
+                        // The session's task may have ended, and this one with it.
+                        let _ = self.inputs.send(Input::NetworkChanged).await;
                     }
                 }
                 () = self.bell.notified() => {}

@@ -87,7 +87,7 @@ impl Outlet {
         // Here are at most one link that has ended and one that lives.
         self.waiting.retain(|waits| match waits {
             Input::Bind(of) => of.generation != generation,
-            Input::Lost { .. } | Input::Command(_) => true,
+            Input::Lost { .. } | Input::Command(_) | Input::NetworkChanged => true,
             Input::Packet { .. }
             | Input::Missed { .. }
             | Input::Accepted { .. }

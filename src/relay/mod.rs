@@ -60,7 +60,7 @@ const SETTLED: Duration = Duration::from_secs(60);
 /// How long a connection may be silent after the network is said to be up, perhaps as another one
 /// than it was made over. Too short, and one that is only slow is made anew for nothing; too long,
 /// and a dead one holds its sessions up.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 /// How a relay is at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -75,6 +75,7 @@ impl Task {
             } => {
                 engine.refused(generation, envelope, reason, now);
             }
+            Input::NetworkChanged => engine.network_changed(self.inner.clock.now()),
             Input::Presence { generation, online } => {
                 if self.links.contains_key(&generation) {
                     if online {

@@ -146,6 +146,8 @@ pub(crate) enum Input {
         generation: Generation,
         online: bool,
     },
+    /// This host may be somewhere else now.
+    NetworkChanged,
 }
 
 /// A link, passed in by value: its owner is the binding and nobody looks it up (I5).

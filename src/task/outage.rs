@@ -57,10 +57,12 @@ impl Task {
                     self.presence(online);
                 }
             }
+            // Links are proved when they are bound to the session that is loaded again.
             Input::Packet { .. }
             | Input::Missed { .. }
             | Input::Accepted { .. }
-            | Input::Refused { .. } => {}
+            | Input::Refused { .. }
+            | Input::NetworkChanged => {}
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::limits::{LINK_SILENCE, LINKS, PING_IDLE, RELAY_FLIGHT};
 use crate::link::LinkClass;
 use crate::runs::RunSet;
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Token};
 use crate::{ChannelId, EnvelopeId, Epoch, Generation, MessageId, Position, ResumeId};
 
 /// Small frames that wait for a link to be writable. More are left out: they matter only now.
@@ -60,6 +60,8 @@ pub(super) struct Link {
     pub(super) validated: bool,
     /// The challenge on its way.
     pub(super) challenge: Option<[u8; 8]>,
+    /// When it was said, as long as it was said once: its answer then tells the round trip.
+    challenged: Option<Duration>,
     /// Whether the handshake is to be said, even if nothing else is.
     pub(super) keys_due: bool,
     /// When an initiation was said on it last.
@@ -101,6 +103,7 @@ impl Link {
             // Whoever signs in to a relay was answered by it.
             validated: !matches!(class, LinkClass::Direct),
             challenge: None,
+            challenged: None,
             keys_due: false,
             initiated: None,
             responded: None,
@@ -159,6 +162,36 @@ impl Link {
     pub(super) const fn heard(&mut self, now: Duration) {
         self.heard = now;
         self.waiting = None;
+    }
+
+    /// Has the other end show that it is there. Until it does, links that have go before this one.
+    pub(super) fn challenge(&mut self, token: [u8; 8], now: Duration) {
+        self.validated = false;
+        self.challenge = Some(token);
+        self.challenged = Some(now);
+        self.reply(Frame::PathChallenge(Token(token)));
+        self.asks(now);
+    }
+
+    /// The same once more, if it has not yet.
+    pub(super) fn challenge_again(&mut self) {
+        if let Some(token) = self.challenge {
+            self.challenged = None;
+            self.reply(Frame::PathChallenge(Token(token)));
+        }
+    }
+
+    /// An answer to a challenge came. Returns whether it was the awaited one.
+    pub(super) fn answered(&mut self, token: [u8; 8], now: Duration) -> bool {
+        if self.challenge != Some(token) {
+            return false;
+        }
+        self.challenge = None;
+        self.validated = true;
+        if let Some(at) = self.challenged.take() {
+            self.measured(now.saturating_sub(at));
+        }
+        true
     }
 
     /// A Pong came. Returns whether it was the awaited one.
@@ -427,6 +460,21 @@ mod tests {
                 "{one} ms against {two} ms"
             );
         }
+    }
+
+    #[test]
+    fn the_answer_to_a_challenge_tells_the_round_trip_if_it_was_said_once() {
+        let ms = Duration::from_millis;
+        let mut link = Link::new(generation(1), LinkClass::Direct, 0, T);
+        link.challenge([1; 8], T);
+        assert!(!link.answered([2; 8], T + ms(10)) && !link.validated);
+        assert!(link.answered([1; 8], T + ms(20)) && link.validated);
+        assert_eq!(link.round_trip, Some(ms(20)));
+        assert!(!link.answered([1; 8], T + ms(30)), "it is answered once");
+        link.challenge([3; 8], T);
+        link.challenge_again();
+        assert!(link.answered([3; 8], T + ms(900)));
+        assert_eq!(link.round_trip, Some(ms(20)), "which of both was answered?");
     }
 
     #[test]

@@ -277,10 +277,8 @@ impl Engine {
         let mut link = Link::new(generation, class, rank, now.elapsed);
         link.resume_due = link.is_direct() || self.wants_answer();
         if link.is_direct() {
-            let token = self.entropy.token();
-            link.challenge = Some(token);
+            link.challenge(self.entropy.token(), now.elapsed);
             link.validated = !self.rules.keeps(Rule::Validate);
-            link.reply(Frame::PathChallenge(Token(token)));
         }
         if !self.listening.is_empty() {
             link.reply(self.subscriptions());
@@ -297,6 +295,18 @@ impl Engine {
             });
         }
         self.probe.restart(now.elapsed);
+    }
+
+    /// This host may be somewhere else now. Direct links have to show that they still lead to the
+    /// peer; what is under way on them goes over the others too.
+    pub fn network_changed(&mut self, now: Now) {
+        self.now = now;
+        let others = self.links.len() > 1;
+        for link in self.links.iter_mut().filter(|link| link.is_direct()) {
+            link.challenge(self.entropy.token(), now.elapsed);
+            self.probe.spread |= others;
+        }
+        self.links.choose();
     }
 
     /// A link is gone. What was sent on it and not acknowledged goes over another at once.
@@ -439,11 +449,12 @@ impl Engine {
                 }
             }
             Frame::PathResponse(Token(token)) => {
-                if let Some(link) = self.links.get(generation)
-                    && link.challenge == Some(token)
+                let now = self.now.elapsed;
+                if self
+                    .links
+                    .get(generation)
+                    .is_some_and(|link| link.answered(token, now))
                 {
-                    link.challenge = None;
-                    link.validated = true;
                     self.links.choose();
                 }
             }

@@ -112,9 +112,7 @@ impl Engine {
             } else if link.ping_due(now.elapsed) {
                 let token = self.entropy.token();
                 link.reply(Frame::Ping(Token(token)));
-                if let Some(token) = link.challenge {
-                    link.reply(Frame::PathChallenge(Token(token)));
-                }
+                link.challenge_again();
                 link.pinged(token, now.elapsed);
                 link.asks(now.elapsed);
             }

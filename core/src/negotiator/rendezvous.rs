@@ -162,8 +162,9 @@ impl Rendezvous {
         {
             return;
         }
-        if self.wish == Wish::Wanted && !self.is_linked() {
-            // Where we are now, we have to be dialed anew.
+        if self.wish == Wish::Wanted {
+            // Where we are now, we have to be dialed anew. A link that is up may have moved with us, or
+            // not: whoever accepted it can't be followed.
             self.seek(now);
         } else {
             self.say(false);

@@ -1,0 +1,90 @@
+//! Sessions go on in bad weather: up to a direct link, back to the relay, and up again.
+
+use std::time::{Duration, Instant};
+
+use crate::peer::{CHATTER, Talk};
+use crate::town::{Town, figure};
+use crate::weather::Weather;
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Has both talk in that weather while their session moves to a direct link, loses it, and has it
+/// again.
+async fn up_and_down(name: &str, seed: u64, weather: Weather) {
+    let Some(mut town) = Town::open(seed, weather).await else {
+        return;
+    };
+    town.talk(CHATTER);
+    town.until_direct().await;
+    figure(name, "direct after", town.began.elapsed());
+    town.hear_more(100).await;
+    let parted = Instant::now();
+    town.part();
+    town.hear_more(200).await;
+    figure(name, "cut: silent for", town.silence_since(parted));
+    town.until_relayed().await;
+    figure(name, "cut: given up after", parted.elapsed());
+    town.hear_more(100).await;
+    town.join();
+    town.until_direct().await;
+    town.hear_more(100).await;
+    town.hush().await;
+    town.end().await;
+}
+
+#[tokio::test]
+async fn a_session_moves_up_and_down_in_calm_weather() {
+    up_and_down("calm", 11, Weather::delayed(ms(5))).await;
+}
+
+#[tokio::test]
+async fn a_session_moves_up_and_down_while_a_twentieth_is_lost() {
+    let weather = Weather {
+        loss: 0.025,
+        ..Weather::delayed(ms(10))
+    };
+    up_and_down("loss 5 %", 12, weather).await;
+}
+
+#[tokio::test]
+async fn a_session_moves_up_and_down_while_a_round_trip_takes_long() {
+    up_and_down("RTT 200 ms", 13, Weather::delayed(ms(50))).await;
+}
+
+#[tokio::test]
+async fn a_session_moves_up_and_down_while_packets_are_overtaken_and_doubled() {
+    let weather = Weather {
+        jitter: ms(3),
+        duplicate: 0.01,
+        reorder: 0.05,
+        late: ms(25),
+        ..Weather::delayed(ms(5))
+    };
+    up_and_down("reordering", 14, weather).await;
+}
+
+#[tokio::test]
+async fn large_messages_pass_a_narrow_road() {
+    let weather = Weather {
+        rate: Some(20_000_000),
+        loss: 0.005,
+        ..Weather::delayed(ms(15))
+    };
+    let Some(mut town) = Town::open(15, weather).await else {
+        return;
+    };
+    town.talk(Talk {
+        every: ms(50),
+        bytes: 60_000,
+    });
+    town.until_direct().await;
+    town.hear_more(50).await;
+    town.part();
+    town.hear_more(20).await;
+    town.until_relayed().await;
+    town.hear_more(20).await;
+    town.hush().await;
+    town.end().await;
+}

@@ -1,0 +1,203 @@
+//! Two peers and a relay around a router.
+//!
+//! ```text
+//!   peer 0 ─[gate]─ roads[0] ─┐
+//!                             router ── roads[2] ── relay
+//!   peer 1 ─[gate]─ roads[1] ─┘
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use outlive::{Connectivity, SessionState};
+use outlive_relay::Relay;
+use outlive_storage::MemoryStore;
+use outlive_transports::Quic;
+
+use crate::gate::{Nat, hide, no_wall, wall};
+use crate::host::Host;
+use crate::lab::{Lab, say};
+use crate::peer::{Peer, Talk, soon};
+use crate::weather::Weather;
+use crate::wire::Wire;
+
+/// Where the peers, or the gates before them, are.
+const STREETS: [&str; 2] = ["198.18.1.0/24", "198.18.2.0/24"];
+
+/// Whether the peers ask the relay where they are seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stun {
+    None,
+    Asked,
+}
+
+pub(crate) struct Town {
+    /// When the peers were started.
+    pub(crate) began: Instant,
+    pub(crate) peers: [Peer; 2],
+    /// The wires to the router: of the peers, and of the relay.
+    pub(crate) roads: [Wire; 3],
+    pub(crate) router: Host,
+    relay: (Host, Relay),
+    pub(crate) lab: Lab,
+    _gates: Vec<Host>,
+}
+
+impl Town {
+    /// Both peers with an address that everybody can reach.
+    pub(crate) async fn open(seed: u64, weather: Weather) -> Option<Self> {
+        Self::with_gates(seed, weather, [None; 2], Stun::None).await
+    }
+
+    /// Peers behind gates, where there are some. The weather is that of the peers' roads.
+    pub(crate) async fn with_gates(
+        seed: u64,
+        weather: Weather,
+        gates: [Option<Nat>; 2],
+        stun: Stun,
+    ) -> Option<Self> {
+        let lab = Lab::open(seed)?;
+        let router = Host::new("router");
+        router.route();
+        let mut hosts = ["peer0", "peer1"].map(Host::new);
+        let mut behind = Vec::new();
+        let mut roads = Vec::new();
+        for (n, (host, nat)) in hosts.iter_mut().zip(gates).enumerate() {
+            let street = format!("198.18.{}", n + 1);
+            let (near, far) = (format!("{street}.1/24"), format!("{street}.2/24"));
+            let road = match nat {
+                None => lab.wire((&router, &near), (host, &far)),
+                Some(nat) => {
+                    let gate = Host::new(["gate0", "gate1"][n]);
+                    let road = lab.wire((&router, &near), (&gate, &far));
+                    let home = format!("192.168.{}", n + 1);
+                    let (near, far) = (format!("{home}.1/24"), format!("{home}.2/24"));
+                    lab.wire((&gate, &near), (host, &far));
+                    gate.ip(&format!("route add default via {street}.1"));
+                    host.ip(&format!("route add default via {home}.1"));
+                    hide(&gate, &road, nat);
+                    behind.push(gate);
+                    road
+                }
+            };
+            if nat.is_none() {
+                host.ip(&format!("route add default via {street}.1"));
+            }
+            road.set(weather);
+            roads.push(road);
+        }
+        let host = Host::new("relay");
+        roads.push(lab.wire((&router, "198.18.9.1/24"), (&host, "198.18.9.2/24")));
+        host.ip("route add default via 198.18.9.1");
+        let relay = host.run(async {
+            let relay = Relay::builder()
+                .store(Arc::new(MemoryStore::new()))
+                .stun(([198, 18, 9, 2], 3478).into());
+            relay.bind(([198, 18, 9, 2], 0).into()).await
+        });
+        let relay = relay.await.expect("a free port");
+        let address = format!("ws://{}", relay.local_addr());
+        let quic = match stun {
+            Stun::None => Quic::new(),
+            Stun::Asked => Quic::new().ask_stun("198.18.9.2:3478"),
+        };
+        let [one, other] = hosts;
+        let began = Instant::now();
+        let peers = [
+            Peer::start(one, 1, address.clone(), quic.clone()).await,
+            Peer::start(other, 2, address, quic).await,
+        ];
+        Some(Self {
+            began,
+            peers,
+            roads: roads.try_into().ok().expect("three of them"),
+            router,
+            relay: (host, relay),
+            lab,
+            _gates: behind,
+        })
+    }
+
+    /// From now on both say messages, all the time.
+    pub(crate) fn talk(&mut self, talk: Talk) {
+        let [one, other] = &mut self.peers;
+        one.talk(talk, other.count());
+        other.talk(talk, one.count());
+    }
+
+    /// Ends that, and sees that both hear all that was said.
+    pub(crate) async fn hush(&mut self) {
+        let [one, other] = &mut self.peers;
+        let said = [one.hush().await, other.hush().await];
+        one.until_heard(said[1]).await;
+        other.until_heard(said[0]).await;
+    }
+
+    /// Until both have heard so many more than they have now.
+    pub(crate) async fn hear_more(&mut self, many: u64) {
+        let [one, other] = &mut self.peers;
+        let heard = [one, other].map(|peer| (*peer.count().borrow(), peer));
+        for (now, peer) in heard {
+            peer.until_heard(now + many).await;
+        }
+    }
+
+    /// The longest time since then in which one of them heard nothing.
+    pub(crate) fn silence_since(&self, since: Instant) -> Duration {
+        let silences = self.peers.iter().map(|peer| peer.silence_since(since));
+        silences.max().unwrap_or_default()
+    }
+
+    /// Parts the peers from each other, and not from the relay. Nobody is told.
+    pub(crate) fn part(&self) {
+        wall(&self.router, STREETS[0], STREETS[1]);
+    }
+
+    pub(crate) fn join(&self) {
+        no_wall(&self.router);
+    }
+
+    pub(crate) async fn until_direct(&self) {
+        for peer in &self.peers {
+            peer.until("one direct link that carries", |state| {
+                direct_links(state) == 1 && carried_by(state) == Some("quic")
+            })
+            .await;
+        }
+    }
+
+    pub(crate) async fn until_relayed(&self) {
+        for peer in &self.peers {
+            peer.until("the relay alone", |state| {
+                state.connectivity() == Connectivity::Relayed
+            })
+            .await;
+        }
+    }
+
+    pub(crate) async fn end(self) {
+        let [one, other] = self.peers;
+        one.stop().await;
+        other.stop().await;
+        let (host, relay) = self.relay;
+        let stopped = host.run(async move { relay.shutdown().await });
+        soon("the relay to stop", stopped).await.expect("it stops");
+    }
+}
+
+/// A figure of a test that passes too.
+pub(crate) fn figure(test: &str, what: &str, took: Duration) {
+    say(&format!("{test}: {what} {} ms", took.as_millis()));
+}
+
+pub(crate) fn direct_links(state: &SessionState) -> usize {
+    let direct = state.links.iter().filter(|link| link.transport != "relay");
+    direct.count()
+}
+
+/// What makes the link that carries.
+pub(crate) fn carried_by(state: &SessionState) -> Option<&'static str> {
+    let carrier = state.carrier?;
+    let link = state.links.iter().find(|link| link.generation == carrier)?;
+    Some(link.transport)
+}

@@ -21,7 +21,7 @@
 //! | simplexmq: over the quota, and nobody noticed | `queue::a_message_over_the_quota_says_so_in_its_receipt_and_goes_when_there_is_room` |
 //! | emqx: one message redelivered for ever blocked all | `inbox::one_bad_message_does_not_block_its_channel` |
 //! | nheko: the head timed out for good, the tail was sent | `queue::while_the_head_of_a_queue_is_refused_nothing_behind_it_overtakes_it` |
-//! | element-x: bad reception ended messages, its return woke nothing | `queue::a_network_that_is_away_for_days_ends_no_message_and_its_return_dials_at_once` |
+//! | element-x: bad reception ended messages, its return woke nothing | `queue::a_network_that_is_away_for_days_ends_no_message_and_its_return_dials_at_once`, `dialing::a_network_that_comes_up_while_a_dial_hangs_is_dialed_over_at_once` |
 //! | Signal-Android: an old observer, ending late, disconnected the new socket | `links::an_old_connection_that_ends_late_does_not_sign_the_new_one_out`, `links::an_old_link_that_ends_late_does_not_touch_its_successor`, `links::when_a_relay_dies_the_same_session_goes_on_over_the_next` |
 //! | zajel: one callback for all peers | `scenarios`, `callbacks` |
 //! | NATS: what a dead consumer held waited for a timeout | `custody::what_was_in_flight_to_a_dead_link_goes_again_at_once_on_rebind` |

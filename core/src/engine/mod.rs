@@ -344,7 +344,9 @@ impl Engine {
         }
         let opened = match self.open_packet(generation, &bytes) {
             Ok(opened) => opened,
-            Err(error) => return self.sealed_off(generation, envelope, error),
+            Err(error) => {
+                return self.sealed_off(generation, envelope, bytes.first().copied(), error);
+            }
         };
         let frames = match packet::decode(&opened.frames).map_err(Violation::from) {
             Ok(frames) => frames,
@@ -477,9 +479,10 @@ impl Engine {
         &mut self,
         generation: Generation,
         envelope: Option<EnvelopeId>,
+        kind: Option<u8>,
         error: OpenError,
     ) -> Taken {
-        if self.not_opened(generation, error) {
+        if self.not_opened(generation, kind, error) {
             return self.violated(generation, envelope, Violation::Open(error));
         }
         if let Some(envelope) = envelope {

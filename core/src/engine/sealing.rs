@@ -343,8 +343,20 @@ impl Engine {
         }
     }
 
-    /// A packet did not open. Whether that is held against the link.
-    pub(super) fn not_opened(&mut self, generation: Generation, error: OpenError) -> bool {
+    /// A packet of this kind did not open. Whether that is held against the link.
+    ///
+    /// A store that went back in time may have had its initiation answered before, and then both ends
+    /// have other keys under one name: what names keys of ours and does not open puts them in doubt as
+    /// well.
+    pub(super) fn not_opened(
+        &mut self,
+        generation: Generation,
+        kind: Option<u8>,
+        error: OpenError,
+    ) -> bool {
+        if error == OpenError::Forged && kind == Some(KIND_SEALED) {
+            self.doubt_keys(generation, Doubt::UnknownKeys);
+        }
         if error == OpenError::UnknownKeys {
             // One of both has lost keys, or it is junk: new ones are agreed on, and what was in the
             // packet is sent again.

@@ -1,0 +1,58 @@
+//! What a connection tells of itself. It is told on the connection's own task, which must never wait
+//! for whoever listens.
+
+use async_trait::async_trait;
+use outlive_core::limits::CANDIDATES;
+use tokio::sync::{mpsc, watch};
+use webrtc::peer_connection::{
+    PeerConnectionEventHandler, RTCIceGatheringState, RTCPeerConnectionIceEvent,
+    RTCPeerConnectionState,
+};
+
+/// What was told and not heard yet.
+pub(super) struct Told {
+    /// Our own candidates; empty: there are no more. As many as are said to a peer, and one word
+    /// more; of others the peer does not learn.
+    pub(super) candidates: mpsc::Receiver<String>,
+    /// How the connection is now. What it was before is of no use to anybody.
+    pub(super) state: watch::Receiver<RTCPeerConnectionState>,
+}
+
+/// Who tells it.
+pub(super) struct Teller {
+    candidates: mpsc::Sender<String>,
+    state: watch::Sender<RTCPeerConnectionState>,
+}
+
+impl Teller {
+    pub(super) fn new() -> (Self, Told) {
+        let (found, candidates) = mpsc::channel(CANDIDATES + 1);
+        let (changed, state) = watch::channel(RTCPeerConnectionState::New);
+        let teller = Self {
+            candidates: found,
+            state: changed,
+        };
+        (teller, Told { candidates, state })
+    }
+}
+
+#[async_trait]
+impl PeerConnectionEventHandler for Teller {
+    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
+        if let Ok(init) = event.candidate.to_json() {
+            // Full: there are more than are said.
+            let _ = self.candidates.try_send(init.candidate);
+        }
+    }
+
+    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
+        if state == RTCIceGatheringState::Complete {
+            // A peer that does not hear it waits a little longer before it gives up.
+            let _ = self.candidates.try_send(String::new());
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        self.state.send_replace(state);
+    }
+}

@@ -13,7 +13,7 @@ use outlive_core::transport::{
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
-use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelInit};
+use webrtc::data_channel::{DataChannel, DataChannelEvent};
 use webrtc::error::Error;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, RTCIceCandidateInit, RTCPeerConnectionState,
@@ -23,15 +23,15 @@ use webrtc::peer_connection::{
 use super::halves::{Receiver, Sender};
 use super::tasks::Tasks;
 use super::told::{Teller, Told};
-use super::{CHANNEL, CHANNEL_LABEL, SEND_BUFFER, WebRtc, errors};
+use super::{CHANNEL_LABEL, SEND_BUFFER, WebRtc, errors};
 
 /// How long saying goodbye may take. Then the connection ends without.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How far a connection is.
 enum Stage {
-    /// Its data channel is not open yet.
-    Opening(Arc<dyn DataChannel>),
+    /// Its data channel is not open yet, or the peer, who makes it, has not done so.
+    Opening(Option<Arc<dyn DataChannel>>),
     /// It has just been opened.
     Opened(Arc<dyn DataChannel>),
     /// Its link was handed out.
@@ -82,18 +82,12 @@ impl Connection {
         // It is large.
         let peer = Box::pin(build).await;
         let peer = peer.map_err(|error| errors::opening(&error))?;
-        let init = RTCDataChannelInit {
-            negotiated: Some(CHANNEL),
-            ..RTCDataChannelInit::default()
-        };
-        let channel = peer.create_data_channel(CHANNEL_LABEL, Some(init)).await;
-        let channel = channel.map_err(|error| errors::opening(&error))?;
         Ok(Self {
             config,
             peer: Arc::new(peer),
             tasks,
             told,
-            stage: Stage::Opening(channel),
+            stage: Stage::Opening(None),
             let_go: CancellationToken::new(),
             negotiation: None,
             described: false,
@@ -160,6 +154,10 @@ impl Connection {
         Some(SocketAddr::new(remote.address.parse().ok()?, remote.port))
     }
 
+    const fn lacks_channel(&self) -> bool {
+        matches!(self.stage, Stage::Opening(None))
+    }
+
     /// What follows from it for whoever uses the connection, if anything.
     fn step(&mut self, happened: Happened) -> Option<NegotiatedEvent> {
         match happened {
@@ -180,7 +178,7 @@ impl Connection {
     fn channel_said(&mut self, event: Option<&DataChannelEvent>) -> Option<NegotiatedEvent> {
         match event {
             Some(DataChannelEvent::OnOpen) => {
-                if let Stage::Opening(channel) = &self.stage {
+                if let Stage::Opening(Some(channel)) = &self.stage {
                     self.stage = Stage::Opened(channel.clone());
                 }
                 None
@@ -218,9 +216,11 @@ impl Connection {
 
 async fn opening(stage: &Stage) -> Option<DataChannelEvent> {
     match stage {
-        Stage::Opening(channel) => channel.poll().await,
-        // Whoever has the link hears it.
-        Stage::Opened(_) | Stage::Up | Stage::Over => std::future::pending().await,
+        Stage::Opening(Some(channel)) => channel.poll().await,
+        // There is none, or whoever has the link hears it.
+        Stage::Opening(None) | Stage::Opened(_) | Stage::Up | Stage::Over => {
+            std::future::pending().await
+        }
     }
 }
 
@@ -231,6 +231,13 @@ impl NegotiatedConnection for Connection {
         negotiation: Negotiation,
         restart: bool,
     ) -> Result<String, TransportError> {
+        if !restart {
+            // Who makes the first offer makes the channel. One that both make, without a word about
+            // it, loses what is sent before the other end has opened it.
+            let channel = self.peer.create_data_channel(CHANNEL_LABEL, None).await;
+            let channel = channel.map_err(|error| errors::description(&error))?;
+            self.stage = Stage::Opening(Some(channel));
+        }
         let make = |peer: Arc<dyn PeerConnection>| async move {
             let options = RTCOfferOptions {
                 ice_restart: restart,
@@ -321,6 +328,10 @@ impl NegotiatedConnection for Connection {
                 () = self.tasks.ended() => Happened::Ended,
                 () = self.let_go.cancelled() => Happened::LetGo,
                 Some(candidate) = self.told.candidates.recv() => Happened::Found(candidate),
+                Some(channel) = self.told.channel.recv(), if self.lacks_channel() => {
+                    self.stage = Stage::Opening(Some(channel));
+                    continue;
+                }
                 event = opening(&self.stage) => Happened::Channel(event),
                 Ok(()) = self.told.state.changed() => {
                     Happened::State(*self.told.state.borrow_and_update())

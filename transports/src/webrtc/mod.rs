@@ -58,10 +58,7 @@ const CHECKS: u16 = 50;
 /// Shorter, and the checks of many pairs are a flood; longer, and a link is up later.
 const CHECKS_APART: Duration = Duration::from_millis(200);
 
-/// The place of the data channel. Both ends know it, so nothing is said about it.
-const CHANNEL: u16 = 0;
-
-/// Its name, for whoever looks at a connection from outside.
+/// The name of the data channel, for whoever looks at a connection from outside.
 const CHANNEL_LABEL: &str = "outlive";
 
 /// Direct links over WebRTC.

@@ -24,6 +24,22 @@ async fn a_link_comes_up_and_tells_where_the_peer_is() {
 }
 
 #[tokio::test]
+async fn what_the_first_to_be_up_says_at_once_arrives() {
+    for _ in 0..10 {
+        let mut pair = Pair::new();
+        pair.a.want();
+        pair.until(|pair| pair.a.is_up() || pair.b.is_up()).await;
+        let a_is_first = pair.a.is_up();
+        let first = if a_is_first { &mut pair.a } else { &mut pair.b };
+        say(first.link(), packet(1, 10)).await;
+        pair.until(|pair| pair.a.is_up() && pair.b.is_up()).await;
+        let second = if a_is_first { &mut pair.b } else { &mut pair.a };
+        assert_eq!(hear(second.link()).await, packet(1, 10));
+        pair.close().await;
+    }
+}
+
+#[tokio::test]
 async fn packets_of_one_byte_to_sixty_thousand_arrive_in_order_both_ways() {
     let mut pair = Pair::up().await;
     let sizes = [1, 2, 100, 1_199, 1_200, 1_201, 16_384, 60_000, 65_536, 1];

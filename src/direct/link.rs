@@ -19,6 +19,15 @@ use crate::task::{Binding, Input, ToLink};
 /// Packets on their way from a session to a link. When they fill it, the session holds back.
 const TO_LINK: usize = 64;
 
+/// What sort of link it is.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    /// What makes it.
+    pub(super) transport: &'static str,
+    /// Those with a lower one go before it.
+    pub(super) rank: u8,
+}
+
 /// A link that is bound, for whoever made it.
 pub(super) struct Carried {
     /// Ends the link: the session goes on over others.
@@ -34,7 +43,7 @@ pub(super) struct Carried {
 pub(super) fn carry(
     inner: &Arc<Inner>,
     inputs: mpsc::Sender<Input>,
-    transport: &'static str,
+    kind: Kind,
     link: DirectLink,
     bell: Arc<Notify>,
 ) -> Carried {
@@ -44,11 +53,11 @@ pub(super) fn carry(
         ended: CancellationToken::new(),
         heard: Arc::default(),
     };
-    let span = tracing::info_span!("link", peer = %link.peer.short(), %generation, transport);
+    let span = tracing::info_span!("link", peer = %link.peer.short(), %generation, transport = kind.transport);
     let (retire, heard) = (carried.retire.clone(), carried.heard.clone());
     let ended = carried.ended.clone();
     let run = async move {
-        run(link, inputs, transport, generation, retire, &heard, &ended).await;
+        run(link, inputs, kind, generation, retire, &heard, &ended).await;
         bell.notify_one();
     };
     inner.sessions.spawn(run.instrument(span));
@@ -58,7 +67,7 @@ pub(super) fn carry(
 async fn run(
     link: DirectLink,
     inputs: mpsc::Sender<Input>,
-    transport: &'static str,
+    kind: Kind,
     generation: Generation,
     retire: CancellationToken,
     heard: &AtomicU64,
@@ -74,8 +83,8 @@ async fn run(
     let binding = Binding {
         generation,
         class: LinkClass::Direct,
-        rank: 0,
-        transport,
+        rank: kind.rank,
+        transport: kind.transport,
         address: address.to_string(),
         link: to_link,
         given_up: None,

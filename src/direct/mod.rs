@@ -1,17 +1,21 @@
 //! Direct links: how a session comes to one, and what becomes of it.
 //!
 //! ```text
-//!                       ┌─ Rendezvous ◀─ signals on channel 0
-//!   presence, holds ─▶ Upgrade ─▶ dial ─┐
-//!   peers ─▶ listener ─────▶ accepted ──┴─▶ link ─▶ Input::Bind ─▶ the session's task
+//!                      ┌─ Negotiator ◀─┐
+//!                      ├─ Rendezvous ◀─┴─ signals on channel 0
+//!   presence, holds ─▶ Upgrade ─▶ dial, negotiate ─┐
+//!   peers ─▶ listener ────────────────▶ accepted ──┴─▶ link ─▶ Input::Bind ─▶ the session's task
 //! ```
 //!
 //! A session begins on a relay. While the app holds it and the peer is there, the two tell each
 //! other where they are, and dial each other at once. The link that comes of it is bound beside the
 //! relay's: which of them carries is the engine's choice, and neither waits for the other to die.
+//! Where no dial gets through within seconds, or the peer can't be dialed, they negotiate a link.
 
 mod link;
 mod listener;
+mod negotiation;
+mod signals;
 mod upgrade;
 
 use std::net::SocketAddr;

@@ -5,27 +5,31 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use outlive_core::engine::{SendOptions, Ticket};
+use outlive_core::engine::Ticket;
 use outlive_core::negotiator::{DialedBy, LinkSeen, Rendezvous, RendezvousOutput, extra_links};
 use outlive_core::record::Key;
 use outlive_core::transport::{DirectLink, TransportError};
 use outlive_core::wire::signal::Signal;
 use outlive_core::{ChannelId, Entropy};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::link::{self, Carried};
-use super::{Asked, Endpoint};
+use super::link::{self, Carried, Kind};
+use super::negotiation::{Negotiating, Wish};
+use super::{Asked, Endpoint, signals};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::inbox::Inbox;
 use crate::node::Inner;
 use crate::session::Route;
-use crate::task::{Command, Input, STORE_RETRY, pending_or};
+use crate::task::{Input, STORE_RETRY, pending_or};
 
 /// How often it is looked whether a link too many can go, while there is one.
 const EXTRA_AGAIN: Duration = Duration::from_millis(500);
+
+/// Before all others that go to the peer itself.
+const RANK: u8 = 0;
 
 /// A link, as this end sees it.
 struct Up {
@@ -38,7 +42,7 @@ struct Up {
 pub(crate) struct Upgrade {
     inner: Arc<Inner>,
     hub: Arc<Hub>,
-    endpoint: Endpoint,
+    endpoint: Option<Endpoint>,
     inputs: mpsc::Sender<Input>,
     asked: mpsc::Receiver<Asked>,
     allowed: bool,
@@ -56,7 +60,7 @@ impl Upgrade {
     pub(crate) fn new(
         inner: Arc<Inner>,
         hub: Arc<Hub>,
-        endpoint: Endpoint,
+        endpoint: Option<Endpoint>,
         inputs: mpsc::Sender<Input>,
         asked: mpsc::Receiver<Asked>,
     ) -> Self {
@@ -77,16 +81,30 @@ impl Upgrade {
 
     /// Until the session's task has ended.
     pub(crate) async fn run(mut self, ended: CancellationToken) {
+        let mut seeds = [[0; 32]; 2];
+        if seeds.iter_mut().any(|seed| getrandom::fill(seed).is_err()) {
+            return warn!("no direct links: the system gave no randomness");
+        }
+        let [rendezvous, negotiating] = seeds.map(Entropy::from_seed);
+        let rendezvous = Rendezvous::new(self.inner.start, rendezvous);
+        let mut negotiating = Negotiating::new(
+            self.inner.clone(),
+            self.hub.peer,
+            self.inputs.clone(),
+            self.bell.clone(),
+            negotiating,
+        );
         tokio::select! {
             () = ended.cancelled() => {}
-            () = self.seek() => {}
+            () = self.seek(rendezvous, &mut negotiating) => {}
         }
-        for up in self.links {
+        for up in &self.links {
             up.link.retire.cancel();
         }
+        negotiating.close().await;
     }
 
-    async fn seek(&mut self) {
+    async fn seek(&mut self, mut rendezvous: Rendezvous, negotiating: &mut Negotiating) {
         let key = Key::RelayOnly(self.hub.peer).to_bytes();
         self.allowed = match self.inner.store.get(key).await {
             Ok(found) => found.is_none(),
@@ -95,13 +113,12 @@ impl Upgrade {
                 false
             }
         };
-        let mut seed = [0; 32];
-        if getrandom::fill(&mut seed).is_err() {
-            return warn!("no direct links: the system gave no randomness");
-        }
-        let mut rendezvous = Rendezvous::new(self.inner.start, Entropy::from_seed(seed));
         let mut state = self.hub.state.subscribe();
-        let mut addresses = self.endpoint.addresses.clone();
+        let (_none, nowhere) = watch::channel(Vec::new());
+        let mut addresses = match &self.endpoint {
+            Some(endpoint) => endpoint.addresses.clone(),
+            None => nowhere,
+        };
         let mut network = self.inner.network.watch();
         rendezvous.located(addresses.borrow_and_update().clone(), self.now());
         let mut linked = false;
@@ -114,13 +131,17 @@ impl Upgrade {
             }
             linked = !self.links.is_empty();
             let online = state.borrow_and_update().peer_online == Some(true);
-            self.wish(&mut rendezvous, online);
+            self.wish(&mut rendezvous, negotiating, online);
+            negotiating.settle().await;
             while let Some(output) = rendezvous.poll() {
                 match output {
                     RendezvousOutput::Send { signal, ttl } => self.say(&signal, ttl).await,
                     RendezvousOutput::Dial(addresses) => {
-                        let (socket, peer) = (self.endpoint.socket.clone(), self.hub.peer);
-                        let dial = async move { socket.dial(peer, &addresses).await };
+                        let Some(endpoint) = self.endpoint.clone() else {
+                            continue;
+                        };
+                        let peer = self.hub.peer;
+                        let dial = async move { endpoint.socket.dial(peer, &addresses).await };
                         self.dialing = Some(Box::pin(dial));
                     }
                 }
@@ -129,11 +150,15 @@ impl Upgrade {
             if extra {
                 self.let_extra_go();
             }
-            let deadline = rendezvous.deadline().map(|at| self.inner.clock.at(at));
+            let deadlines = [rendezvous.deadline(), negotiating.deadline(self.now())];
+            let deadline = deadlines.into_iter().flatten().min();
+            let deadline = deadline.map(|at| self.inner.clock.at(at));
             tokio::select! {
                 asked = self.asked.recv() => match asked {
                     Some(Asked::Accepted(link)) => self.bind(link, DialedBy::Peer),
-                    Some(Asked::Allow(allowed, reply)) => self.allow(allowed, reply).await,
+                    Some(Asked::Allow(allowed, reply)) => {
+                        self.allow(allowed, negotiating, reply).await;
+                    }
                     None => return,
                 },
                 dialed = pending_or(&mut self.dialing) => match dialed {
@@ -143,9 +168,9 @@ impl Upgrade {
                         rendezvous.dial_failed(self.now());
                     }
                 },
-                () = self.hub.signaled.notified() => self.take_signals(&mut rendezvous).await,
+                () = self.hub.signaled.notified() => self.take_signals(&mut rendezvous, negotiating).await,
                 () = tokio::time::sleep(STORE_RETRY), if self.failed => {
-                    self.take_signals(&mut rendezvous).await;
+                    self.take_signals(&mut rendezvous, negotiating).await;
                 }
                 changed = state.changed() => if changed.is_err() { return },
                 changed = addresses.changed() => {
@@ -156,6 +181,7 @@ impl Upgrade {
                     if changed.is_err() { return }
                     if network.borrow_and_update().up {
                         rendezvous.wake(self.now());
+                        negotiating.network_changed(self.now());
                         // The session's task may have ended, and this one with it.
                         let _ = self.inputs.send(Input::NetworkChanged).await;
                     }
@@ -163,7 +189,11 @@ impl Upgrade {
                 () = self.bell.notified() => {}
                 () = self.hub.held.notified() => {}
                 () = tokio::time::sleep(EXTRA_AGAIN), if extra => {}
-                () = sleep_until(deadline) => rendezvous.tick(self.now()),
+                event = negotiating.event() => negotiating.heed(event, self.now()),
+                () = sleep_until(deadline) => {
+                    rendezvous.tick(self.now());
+                    negotiating.tick(self.now());
+                }
             }
         }
     }
@@ -174,17 +204,35 @@ impl Upgrade {
 
     /// A direct link is wanted while the app holds the session and the peer is there; it is none of
     /// a stranger's business where we are.
-    fn wish(&self, rendezvous: &mut Rendezvous, online: bool) {
-        if !self.allowed || self.inner.admission.is_stranger(self.hub.peer) {
-            rendezvous.forbid();
+    fn wish(&self, rendezvous: &mut Rendezvous, negotiating: &mut Negotiating, online: bool) {
+        let now = self.now();
+        let wish = if !self.allowed || self.inner.admission.is_stranger(self.hub.peer) {
+            Wish::Forbidden
         } else if online && self.hub.is_held() {
-            rendezvous.want(self.now());
+            Wish::Wanted
         } else {
-            rendezvous.allow();
+            Wish::Allowed
+        };
+        match wish {
+            _ if self.endpoint.is_none() => rendezvous.forbid(),
+            Wish::Forbidden => rendezvous.forbid(),
+            Wish::Allowed => rendezvous.allow(),
+            Wish::Wanted => rendezvous.want(now),
         }
+        // What is dialed goes first: what is negotiated is for where there is no such link.
+        let negotiated = match wish {
+            Wish::Wanted if !self.links.is_empty() => Wish::Allowed,
+            wish => wish,
+        };
+        negotiating.wish(negotiated, now);
     }
 
-    async fn allow(&mut self, allowed: bool, reply: oneshot::Sender<()>) {
+    async fn allow(
+        &mut self,
+        allowed: bool,
+        negotiating: &mut Negotiating,
+        reply: oneshot::Sender<()>,
+    ) {
         self.allowed = allowed;
         if !allowed {
             self.dialing = None;
@@ -192,6 +240,8 @@ impl Upgrade {
                 link.retire.cancel();
                 link.ended.cancelled().await;
             }
+            negotiating.wish(Wish::Forbidden, self.now());
+            negotiating.settle().await;
         }
         // The caller may have gone away.
         let _ = reply.send(());
@@ -199,16 +249,19 @@ impl Upgrade {
 
     fn bind(&mut self, link: DirectLink, dialed_by: DialedBy) {
         let stranger = self.inner.admission.is_stranger(self.hub.peer);
-        if !self.allowed || stranger {
+        let Some(endpoint) = self.endpoint.as_ref().filter(|_| self.allowed && !stranger) else {
             return;
-        }
+        };
         for up in &mut self.links {
             up.heard_before = up.link.heard.load(Ordering::Relaxed);
         }
         let link = link::carry(
             &self.inner,
             self.inputs.clone(),
-            self.endpoint.transport,
+            Kind {
+                transport: endpoint.transport,
+                rank: RANK,
+            },
             link,
             self.bell.clone(),
         );
@@ -247,36 +300,19 @@ impl Upgrade {
 
     async fn try_say(&mut self, signal: &Signal, ttl: Duration) -> Result<(), Error> {
         if let Some(ticket) = self.said.take() {
-            let (reply, cancelled) = oneshot::channel();
-            command(&self.inputs, Command::Cancel { ticket, reply }).await?;
-            // What has left already is overtaken by what follows it.
-            let _ = cancelled.await;
+            signals::take_back(&self.inputs, ticket).await?;
         }
-        let (reply, queued) = oneshot::channel();
-        let send = Command::Send {
-            channel: ChannelId::SIGNALING,
-            payload: signal.to_bytes(),
-            options: SendOptions {
-                ttl: Some(ttl),
-                once: None,
-            },
-            wait: false,
-            reply,
-        };
-        command(&self.inputs, send).await?;
-        let receipt = queued.await.map_err(|_| Error::Shutdown)??;
-        self.said = Some(receipt.ticket);
+        self.said = Some(signals::say(&self.inputs, signal, ttl).await?);
         Ok(())
     }
 
-    async fn take_signals(&mut self, rendezvous: &mut Rendezvous) {
+    async fn take_signals(&mut self, rendezvous: &mut Rendezvous, negotiating: &mut Negotiating) {
         let now = self.now();
         // The session is held for as long as that takes, and no longer.
         let route = Route::new(self.inner.clone(), self.hub.hold());
-        let taken = take(route, |signal| {
-            if let Signal::Addresses(addresses) = signal {
-                rendezvous.receive(addresses, now);
-            }
+        let taken = take(route, |signal| match signal {
+            Signal::Addresses(addresses) => rendezvous.receive(addresses, now),
+            other => negotiating.receive(other, now),
         })
         .await;
         self.failed = taken.is_err();
@@ -284,12 +320,6 @@ impl Upgrade {
             debug!(peer = %self.hub.peer.short(), %error, "signals can't be taken");
         }
     }
-}
-
-/// To this very task of a session: once that has gone to sleep, nothing of this wakes it.
-async fn command(inputs: &mpsc::Sender<Input>, command: Command) -> Result<(), Error> {
-    let sent = inputs.send(Input::Command(command)).await;
-    sent.map_err(|_| Error::Shutdown)
 }
 
 /// Hands over the signals that came, and has them leave the inbox.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use outlive_core::Identity;
 use outlive_core::limits::InboxLimits;
 use outlive_core::store::{Batch, Store, StoreError, refuse_locked};
-use outlive_core::transport::{DirectTransport, RelayTransport};
+use outlive_core::transport::{DirectTransport, NegotiatedTransport, RelayTransport};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +35,7 @@ pub struct NodeBuilder {
     store: Option<Arc<dyn Store>>,
     relays: Vec<Arc<dyn RelayTransport>>,
     direct: Option<Box<dyn DirectTransport>>,
+    negotiated: Option<Box<dyn NegotiatedTransport>>,
     strangers: Strangers,
     inbox_limits: InboxLimits,
     network: NetworkMonitor,
@@ -77,6 +78,17 @@ impl NodeBuilder {
     #[must_use]
     pub fn direct(mut self, transport: impl DirectTransport) -> Self {
         self.direct = Some(Box::new(transport));
+        self
+    }
+
+    /// How sessions come to links that are negotiated with the peer, where it can't be dialed: those
+    /// that browsers make too, and that get through where QUIC does not. None, if not said. If there
+    /// is a transport for links that are [dialed](Self::direct), it has a head start of a few
+    /// seconds, and nothing is offered while such a link is up. What the peer learns is the same,
+    /// and [`Session::allow_direct`](crate::Session::allow_direct) forbids both.
+    #[must_use]
+    pub fn negotiated(mut self, transport: impl NegotiatedTransport) -> Self {
+        self.negotiated = Some(Box::new(transport));
         self
     }
 
@@ -145,6 +157,7 @@ impl NodeBuilder {
             in_hand: Mutex::default(),
             relays: Mutex::default(),
             direct,
+            negotiated: self.negotiated,
             waking: Mutex::default(),
             arrivals: Mutex::default(),
             arrived: Notify::new(),

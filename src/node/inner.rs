@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use outlive_core::limits::InboxLimits;
 use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store, StoreError};
-use outlive_core::transport::DeliveryToken;
+use outlive_core::transport::{DeliveryToken, NegotiatedTransport};
 use outlive_core::{Generation, Identity, PeerId, RequestId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     pub(super) relays: Mutex<Vec<Relay>>,
     /// The socket for direct links, if there are to be any.
     pub(crate) direct: Option<Endpoint>,
+    /// What makes direct links by negotiation, if there are to be any.
+    pub(crate) negotiated: Option<Box<dyn NegotiatedTransport>>,
     pub(super) waking: Mutex<Waking>,
     pub(super) arrivals: Mutex<BTreeSet<PeerId>>,
     pub(super) arrived: Notify,
@@ -188,9 +190,8 @@ impl Inner {
         );
         let ended = CancellationToken::new();
         let upgrade = self
-            .direct
-            .clone()
-            .map(|endpoint| self.start_upgrade(endpoint, &hub, &inputs, ended.clone()));
+            .makes_direct_links()
+            .then(|| self.start_upgrade(&hub, &inputs, ended.clone()));
         let ended = ended.drop_guard();
         let attached = inputs.clone();
         let span = tracing::info_span!("session", peer = %peer.short());
@@ -220,14 +221,19 @@ impl Inner {
         }
     }
 
+    /// Whether there can be direct links at all.
+    pub(crate) const fn makes_direct_links(&self) -> bool {
+        self.direct.is_some() || self.negotiated.is_some()
+    }
+
     fn start_upgrade(
         self: &Arc<Self>,
-        endpoint: Endpoint,
         hub: &Arc<Hub>,
         inputs: &mpsc::Sender<Input>,
         ended: CancellationToken,
     ) -> mpsc::Sender<Asked> {
         let (asked, asking) = mpsc::channel(ASKED);
+        let endpoint = self.direct.clone();
         let upgrade = Upgrade::new(self.clone(), hub.clone(), endpoint, inputs.clone(), asking);
         let span = tracing::info_span!("upgrade", peer = %hub.peer.short());
         self.tasks.spawn(upgrade.run(ended).instrument(span));

@@ -170,7 +170,7 @@ impl Task {
         if channel == ChannelId::REQUESTS {
             request::poke(self.route());
         } else if channel == ChannelId::SIGNALING {
-            if self.inner.direct.is_some() {
+            if self.inner.makes_direct_links() {
                 self.hub.signaled.notify_one();
             } else {
                 direct::let_signals_go(self.route());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use outlive::{ChannelId, Connectivity, Identity, Inbox, Node, PeerId, Session, SessionState};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
-use outlive_transports::{Quic, WebSocketRelay};
+use outlive_transports::{Quic, WebRtc, WebSocketRelay};
 
 use crate::road::{OverRoad, Road};
 
@@ -38,6 +38,18 @@ pub(crate) fn quic() -> Quic {
     Quic::new().bind_to(([127, 0, 0, 1], 0).into())
 }
 
+pub(crate) fn webrtc() -> WebRtc {
+    WebRtc::new().bind_to(([127, 0, 0, 1], 0).into())
+}
+
+/// What sessions have beside their relay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ways {
+    Dialed,
+    Negotiated,
+    Both,
+}
+
 /// A peer that holds its session.
 pub(crate) struct Peer {
     pub(crate) node: Node,
@@ -49,17 +61,23 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    async fn start(n: u8, store: MemoryStore, relay: &Relay) -> Self {
+    async fn start(n: u8, store: MemoryStore, relay: &Relay, ways: Ways) -> Self {
         let way = WebSocketRelay::new(&format!("ws://{}", relay.local_addr()));
         let road = Road::new();
-        let node = Node::builder()
+        if ways == Ways::Both {
+            road.close();
+        }
+        let mut node = Node::builder()
             .identity(Identity::from_seed([n; 32]))
             .store(store.clone())
-            .transport(way.expect("an address"))
-            .direct(OverRoad::new(quic(), road.clone()))
-            .start()
-            .await
-            .expect("a node");
+            .transport(way.expect("an address"));
+        if ways != Ways::Negotiated {
+            node = node.direct(OverRoad::new(quic(), road.clone()));
+        }
+        if ways != Ways::Dialed {
+            node = node.negotiated(webrtc());
+        }
+        let node = node.start().await.expect("a node");
         let session = node.session(id(3 - n)).await.expect("a session");
         Self {
             inbox: session.inbox(CHAT).expect("its inbox"),
@@ -81,6 +99,7 @@ impl Peer {
 pub(crate) struct World {
     pub(crate) relay: Option<Relay>,
     relay_store: MemoryStore,
+    ways: Ways,
     pub(crate) peers: Vec<Peer>,
     sent: [u32; 2],
     taken: [u32; 2],
@@ -88,15 +107,30 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::having(Ways::Dialed).await
+    }
+
+    /// With links that are negotiated, and none to dial.
+    pub(crate) async fn negotiating() -> Self {
+        Self::having(Ways::Negotiated).await
+    }
+
+    /// With both, and roads that are closed.
+    pub(crate) async fn with_both() -> Self {
+        Self::having(Ways::Both).await
+    }
+
+    async fn having(ways: Ways) -> Self {
         let relay_store = MemoryStore::new();
         let relay = relay_over(relay_store.clone()).await;
         let peers = vec![
-            Peer::start(1, MemoryStore::new(), &relay).await,
-            Peer::start(2, MemoryStore::new(), &relay).await,
+            Peer::start(1, MemoryStore::new(), &relay, ways).await,
+            Peer::start(2, MemoryStore::new(), &relay, ways).await,
         ];
         Self {
             relay: Some(relay),
             relay_store,
+            ways,
             peers,
             sent: [0; 2],
             taken: [0; 2],
@@ -129,7 +163,7 @@ impl World {
         let store = store.faults().crash();
         let relay = self.relay.as_ref().expect("a relay");
         let n = u8::try_from(who + 1).expect("one of two");
-        let peer = Peer::start(n, store, relay).await;
+        let peer = Peer::start(n, store, relay, self.ways).await;
         self.peers.insert(who, peer);
     }
 
@@ -198,6 +232,14 @@ impl World {
                 direct_links(state) == 1 && carried_by(state) == Some("quic")
             })
             .await;
+        }
+    }
+
+    /// Until such a link carries the messages of both.
+    pub(crate) async fn until_carried_by(&self, transport: &'static str) {
+        for who in 0..2 {
+            self.until(who, transport, |state| carried_by(state) == Some(transport))
+                .await;
         }
     }
 

@@ -268,7 +268,7 @@ async fn a_gate_hides_who_is_behind_it_and_lets_in_nobody_else() {
     let b = mirror(&net.b, "10.0.2.2:7").await;
     let c = mirror(&net.c, "10.0.3.2:7").await;
     let from = socket(&net.a, "192.168.0.2:4000").await;
-    let known = "10.0.1.2:4000".parse().expect("an address");
+    let known: SocketAddr = "10.0.1.2:4000".parse().expect("an address");
     // `a` has spoken to nobody: `c` does not get in.
     let silent = |socket: Arc<UdpSocket>, host: &Host| {
         host.start(async move {

@@ -8,16 +8,21 @@
 //!   session link ◀─ DirectReceiver ◀──────┘
 //! ```
 //!
-//! `quic` makes direct links, from one UDP socket a node. `memory` is a relay within the process
+//! `quic` makes direct links, from one UDP socket a node; `webrtc` makes them of negotiated
+//! connections, with browsers too. `memory` is a relay within the process
 //! itself, for tests: without sockets, with faults.
 
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "quic")]
 mod quic;
+#[cfg(feature = "webrtc")]
+mod webrtc;
 #[cfg(feature = "websocket")]
 mod websocket;
 
+#[cfg(feature = "webrtc")]
+pub use self::webrtc::WebRtc;
 #[cfg(feature = "memory")]
 pub use memory::{Counts, Faults, Hold, MAILBOX_MESSAGES, MemoryRelay, Way};
 #[cfg(feature = "quic")]

@@ -2,12 +2,16 @@
 //! connection, and ways to a peer itself, one connection a link.
 
 mod direct;
+mod negotiated;
 mod relay;
 
 use thiserror::Error;
 
 pub use self::direct::{
     DirectEndpoint, DirectLink, DirectReceiver, DirectSender, DirectTransport, Lane,
+};
+pub use self::negotiated::{
+    NegotiatedConnection, NegotiatedEvent, NegotiatedLink, NegotiatedTransport,
 };
 pub use self::relay::{
     Class, DeliveryToken, GoodbyeReason, Incoming, Outgoing, Refusal, RelayConnection,
@@ -58,6 +62,12 @@ pub enum TransportError {
         /// The address as given.
         address: String,
     },
+    /// A description of a connection can't be used. Another one may.
+    #[error("the description can't be used: {0}")]
+    Description(String),
+    /// A candidate of the peer can't be used. Others may.
+    #[error("the candidate can't be used: {0}")]
+    Candidate(String),
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),

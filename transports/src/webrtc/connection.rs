@@ -1,0 +1,354 @@
+//! One connection, from its first description to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outlive_core::Negotiation;
+use outlive_core::limits::{CANDIDATE_BYTES, SDP_BYTES};
+use outlive_core::transport::{
+    NegotiatedConnection, NegotiatedEvent, NegotiatedLink, TransportError,
+};
+use rtc::peer_connection::configuration::RTCOfferOptions;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::debug;
+use webrtc::data_channel::{DataChannel, DataChannelEvent};
+use webrtc::error::Error;
+use webrtc::peer_connection::{
+    PeerConnection, PeerConnectionBuilder, RTCIceCandidateInit, RTCPeerConnectionState,
+    RTCSessionDescription,
+};
+
+use super::halves::{Receiver, Sender};
+use super::tasks::Tasks;
+use super::told::{Teller, Told};
+use super::{CHANNEL_LABEL, SEND_BUFFER, WebRtc, errors};
+
+/// How long saying goodbye may take. Then the connection ends without.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How far a connection is.
+enum Stage {
+    /// Its data channel is not open yet, or the peer, who makes it, has not done so.
+    Opening(Option<Arc<dyn DataChannel>>),
+    /// It has just been opened.
+    Opened(Arc<dyn DataChannel>),
+    /// Its link was handed out.
+    Up,
+    /// It has failed, and that was told.
+    Over,
+}
+
+pub(super) struct Connection {
+    config: WebRtc,
+    peer: Arc<dyn PeerConnection>,
+    tasks: Tasks,
+    told: Told,
+    stage: Stage,
+    /// Rings when the link's sending half is gone.
+    let_go: CancellationToken,
+    /// The last description that was made here.
+    negotiation: Option<Negotiation>,
+    /// The peer has described itself.
+    described: bool,
+    /// Ends the tasks with the connection.
+    _cut: DropGuard,
+}
+
+/// What the next thing to happen is.
+enum Happened {
+    Ended,
+    LetGo,
+    Found(String),
+    Channel(Option<DataChannelEvent>),
+    State(RTCPeerConnectionState),
+}
+
+impl Connection {
+    /// Cancellation-safe: dropped half-way, nothing remains.
+    pub(super) async fn open(config: WebRtc) -> Result<Self, TransportError> {
+        let tasks = Tasks::new();
+        let cut = tasks.cut_on_drop();
+        let (teller, told) = Teller::new();
+        let build = PeerConnectionBuilder::new()
+            .with_configuration(config.configuration()?)
+            .with_setting_engine(config.settings())
+            .with_runtime(Arc::new(tasks.clone()))
+            .with_handler(Arc::new(teller))
+            .with_udp_addrs(config.addresses.clone())
+            .with_data_channel_send_buffer_limit(SEND_BUFFER)
+            .build();
+        // It is large.
+        let peer = Box::pin(build).await;
+        let peer = peer.map_err(|error| errors::opening(&error))?;
+        Ok(Self {
+            config,
+            peer: Arc::new(peer),
+            tasks,
+            told,
+            stage: Stage::Opening(None),
+            let_go: CancellationToken::new(),
+            negotiation: None,
+            described: false,
+            _cut: cut,
+        })
+    }
+
+    /// Sets a local description: the one that `make` makes.
+    async fn describe<F>(
+        &mut self,
+        negotiation: Negotiation,
+        make: impl FnOnce(Arc<dyn PeerConnection>) -> F,
+    ) -> Result<String, TransportError>
+    where
+        F: Future<Output = Result<RTCSessionDescription, Error>> + Send + 'static,
+    {
+        // Of what was found for the one before nobody wants to know.
+        while self.told.candidates.try_recv().is_ok() {}
+        self.negotiation = Some(negotiation);
+        let (peer, made) = (self.peer.clone(), make(self.peer.clone()));
+        let set = async move {
+            let made = made.await?;
+            let sdp = made.sdp.clone();
+            peer.set_local_description(made).await?;
+            Ok(sdp)
+        };
+        self.described_by(set).await
+    }
+
+    /// Sets the peer's description.
+    async fn hear(
+        &mut self,
+        sdp: String,
+        read: impl FnOnce(String) -> Result<RTCSessionDescription, Error> + Send + 'static,
+    ) -> Result<(), TransportError> {
+        if sdp.len() > SDP_BYTES {
+            return Err(TransportError::Description(format!(
+                "it has {} bytes, and may have {SDP_BYTES}",
+                sdp.len()
+            )));
+        }
+        let peer = self.peer.clone();
+        let set = async move { peer.set_remote_description(read(sdp)?).await };
+        self.described_by(set).await?;
+        self.described = true;
+        Ok(())
+    }
+
+    async fn described_by<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, TransportError> {
+        match self.tasks.shielded(work).await {
+            Some(done) => done.map_err(|error| errors::description(&error)),
+            None => Err(TransportError::Description("it can't be read".to_owned())),
+        }
+    }
+
+    /// Where the peer is, as far as that is known.
+    async fn peer_address(&self) -> Option<SocketAddr> {
+        let ice = self.peer.sctp().await?.transport().ice_transport();
+        let pair = ice.get_selected_candidate_pair().await.ok().flatten()?;
+        let remote = pair.remote();
+        Some(SocketAddr::new(remote.address.parse().ok()?, remote.port))
+    }
+
+    const fn lacks_channel(&self) -> bool {
+        matches!(self.stage, Stage::Opening(None))
+    }
+
+    /// What follows from it for whoever uses the connection, if anything.
+    fn step(&mut self, happened: Happened) -> Option<NegotiatedEvent> {
+        match happened {
+            Happened::Ended => Some(self.failed("it ended at this end")),
+            Happened::LetGo => Some(self.failed("its link was let go of")),
+            Happened::Found(candidate) => {
+                let negotiation = self.negotiation?;
+                Some(NegotiatedEvent::Found {
+                    negotiation,
+                    candidate,
+                })
+            }
+            Happened::Channel(event) => self.channel_said(event.as_ref()),
+            Happened::State(state) => self.state_is(state),
+        }
+    }
+
+    fn channel_said(&mut self, event: Option<&DataChannelEvent>) -> Option<NegotiatedEvent> {
+        match event {
+            Some(DataChannelEvent::OnOpen) => {
+                if let Stage::Opening(Some(channel)) = &self.stage {
+                    self.stage = Stage::Opened(channel.clone());
+                }
+                None
+            }
+            Some(DataChannelEvent::OnClosing | DataChannelEvent::OnClose) | None => {
+                Some(self.failed("the data channel was closed"))
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn state_is(&mut self, state: RTCPeerConnectionState) -> Option<NegotiatedEvent> {
+        let negotiation = self.negotiation?;
+        let up = matches!(self.stage, Stage::Up);
+        match state {
+            RTCPeerConnectionState::Connected if up => Some(NegotiatedEvent::Back { negotiation }),
+            RTCPeerConnectionState::Disconnected if up => {
+                Some(NegotiatedEvent::Silent { negotiation })
+            }
+            RTCPeerConnectionState::Failed => Some(NegotiatedEvent::Down { negotiation }),
+            RTCPeerConnectionState::Closed => Some(self.failed("the peer closed it")),
+            // What it is between two of these.
+            _ => None,
+        }
+    }
+
+    fn failed(&mut self, why: &str) -> NegotiatedEvent {
+        self.stage = Stage::Over;
+        NegotiatedEvent::Failed {
+            negotiation: self.negotiation,
+            error: TransportError::Broken(why.to_owned()),
+        }
+    }
+}
+
+async fn opening(stage: &Stage) -> Option<DataChannelEvent> {
+    match stage {
+        Stage::Opening(Some(channel)) => channel.poll().await,
+        // There is none, or whoever has the link hears it.
+        Stage::Opening(None) | Stage::Opened(_) | Stage::Up | Stage::Over => {
+            std::future::pending().await
+        }
+    }
+}
+
+#[async_trait]
+impl NegotiatedConnection for Connection {
+    async fn offer(
+        &mut self,
+        negotiation: Negotiation,
+        restart: bool,
+    ) -> Result<String, TransportError> {
+        if !restart {
+            // Who makes the first offer makes the channel. One that both make, without a word about
+            // it, loses what is sent before the other end has opened it.
+            let channel = self.peer.create_data_channel(CHANNEL_LABEL, None).await;
+            let channel = channel.map_err(|error| errors::description(&error))?;
+            self.stage = Stage::Opening(Some(channel));
+        }
+        let make = |peer: Arc<dyn PeerConnection>| async move {
+            let options = RTCOfferOptions {
+                ice_restart: restart,
+            };
+            peer.create_offer(Some(options)).await
+        };
+        self.describe(negotiation, make).await
+    }
+
+    async fn rollback(&mut self) -> Result<(), TransportError> {
+        if !self.described {
+            // Nothing came of it but candidates, which would not be told again.
+            let again = Self::open(self.config.clone()).await?;
+            self.close().await;
+            *self = again;
+            return Ok(());
+        }
+        let peer = self.peer.clone();
+        let set = async move {
+            let rollback = RTCSessionDescription::rollback(None)?;
+            peer.set_local_description(rollback).await
+        };
+        self.described_by(set).await
+    }
+
+    async fn apply_offer(
+        &mut self,
+        negotiation: Negotiation,
+        sdp: String,
+    ) -> Result<String, TransportError> {
+        self.hear(sdp, RTCSessionDescription::offer).await?;
+        let make = |peer: Arc<dyn PeerConnection>| async move { peer.create_answer(None).await };
+        self.describe(negotiation, make).await
+    }
+
+    async fn apply_answer(&mut self, sdp: String) -> Result<(), TransportError> {
+        self.hear(sdp, RTCSessionDescription::answer).await
+    }
+
+    async fn add_candidate(&mut self, candidate: String) -> Result<(), TransportError> {
+        if candidate.len() > CANDIDATE_BYTES {
+            return Err(TransportError::Candidate(format!(
+                "it has {} bytes, and may have {CANDIDATE_BYTES}",
+                candidate.len()
+            )));
+        }
+        // Of TCP there is nothing here, and a peer does not choose what we connect to.
+        let transport = candidate.split_ascii_whitespace().nth(2);
+        if transport.is_some_and(|transport| !transport.eq_ignore_ascii_case("udp")) {
+            let why = "only candidates of UDP can be used".to_owned();
+            return Err(TransportError::Candidate(why));
+        }
+        let peer = self.peer.clone();
+        let init = RTCIceCandidateInit {
+            candidate,
+            ..RTCIceCandidateInit::default()
+        };
+        let add = async move { peer.add_ice_candidate(init).await };
+        match self.tasks.shielded(add).await {
+            Some(added) => added.map_err(|error| errors::candidate(&error)),
+            None => Err(TransportError::Candidate("it can't be read".to_owned())),
+        }
+    }
+
+    async fn event(&mut self) -> NegotiatedEvent {
+        loop {
+            if let Stage::Opened(channel) = &self.stage
+                && let Some(negotiation) = self.negotiation
+            {
+                let channel = channel.clone();
+                let address = self.peer_address().await;
+                self.stage = Stage::Up;
+                let let_go = self.let_go.clone().drop_guard();
+                let sender = Sender::new(channel.clone(), self.tasks.clone(), let_go);
+                let receiver = Receiver::new(channel, self.tasks.clone());
+                let link = NegotiatedLink {
+                    address,
+                    sender: Box::new(sender),
+                    receiver: Box::new(receiver),
+                };
+                return NegotiatedEvent::Up { negotiation, link };
+            }
+            if let Stage::Over = self.stage {
+                return std::future::pending().await;
+            }
+            let happened = tokio::select! {
+                biased;
+                () = self.tasks.ended() => Happened::Ended,
+                () = self.let_go.cancelled() => Happened::LetGo,
+                Some(candidate) = self.told.candidates.recv() => Happened::Found(candidate),
+                Some(channel) = self.told.channel.recv(), if self.lacks_channel() => {
+                    self.stage = Stage::Opening(Some(channel));
+                    continue;
+                }
+                event = opening(&self.stage) => Happened::Channel(event),
+                Ok(()) = self.told.state.changed() => {
+                    Happened::State(*self.told.state.borrow_and_update())
+                }
+            };
+            if let Some(event) = self.step(happened) {
+                return event;
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        let goodbye = tokio::time::timeout(GOODBYE, self.peer.close());
+        if let Ok(Err(error)) = goodbye.await {
+            debug!(%error, "no goodbye was said");
+        }
+        self.tasks.cut();
+        self.tasks.gone().await;
+    }
+}

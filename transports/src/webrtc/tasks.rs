@@ -1,0 +1,138 @@
+//! The tasks of a connection. `webrtc` starts them through this, so that closing can wait for all of
+//! them, and dropping leaves none.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use webrtc::runtime::{
+    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime,
+    TokioRuntime,
+};
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+#[derive(Clone, Debug)]
+pub(super) struct Tasks {
+    tracker: TaskTracker,
+    cut: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Tasks {
+    pub(super) fn new() -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// Does something that the peer's bytes go into. None if that panicked: what a parser trips over
+    /// is no reason for us to fall.
+    pub(super) async fn shielded<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let work = self.cut.clone().run_until_cancelled_owned(work);
+        self.tracker.spawn(work).await.ok().flatten()
+    }
+
+    /// Waits until one of them has ended: then the connection is over. Cancellation-safe.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// What `work` comes to, or none if the connection is over before.
+    pub(super) async fn unless_ended<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.ended() => None,
+        }
+    }
+
+    /// Ends those that go on, when it is dropped.
+    pub(super) fn cut_on_drop(&self) -> DropGuard {
+        self.cut.clone().drop_guard()
+    }
+
+    /// Ends those that go on.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Waits until there are none. Cancellation-safe.
+    pub(super) async fn gone(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+impl Runtime for Tasks {
+    fn spawn(&self, task: Boxed<'static, ()>) -> Box<dyn JoinHandle> {
+        // Rung however it ends, by a panic too.
+        let ended = self.ended.clone().drop_guard();
+        let cut = self.cut.clone();
+        let task = self.tracker.spawn(async move {
+            let _ended = ended;
+            cut.run_until_cancelled_owned(task).await;
+        });
+        Box::new(Task(task.abort_handle()))
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        TokioRuntime.wrap_udp_socket(socket)
+    }
+
+    fn wrap_tcp_listener(&self, listener: TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
+        TokioRuntime.wrap_tcp_listener(listener)
+    }
+
+    fn connect_tcp<'a>(
+        &'a self,
+        address: SocketAddr,
+    ) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
+        TokioRuntime.connect_tcp(address)
+    }
+
+    fn resolve_host<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
+        TokioRuntime.resolve_host(host)
+    }
+
+    fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
+        TokioRuntime.sleep(duration)
+    }
+
+    fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
+        TokioRuntime.interval(period)
+    }
+
+    fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+        TokioRuntime.block_on(future);
+    }
+
+    fn yield_now(&self) -> Boxed<'static, ()> {
+        TokioRuntime.yield_now()
+    }
+}
+
+/// A task that goes on when this is dropped.
+struct Task(AbortHandle);
+
+impl JoinHandle for Task {
+    fn detach(&self) {}
+
+    fn abort(&self) {
+        self.0.abort();
+    }
+
+    fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}

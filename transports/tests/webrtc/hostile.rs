@@ -1,0 +1,162 @@
+//! What a peer may say that makes no sense.
+
+use outlive_core::transport::{NegotiatedTransport, TransportError};
+use outlive_core::wire::signal::Signal;
+use outlive_core::{Entropy, Negotiation};
+
+use crate::pair::{Pair, hear, loopback, packet, say};
+
+async fn an_offer() -> (Negotiation, String) {
+    let mut pair = Pair::new();
+    pair.a.want();
+    let mut said = pair.a.settle().await;
+    pair.close().await;
+    match said.pop() {
+        Some(Signal::Offer(offer)) => (offer.negotiation, offer.sdp),
+        other => panic!("an offer, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn garbage_for_a_description_is_an_error_and_the_next_attempt_works() {
+    let (negotiation, good) = an_offer().await;
+    let too_long = good.clone() + &"a=x\r\n".repeat(10_000);
+    let no_fingerprint: String = good
+        .lines()
+        .filter(|line| !line.starts_with("a=fingerprint"))
+        .flat_map(|line| [line, "\r\n"])
+        .collect();
+    for bad in [
+        "",
+        "v=0",
+        "\0\0\0",
+        "v=0\r\no=- 1 1 IN IP4\r\n",
+        &too_long,
+        &no_fingerprint,
+    ] {
+        let mut connection = loopback().connection().await.expect("a connection");
+        let answer = connection.apply_offer(negotiation, bad.to_owned()).await;
+        assert!(
+            matches!(answer, Err(TransportError::Description(_))),
+            "{answer:?}"
+        );
+        connection.close().await;
+    }
+
+    let mut pair = Pair::new();
+    let mut first = true;
+    pair.way = Box::new(move |signal| match signal {
+        Signal::Offer(mut offer) if std::mem::take(&mut first) => {
+            offer.sdp = "garbage".to_owned();
+            vec![Signal::Offer(offer)]
+        }
+        other => vec![other],
+    });
+    pair.come_up().await;
+    assert!(matches!(
+        pair.b.refused[..],
+        [TransportError::Description(_)]
+    ));
+    say(pair.b.link(), packet(1, 1)).await;
+    assert_eq!(hear(pair.a.link()).await, packet(1, 1));
+    pair.close().await;
+}
+
+#[tokio::test]
+async fn a_description_with_bytes_changed_is_taken_or_refused_and_no_more() {
+    let (negotiation, good) = an_offer().await;
+    let mut entropy = Entropy::from_seed([3; 32]);
+    for _ in 0..150 {
+        let mut bytes = good.clone().into_bytes();
+        let random: [u8; 16] = std::array::from_fn(|_| entropy.token()[0]);
+        for pair in random.chunks(4).take(1 + usize::from(random[0] % 4)) {
+            let at = usize::from(u16::from_le_bytes([pair[0], pair[1]])) % bytes.len();
+            match pair[2] % 3 {
+                0 => bytes[at] = pair[3] & 0x7f,
+                1 => bytes.insert(at, pair[3] & 0x7f),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        let sdp = String::from_utf8(bytes).expect("ascii");
+        let mut connection = loopback().connection().await.expect("a connection");
+        if let Err(error) = connection.apply_offer(negotiation, sdp).await {
+            assert!(matches!(error, TransportError::Description(_)), "{error}");
+        }
+        connection.close().await;
+    }
+}
+
+#[tokio::test]
+async fn garbage_for_a_candidate_is_an_error_and_the_link_comes_up_without_it() {
+    let (negotiation, good) = an_offer().await;
+    let mut connection = loopback().connection().await.expect("a connection");
+    connection
+        .apply_offer(negotiation, good)
+        .await
+        .expect("an answer");
+    let long = "candidate:".to_owned() + &"1".repeat(2_000);
+    for bad in [
+        "garbage",
+        "candidate:1 1 udp",
+        "candidate:1 1 udp 1 not-an-address 99999 typ host",
+        "candidate:1 1 tcp 2105524479 127.0.0.1 22 typ host tcptype passive",
+        &long,
+    ] {
+        let added = connection.add_candidate(bad.to_owned()).await;
+        assert!(
+            matches!(added, Err(TransportError::Candidate(_))),
+            "{bad}: {added:?}"
+        );
+    }
+    connection
+        .add_candidate(String::new())
+        .await
+        .expect("no more");
+    connection.close().await;
+
+    let mut pair = Pair::new();
+    pair.way = Box::new(|signal| match signal {
+        Signal::Candidate(candidate) => {
+            let mut bad = candidate.clone();
+            bad.candidate = "candidate:nonsense".to_owned();
+            vec![Signal::Candidate(bad), Signal::Candidate(candidate)]
+        }
+        other => vec![other],
+    });
+    pair.come_up().await;
+    pair.close().await;
+}
+
+#[tokio::test]
+async fn a_peer_with_another_certificate_gets_nowhere() {
+    let quick = || loopback().with_silence(std::time::Duration::from_secs(3));
+    let mut pair = Pair::of(quick(), quick());
+    // Whoever carries the signals puts its own fingerprint into them.
+    pair.way = Box::new(|signal| match signal {
+        Signal::Offer(mut offer) => {
+            offer.sdp = with_another_fingerprint(&offer.sdp);
+            vec![Signal::Offer(offer)]
+        }
+        other => vec![other],
+    });
+    pair.a.want();
+    pair.until(|pair| pair.b.story.iter().any(|what| what == "down"))
+        .await;
+    assert!(pair.a.links.is_empty() && pair.b.links.is_empty());
+    pair.close().await;
+}
+
+fn with_another_fingerprint(sdp: &str) -> String {
+    let other = |line: &str| match line.strip_prefix("a=fingerprint:sha-256 ") {
+        Some(fingerprint) => {
+            let first = if fingerprint.starts_with('0') {
+                "1"
+            } else {
+                "0"
+            };
+            format!("a=fingerprint:sha-256 {first}{}\r\n", &fingerprint[1..])
+        }
+        None => format!("{line}\r\n"),
+    };
+    sdp.lines().map(other).collect()
+}

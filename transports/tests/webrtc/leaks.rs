@@ -1,0 +1,98 @@
+//! Connections that come and go leave nothing.
+
+use std::process::Command;
+
+use crate::pair::{Pair, hear, packet, say};
+
+/// Set where the test runs alone in its process, so that it counts only what is its own.
+const ALONE: &str = "OUTLIVE_TEST_ALONE";
+
+#[test]
+fn hundreds_of_connections_leave_no_task_no_socket_and_no_memory() {
+    if std::env::var_os(ALONE).is_none() {
+        let this = std::env::current_exe().expect("a test binary");
+        let alone = Command::new(this)
+            .args(["--exact", "--nocapture", "--test-threads=1"])
+            .arg("leaks::hundreds_of_connections_leave_no_task_no_socket_and_no_memory")
+            .env(ALONE, "yes")
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&alone.stdout);
+        let erred = String::from_utf8_lossy(&alone.stderr);
+        assert!(alone.status.success(), "{said}{erred}");
+        assert!(said.contains("1 passed"), "{said}{erred}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(hundreds_of_connections());
+}
+
+/// Two a pair. A pair takes half a second or so of checks and handshakes; a thousand connections, which
+/// leave as little, take five minutes.
+async fn hundreds_of_connections() {
+    const FIRST: usize = 50;
+    const PAIRS: usize = 150;
+    let descriptors = open_descriptors();
+    let mut at_first = None;
+    for n in 0..PAIRS {
+        if n == FIRST {
+            at_first = resident();
+        }
+        let mut pair = Pair::new();
+        if n % 10 == 0 {
+            // Closed while it connects.
+            pair.a.want();
+            pair.settle().await;
+        } else {
+            pair.come_up().await;
+            say(pair.a.link(), packet(1, 1_000)).await;
+            say(pair.a.link(), packet(2, 60_000)).await;
+            hear(pair.b.link()).await;
+            hear(pair.b.link()).await;
+        }
+        // One end closes with care, or none does.
+        if n % 4 == 0 {
+            for link in &mut pair.a.links {
+                link.sender.close().await;
+            }
+        }
+        if n % 4 < 3 {
+            pair.close().await;
+        } else {
+            drop(pair);
+            // Dropped tasks are gone when they are looked at next.
+            while tasks() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(tasks(), 0, "after {n} pairs");
+        assert_eq!(open_descriptors(), descriptors, "after {n} pairs");
+    }
+    match (at_first, resident()) {
+        (Some(first), Some(last)) => {
+            println!("{first} pages, then {last}");
+            assert!(last <= first + first / 10, "{first} pages, then {last}");
+        }
+        _ => println!("memory is not looked at: there is no /proc here"),
+    }
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
+}
+
+/// Sockets, files and the like that this process has open; `None` where that can't be seen.
+fn open_descriptors() -> Option<usize> {
+    std::fs::read_dir("/proc/self/fd").ok().map(Iterator::count)
+}
+
+/// Pages of memory that are this process's.
+fn resident() -> Option<usize> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    pages.split(' ').nth(1)?.parse().ok()
+}

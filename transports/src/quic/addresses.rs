@@ -21,6 +21,8 @@ pub(super) fn of_interfaces(local: SocketAddr) -> Vec<SocketAddr> {
     });
     interfaces
         .iter()
+        // One that is down keeps its address, at which nobody is found.
+        .filter(|interface| interface.is_oper_up())
         .filter(|interface| !interface.is_loopback() && !interface.is_link_local())
         .map(|interface| SocketAddr::new(interface.ip(), local.port()))
         .filter(|address| address.is_ipv4() || local.is_ipv6())

@@ -82,10 +82,10 @@ impl Listener {
     }
 }
 
-/// A peer that may have a session with us may have a link to it.
+/// A peer that the app has to do with may have a link to its session.
 async fn pass(inner: &Arc<Inner>, link: DirectLink) {
     let peer = link.peer;
-    let admitted = inner.admits(peer).await.unwrap_or(false);
+    let admitted = inner.admits_link(peer).await.unwrap_or(false);
     if !admitted {
         return debug!(peer = %peer.short(), "a link of a peer that is not let in");
     }

@@ -109,6 +109,20 @@ impl Admission {
         }
     }
 
+    /// Whether the app has to do with a peer: there is a session with it, and it is neither blocked
+    /// nor a stranger. Nobody is let in by asking.
+    pub(super) async fn knows(
+        &self,
+        store: &dyn Store,
+        peer: PeerId,
+        awake: bool,
+    ) -> Result<bool, StoreError> {
+        if self.is_blocked(peer) || self.is_stranger(peer) {
+            return Ok(false);
+        }
+        Ok(awake || is_known(store, peer).await?)
+    }
+
     /// Lets one more stranger in if there is room for one.
     async fn take_in(&self, store: &dyn Store, peer: PeerId) -> Result<bool, StoreError> {
         let _turn = self.turn().await?;

@@ -279,6 +279,13 @@ impl Inner {
         lock(&self.arrivals).remove(&peer);
     }
 
+    /// Whether a peer that has dialed us may have a link. It is no stranger, for strangers are told
+    /// nothing of where we are: who comes by itself takes no place among them, and no app is asked.
+    pub(crate) async fn admits_link(&self, peer: PeerId) -> Result<bool, StoreError> {
+        let awake = lock(&self.awake).contains_key(&peer);
+        self.admission.knows(&*self.store, peer, awake).await
+    }
+
     /// Whether a peer that has sent something may have a session with us.
     pub(crate) async fn admits(&self, peer: PeerId) -> Result<bool, StoreError> {
         if peer == self.identity.peer_id() {

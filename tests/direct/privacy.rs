@@ -1,8 +1,13 @@
 //! Who is told where a node is, and who is not.
 
-use outlive::{ChannelId, Connectivity, Error};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::world::World;
+use outlive::{ChannelId, Connectivity, DirectTransport, Error, Identity, Node, Strangers};
+use outlive_storage::MemoryStore;
+use outlive_transports::Quic;
+
+use crate::world::{World, id, quic, soon};
 
 #[tokio::test]
 async fn a_session_that_must_not_has_no_direct_link() {
@@ -33,4 +38,43 @@ async fn the_channel_of_signals_has_no_inbox_for_apps() {
     let refused = world.peers[0].session.inbox(ChannelId::SIGNALING).err();
     assert!(matches!(refused, Some(Error::Signaling(_))), "{refused:?}");
     world.end().await;
+}
+
+#[tokio::test]
+async fn a_stranger_that_dials_is_let_go_and_takes_no_place() {
+    let free = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = free.local_addr().expect("its address");
+    drop(free);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let ask = Strangers::Ask(Arc::new(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        true
+    }));
+    for policy in [Strangers::Accept, ask] {
+        let node = Node::builder()
+            .identity(Identity::from_seed([1; 32]))
+            .store(MemoryStore::new())
+            .strangers(policy)
+            .direct(Quic::new().bind_to(address))
+            .start()
+            .await
+            .expect("a node");
+        let stranger = quic().bind(&Identity::from_seed([3; 32])).await;
+        let stranger = stranger.expect("a socket");
+        let dialed = soon("an answer", stranger.dial(id(1), &[address])).await;
+        let mut link = dialed.expect("it is there");
+        let heard = soon("the end of the link", link.receiver.receive()).await;
+        assert!(heard.is_err(), "{heard:?}");
+        assert_eq!(node.strangers(), []);
+        assert_eq!(node.sessions_awake(), 0);
+        drop(link);
+        stranger.close().await;
+        node.shutdown().await.expect("it stops");
+    }
+    assert_eq!(
+        asked.load(Ordering::SeqCst),
+        0,
+        "an app was asked for a dial"
+    );
 }

@@ -4,27 +4,24 @@
 //! the connection ends its links are lost and the sessions go on; nothing of an old connection can
 //! reach a new one (I5).
 
+mod arrivals;
 mod attached;
 mod envelopes;
+mod sending;
 mod slots;
 mod unidentified;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use outlive_core::link::LinkClass;
-use outlive_core::seal::{self, OneWay};
 use outlive_core::transport::{
-    Class, DeliveryToken, GoodbyeReason, Incoming, Outgoing, RelayConnection, RelaySender,
-    RelayTransport, Sender, Slot, TransportError,
+    DeliveryToken, GoodbyeReason, Outgoing, RelayConnection, RelayTransport, TransportError,
 };
-use outlive_core::wire::frame::{Close, CloseReason, Frame};
-use outlive_core::wire::packet::PacketBuilder;
-use outlive_core::{Entropy, EnvelopeId, Generation, PeerId, StoreId};
+use outlive_core::{Generation, PeerId, StoreId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +29,7 @@ use tracing::{debug, info};
 
 use self::attached::Attached;
 use self::envelopes::Envelopes;
+use self::sending::send_all;
 use self::slots::Slots;
 use self::unidentified::Unidentified;
 use crate::backoff::Backoff;
@@ -364,129 +362,6 @@ impl RelayTask {
         }
     }
 
-    async fn deliver(
-        &self,
-        incoming: Incoming,
-        links: &mut HashMap<PeerId, Link>,
-        attached: &mut Attached,
-        shared: &Shared,
-        envelopes: &Mutex<Envelopes>,
-    ) {
-        let Shared { link, slots, .. } = shared;
-        let claim = |envelope: &EnvelopeId| {
-            envelopes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .claim(*envelope)
-        };
-        let kept = matches!(
-            incoming,
-            Incoming::Deliver {
-                envelope: Some(_),
-                ..
-            }
-        );
-        let (peer, generation, input): (_, _, Box<dyn FnOnce(Generation) -> Input + Send>) =
-            match incoming {
-                Incoming::Accepted { envelope } => {
-                    let Some((peer, of, envelope)) = claim(&envelope) else {
-                        return;
-                    };
-                    (
-                        peer,
-                        Some(of),
-                        Box::new(move |generation| Input::Accepted {
-                            generation,
-                            envelope,
-                        }),
-                    )
-                }
-                Incoming::Refused { envelope, reason } => {
-                    let Some((peer, of, envelope)) = claim(&envelope) else {
-                        return;
-                    };
-                    (
-                        peer,
-                        Some(of),
-                        Box::new(move |generation| Input::Refused {
-                            generation,
-                            envelope,
-                            reason,
-                        }),
-                    )
-                }
-                Incoming::Presence { peer, online } => (
-                    peer,
-                    None,
-                    Box::new(move |generation| Input::Presence { generation, online }),
-                ),
-                Incoming::Deliver {
-                    from,
-                    envelope,
-                    packet,
-                } => {
-                    let claimed = matches!(from, Sender::Slot(_));
-                    let opened = match from {
-                        Sender::Peer(peer) => Some((peer, packet)),
-                        Sender::Slot(slot) => self.unwrap(slot, envelope, &packet, slots, link),
-                    };
-                    let Some((from, packet)) = opened else {
-                        return;
-                    };
-                    let alive = links
-                        .get(&from)
-                        .is_some_and(|link| !link.inputs.is_closed());
-                    if !alive {
-                        match self.inner.admits(from).await {
-                            Ok(true) => {}
-                            Ok(false) if claimed => {
-                                // An answer would tell the relay whom we take it to be from.
-                                let drop = slots
-                                    .lock()
-                                    .unwrap_or_else(PoisonError::into_inner)
-                                    .dropped(from, envelope);
-                                return self.let_go(drop, link);
-                            }
-                            Ok(false) => return self.refuse(from, envelope, link),
-                            // Nobody is refused because the store fails: it stays in the mailbox.
-                            Err(_) => return,
-                        }
-                        let Ok(inputs) = self.inner.inputs(from) else {
-                            return;
-                        };
-                        if attached.insert(from, inputs.clone()) {
-                            prune(links);
-                        }
-                        self.bind(attached, links, from, inputs, shared);
-                    }
-                    (
-                        from,
-                        None,
-                        Box::new(move |generation| Input::Packet {
-                            generation,
-                            envelope,
-                            packet,
-                            claimed,
-                        }),
-                    )
-                }
-            };
-        let Some(bound) = links.get(&peer) else {
-            return;
-        };
-        if generation.is_none_or(|of| of == bound.generation)
-            && !attached.hand(peer, input(bound.generation))
-            && kept
-            && let Ok(inputs) = self.inner.inputs(peer)
-        {
-            // The session's task ended between the two: the next one asks for the mail again.
-            attached.insert(peer, inputs.clone());
-            self.bind(attached, links, peer, inputs, shared);
-        }
-    }
-}
-
-impl RelayTask {
     /// What tells the relay which token opens our mailbox.
     fn registration(&mut self) -> Option<ToLink> {
         let token = self.token.borrow_and_update();
@@ -495,179 +370,6 @@ impl RelayTask {
             generation: Generation::at_start(0),
             item: Outgoing::AcceptUnidentified { tokens },
         })
-    }
-
-    /// Whom an envelope out of a slot claims to be from, and its packet. One that was not made for
-    /// us, or claims to be our own, is let go.
-    fn unwrap(
-        &self,
-        slot: Slot,
-        envelope: Option<EnvelopeId>,
-        packet: &[u8],
-        slots: &Mutex<Slots>,
-        link: &mpsc::Sender<ToLink>,
-    ) -> Option<(PeerId, Bytes)> {
-        let identity = &self.inner.identity;
-        let opened = seal::unwrap(identity, packet);
-        let Some((peer, packet)) = opened.ok().filter(|(peer, _)| *peer != identity.peer_id())
-        else {
-            let envelope = envelope.map(|envelope| (Sender::Slot(slot), envelope));
-            self.let_go(envelope, link);
-            return None;
-        };
-        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let noted = envelope.is_none_or(|envelope| slots.note(peer, slot, envelope));
-        noted.then_some((peer, packet))
-    }
-
-    /// Has the relay drop an envelope that nobody here takes.
-    fn let_go(&self, envelope: Option<(Sender, EnvelopeId)>, link: &mpsc::Sender<ToLink>) {
-        let Some((from, envelope)) = envelope else {
-            return;
-        };
-        let item = Outgoing::Acknowledge {
-            from,
-            envelopes: vec![envelope],
-        };
-        let generation = Generation::at_start(0);
-        // Full or closed: then it comes again with the next connection.
-        let _ = link.try_send(ToLink { generation, item });
-    }
-
-    /// A peer whose session is not accepted hears so, and what it sent is let go.
-    fn refuse(&self, peer: PeerId, envelope: Option<EnvelopeId>, link: &mpsc::Sender<ToLink>) {
-        let generation = Generation::at_start(0);
-        if let Some(packet) = self.refusal(peer) {
-            let item = Outgoing::Submit {
-                envelope: EnvelopeId(0),
-                to: peer,
-                class: Class::NowOrNever,
-                ttl: 0,
-                packet,
-            };
-            // Full or closed: then it hears so another time.
-            let _ = link.try_send(ToLink { generation, item });
-        }
-        if let Some(envelope) = envelope {
-            let item = Outgoing::Acknowledge {
-                from: peer.into(),
-                envelopes: vec![envelope],
-            };
-            // Full or closed: then it is let go over the next connection. Nobody may wait here, where
-            // whoever empties the link waits too.
-            let _ = link.try_send(ToLink { generation, item });
-        }
-    }
-
-    /// The packet that tells a peer so, sealed by itself: there is no session with it.
-    fn refusal(&self, peer: PeerId) -> Option<Bytes> {
-        let mut builder = PacketBuilder::new();
-        let reason = CloseReason::NotAccepted;
-        if !builder.push(&Frame::Close(Close { reason })) {
-            return None;
-        }
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).ok()?;
-        let mut entropy = Entropy::from_seed(seed);
-        let now = self.inner.clock.now().wall;
-        OneWay::new(entropy.start())
-            .seal(
-                &self.inner.identity,
-                &peer,
-                &builder.finish(),
-                &mut entropy,
-                now,
-            )
-            .ok()
-    }
-}
-
-/// Sends what the sessions hand over, as much at once as is there; `first` before the rest. What
-/// is not to go under our name goes to `unidentified`, if that is another connection.
-async fn send_all(
-    mut sender: Box<dyn RelaySender>,
-    first: Vec<ToLink>,
-    mut outgoing: mpsc::Receiver<ToLink>,
-    unidentified: Option<mpsc::Sender<ToLink>>,
-    envelopes: Arc<Mutex<Envelopes>>,
-    slots: Arc<Mutex<Slots>>,
-    cancel: CancellationToken,
-) -> TransportError {
-    let mut items = first;
-    loop {
-        if items.is_empty() {
-            let count = tokio::select! {
-                // What was handed over before the end is sent.
-                biased;
-                count = outgoing.recv_many(&mut items, TO_LINK) => count,
-                () = cancel.cancelled() => 0,
-            };
-            if count == 0 {
-                sender.close().await;
-                return closed_by_us();
-            }
-        }
-        let mut batch = Vec::with_capacity(items.len());
-        for item in items.drain(..) {
-            match (&unidentified, &item.item) {
-                (Some(unidentified), Outgoing::SubmitUnidentified { .. }) => {
-                    if unidentified.send(item).await.is_err() {
-                        return closed_by_us();
-                    }
-                }
-                _ => {
-                    let item = numbered(item, &envelopes);
-                    let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-                    batch.extend(slots.addressed(item));
-                }
-            }
-        }
-        if !batch.is_empty()
-            && let Err(error) = sender.send(batch).await
-        {
-            return error;
-        }
-    }
-}
-
-/// Gives an envelope the number it has on its connection.
-fn numbered(ToLink { generation, item }: ToLink, envelopes: &Mutex<Envelopes>) -> Outgoing {
-    let number = |to, envelope, class| {
-        let mut envelopes = envelopes.lock().unwrap_or_else(PoisonError::into_inner);
-        envelopes.number(to, generation, envelope, class)
-    };
-    match item {
-        Outgoing::Submit {
-            envelope,
-            to,
-            class,
-            ttl,
-            packet,
-        } => Outgoing::Submit {
-            envelope: number(to, envelope, class),
-            to,
-            class,
-            ttl,
-            packet,
-        },
-        Outgoing::SubmitUnidentified {
-            envelope,
-            to,
-            token,
-            slot,
-            class,
-            ttl,
-            packet,
-        } => Outgoing::SubmitUnidentified {
-            envelope: number(to, envelope, class),
-            to,
-            token,
-            slot,
-            class,
-            ttl,
-            packet,
-        },
-        other => other,
     }
 }
 

@@ -12,8 +12,9 @@ use outlive_core::transport::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::closed_by_us;
 use super::envelopes::Envelopes;
-use super::{closed_by_us, send_all};
+use super::sending::send_all;
 use crate::task::ToLink;
 
 /// What the second connection needs.

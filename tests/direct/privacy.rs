@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use outlive::{ChannelId, Connectivity, DirectTransport, Error, Identity, Node, Strangers};
 use outlive_storage::MemoryStore;
-use outlive_transports::Quic;
+use outlive_transports::{Quic, WebSocketRelay};
 
-use crate::world::{World, id, quic, soon};
+use crate::road::{OverRoad, Road};
+use crate::world::{World, id, quic, relay_over, soon};
 
 #[tokio::test]
 async fn a_session_that_must_not_has_no_direct_link() {
@@ -77,4 +78,43 @@ async fn a_stranger_that_dials_is_let_go_and_takes_no_place() {
         0,
         "an app was asked for a dial"
     );
+}
+
+#[tokio::test]
+async fn a_stranger_is_not_told_where_we_are_until_the_app_has_to_do_with_it() {
+    let relay = relay_over(MemoryStore::new()).await;
+    let way = || WebSocketRelay::new(&format!("ws://{}", relay.local_addr())).expect("an address");
+    let roads = [Road::new(), Road::new()];
+    let start = |n: u8, road: &Road| {
+        Node::builder()
+            .identity(Identity::from_seed([n; 32]))
+            .store(MemoryStore::new())
+            .transport(way())
+            .direct(OverRoad::new(quic(), road.clone()))
+            .start()
+    };
+    let alice = start(1, &roads[0]).await.expect("a node");
+    let bob = start(2, &roads[1]).await.expect("a node");
+    let _answering = alice.on_request(|_| async { Ok("yes?".into()) });
+    let to_alice = bob.session(id(1)).await.expect("a session");
+    // Bob asks for her addresses as soon as he sees her, and she has heard it long before the last.
+    for _ in 0..50 {
+        let answer = soon("an answer", to_alice.request("are you there?")).await;
+        answer.expect("she answers strangers too");
+    }
+    assert_eq!(to_alice.state().borrow().peer_online, Some(true));
+    assert_eq!(roads[1].dials(), 0, "he knows where she is");
+    let to_bob = alice.session(id(2)).await.expect("a session");
+    let mut state = to_alice.state();
+    let direct = state.wait_for(|state| state.connectivity() == Connectivity::Direct);
+    drop(
+        soon("a direct link", direct)
+            .await
+            .expect("the session lives"),
+    );
+    drop((to_alice, to_bob, state));
+    for node in [alice, bob] {
+        node.shutdown().await.expect("it stops");
+    }
+    relay.shutdown().await.expect("it stops");
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use outlive::Identity;
@@ -18,12 +19,14 @@ use tokio::task::JoinSet;
 #[derive(Clone)]
 pub(crate) struct Road {
     open: watch::Sender<bool>,
+    dials: Arc<AtomicUsize>,
 }
 
 impl Road {
     pub(crate) fn new() -> Self {
         Self {
             open: watch::Sender::new(true),
+            dials: Arc::default(),
         }
     }
 
@@ -33,6 +36,11 @@ impl Road {
 
     pub(crate) fn open(&self) {
         self.open.send_replace(true);
+    }
+
+    /// How often the one who lives here has dialed others.
+    pub(crate) fn dials(&self) -> usize {
+        self.dials.load(Ordering::SeqCst)
     }
 
     /// Leads to `target` from the address that this returns.
@@ -114,6 +122,7 @@ impl DirectTransport for OverRoad {
         Ok(Arc::new(AtRoad {
             socket,
             address,
+            road: self.road.clone(),
             _walking: walking,
         }))
     }
@@ -122,6 +131,7 @@ impl DirectTransport for OverRoad {
 struct AtRoad {
     socket: Arc<dyn DirectEndpoint>,
     address: SocketAddr,
+    road: Road,
     _walking: JoinSet<()>,
 }
 
@@ -136,6 +146,7 @@ impl DirectEndpoint for AtRoad {
         peer: outlive::PeerId,
         addresses: &[SocketAddr],
     ) -> Result<DirectLink, TransportError> {
+        self.road.dials.fetch_add(1, Ordering::SeqCst);
         self.socket.dial(peer, addresses).await
     }
 

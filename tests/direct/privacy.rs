@@ -118,3 +118,20 @@ async fn a_stranger_is_not_told_where_we_are_until_the_app_has_to_do_with_it() {
     }
     relay.shutdown().await.expect("it stops");
 }
+
+#[tokio::test]
+async fn what_a_session_must_not_it_must_not_after_a_restart_either() {
+    let mut world = World::new().await;
+    world.until_direct().await;
+    let forbidden = world.peers[0].session.allow_direct(false).await;
+    forbidden.expect("it is so");
+    world.until_relayed().await;
+    world.restart(0).await;
+    // The other seeks him all the while.
+    for _ in 0..100 {
+        world.talk().await;
+    }
+    assert_eq!(world.peers[0].road.dials(), 0, "he dials");
+    world.until_relayed().await;
+    world.end().await;
+}

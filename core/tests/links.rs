@@ -1,6 +1,7 @@
 //! What a session makes of links that linger, and of pongs that are lost: two engines and the wires
 //! between them, on which nothing is lost but what a test takes away.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -226,6 +227,27 @@ fn over_another_network_a_direct_link_carries_only_once_it_is_answered() {
     pair.peers[0].engine.unbind(relayed, pair.now);
     pair.peers[0].engine.network_changed(pair.now);
     assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+}
+
+#[test]
+fn a_lost_answer_to_a_challenge_is_asked_for_again_while_other_things_are_heard() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    // The answer to one of them; the other takes the link, and talks on it from now on.
+    let answers = Cell::new(0);
+    pair.lose = Box::new(move |_, frame| {
+        let answer = matches!(frame, Frame::PathResponse(_));
+        answer && answers.replace(answers.get() + 1) == 1
+    });
+    pair.bind(direct);
+    let carriers = |pair: &Pair| pair.peers.each_ref().map(|peer| peer.engine.carrier());
+    assert_eq!(carriers(&pair), [Some(direct), Some(relayed)]);
+    for _ in 0..20 {
+        pair.send("never silent for long");
+        pair.pass(Duration::from_millis(100));
+    }
+    assert_eq!(carriers(&pair), [Some(direct); 2]);
 }
 
 #[test]

@@ -42,6 +42,16 @@ impl Flight {
     }
 }
 
+/// What the other end has to say back over the link, to show that it is there.
+#[derive(Clone, Copy, Debug)]
+struct Challenge {
+    token: [u8; 8],
+    /// When it was said last.
+    said: Duration,
+    /// Whether it was said again: its answer then does not tell the round trip.
+    repeated: bool,
+}
+
 /// A link bound to the session.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -59,9 +69,7 @@ pub(super) struct Link {
     /// Whether the other end has answered a challenge over it. Until then others go before it.
     pub(super) validated: bool,
     /// The challenge on its way.
-    pub(super) challenge: Option<[u8; 8]>,
-    /// When it was said, as long as it was said once: its answer then tells the round trip.
-    challenged: Option<Duration>,
+    challenge: Option<Challenge>,
     /// Whether the handshake is to be said, even if nothing else is.
     pub(super) keys_due: bool,
     /// When an initiation was said on it last.
@@ -103,7 +111,6 @@ impl Link {
             // Whoever signs in to a relay was answered by it.
             validated: !matches!(class, LinkClass::Direct),
             challenge: None,
-            challenged: None,
             keys_due: false,
             initiated: None,
             responded: None,
@@ -167,29 +174,40 @@ impl Link {
     /// Has the other end show that it is there. Until it does, links that have go before this one.
     pub(super) fn challenge(&mut self, token: [u8; 8], now: Duration) {
         self.validated = false;
-        self.challenge = Some(token);
-        self.challenged = Some(now);
-        self.reply(Frame::PathChallenge(Token(token)));
-        self.asks(now);
+        self.say_challenge(Challenge {
+            token,
+            said: now,
+            repeated: false,
+        });
     }
 
-    /// The same once more, if it has not yet.
-    pub(super) fn challenge_again(&mut self) {
-        if let Some(token) = self.challenge {
-            self.challenged = None;
-            self.reply(Frame::PathChallenge(Token(token)));
+    /// The same once more, if it is time. Whatever else is heard on the link answers nothing.
+    pub(super) fn challenge_again(&mut self, now: Duration) {
+        let due = |challenge: &Challenge| now >= challenge.said + self.patience();
+        if let Some(challenge) = self.challenge.filter(due) {
+            self.say_challenge(Challenge {
+                said: now,
+                repeated: true,
+                ..challenge
+            });
         }
+    }
+
+    fn say_challenge(&mut self, challenge: Challenge) {
+        self.challenge = Some(challenge);
+        self.reply(Frame::PathChallenge(Token(challenge.token)));
+        self.asks(challenge.said);
     }
 
     /// An answer to a challenge came. Returns whether it was the awaited one.
     pub(super) fn answered(&mut self, token: [u8; 8], now: Duration) -> bool {
-        if self.challenge != Some(token) {
+        let awaited = |challenge: &mut Challenge| challenge.token == token;
+        let Some(challenge) = self.challenge.take_if(awaited) else {
             return false;
-        }
-        self.challenge = None;
+        };
         self.validated = true;
-        if let Some(at) = self.challenged.take() {
-            self.measured(now.saturating_sub(at));
+        if !challenge.repeated {
+            self.measured(now.saturating_sub(challenge.said));
         }
         true
     }
@@ -257,12 +275,18 @@ impl Link {
             .waiting
             .map(|since| since + self.patience())
             .filter(|at| *at > now);
+        let challenge = self
+            .challenge
+            .map(|challenge| challenge.said + self.patience());
         let again = self.ping.map(|(_, at)| at + self.patience() * 4);
         let idle = match again {
             Some(again) => again.max(self.heard + PING_IDLE),
             None => self.heard + PING_IDLE,
         };
-        [silent, overdue, Some(idle)].into_iter().flatten().min()
+        [silent, overdue, challenge, Some(idle)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -472,8 +496,8 @@ mod tests {
         assert_eq!(link.round_trip, Some(ms(20)));
         assert!(!link.answered([1; 8], T + ms(30)), "it is answered once");
         link.challenge([3; 8], T);
-        link.challenge_again();
-        assert!(link.answered([3; 8], T + ms(900)));
+        link.challenge_again(T + ms(500));
+        assert!(link.answered([3; 8], T + ms(510)));
         assert_eq!(link.round_trip, Some(ms(20)), "which of both was answered?");
     }
 

@@ -112,10 +112,10 @@ impl Engine {
             } else if link.ping_due(now.elapsed) {
                 let token = self.entropy.token();
                 link.reply(Frame::Ping(Token(token)));
-                link.challenge_again();
                 link.pinged(token, now.elapsed);
                 link.asks(now.elapsed);
             }
+            link.challenge_again(now.elapsed);
             overdue |= link.overdue(now.elapsed);
         }
         if overdue && self.links.len() > 1 {

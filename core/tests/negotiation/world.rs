@@ -82,7 +82,7 @@ struct Letter {
     signal: Signal,
     /// How many offers and withdrawals its sender had made, over all its starts.
     made: u32,
-    /// How often its sender had lost its store.
+    /// How often its sender had begun to count from below.
     lost: u32,
 }
 
@@ -90,6 +90,8 @@ struct Letter {
 struct End {
     negotiator: Negotiator,
     start: u32,
+    /// The most starts that it ever counted.
+    most_starts: u32,
     entropy: u8,
     lost: u32,
     connection: Option<Connection>,
@@ -97,8 +99,8 @@ struct End {
     /// What was asked for failed: nothing can be done until the connection is let go of.
     failed: bool,
     made: u32,
-    /// What it has heard of what the other has made: how often that had lost its store, and how
-    /// many offers it had made.
+    /// What it has heard of what the other has made: how often that had begun to count from below,
+    /// and how many offers it had made.
     heard: (u32, u32),
     /// Signals on their way to it, in order.
     inbound: VecDeque<Letter>,
@@ -151,6 +153,7 @@ impl World {
         let end = |who| End {
             negotiator: negotiator(who, 3, 0, broken),
             start: 3,
+            most_starts: 3,
             entropy: 0,
             lost: 0,
             connection: None,
@@ -317,7 +320,6 @@ impl World {
                 let to = &mut self.ends[1 - at];
                 to.late.extend(to.inbound.drain(..));
                 self.ends[at].start = 0;
-                self.ends[at].lost += 1;
                 self.ends[at].had = None;
                 self.crash(at);
             }
@@ -339,6 +341,11 @@ impl World {
         let broken = self.broken;
         let end = &mut self.ends[at];
         end.start += 1;
+        // Without its store it counts from below, at each start until they are as many as before.
+        if end.start <= end.most_starts {
+            end.lost += 1;
+        }
+        end.most_starts = end.most_starts.max(end.start);
         end.entropy += 1;
         end.negotiator = negotiator(at, end.start, end.entropy, broken);
         end.connection = None;

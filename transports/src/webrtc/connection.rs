@@ -21,9 +21,10 @@ use webrtc::peer_connection::{
 };
 
 use super::halves::{Receiver, Sender};
+use super::role::Role;
 use super::tasks::Tasks;
 use super::told::{Teller, Told};
-use super::{CHANNEL_LABEL, SEND_BUFFER, WebRtc, errors};
+use super::{CHANNEL_LABEL, SEND_BUFFER, WebRtc, channel, errors};
 
 /// How long saying goodbye may take. Then the connection ends without.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -52,6 +53,7 @@ pub(super) struct Connection {
     negotiation: Option<Negotiation>,
     /// The peer has described itself.
     described: bool,
+    role: Role,
     /// Ends the tasks with the connection.
     _cut: DropGuard,
 }
@@ -91,6 +93,7 @@ impl Connection {
             let_go: CancellationToken::new(),
             negotiation: None,
             described: false,
+            role: Role::default(),
             _cut: cut,
         })
     }
@@ -161,8 +164,8 @@ impl Connection {
     /// What follows from it for whoever uses the connection, if anything.
     fn step(&mut self, happened: Happened) -> Option<NegotiatedEvent> {
         match happened {
-            Happened::Ended => Some(self.failed("it ended at this end")),
-            Happened::LetGo => Some(self.failed("its link was let go of")),
+            Happened::Ended => Some(self.broken("it ended at this end")),
+            Happened::LetGo => Some(self.broken("its link was let go of")),
             Happened::Found(candidate) => {
                 let negotiation = self.negotiation?;
                 Some(NegotiatedEvent::Found {
@@ -184,7 +187,7 @@ impl Connection {
                 None
             }
             Some(DataChannelEvent::OnClosing | DataChannelEvent::OnClose) | None => {
-                Some(self.failed("the data channel was closed"))
+                Some(self.failed(errors::closed()))
             }
             Some(_) => None,
         }
@@ -199,17 +202,21 @@ impl Connection {
                 Some(NegotiatedEvent::Silent { negotiation })
             }
             RTCPeerConnectionState::Failed => Some(NegotiatedEvent::Down { negotiation }),
-            RTCPeerConnectionState::Closed => Some(self.failed("the peer closed it")),
+            RTCPeerConnectionState::Closed => Some(self.broken("the peer closed it")),
             // What it is between two of these.
             _ => None,
         }
     }
 
-    fn failed(&mut self, why: &str) -> NegotiatedEvent {
+    fn broken(&mut self, why: &str) -> NegotiatedEvent {
+        self.failed(TransportError::Broken(why.to_owned()))
+    }
+
+    fn failed(&mut self, error: TransportError) -> NegotiatedEvent {
         self.stage = Stage::Over;
         NegotiatedEvent::Failed {
             negotiation: self.negotiation,
-            error: TransportError::Broken(why.to_owned()),
+            error,
         }
     }
 }
@@ -270,11 +277,18 @@ impl NegotiatedConnection for Connection {
     ) -> Result<String, TransportError> {
         self.hear(sdp, RTCSessionDescription::offer).await?;
         let make = |peer: Arc<dyn PeerConnection>| async move { peer.create_answer(None).await };
-        self.describe(negotiation, make).await
+        let answer = self.describe(negotiation, make).await?;
+        Ok(self.role.tell(answer))
     }
 
     async fn apply_answer(&mut self, sdp: String) -> Result<(), TransportError> {
-        self.hear(sdp, RTCSessionDescription::answer).await
+        let role = Role::of_answer(&sdp);
+        let first = !self.described;
+        self.hear(sdp, RTCSessionDescription::answer).await?;
+        if first {
+            self.role = role;
+        }
+        Ok(())
     }
 
     async fn add_candidate(&mut self, candidate: String) -> Result<(), TransportError> {
@@ -308,6 +322,9 @@ impl NegotiatedConnection for Connection {
                 && let Some(negotiation) = self.negotiation
             {
                 let channel = channel.clone();
+                if let Err(error) = channel::reliable(&*channel).await {
+                    return self.failed(error);
+                }
                 let address = self.peer_address().await;
                 self.stage = Stage::Up;
                 let let_go = self.let_go.clone().drop_guard();

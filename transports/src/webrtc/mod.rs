@@ -13,9 +13,11 @@
 //! other, and none of the peer's are looked up. A browser that hides its address behind such a name
 //! is found all the same, for it sees ours and calls first.
 
+mod channel;
 mod connection;
 mod errors;
 mod halves;
+mod role;
 mod tasks;
 mod told;
 

@@ -94,6 +94,31 @@ async fn a_restart_of_ice_keeps_the_link_and_what_is_on_it() {
 }
 
 #[tokio::test]
+async fn a_restart_of_ice_leaves_who_began_the_handshake() {
+    let mut pair = Pair::new();
+    let (told, answers) = std::sync::mpsc::channel();
+    pair.way = Box::new(move |signal| {
+        if let Signal::Answer(answer) = &signal {
+            let setup = answer.sdp.lines().find(|line| line.starts_with("a=setup"));
+            told.send(setup.map(str::to_owned)).expect("it is heard");
+        }
+        vec![signal]
+    });
+    pair.come_up().await;
+    // The first answer is of b, and so are those to a.
+    for b_answers in [true, false, true] {
+        let setup = answers.try_recv().expect("an answer").expect("a part");
+        assert_eq!(setup == "a=setup:active", b_answers, "{setup}");
+        assert_eq!(setup == "a=setup:passive", !b_answers, "{setup}");
+        let restarts = if b_answers { &mut pair.b } else { &mut pair.a };
+        restarts.restart();
+        pair.settle().await;
+        pair.until(|pair| pair.a.is_up() && pair.b.is_up()).await;
+    }
+    pair.close().await;
+}
+
+#[tokio::test]
 async fn two_restarts_that_cross_keep_the_link() {
     let mut pair = Pair::up().await;
     pair.a.restart();

@@ -56,8 +56,10 @@ pub(crate) async fn run(args: Chat) -> Result<()> {
     let (mut editor, mut out) = Readline::new(prompt(&state.borrow()))?;
     writeln!(out, "you are {}; end with Ctrl-D", node.peer_id())?;
     let mut waiting: VecDeque<(String, Receipt)> = VecDeque::new();
+    let mut status = Box::pin(crate::status::serve(&node, &args.data.dir));
     loop {
         tokio::select! {
+            () = &mut status => {}
             event = editor.readline() => match event? {
                 ReadlineEvent::Line(text) if text.is_empty() => {}
                 ReadlineEvent::Line(text) => {
@@ -96,7 +98,7 @@ pub(crate) async fn run(args: Chat) -> Result<()> {
         }
     }
     editor.flush()?;
-    drop((editor, inbox, session, waiting));
+    drop((editor, inbox, session, waiting, status));
     node.shutdown().await?;
     Ok(())
 }

@@ -137,6 +137,7 @@ pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
     let result = tokio::select! {
         result = listen(&node, &args, json) => result,
         () = crate::data::complain(&node) => Ok(()),
+        () = crate::status::serve(&node, &args.data.dir) => Ok(()),
         () = timeout => Err(anyhow::anyhow!(crate::data::time_is_over(&node))),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),

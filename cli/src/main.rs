@@ -16,6 +16,7 @@ mod relay;
 mod road;
 mod send;
 mod sessions;
+mod status;
 mod trust;
 
 use std::process::ExitCode;

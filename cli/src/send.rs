@@ -245,6 +245,7 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
     let result = tokio::select! {
         result = send_all(&session, &args, json) => result,
         () = crate::data::complain(&node) => Ok(()),
+        () = crate::status::serve(&node, &args.data.dir) => Ok(()),
         () = timeout => {
             let over = crate::data::time_is_over(&node);
             Err(anyhow!("{over}; what is queued stays queued and is sent later"))

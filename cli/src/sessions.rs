@@ -3,17 +3,18 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
-use outlive::{Store, WallTime, list_sessions};
-use serde::Serialize;
+use outlive::{SessionInfo, SessionState, Store, WallTime, list_sessions};
+use serde::{Deserialize, Serialize};
 
 use crate::args::Data;
 use crate::data::Directory;
 
 /// Sessions read at once.
-const PAGE: usize = 1_024;
+pub(crate) const PAGE: usize = 1_024;
 
-#[derive(Serialize)]
-struct Row {
+/// A session, as it is shown.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Row {
     peer: String,
     epoch: String,
     peer_epoch: Option<String>,
@@ -21,7 +22,62 @@ struct Row {
     queued_bytes: u64,
     waiting: u64,
     last_seen: Option<u64>,
-    trust: &'static str,
+    trust: String,
+    /// Those of a session that a process has open; none of one at rest.
+    links: Vec<Link>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Link {
+    transport: String,
+    address: String,
+    /// Whether it carries what is sent.
+    carries: bool,
+}
+
+impl Row {
+    /// What is on disk, and how it is now if a process has it open.
+    pub(crate) fn new(info: &SessionInfo, state: Option<SessionState>) -> Self {
+        let SessionInfo { record, .. } = info;
+        let state = state.unwrap_or_default();
+        let link = |link: &outlive::LinkInfo| Link {
+            transport: link.transport.to_owned(),
+            address: link.address.clone(),
+            carries: Some(link.generation) == state.carrier,
+        };
+        Self {
+            peer: info.peer.to_string(),
+            epoch: record.epoch.to_string(),
+            peer_epoch: record.peer_epoch.map(|epoch| epoch.to_string()),
+            queued: record.out.values().map(|out| out.next.since(out.low)).sum(),
+            queued_bytes: record
+                .out
+                .values()
+                .map(outlive::record::OutChannel::bytes)
+                .sum(),
+            waiting: record.inboxes.values().map(|inbox| inbox.messages).sum(),
+            last_seen: record.last_seen.map(|at| at.0),
+            trust: crate::trust::name(info.trust).to_owned(),
+            links: state.links.iter().map(link).collect(),
+        }
+    }
+
+    fn print(&self, json: bool) -> Result<()> {
+        if json {
+            return Ok(crate::output::json(self)?);
+        }
+        let seen = self.last_seen.map(WallTime);
+        let seen = seen.map_or_else(|| "never".to_owned(), ago);
+        let mut text = format!(
+            "{}  {}  queued {} ({} bytes)  waiting {}  epoch {}  last seen {seen}",
+            self.peer, self.trust, self.queued, self.queued_bytes, self.waiting, self.epoch
+        );
+        for link in &self.links {
+            let does = if link.carries { "carried by" } else { "beside" };
+            text += &format!("  {does} {} {}", link.transport, link.address);
+        }
+        Ok(crate::output::line(text.as_bytes())?)
+    }
 }
 
 /// How long ago something was, by the clock of this host.
@@ -37,38 +93,18 @@ fn ago(at: WallTime) -> String {
 }
 
 pub(crate) async fn run(data: &Data, json: bool) -> Result<()> {
-    let store = Directory::existing(data)?.store().await?;
+    let directory = Directory::existing(data)?;
+    if crate::status::ask(&data.dir, |row| row.print(json)).await? {
+        return Ok(());
+    }
+    let store = directory.store().await?;
     let mut after = None;
     loop {
         let page = list_sessions(&store, after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.peer);
         for info in &page {
-            let record = &info.record;
-            let row = Row {
-                peer: info.peer.to_string(),
-                epoch: record.epoch.to_string(),
-                peer_epoch: record.peer_epoch.map(|epoch| epoch.to_string()),
-                queued: record.out.values().map(|out| out.next.since(out.low)).sum(),
-                queued_bytes: record
-                    .out
-                    .values()
-                    .map(outlive::record::OutChannel::bytes)
-                    .sum(),
-                waiting: record.inboxes.values().map(|inbox| inbox.messages).sum(),
-                last_seen: record.last_seen.map(|at| at.0),
-                trust: crate::trust::name(info.trust),
-            };
-            if json {
-                crate::output::json(&row)?;
-            } else {
-                let seen = record.last_seen.map_or_else(|| "never".to_owned(), ago);
-                let text = format!(
-                    "{}  {}  queued {} ({} bytes)  waiting {}  epoch {}  last seen {seen}",
-                    row.peer, row.trust, row.queued, row.queued_bytes, row.waiting, row.epoch
-                );
-                crate::output::line(text.as_bytes())?;
-            }
+            Row::new(info, None).print(json)?;
         }
     }
     store.close().await?;

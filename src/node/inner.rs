@@ -34,7 +34,7 @@ pub(super) struct Awake {
     pub(super) inputs: mpsc::Sender<Input>,
     /// The way to its upgrade, if there can be direct links.
     upgrade: Option<mpsc::Sender<Asked>>,
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
 }
 
 pub(super) struct Relay {

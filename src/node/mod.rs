@@ -29,6 +29,7 @@ use crate::error::Error;
 use crate::relay::{ATTACHING, Attach, RelayState, RelayTask};
 use crate::request::{HandlerError, Place, Request, RequestHandler};
 use crate::session::Session;
+use crate::state::SessionState;
 
 /// How long the sessions of a node that stops may take to write and to say what is under way, before
 /// their links are closed.
@@ -215,6 +216,13 @@ impl Node {
             .iter()
             .map(|r| (r.address.clone(), r.state.clone()))
             .collect()
+    }
+
+    /// A session as it is now, if it has a task at the moment. It is not woken.
+    #[must_use]
+    pub fn state(&self, peer: PeerId) -> Option<SessionState> {
+        let awake = lock(&self.inner.awake);
+        awake.get(&peer).map(|of| of.hub.state.borrow().clone())
     }
 
     /// How many sessions have a task at the moment.

@@ -261,11 +261,52 @@ fn a_second_process_on_the_same_directory_is_told_so() {
     second.args(["listen", "--relay", &url, "--data"]);
     is_told_that_it_is_in_use(second.arg(&bob));
     let mut third = outlive();
-    third.args(["sessions", "--data"]);
+    third.args(["block", &to, "--data"]);
     is_told_that_it_is_in_use(third.arg(&bob));
     // And the first is not disturbed.
     assert!(feed(&mut sending, b"still there\n").status.success());
     assert_eq!(listening.lines.next().unwrap().unwrap(), "still there");
+}
+
+#[test]
+fn the_sessions_of_a_process_that_runs_are_shown_with_their_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let mut listening = outlive();
+    listening.args(["listen", "--relay", &url, "--data"]);
+    let mut listening = Running::start(listening.arg(&bob));
+    let mut sending = outlive();
+    sending.args([
+        "send",
+        "--relay",
+        &url,
+        "--timeout",
+        "60",
+        "--to",
+        &id(&bob),
+    ]);
+    sending.arg("--data").arg(&alice);
+    assert!(feed(&mut sending, b"hello\n").status.success());
+    assert_eq!(listening.lines.next().unwrap().unwrap(), "hello");
+    let sessions = |json: &[&str]| {
+        let mut command = outlive();
+        command.args(json).args(["sessions", "--data"]).arg(&bob);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown: serde_json::Value = serde_json::from_str(&sessions(&["--json"])).unwrap();
+    assert_eq!(shown["peer"], id(&alice));
+    let link = serde_json::json!([{ "transport": "relay", "address": url, "carries": true }]);
+    assert_eq!(shown["links"], link);
+    assert!(sessions(&[]).contains(&format!("carried by relay {url}")));
+    // Killed, it leaves its socket behind, which tells nothing.
+    listening.child.kill().unwrap();
+    listening.child.wait().unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&sessions(&["--json"])).unwrap();
+    assert_eq!(shown["links"], serde_json::json!([]));
 }
 
 #[test]

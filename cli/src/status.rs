@@ -1,0 +1,92 @@
+//! What a process tells others of its sessions while it holds their store: at a socket in the data
+//! directory, to whoever may open that, as lines of JSON.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use outlive::Node;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::sessions::{PAGE, Row};
+
+const SOCKET: &str = "sessions.sock";
+
+/// How long one who asks may take to read; others wait meanwhile. Also the pause after a failure.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Gone when nobody listens at it any more.
+struct Socket(PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Left behind it is in nobody's way: the next process takes its place.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Answers those who ask, until it is dropped. Where there can't be a socket nobody is answered, and
+/// all else works.
+pub(crate) async fn serve(node: &Node, dir: &Path) {
+    let path = dir.join(SOCKET);
+    // The store is ours, so nobody listens at one that is there.
+    let _ = fs::remove_file(&path);
+    let Ok(listener) = UnixListener::bind(&path) else {
+        return std::future::pending().await;
+    };
+    let _socket = Socket(path);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Who asked may have gone away, or read nothing.
+                let _ = tokio::time::timeout(PATIENCE, tell(node, stream)).await;
+            }
+            Err(_) => tokio::time::sleep(PATIENCE).await,
+        }
+    }
+}
+
+async fn tell(node: &Node, stream: UnixStream) -> Result<()> {
+    let mut stream = BufWriter::new(stream);
+    let mut after = None;
+    loop {
+        let page = node.sessions(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.peer);
+        for info in &page {
+            let mut line = serde_json::to_vec(&Row::new(info, node.state(info.peer)))?;
+            line.push(b'\n');
+            stream.write_all(&line).await?;
+        }
+    }
+    // The last line says that there are no more.
+    stream.write_all(b"\n").await?;
+    Ok(stream.flush().await?)
+}
+
+/// Asks the process that holds the store of a data directory. Hands over each session, or returns
+/// that there is no such process.
+pub(crate) async fn ask(dir: &Path, mut each: impl FnMut(&Row) -> Result<()>) -> Result<bool> {
+    let stream = match UnixStream::connect(dir.join(SOCKET)).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(error).with_context(|| format!("can't ask about {}", dir.display()));
+        }
+        Err(_) => return Ok(false),
+    };
+    let mut lines = BufReader::new(stream).lines();
+    loop {
+        // Somebody else may be told before us.
+        let line = tokio::time::timeout(PATIENCE * 2, lines.next_line()).await;
+        let line = line.context("the process that holds this data directory does not answer")?;
+        let ended = || "the process that holds this data directory ended; try again";
+        let line = line.with_context(ended)?;
+        match line.with_context(ended)? {
+            line if line.is_empty() => return Ok(true),
+            line => each(&serde_json::from_str(&line).with_context(ended)?)?,
+        }
+    }
+}

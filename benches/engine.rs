@@ -76,7 +76,7 @@ impl Side {
                     }
                     self.engine.written(now);
                 }
-                Output::Read { range, limit } => {
+                Output::Read { range, limit, .. } => {
                     let mut bytes = 0;
                     let rows: Vec<_> = self
                         .store

@@ -34,10 +34,13 @@ impl ChannelId {
     pub const SIGNALING: Self = Self(0);
     /// Messages, where an app needs no more than one channel.
     pub const MESSAGES: Self = Self(1);
-    /// Files.
+    /// Files (see `outlive::Session::send_file`).
     pub const FILES: Self = Self(2);
     /// Requests and their responses (see `outlive::Session::request`).
     pub const REQUESTS: Self = Self(3);
+    /// What the receiver of files says of them: beside their own channel, where it would wait behind
+    /// files that go the other way.
+    pub const FILE_REPLIES: Self = Self(4);
     /// The first channel an app may give a meaning of its own.
     pub const FIRST_APP: Self = Self(16);
 
@@ -177,6 +180,22 @@ impl fmt::Display for MessageId {
 impl fmt::Debug for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MessageId({self})")
+    }
+}
+
+/// Name of a file's way from one peer to the other: 128 random bits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TransferId(pub [u8; 16]);
+
+impl fmt::Display for TransferId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for TransferId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TransferId({self})")
     }
 }
 

@@ -21,7 +21,7 @@ pub use contact::{Contact, ContactError};
 pub use entropy::Entropy;
 pub use id::{
     ChannelId, Digest, EnvelopeId, Epoch, Generation, MessageId, Negotiation, Position, RequestId,
-    ResumeId, Round, Seq, StoreId,
+    ResumeId, Round, Seq, StoreId, TransferId,
 };
 pub use identity::{BadSignature, Identity, PeerId, PeerIdError};
 pub use runs::{Counter, RunSet};

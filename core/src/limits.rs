@@ -24,6 +24,18 @@ pub const HANDSHAKE_BYTES: usize = 256;
 /// peer that sends more has its message dropped as malformed.
 pub const FAILURE_BYTES: usize = 1_024;
 
+/// Bytes of a file. A larger one is not taken for sending, and the beginning of one is passed over as
+/// malformed.
+pub const FILE_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+
+/// Bytes of the name of a file. A longer one is not taken for sending, and the beginning of a file
+/// with one is passed over as malformed.
+pub const FILE_NAME_BYTES: usize = 255;
+
+/// Bytes of a file in one message. The receiver writes them in one step, and goes on behind them
+/// after a crash.
+pub const FILE_PART_BYTES: u64 = 1024 * 1024;
+
 /// Channels of one session. A frame that would open one more is an error of the peer.
 pub const CHANNELS: usize = 64;
 

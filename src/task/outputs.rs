@@ -22,7 +22,7 @@ impl Task {
                 self.flight = std::mem::take(&mut self.next);
                 self.write = Some(Box::pin(async move { store.commit(batch).await }));
             }
-            Output::Read { range, limit } => {
+            Output::Read { range, limit, .. } => {
                 let store = self.inner.store.clone();
                 self.read = Some(Box::pin(async move { store.range(range, limit).await }));
             }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Engine;
-use super::event::{Ending, Event, SendError, SendOptions, Ticket};
+use super::event::{Ending, Event, External, SendError, SendOptions, Ticket};
 use super::outbox::{Sending, Sweep};
 use super::writes::After;
 use crate::limits::{
@@ -12,7 +12,7 @@ use crate::limits::{
 };
 use crate::record::{Key, OnceRecord, OutChannel, OutboxRecord, OutboxState, Record};
 use crate::wire::frame::{Channels, Frame, Volatile};
-use crate::{ChannelId, Now, Position, StoreId, WallTime};
+use crate::{ChannelId, Now, Position, StoreId, TransferId, WallTime};
 
 /// What came of taking a message back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +37,11 @@ impl Engine {
         now: Now,
     ) -> Result<Ticket, SendError> {
         self.now = now;
-        if self.stopped {
-            return Err(SendError::Stopped);
-        }
         if payload.len() > MESSAGE_BYTES {
             return Err(SendError::TooLarge {
                 size: payload.len(),
                 limit: MESSAGE_BYTES,
             });
-        }
-        if self.live.out.len() >= CHANNELS && !self.live.out.contains_key(&channel) {
-            return Err(SendError::Channels { limit: CHANNELS });
         }
         let waiting = |out: &OutChannel| (out.next.since(out.offer), out.bytes());
         let (segments, bytes) = self
@@ -62,23 +56,106 @@ impl Engine {
         {
             return Err(SendError::Full);
         }
+        let mut rest = payload.clone();
+        let count = payload.len().div_ceil(SEGMENT_BYTES).max(1);
+        let segments = (0..count).map(|_| {
+            let payload = rest.split_to(rest.len().min(SEGMENT_BYTES));
+            (OutboxState::Live, payload)
+        });
+        self.queue(channel, segments.collect(), options)
+    }
+
+    /// Takes a message whose payload stays in a file. It is like any other, but for its records:
+    /// they say where the payload is, and [`Output::Read`](super::Output::Read) asks for it when its
+    /// turn comes. It is part of what a message taken by [`send`](Self::send) began, which has found
+    /// room in the outbox: so there is room for it too.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was changed then.
+    pub fn send_external(
+        &mut self,
+        channel: ChannelId,
+        external: &External,
+        options: &SendOptions,
+        now: Now,
+    ) -> Result<Ticket, SendError> {
+        self.now = now;
+        let beginning = external.beginning.len() as u64;
+        let size = external.length.saturating_add(beginning);
+        if size > MESSAGE_BYTES as u64 || beginning >= SEGMENT_BYTES as u64 {
+            return Err(SendError::TooLarge {
+                size: usize::try_from(size).unwrap_or(usize::MAX),
+                limit: MESSAGE_BYTES,
+            });
+        }
+        let segment = SEGMENT_BYTES as u64;
+        let mut segments = Vec::new();
+        let (mut done, mut payload) = (0, external.beginning.clone());
+        while done < external.length || segments.is_empty() {
+            let room = segment.saturating_sub(payload.len() as u64);
+            let length = room.min(external.length.saturating_sub(done));
+            let state = OutboxState::External {
+                transfer: external.transfer,
+                offset: external.offset.saturating_add(done),
+                length: u32::try_from(length).unwrap_or(u32::MAX),
+            };
+            segments.push((state, std::mem::take(&mut payload)));
+            done = done.saturating_add(length);
+        }
+        self.queue(channel, segments, options)
+    }
+
+    /// Gives up what waits of a transfer: its messages end as [`Ending::Cancelled`]. Forgotten when
+    /// the engine goes, so call it again if records of the transfer may be left then.
+    pub fn give_up(&mut self, channel: ChannelId, transfer: TransferId, now: Now) {
+        self.now = now;
+        let (Some(out), Some(sending)) =
+            (self.live.out.get(&channel), self.sending.get_mut(&channel))
+        else {
+            return;
+        };
+        self.given_up.insert(transfer);
+        match &mut sending.sweep {
+            Some(sweep) => sweep.again = true,
+            None => sending.sweep = Some(Sweep::from(out.offer)),
+        }
+    }
+
+    /// Has a record that is none of the engine's own written, or deleted, in the same batch as what
+    /// was just asked for.
+    pub fn note(&mut self, key: Key, value: Option<Bytes>) {
+        match value {
+            Some(value) => self.writes.batch().put(key.to_bytes(), value),
+            None => self.writes.batch().delete(key.to_bytes()),
+        }
+    }
+
+    fn queue(
+        &mut self,
+        channel: ChannelId,
+        segments: Vec<(OutboxState, Bytes)>,
+        options: &SendOptions,
+    ) -> Result<Ticket, SendError> {
+        if self.stopped {
+            return Err(SendError::Stopped);
+        }
+        if self.live.out.len() >= CHANNELS && !self.live.out.contains_key(&channel) {
+            return Err(SendError::Channels { limit: CHANNELS });
+        }
         if self.live.keys.sending.is_none() {
             // Its handshake is said with it.
             self.begin_handshake();
         }
         let id = self.entropy.message_id();
-        let expires = now.wall.plus(options.ttl.unwrap_or(MESSAGE_TTL));
+        let expires = self.now.wall.plus(options.ttl.unwrap_or(MESSAGE_TTL));
         let out = self.live.out.entry(channel).or_default();
         let sending = self
             .sending
             .entry(channel)
             .or_insert_with(|| Sending::new(out.next));
         let (first, before) = (out.next, out.next_tally);
-        let count = payload.len().div_ceil(SEGMENT_BYTES).max(1);
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let mut rest = payload.clone();
-        for index in 0..count {
-            let payload = rest.split_to(rest.len().min(SEGMENT_BYTES));
+        let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
+        for (index, (state, payload)) in (0..count).zip(segments) {
             let tally = out.next_tally.with(id, index, payload.len());
             let record = OutboxRecord {
                 id,
@@ -86,14 +163,16 @@ impl Engine {
                 count,
                 before,
                 tally,
-                sent: now.wall,
+                sent: self.now.wall,
                 expires,
-                state: OutboxState::Live,
+                state,
                 payload,
             };
             let key = Key::Outbox(self.peer, channel, out.next).to_bytes();
             self.writes.batch().put(key, record.to_bytes());
-            sending.keep(out.next, record);
+            if state == OutboxState::Live {
+                sending.keep(out.next, record);
+            }
             out.next = out.next.next();
             out.next_tally = tally;
         }
@@ -115,7 +194,7 @@ impl Engine {
             self.writes.batch().put(key, record.to_bytes());
         }
         if self.probe.at.is_none() {
-            self.probe.restart(now.elapsed);
+            self.probe.restart(self.now.elapsed);
         }
         Ok(ticket)
     }
@@ -230,10 +309,33 @@ impl Engine {
         let Some(out) = self.live.out.get(&channel) else {
             return;
         };
+        let offer = out.offer;
+        let mut unreadable = Vec::new();
         for (position, record) in records.into_iter().rev() {
-            if position >= out.offer {
+            if position < offer {
+                continue;
+            }
+            if matches!(record.state, OutboxState::External { .. }) {
+                unreadable.push((position, record));
+            } else {
                 sending.load(position, record);
             }
+        }
+        for (position, record) in unreadable {
+            self.end_unless_ending(channel, position, &record, Ending::Unreadable);
+        }
+    }
+
+    fn end_unless_ending(
+        &mut self,
+        channel: ChannelId,
+        position: Position,
+        record: &OutboxRecord,
+        how: Ending,
+    ) {
+        let sending = self.sending.get(&channel);
+        if sending.is_some_and(|sending| !sending.ending.contains(position)) {
+            self.end_record(channel, position, record, how);
         }
     }
 
@@ -245,10 +347,7 @@ impl Engine {
                 && sending.sweep.is_none()
             {
                 out.earliest_expiry = None;
-                sending.sweep = Some(Sweep {
-                    at: out.offer,
-                    earliest: None,
-                });
+                sending.sweep = Some(Sweep::from(out.offer));
             }
         }
     }
@@ -271,15 +370,18 @@ impl Engine {
             if record.state == OutboxState::Tombstone || *position < low {
                 continue;
             }
-            if record.expires <= self.now.wall {
+            let given_up = matches!(
+                record.state,
+                OutboxState::External { transfer, .. } if self.given_up.contains(&transfer)
+            );
+            if given_up || record.expires <= self.now.wall {
                 sweep.at = position.plus(u64::from(record.count.saturating_sub(record.index)));
-                let ending = self
-                    .sending
-                    .get(&channel)
-                    .map(|s| s.ending.contains(*position));
-                if ending == Some(false) {
-                    self.end_record(channel, *position, record, Ending::Expired);
-                }
+                let how = if given_up {
+                    Ending::Cancelled
+                } else {
+                    Ending::Expired
+                };
+                self.end_unless_ending(channel, *position, record, how);
             } else {
                 sweep.earliest = Some(
                     sweep
@@ -292,6 +394,13 @@ impl Engine {
             return;
         };
         if records.is_empty() {
+            if sweep.again {
+                if let Some(sending) = self.sending.get_mut(&channel) {
+                    sending.sweep = Some(Sweep::from(out.offer));
+                }
+            } else {
+                self.given_up.clear();
+            }
             out.earliest_expiry = match (out.earliest_expiry, sweep.earliest) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),

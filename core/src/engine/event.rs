@@ -10,7 +10,8 @@ use crate::transport::{Class, Refusal};
 use crate::wire::WireError;
 use crate::wire::frame::CloseReason;
 use crate::{
-    ChannelId, EnvelopeId, Epoch, Generation, MessageId, OpenError, Position, Seq, WallTime,
+    ChannelId, EnvelopeId, Epoch, Generation, MessageId, OpenError, Position, Seq, TransferId,
+    WallTime,
 };
 
 /// What an engine wants done. Polled with [`Engine::poll`](super::Engine::poll) until there is
@@ -29,6 +30,11 @@ pub enum Output {
         range: Range<Bytes>,
         /// How much of them.
         limit: ReadLimit,
+        /// Whether what lies elsewhere is wanted too: each
+        /// [`External`](crate::record::OutboxState::External) record is then to be
+        /// [filled](crate::record::OutboxRecord::filled), and one that can't be is handed over as it
+        /// is. `limit` holds for them with their content.
+        content: bool,
     },
     /// What this envelope brought is durable: its mailbox may drop it.
     Release {
@@ -102,6 +108,9 @@ pub enum Ending {
     /// A relay refused it for good.
     #[error("the message was refused: {0}")]
     Refused(Refusal),
+    /// What was to be sent lies in a file that is gone, or is not what it was.
+    #[error("the file that the message is part of is gone or has changed")]
+    Unreadable,
 }
 
 /// What the app may want to know. Everything it tells is durable.
@@ -260,6 +269,19 @@ pub struct SendOptions {
     pub ttl: Option<std::time::Duration>,
     /// A record to write in the same batch, so that the same send is known again.
     pub once: Option<[u8; 32]>,
+}
+
+/// A message whose payload lies in a file, but for its beginning.
+#[derive(Clone, Debug)]
+pub struct External {
+    /// Whose file.
+    pub transfer: TransferId,
+    /// Where in the file.
+    pub offset: u64,
+    /// How many bytes.
+    pub length: u64,
+    /// What comes before them; less than a segment.
+    pub beginning: Bytes,
 }
 
 /// A message taken for sending. It is durable when [`Stage::Queued`] has passed `end`.

@@ -37,7 +37,8 @@ use bytes::Bytes;
 
 pub use attempts::Skipped;
 pub use event::{
-    DropReason, Ending, Event, Output, SendError, SendOptions, Stage, Ticket, Transmit, Violation,
+    DropReason, Ending, Event, External, Output, SendError, SendOptions, Stage, Ticket, Transmit,
+    Violation,
 };
 pub use rules::Rule;
 
@@ -58,7 +59,7 @@ use crate::wire::frame::{CloseReason, Frame, Handshake, Token};
 use crate::wire::packet;
 use crate::{
     ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, Now, OpenError, PeerId, Position,
-    RunSet, Seq,
+    RunSet, Seq, TransferId,
 };
 
 /// What a read on its way is for.
@@ -104,6 +105,8 @@ pub struct Engine {
     writes: Writes,
     sending: BTreeMap<ChannelId, Sending>,
     weights: BTreeMap<ChannelId, u8>,
+    /// Transfers that were given up: what waits of them is ended as it is found.
+    given_up: BTreeSet<TransferId>,
     links: Links,
     asked: VecDeque<Asked>,
     held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
@@ -224,6 +227,7 @@ impl Engine {
             writes: Writes::default(),
             sending,
             weights: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             links: Links::default(),
             asked: VecDeque::new(),
             held,
@@ -718,7 +722,12 @@ impl Engine {
                 records: count,
                 ..limit
             };
-            self.outputs.push_back(Output::Read { range, limit });
+            let content = matches!(reading, Reading::Fill(_));
+            self.outputs.push_back(Output::Read {
+                range,
+                limit,
+                content,
+            });
             return;
         }
     }

@@ -56,6 +56,19 @@ pub(super) struct Sweep {
     pub(super) at: Position,
     /// The earliest expiry among what stays.
     pub(super) earliest: Option<crate::WallTime>,
+    /// Whether there is something new to look for, so that it begins anew when it is done.
+    pub(super) again: bool,
+}
+
+impl Sweep {
+    /// One that begins at `at`.
+    pub(super) const fn from(at: Position) -> Self {
+        Self {
+            at,
+            earliest: None,
+            again: false,
+        }
+    }
 }
 
 impl Sending {

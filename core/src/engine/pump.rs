@@ -331,6 +331,8 @@ impl Engine {
                     digest,
                 })
             }
+            // Never in memory: it is filled when it is read, or ends.
+            OutboxState::External { .. } => return None,
             OutboxState::Live => Frame::Data(Data {
                 epoch,
                 channel,

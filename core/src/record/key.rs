@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::SkipNumber;
-use crate::{ChannelId, Epoch, PeerId, Position, Seq};
+use crate::{ChannelId, Epoch, PeerId, Position, Seq, TransferId};
 
 /// The key is none of a session's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -42,6 +42,10 @@ pub enum Key {
     Unidentified(PeerId),
     /// Present if a session is to have no direct links. No value.
     RelayOnly(PeerId),
+    /// A file on its way to a peer: a [`SendingFileRecord`](super::SendingFileRecord).
+    SendingFile(PeerId, TransferId),
+    /// A file on its way from a peer: a [`ReceivingFileRecord`](super::ReceivingFileRecord).
+    ReceivingFile(PeerId, TransferId),
 }
 
 const SESSION: u8 = b's';
@@ -56,6 +60,8 @@ const BLOCKED: u8 = b'b';
 const STRANGER: u8 = b'x';
 const UNIDENTIFIED: u8 = b'd';
 const RELAY_ONLY: u8 = b'r';
+const SENDING_FILE: u8 = b'p';
+const RECEIVING_FILE: u8 = b'q';
 
 impl Key {
     /// The bytes of the key.
@@ -99,6 +105,14 @@ impl Key {
             Self::Stranger(peer) => head(STRANGER, &peer),
             Self::Unidentified(peer) => head(UNIDENTIFIED, &peer),
             Self::RelayOnly(peer) => head(RELAY_ONLY, &peer),
+            Self::SendingFile(peer, transfer) => {
+                head(SENDING_FILE, &peer);
+                bytes.put_slice(&transfer.0);
+            }
+            Self::ReceivingFile(peer, transfer) => {
+                head(RECEIVING_FILE, &peer);
+                bytes.put_slice(&transfer.0);
+            }
         }
         bytes.freeze()
     }
@@ -139,6 +153,12 @@ impl Key {
             (STRANGER, 0) => Self::Stranger(peer),
             (UNIDENTIFIED, 0) => Self::Unidentified(peer),
             (RELAY_ONLY, 0) => Self::RelayOnly(peer),
+            (SENDING_FILE, 16) => {
+                Self::SendingFile(peer, TransferId(rest.try_into().map_err(|_| KeyError)?))
+            }
+            (RECEIVING_FILE, 16) => {
+                Self::ReceivingFile(peer, TransferId(rest.try_into().map_err(|_| KeyError)?))
+            }
             _ => return Err(KeyError),
         })
     }
@@ -200,6 +220,18 @@ impl Key {
             ..Self::Skipped(peer, channel, SkipNumber(u64::MAX)).to_bytes()
     }
 
+    /// The keys of all files on their way to a peer.
+    #[must_use]
+    pub fn sending_files(peer: PeerId) -> Range<Bytes> {
+        prefix_range(&[&[SENDING_FILE], &peer.as_bytes()[..]].concat())
+    }
+
+    /// The keys of all files on their way from a peer.
+    #[must_use]
+    pub fn receiving_files(peer: PeerId) -> Range<Bytes> {
+        prefix_range(&[&[RECEIVING_FILE], &peer.as_bytes()[..]].concat())
+    }
+
     /// The keys of all segments of a session.
     #[must_use]
     pub fn all_segments(peer: PeerId) -> Range<Bytes> {
@@ -243,6 +275,8 @@ mod tests {
             Key::Stranger(peer),
             Key::Unidentified(peer),
             Key::RelayOnly(peer),
+            Key::SendingFile(peer, TransferId([4; 16])),
+            Key::ReceivingFile(peer, TransferId([4; 16])),
         ] {
             let bytes = key.to_bytes();
             assert_eq!(Key::from_bytes(&bytes), Ok(key));

@@ -4,6 +4,7 @@
 //! batch as the segments it speaks of; so what is read back is always of one piece. Every value
 //! begins with a format byte.
 
+mod file;
 mod gap;
 mod inbox;
 mod key;
@@ -15,6 +16,7 @@ mod skipped;
 mod trust;
 mod unidentified;
 
+pub use file::{ReceivingFileRecord, SendingFileRecord};
 pub use gap::Gap;
 pub use inbox::{InboxBody, InboxRecord};
 pub use key::{Key, KeyError, prefix_range};

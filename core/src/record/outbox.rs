@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::{Digest, MessageId, WallTime};
+use crate::{Digest, MessageId, TransferId, WallTime};
 
 /// A segment in the outbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,8 @@ pub struct OutboxRecord {
     pub expires: WallTime,
     /// Whether it is still to be delivered.
     pub state: OutboxState,
-    /// Its payload; empty once the message has ended.
+    /// Its payload; empty once the message has ended, and only the beginning of one that is
+    /// elsewhere.
     pub payload: Bytes,
 }
 
@@ -51,6 +52,17 @@ impl Tally {
 }
 
 impl OutboxRecord {
+    /// The record with all of its payload in it, once `content` was read from where it says.
+    #[must_use]
+    pub fn filled(self, content: &[u8]) -> Self {
+        let payload = [&self.payload[..], content].concat().into();
+        Self {
+            state: OutboxState::Live,
+            payload,
+            ..self
+        }
+    }
+
     /// The tombstone of segment `index` of the same message.
     #[must_use]
     pub fn tombstone(&self, index: u32) -> Self {
@@ -81,6 +93,16 @@ pub enum OutboxState {
     Live,
     /// It is not: the peer is told to skip it. Stays in the outbox until the peer has.
     Tombstone,
+    /// It is, and the rest of its payload is not here but in the file of a transfer. Whoever drives
+    /// the engine puts it in when it reads the record.
+    External {
+        /// Whose file.
+        transfer: TransferId,
+        /// Where in the file.
+        offset: u64,
+        /// How many bytes.
+        length: u32,
+    },
 }
 
 impl Record for OutboxRecord {

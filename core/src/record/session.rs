@@ -189,8 +189,11 @@ impl Session {
     /// acknowledged everything, or requests wait for an answer of ours.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let asked = self.inboxes.get(&ChannelId::REQUESTS);
-        self.outstanding() || asked.is_some_and(|inbox| inbox.messages > 0)
+        let waits = |channel| {
+            let inbox = self.inboxes.get(&channel);
+            inbox.is_some_and(|inbox| inbox.messages > 0)
+        };
+        self.outstanding() || waits(ChannelId::REQUESTS) || waits(ChannelId::FILE_REPLIES)
     }
 
     /// What is missing on each channel, with no message behind it yet that tells of it.

@@ -7,6 +7,7 @@
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
+pub mod file;
 pub mod frame;
 pub mod packet;
 pub mod relay;

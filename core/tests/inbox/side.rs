@@ -93,7 +93,7 @@ impl Side {
                     }
                     self.engine.written(self.now);
                 }
-                Output::Read { range, limit } => {
+                Output::Read { range, limit, .. } => {
                     let rows: Vec<_> = self
                         .disk
                         .range(range)

@@ -176,7 +176,7 @@ impl Peer {
                     assert!(self.write.is_none(), "two writes at once");
                     self.write = Some(batch);
                 }
-                Output::Read { range, limit } => {
+                Output::Read { range, limit, .. } => {
                     assert!(self.read.is_none(), "two reads at once");
                     self.read = Some((range, limit.records));
                 }

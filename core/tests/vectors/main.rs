@@ -3,6 +3,7 @@
 //! knows, or a test that finds no block, is a failure too.
 
 mod document;
+mod files;
 mod frames;
 mod noise;
 mod peers;
@@ -28,6 +29,7 @@ fn every_vector_of_the_document_is_what_the_code_says_and_understands() {
     frames::check_small_frames(&mut vectors);
     requests::check(&mut vectors);
     signals::check(&mut vectors);
+    files::check(&mut vectors);
     sealing::check_keys(&mut vectors);
     sealing::check_handshake(&mut vectors);
     sealing::check_packets(&mut vectors);

@@ -1,0 +1,258 @@
+//! Messages whose payload lies in a file: what the engine keeps of them, and what leaves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::engine::{Ending, Engine, Event, External, Output, SendOptions, Stored};
+use outlive_core::limits::{FILE_PART_BYTES, SEGMENT_BYTES};
+use outlive_core::link::LinkClass;
+use outlive_core::record::{Key, OutboxRecord, OutboxState, Record};
+use outlive_core::wire::frame::{Data, Frame};
+use outlive_core::wire::packet;
+use outlive_core::{
+    ChannelId, Entropy, Generation, Identity, Now, PeerId, StoreId, TransferId, WallTime,
+};
+
+const TRANSFER: TransferId = TransferId([3; 16]);
+const HEAD: &[u8] = b"what stands before the bytes";
+
+/// An engine, its store, and the file that it sends of.
+struct Sender {
+    engine: Engine,
+    disk: BTreeMap<Bytes, Bytes>,
+    file: Option<Vec<u8>>,
+    /// Bytes of the file that were read.
+    read: usize,
+    frames: Vec<Frame>,
+    endings: Vec<Ending>,
+    now: Now,
+}
+
+fn peer() -> PeerId {
+    Identity::from_seed([1; 32]).peer_id()
+}
+
+impl Sender {
+    fn new(disk: BTreeMap<Bytes, Bytes>, file: Option<Vec<u8>>, start: u32) -> Self {
+        let now = Now {
+            elapsed: Duration::from_secs(1),
+            wall: WallTime(1_000_000),
+        };
+        let stored = Stored {
+            session: disk.get(&Key::Session(peer()).to_bytes()).cloned(),
+            segments: Vec::new(),
+        };
+        let me = Identity::from_seed([99; 32]);
+        let entropy = Entropy::from_seed([u8::try_from(start).unwrap(); 32]);
+        let mut engine = Engine::open(&me, peer(), start, &stored, entropy, now).expect("our own");
+        engine.seal_nothing();
+        Self {
+            engine,
+            disk,
+            file,
+            read: 0,
+            frames: Vec::new(),
+            endings: Vec::new(),
+            now,
+        }
+    }
+
+    fn offer(&mut self) {
+        let length = self.file.as_ref().map_or(0, Vec::len) as u64;
+        let mut offset = 0;
+        while offset < length {
+            let part = External {
+                transfer: TRANSFER,
+                offset,
+                length: (length - offset).min(FILE_PART_BYTES),
+                beginning: Bytes::from_static(HEAD),
+            };
+            offset += part.length;
+            let options = SendOptions::default();
+            let taken = self
+                .engine
+                .send_external(ChannelId::FILES, &part, &options, self.now);
+            taken.expect("room for it");
+        }
+        self.drive();
+    }
+
+    fn bind(&mut self) {
+        let relayed = LinkClass::Relayed(StoreId([7; 16]));
+        self.engine
+            .bind(Generation::nth(1, 1), relayed, 0, self.now);
+        self.drive();
+    }
+
+    fn drive(&mut self) {
+        while let Some(output) = self.engine.poll() {
+            match output {
+                Output::Transmit(transmit) => {
+                    let frames = packet::decode(&transmit.packet.slice(1..)).expect("in the clear");
+                    self.frames.extend(frames);
+                    // The relay takes it at once, so that the next goes out.
+                    self.engine
+                        .accepted(transmit.generation, transmit.envelope, self.now);
+                }
+                Output::Write(batch) => {
+                    for (key, value) in batch {
+                        match value {
+                            Some(value) => self.disk.insert(key, value),
+                            None => self.disk.remove(&key),
+                        };
+                    }
+                    self.engine.written(self.now);
+                }
+                Output::Read {
+                    range,
+                    limit,
+                    content,
+                } => {
+                    let rows = self.disk.range(range).take(limit.records.min(16));
+                    let rows: Vec<_> = rows.map(|(k, v)| (k.clone(), v.clone())).collect();
+                    let rows: Vec<_> = rows
+                        .into_iter()
+                        .map(|(key, value)| match content {
+                            true => (key, self.filled(value)),
+                            false => (key, value),
+                        })
+                        .collect();
+                    self.engine.read(&rows, self.now).expect("own records");
+                }
+                Output::Event(Event::Ended { how, .. }) => self.endings.push(how),
+                _ => {}
+            }
+        }
+    }
+
+    fn filled(&mut self, value: Bytes) -> Bytes {
+        let record = OutboxRecord::from_bytes(&value).expect("own record");
+        match (record.state, &self.file) {
+            (OutboxState::External { offset, length, .. }, Some(file)) => {
+                self.read += length as usize;
+                let from = offset as usize;
+                record
+                    .filled(&file[from..from + length as usize])
+                    .to_bytes()
+            }
+            _ => value,
+        }
+    }
+
+    /// What left, by message.
+    fn messages(&self) -> Vec<Vec<u8>> {
+        let mut messages = Vec::new();
+        for frame in &self.frames {
+            if let Frame::Data(Data { index, payload, .. }) = frame {
+                if *index == 0 {
+                    messages.push(Vec::new());
+                }
+                let message: &mut Vec<u8> = messages.last_mut().expect("a first segment");
+                message.extend_from_slice(payload);
+            }
+        }
+        messages
+    }
+}
+
+fn file(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|n| (n / 7 % 251) as u8).collect()
+}
+
+#[test]
+fn a_file_leaves_from_where_it_lies_and_is_in_no_record() {
+    let content = file(FILE_PART_BYTES as usize + 100_000);
+    let mut sender = Sender::new(BTreeMap::new(), Some(content.clone()), 1);
+    sender.offer();
+    assert_eq!(sender.read, 0, "nothing is read before its turn");
+    let stored: usize = sender.disk.values().map(Bytes::len).sum();
+    assert!(stored < 32 * 1024, "{stored} bytes in the store");
+
+    sender.bind();
+    let messages = sender.messages();
+    assert_eq!(messages.len(), 2);
+    let sent: Vec<u8> = messages
+        .iter()
+        .flat_map(|message| message.strip_prefix(HEAD).expect("the head").to_vec())
+        .collect();
+    assert!(sent == content, "what left is the file");
+    assert_eq!(sender.read, content.len(), "each byte was read once");
+}
+
+#[test]
+fn a_segment_with_a_head_is_as_long_as_any_other() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(3 * SEGMENT_BYTES)), 1);
+    sender.offer();
+    sender.bind();
+    let lengths: Vec<_> = sender
+        .frames
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Data(data) => Some(data.payload.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        lengths,
+        [SEGMENT_BYTES, SEGMENT_BYTES, SEGMENT_BYTES, HEAD.len()]
+    );
+}
+
+#[test]
+fn what_was_offered_before_a_restart_leaves_after_it() {
+    let content = file(5 * SEGMENT_BYTES);
+    let mut sender = Sender::new(BTreeMap::new(), Some(content.clone()), 1);
+    sender.offer();
+    let mut sender = Sender::new(sender.disk, Some(content.clone()), 2);
+    sender.bind();
+    let [message] = &sender.messages()[..] else {
+        panic!("one message")
+    };
+    assert!(message.strip_prefix(HEAD) == Some(&content[..]));
+}
+
+#[test]
+fn a_file_that_is_gone_ends_its_messages_and_holds_up_none_behind_it() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(2_000_000)), 1);
+    sender.offer();
+    let behind = Bytes::from_static(b"behind it");
+    let options = SendOptions::default();
+    sender
+        .engine
+        .send(ChannelId::FILES, &behind, &options, sender.now)
+        .expect("room for it");
+    sender.drive();
+    sender.file = None;
+    sender.bind();
+    assert_eq!(sender.endings, [Ending::Unreadable; 2]);
+    assert_eq!(sender.messages(), [b"behind it".to_vec()]);
+    let skipped = |frame: &&Frame| matches!(frame, Frame::Skip(_));
+    let skips = sender.frames.iter().filter(skipped).count();
+    assert_eq!(skips, 65 + 59, "one for each segment of both messages");
+}
+
+#[test]
+fn a_transfer_that_is_given_up_ends_all_that_waits_of_it_and_nothing_else() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(3_000_000)), 1);
+    sender.offer();
+    let other = External {
+        transfer: TransferId([4; 16]),
+        offset: 0,
+        length: 10,
+        beginning: Bytes::from_static(HEAD),
+    };
+    let options = SendOptions::default();
+    sender
+        .engine
+        .send_external(ChannelId::FILES, &other, &options, sender.now)
+        .expect("room for it");
+    sender.drive();
+    sender
+        .engine
+        .give_up(ChannelId::FILES, TRANSFER, sender.now);
+    sender.drive();
+    assert_eq!(sender.endings, [Ending::Cancelled; 3]);
+    sender.bind();
+    assert_eq!(sender.messages().len(), 1);
+}

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::SessionEvent;
+use crate::files::Files;
 use crate::receipt::Progress;
 use crate::request::Requests;
 use crate::state::SessionState;
@@ -25,6 +26,7 @@ pub(crate) struct Hub {
     pub(crate) progress: Progress,
     pub(crate) traffic: Counters,
     pub(crate) requests: Requests,
+    pub(crate) files: Files,
     /// Cancelled when the session was closed or the node shut down.
     pub(crate) ended: CancellationToken,
     /// Rings when nothing of the app's holds the session any more.
@@ -108,6 +110,7 @@ impl Hub {
             progress: Progress::default(),
             traffic: Counters::default(),
             requests: Requests::default(),
+            files: Files::default(),
             let_go: Notify::new(),
             held: Notify::new(),
             signaled: Notify::new(),

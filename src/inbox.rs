@@ -57,6 +57,10 @@ impl Drop for Inbox {
 }
 
 impl Inbox {
+    pub(crate) const fn route(&self) -> &Route {
+        &self.route
+    }
+
     pub(crate) const fn new(hub: Arc<Hub>, route: Route, channel: ChannelId) -> Self {
         Self {
             hub,

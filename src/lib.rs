@@ -14,6 +14,7 @@ mod clock;
 mod direct;
 mod error;
 mod event;
+mod files;
 mod hub;
 mod inbox;
 mod network;
@@ -31,6 +32,10 @@ mod trust;
 
 pub use error::Error;
 pub use event::SessionEvent;
+pub use files::{
+    FileError, FileEvent, FileInbox, FileOffer, FileProgress, ReceivedFile, SENDING_FILES,
+    SendingFile,
+};
 pub use inbox::{Delivery, Inbox};
 pub use network::NetworkMonitor;
 pub use node::{Node, NodeBuilder, SessionInfo, Strangers, list_sessions};
@@ -41,9 +46,11 @@ pub use outlive_core::store::{Store, StoreError, store_is_empty};
 pub use outlive_core::transport::{
     DeliveryToken, DirectTransport, Refusal, RelayTransport, TokenError, TransportError,
 };
+pub use outlive_core::wire::file::{FileInfo, StopReason};
 pub use outlive_core::{
     ChannelId, Contact, ContactError, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError,
-    Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId, WallTime, limits, record,
+    Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId, TransferId, WallTime,
+    limits, record,
 };
 pub use receipt::{Receipt, ReceiptState, Waiting};
 pub use relay::RelayState;

@@ -130,6 +130,16 @@ impl Progress {
         self.changed.send_replace(());
     }
 
+    /// One past the last position of a channel that is durable at the peer.
+    pub(crate) fn delivered(&self, channel: ChannelId) -> Position {
+        self.with(channel, |of| of.delivered)
+    }
+
+    /// Tells when anything has moved.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     pub(crate) fn ended(&self, channel: ChannelId, id: MessageId, end: Position, how: Ending) {
         self.with(channel, |of| {
             if let Some(asked) = of.asked.get_mut(&end) {

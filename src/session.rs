@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::direct::Asked;
 use crate::error::Error;
 use crate::event::SessionEvent;
+use crate::files::{self, FileError, FileInbox, SendingFile};
 use crate::hub::{Hold, Hub};
 use crate::inbox::Inbox;
 use crate::node::Inner;
@@ -381,6 +383,39 @@ impl Session {
         } else {
             Err(Error::InboxTaken(channel))
         }
+    }
+
+    /// Sends a file. Returns when its messages are durable on this device; its content stays where
+    /// it is, and is read as links take it: whatever happens to links and processes, the file goes
+    /// on where it stopped. If it changes or vanishes before it has left, the transfer ends as
+    /// [`StopReason::Changed`](crate::StopReason::Changed) on both sides.
+    ///
+    /// A file larger than [`FILE_BYTES`](outlive_core::limits::FILE_BYTES) is refused. Files go one
+    /// after another, and yield to everything else. Dropped half-way, the file is either on its way,
+    /// or nothing was touched.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub async fn send_file(&self, path: impl Into<PathBuf>) -> Result<SendingFile, FileError> {
+        files::offer(&self.route, path.into()).await
+    }
+
+    /// The files on their way to the peer, those included that were sent before a restart.
+    ///
+    /// # Errors
+    /// [`FileError::Session`].
+    pub async fn sending_files(&self) -> Result<Vec<SendingFile>, FileError> {
+        files::list(&self.route).await
+    }
+
+    /// The files that the peer sends, for their one consumer. Those that were accepted before a
+    /// restart go on by themselves.
+    ///
+    /// # Errors
+    /// [`Error::InboxTaken`] while another one is held.
+    pub async fn files(&self) -> Result<FileInbox, FileError> {
+        let inbox = self.inbox(ChannelId::FILES)?;
+        FileInbox::open(&self.route, inbox).await
     }
 
     /// The messages of a channel that were skipped, oldest first: the last

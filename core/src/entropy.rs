@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::seal::{Locator, Secret, StartId};
-use crate::{Epoch, MessageId, ResumeId, TransferId};
+use crate::{Epoch, MessageId, ResumeId};
 
 /// Random numbers from a 32-byte seed, by BLAKE3 in its extendable mode.
 ///
@@ -66,11 +66,6 @@ impl Entropy {
     /// A name for a message.
     pub fn message_id(&mut self) -> MessageId {
         MessageId(self.bytes())
-    }
-
-    /// A name for a file's way.
-    pub fn transfer(&mut self) -> TransferId {
-        TransferId(self.bytes())
     }
 
     /// A name for a Resume.

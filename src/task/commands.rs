@@ -284,6 +284,17 @@ impl Task {
                     .map_err(Error::from);
                 let _ = reply.send(sent);
             }
+            Command::SendFile {
+                transfer,
+                record,
+                reply,
+            } => self.send_file(engine, transfer, *record, reply),
+            Command::CancelFile { transfer, reply } => self.cancel_file(engine, transfer, reply),
+            Command::FileReply {
+                transfer,
+                outcome,
+                reply,
+            } => self.file_reply(engine, transfer, outcome, reply),
             Command::Weight { channel, weight } => engine.set_weight(channel, weight),
             Command::Unidentified { token, reply } => {
                 let done = self.send_unidentified(token).await;

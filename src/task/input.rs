@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use outlive_core::engine::{SendOptions, Ticket};
 use outlive_core::link::LinkClass;
-use outlive_core::record::InboxRecord;
+use outlive_core::record::{InboxRecord, SendingFileRecord};
 use outlive_core::transport::{DeliveryToken, Outgoing, Refusal};
-use outlive_core::{ChannelId, EnvelopeId, Generation, PeerId, Position};
+use outlive_core::{ChannelId, EnvelopeId, Generation, PeerId, Position, TransferId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
+use crate::files::{FileError, Outcome};
 use crate::receipt::Receipt;
 use crate::trust::Trust;
 
@@ -18,6 +19,9 @@ use crate::trust::Trust;
 pub(crate) const INPUTS: usize = 256;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Answers with the positions of a file's messages.
+pub(super) type FileReply = oneshot::Sender<Result<(Position, Position), FileError>>;
 
 /// What a handle asks of the task.
 pub(crate) enum Command {
@@ -91,6 +95,23 @@ pub(crate) enum Command {
     /// With a token, the relay is not told who sends; without one it is again.
     Unidentified {
         token: Option<DeliveryToken>,
+        reply: Reply<()>,
+    },
+    /// Sends a file. Answered when all of its messages are durable.
+    SendFile {
+        transfer: TransferId,
+        record: Box<SendingFileRecord>,
+        reply: FileReply,
+    },
+    /// The app calls a file off.
+    CancelFile {
+        transfer: TransferId,
+        reply: Reply<()>,
+    },
+    /// The receiver of a file has said how it ended.
+    FileReply {
+        transfer: TransferId,
+        outcome: Outcome,
         reply: Reply<()>,
     },
     /// Makes sure the session is loaded and bound.

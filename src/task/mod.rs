@@ -10,6 +10,7 @@
 //! appears.
 
 mod commands;
+mod files;
 mod input;
 mod outage;
 mod outputs;
@@ -23,19 +24,20 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use outlive_core::engine::{Engine, Output, SendOptions, Stored, Ticket};
 use outlive_core::link::LinkClass;
-use outlive_core::record::{InboxRecord, Key};
+use outlive_core::record::{InboxRecord, Key, SendingFileRecord};
 use outlive_core::store::{ReadLimit, StoreError};
 use outlive_core::transport::Outgoing;
-use outlive_core::{ChannelId, Entropy, Generation, PeerId, Position};
+use outlive_core::{ChannelId, Entropy, Generation, PeerId, Position, TransferId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::input::Reply;
 pub(crate) use self::input::{Binding, Command, GivenUp, INPUTS, Input, Settled, ToLink};
+use self::input::{FileReply, Reply};
 use self::unidentified::Unidentified;
 use crate::error::Error;
 use crate::event::SessionEvent;
+use crate::files::Content;
 use crate::hub::{Hub, InHand};
 use crate::node::{Allowance, Inner};
 use crate::receipt::Receipt;
@@ -59,8 +61,6 @@ pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Segments read at once when a session is loaded.
 const LOAD_RECORDS: usize = 256;
 
-type Rows = Result<Vec<(Bytes, Bytes)>, StoreError>;
-
 struct Bound {
     transport: &'static str,
     link: mpsc::Sender<ToLink>,
@@ -72,6 +72,8 @@ struct Bound {
 
 enum Waiter {
     Send(Reply<Receipt>, Receipt),
+    File(FileReply, (Position, Position)),
+    Noted(Reply<()>),
     HandAgain(Reply<bool>),
     Commit(Reply<()>, (ChannelId, Position)),
 }
@@ -80,6 +82,10 @@ impl Waiter {
     fn answer(self, result: Result<(), Error>) {
         // Nobody may be waiting any more: the caller went away.
         match self {
+            Self::File(reply, positions) => {
+                drop(reply.send(result.map(|()| positions).map_err(Into::into)));
+            }
+            Self::Noted(reply) => drop(reply.send(result)),
             Self::Send(reply, receipt) => drop(reply.send(result.map(|()| receipt))),
             Self::HandAgain(reply) => drop(reply.send(result.map(|()| true))),
             Self::Commit(reply, _) => drop(reply.send(result)),
@@ -153,7 +159,9 @@ pub(crate) struct Task {
     links: BTreeMap<Generation, Bound>,
     bindings: BTreeMap<Generation, (LinkClass, u8)>,
     write: Option<BoxFuture<'static, Result<(), StoreError>>>,
-    read: Option<BoxFuture<'static, Rows>>,
+    read: Option<BoxFuture<'static, Result<Content, Error>>>,
+    /// Files on their way: at most [`SENDING_FILES`](crate::files::SENDING_FILES).
+    files: BTreeMap<TransferId, SendingFileRecord>,
     /// What hangs on the next write.
     next: Hanging,
     /// What hangs on the one on its way.
@@ -200,6 +208,7 @@ impl Task {
             bindings: BTreeMap::new(),
             write: None,
             read: None,
+            files: BTreeMap::new(),
             next: Hanging::default(),
             flight: Hanging::default(),
             sends: VecDeque::new(),
@@ -312,6 +321,7 @@ impl Task {
         for channel in self.hub.listening() {
             engine.listen(channel, now);
         }
+        self.load_files(&mut engine).await?;
         for ((channel, position), record) in &self.in_hand {
             engine.hand(*channel, *position, record);
         }
@@ -368,12 +378,16 @@ impl Task {
                     }
                 },
                 result = pending_or(&mut self.read) => {
-                    let read = result.map_err(Error::from).and_then(|rows| {
-                        engine.read(&rows, self.inner.clock.now()).map_err(Error::from)
+                    let read = result.and_then(|content| {
+                        engine.read(&content.rows, self.inner.clock.now())?;
+                        Ok(content.failed)
                     });
-                    if let Err(error) = read {
-                        engine.stop();
-                        return Done::StoreFailed(error);
+                    match read {
+                        Ok(failed) => self.files_changed(engine, failed),
+                        Err(error) => {
+                            engine.stop();
+                            return Done::StoreFailed(error);
+                        }
                     }
                 }
                 permit = reserve(blocked.as_ref()) => {

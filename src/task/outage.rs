@@ -86,10 +86,14 @@ impl Task {
                 self.uncommitted.insert((channel, position));
                 drop(reply.send(Err(error.clone())));
             }
-            Command::Settle { reply, .. } | Command::Unidentified { reply, .. } => {
+            Command::Settle { reply, .. }
+            | Command::CancelFile { reply, .. }
+            | Command::FileReply { reply, .. }
+            | Command::Unidentified { reply, .. } => {
                 drop(reply.send(Err(error.clone())));
             }
             Command::Volatile { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Command::SendFile { reply, .. } => drop(reply.send(Err(error.clone().into()))),
             Command::Cancel { reply, .. } => drop(reply.send(false)),
             Command::Close { reply } | Command::Trust { reply, .. } => drop(reply.send(())),
             Command::Hand {

@@ -1,5 +1,7 @@
 //! What the task does with what its engine wants done.
 
+use std::collections::BTreeMap;
+
 use outlive_core::engine::{Engine, Event, Output, Transmit};
 use outlive_core::link::LinkClass;
 use outlive_core::transport::Outgoing;
@@ -11,6 +13,7 @@ use super::input::{GivenUp, ToLink};
 use super::{Task, WAITING_WORDS};
 use crate::direct;
 use crate::event::SessionEvent;
+use crate::files;
 use crate::request;
 
 impl Task {
@@ -22,9 +25,24 @@ impl Task {
                 self.flight = std::mem::take(&mut self.next);
                 self.write = Some(Box::pin(async move { store.commit(batch).await }));
             }
-            Output::Read { range, limit, .. } => {
+            Output::Read {
+                range,
+                limit,
+                content,
+            } => {
                 let store = self.inner.store.clone();
-                self.read = Some(Box::pin(async move { store.range(range, limit).await }));
+                let files = if content {
+                    self.files.clone()
+                } else {
+                    BTreeMap::new()
+                };
+                self.read = Some(Box::pin(async move {
+                    let rows = store.range(range, limit).await?;
+                    match content {
+                        true => files::fill(rows, files, limit.bytes).await,
+                        false => Ok(rows.into()),
+                    }
+                }));
             }
             Output::Release {
                 generation,
@@ -169,6 +187,8 @@ impl Task {
         self.hub.inbox_grew(channel, end);
         if channel == ChannelId::REQUESTS {
             request::poke(self.route());
+        } else if channel == ChannelId::FILE_REPLIES {
+            files::read_replies(self.route());
         } else if channel == ChannelId::SIGNALING {
             if self.inner.makes_direct_links() {
                 self.hub.signaled.notify_one();
@@ -188,6 +208,9 @@ impl Task {
                 below,
             } => {
                 self.hub.progress.reached(channel, stage, below);
+                if channel == ChannelId::FILES {
+                    self.forget_files(engine);
+                }
                 let outstanding = engine.outstanding();
                 if self.hub.state.borrow().outstanding != outstanding {
                     self.hub
@@ -199,7 +222,10 @@ impl Task {
             }
             Event::Inbox { channel, end } => {
                 self.arrived(channel, end);
-                if channel == ChannelId::REQUESTS || channel == ChannelId::SIGNALING {
+                if matches!(
+                    channel,
+                    ChannelId::REQUESTS | ChannelId::SIGNALING | ChannelId::FILE_REPLIES
+                ) {
                     return;
                 }
                 SessionEvent::Message { channel }
@@ -211,6 +237,9 @@ impl Task {
                 how,
             } => {
                 self.hub.progress.ended(channel, id, end, how);
+                if channel == ChannelId::FILES {
+                    self.file_message_ended(engine, end, how);
+                }
                 SessionEvent::Ended { channel, id, how }
             }
             Event::Held {

@@ -12,6 +12,7 @@
 
 use bytes::{BufMut, Bytes};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::WireError;
 use crate::TransferId;
@@ -52,20 +53,29 @@ pub struct FileInfo {
 }
 
 /// Why a file is not sent or taken to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Error)]
 #[non_exhaustive]
 pub enum StopReason {
     /// The receiver does not want it.
+    #[error("the receiver does not want it")]
     Declined,
     /// One of both has changed its mind.
+    #[error("it was called off")]
     Cancelled,
     /// The file is gone at its sender, or is not what it was when it was offered.
+    #[error("it is gone at its sender, or has changed since it was offered; send it again")]
     Changed,
     /// What came is not what was promised.
+    #[error("what came is not what was promised")]
     Corrupt,
     /// The receiver can't keep it.
+    #[error("the receiver can't keep it")]
     Failed,
+    /// Its time was over, or a relay refused it for good.
+    #[error("it could not be delivered in time; send it again")]
+    Expired,
     /// A reason that this version does not know.
+    #[error("the peer stopped it, for a reason that this version does not know")]
     Other,
 }
 
@@ -79,6 +89,7 @@ impl StopReason {
             Self::Changed => 3,
             Self::Corrupt => 4,
             Self::Failed => 5,
+            Self::Expired => 6,
             Self::Other => 0,
         }
     }
@@ -90,6 +101,7 @@ impl StopReason {
             3 => Self::Changed,
             4 => Self::Corrupt,
             5 => Self::Failed,
+            6 => Self::Expired,
             _ => Self::Other,
         }
     }

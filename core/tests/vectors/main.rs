@@ -82,6 +82,8 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("FAILURE_BYTES", size(limits::FAILURE_BYTES)),
         ("SDP_BYTES", size(limits::SDP_BYTES)),
         ("CANDIDATE_BYTES", size(limits::CANDIDATE_BYTES)),
+        ("FILE_BYTES", u128::from(limits::FILE_BYTES)),
+        ("FILE_NAME_BYTES", size(limits::FILE_NAME_BYTES)),
         ("CANDIDATES", size(limits::CANDIDATES)),
         ("ADDRESSES", size(limits::ADDRESSES)),
         ("PEER_EPOCHS", size(limits::PEER_EPOCHS)),

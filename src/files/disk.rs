@@ -1,0 +1,127 @@
+//! What is done on the disk for files. Everything here waits for the disk, on a thread of its own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+
+use super::error::FileError;
+use super::name;
+
+/// Names that are tried for one file before it is given up.
+const NAMES: u32 = 10_000;
+
+/// Bytes read at once to hash a file.
+const HASHED_AT_ONCE: usize = 256 * 1024;
+
+/// Runs `work` where it may wait. Dropped half-way, the work is done all the same.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, FileError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(FileError::io("work on", "")(io::Error::other(error))),
+    }
+}
+
+/// What tells whether a file is still what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) size: u64,
+    /// Nanoseconds since 1970.
+    pub(super) modified: i128,
+}
+
+pub(super) fn stamp(file: &File) -> io::Result<Stamp> {
+    let metadata = file.metadata()?;
+    let modified = match metadata.modified()?.duration_since(UNIX_EPOCH) {
+        Ok(after) => i128::try_from(after.as_nanos()).unwrap_or(i128::MAX),
+        Err(before) => i128::try_from(before.duration().as_nanos()).map_or(i128::MIN, |n| -n),
+    };
+    Ok(Stamp {
+        size: metadata.len(),
+        modified,
+    })
+}
+
+/// The hash of what is left of a file.
+pub(super) fn hash(mut file: &File) -> io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; HASHED_AT_ONCE];
+    loop {
+        let read = match file.read(&mut buffer) {
+            Ok(0) => return Ok(*hasher.finalize().as_bytes()),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(buffer.get(..read).unwrap_or_default());
+    }
+}
+
+/// Makes an empty file with a free name like `name` and this ending. Nothing is overwritten, and no
+/// link is followed.
+pub(super) fn create(directory: &Path, name: &str, ending: &str) -> Result<PathBuf, FileError> {
+    for n in 1..=NAMES {
+        let path = directory.join(name::numbered(name, n) + ending);
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(_) => return Ok(path),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(FileError::io("create", path)(error)),
+        }
+    }
+    let taken = io::Error::from(ErrorKind::AlreadyExists);
+    Err(FileError::io("find a free name in", directory)(taken))
+}
+
+/// Puts a part where it belongs, and returns when it is durable.
+pub(super) fn write(path: &Path, offset: u64, bytes: &Bytes) -> Result<(), FileError> {
+    let written = || {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(bytes)?;
+        file.sync_data()
+    };
+    written().map_err(FileError::io("write", path))
+}
+
+/// How long a file is; none if it is gone.
+pub(super) fn length(path: &Path) -> Result<Option<u64>, FileError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::io("read", path)(error)),
+    }
+}
+
+/// Whether a file holds this and nothing else.
+pub(super) fn holds(path: &Path, size: u64, expected: [u8; 32]) -> Result<bool, FileError> {
+    let held = || {
+        let file = File::open(path)?;
+        Ok(file.metadata()?.len() == size && hash(&file)? == expected)
+    };
+    held().map_err(FileError::io("read", path))
+}
+
+/// Gives a file its name, which is [ours](create) already, and returns when that is durable.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::rename(from, to).map_err(FileError::io("rename", from))?;
+    #[cfg(unix)]
+    if let Some(directory) = to.parent() {
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(FileError::io("write", directory))?;
+    }
+    Ok(())
+}
+
+/// Removes a file if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(FileError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}

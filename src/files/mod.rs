@@ -1,0 +1,76 @@
+//! Files: sent from where they lie, and put together in the directory that the receiver chose.
+//!
+//! ```text
+//!   file ─ hash ─▶ send_file ─▶ outbox: where each part lies ─ read as links take it ═▶ inbox
+//!    ▲                │                                                                  │
+//!    └── content ◀────┘        SendingFile ◀── replies ◀═ Done, Stop ═ FileInbox ◀───────┘
+//!                                                                       └▶ NAME.part ─▶ NAME
+//! ```
+//!
+//! The messages are those of [`wire::file`](outlive_core::wire::file): durable ones, on
+//! [`ChannelId::FILES`](crate::ChannelId::FILES), so that nothing that happens to links or processes
+//! touches a transfer. What the receiver says comes on a channel of its own, which is read by
+//! [`replies`] and nobody else.
+
+mod content;
+mod disk;
+mod error;
+mod inbox;
+mod name;
+mod replies;
+mod sending;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use outlive_core::TransferId;
+use outlive_core::wire::file::StopReason;
+use tokio::sync::watch;
+
+pub(crate) use self::content::{Content, fill};
+pub use self::error::FileError;
+pub use self::inbox::{FileEvent, FileInbox, FileOffer, ReceivedFile};
+pub(crate) use self::replies::read_replies;
+pub use self::sending::{SENDING_FILES, SendingFile};
+pub(crate) use self::sending::{list, offer};
+
+/// How far a file got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileProgress {
+    /// Bytes of it that are durable at the receiver.
+    pub done: u64,
+    /// Bytes of the whole.
+    pub size: u64,
+}
+
+/// How a transfer ended.
+pub(crate) type Outcome = Result<(), StopReason>;
+
+/// The transfers of one session that somebody here waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    /// At most [`SENDING_FILES`] of them.
+    sending: Mutex<BTreeMap<TransferId, watch::Sender<Option<Outcome>>>>,
+}
+
+impl Files {
+    fn sending(&self) -> MutexGuard<'_, BTreeMap<TransferId, watch::Sender<Option<Outcome>>>> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells when a transfer has ended.
+    pub(crate) fn watch(&self, transfer: TransferId) -> watch::Receiver<Option<Outcome>> {
+        self.sending().entry(transfer).or_default().subscribe()
+    }
+
+    /// Forgets a transfer that nobody waits for.
+    pub(crate) fn forget(&self, transfer: TransferId) {
+        self.sending().remove(&transfer);
+    }
+
+    pub(crate) fn ended(&self, transfer: TransferId, outcome: Outcome) {
+        if let Some(watched) = self.sending().remove(&transfer) {
+            watched.send_replace(Some(outcome));
+        }
+    }
+}

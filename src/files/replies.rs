@@ -1,0 +1,76 @@
+//! What receivers say of our files: a channel of its own, read as soon as something comes.
+
+use outlive_core::ChannelId;
+use outlive_core::wire::file::FileMessage;
+use tokio::sync::oneshot;
+use tracing::{Instrument, debug, warn};
+
+use crate::error::Error;
+use crate::inbox::{Delivery, Inbox};
+use crate::session::Route;
+use crate::task::{Command, STORE_RETRY};
+
+/// Has the channel read until nothing is left on it, unless that is under way.
+pub(crate) fn read_replies(route: Route) {
+    if !route.hub().take_inbox(ChannelId::FILE_REPLIES) {
+        return;
+    }
+    let span = tracing::info_span!("files", peer = %route.hub().peer.short());
+    let tasks = route.inner().tasks.clone();
+    tasks.spawn(read_all(route).instrument(span));
+}
+
+async fn read_all(route: Route) {
+    let channel = ChannelId::FILE_REPLIES;
+    loop {
+        let mut inbox = Inbox::new(route.hub().clone(), route.clone(), channel);
+        let end = route.hub().inbox(channel).end;
+        let read = tokio::select! {
+            read = read_some(&route, &mut inbox) => read,
+            () = route.ended() => return,
+        };
+        if let Err(error) = read {
+            warn!(%error, "what was said of files can't be read");
+            tokio::select! {
+                () = tokio::time::sleep(STORE_RETRY) => continue,
+                () = route.ended() => return,
+            }
+        }
+        drop(inbox);
+        // Who came meanwhile found the inbox taken.
+        if route.hub().inbox(channel).end == end || !route.hub().take_inbox(channel) {
+            return;
+        }
+    }
+}
+
+async fn read_some(route: &Route, inbox: &mut Inbox) -> Result<(), Error> {
+    while let Some(delivery) = inbox.try_next().await? {
+        heed(route, &delivery).await?;
+        delivery.commit().await?;
+    }
+    Ok(())
+}
+
+async fn heed(route: &Route, delivery: &Delivery) -> Result<(), Error> {
+    let (transfer, outcome) = match FileMessage::decode(delivery.payload()) {
+        Ok(Some(FileMessage::Done(transfer))) => (transfer, Ok(())),
+        Ok(Some(FileMessage::Stop(transfer, reason))) => (transfer, Err(reason)),
+        Ok(other) => {
+            debug!(?other, "not a reply");
+            return Ok(());
+        }
+        Err(error) => {
+            warn!(%error, "a malformed message about a file");
+            return Ok(());
+        }
+    };
+    let (reply, heard) = oneshot::channel();
+    let command = Command::FileReply {
+        transfer,
+        outcome,
+        reply,
+    };
+    route.send(command).await?;
+    heard.await.map_err(|_| route.gone())?
+}

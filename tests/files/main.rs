@@ -1,0 +1,6 @@
+//! Files over the public API: whole or not at all, whatever happens to links, processes and disks.
+
+mod hostile;
+mod stories;
+mod trouble;
+mod world;

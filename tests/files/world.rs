@@ -1,0 +1,145 @@
+//! Two peers on a relay in memory, with a disk each.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outlive::limits::InboxLimits;
+use outlive::{FileEvent, FileInbox, Identity, Node, PeerId, ReceivedFile, Session, StopReason};
+use outlive_storage::MemoryStore;
+use outlive_transports::MemoryRelay;
+use tempfile::TempDir;
+
+/// Longer than anything here takes; only a test that fails waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited too long for {what}"),
+    }
+}
+
+pub(crate) fn id(n: u8) -> PeerId {
+    Identity::from_seed([n; 32]).peer_id()
+}
+
+/// A peer, its store, and its disk.
+pub(crate) struct Peer {
+    n: u8,
+    relay: MemoryRelay,
+    store: MemoryStore,
+    node: Option<Node>,
+    pub(crate) disk: TempDir,
+}
+
+impl Peer {
+    pub(crate) async fn new(n: u8, relay: &MemoryRelay) -> Self {
+        let mut peer = Self {
+            n,
+            relay: relay.clone(),
+            store: MemoryStore::new(),
+            node: None,
+            disk: tempfile::tempdir().expect("a directory"),
+        };
+        peer.start().await;
+        peer
+    }
+
+    async fn start(&mut self) {
+        let node = Node::builder()
+            .identity(Identity::from_seed([self.n; 32]))
+            .store(self.store.clone())
+            .inbox_limits(InboxLimits {
+                bytes: 4 << 20,
+                ..InboxLimits::default()
+            })
+            .transport(self.relay.clone())
+            .start();
+        self.node = Some(node.await.expect("a node"));
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some(node) = self.node.take() {
+            node.shutdown().await.expect("it ends");
+        }
+    }
+
+    /// The process dies with what was not flushed, and comes again.
+    pub(crate) async fn crash(&mut self) {
+        self.store = self.store.faults().crash();
+        if let Some(node) = self.node.take() {
+            // The dead process has lost its store.
+            let _ = node.shutdown().await;
+        }
+        self.start().await;
+    }
+
+    pub(crate) async fn session(&self, with: u8) -> Session {
+        let node = self.node.as_ref().expect("it runs");
+        node.session(id(with)).await.expect("a session")
+    }
+
+    pub(crate) fn put(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.disk.path().join(name);
+        std::fs::write(&path, content).expect("room on the disk");
+        path
+    }
+
+    /// What lies on the disk, by name.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.disk.path()).expect("a directory");
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            let name = entry.expect("an entry").file_name();
+            name.into_string().expect("UTF-8")
+        };
+        let mut names: Vec<_> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+}
+
+pub(crate) async fn pair(relay: &MemoryRelay) -> (Peer, Peer) {
+    (Peer::new(1, relay).await, Peer::new(2, relay).await)
+}
+
+pub(crate) fn content(bytes: usize) -> Vec<u8> {
+    let mut n = 1_u32;
+    (0..bytes)
+        .map(|_| {
+            n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (n >> 24) as u8
+        })
+        .collect()
+}
+
+/// Accepts whatever is offered until a file is whole.
+pub(crate) async fn receive(files: &mut FileInbox, into: &Path) -> ReceivedFile {
+    match end(files, into).await {
+        Ok(file) => file,
+        Err(reason) => panic!("the file failed: {reason}"),
+    }
+}
+
+/// Accepts whatever is offered until a file has come to its end.
+pub(crate) async fn end(files: &mut FileInbox, into: &Path) -> Result<ReceivedFile, StopReason> {
+    loop {
+        match soon("the file", files.next()).await.expect("it comes") {
+            FileEvent::Offered(mut offer) => offer.accept(into).await.expect("room"),
+            FileEvent::Progress(..) => {}
+            FileEvent::Received(file) => return Ok(file),
+            FileEvent::Failed(_, reason) => return Err(reason),
+        }
+    }
+}
+
+/// Receives until so much of a file is here.
+pub(crate) async fn receive_some(files: &mut FileInbox, into: &Path, bytes: u64) {
+    loop {
+        match soon("a part", files.next()).await.expect("it comes") {
+            FileEvent::Offered(mut offer) => offer.accept(into).await.expect("room"),
+            FileEvent::Progress(_, progress) if progress.done >= bytes => return,
+            FileEvent::Progress(..) => {}
+            other => panic!("{other:?} came too early"),
+        }
+    }
+}

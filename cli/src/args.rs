@@ -33,6 +33,10 @@ pub(crate) enum Command {
     Send(Send),
     /// Print messages as they come, and commit each once it is printed.
     Listen(Listen),
+    /// Send files. What is not there when this ends goes on at the next start.
+    SendFile(SendFile),
+    /// Receive the files that peers send, into a directory.
+    ReceiveFiles(ReceiveFiles),
     /// Talk with a peer.
     Chat(Chat),
     /// List the sessions of a data directory.
@@ -276,6 +280,46 @@ pub(crate) struct Listen {
     /// Print the bytes as they are, with nothing between messages.
     #[arg(long, conflicts_with = "json")]
     pub(crate) binary: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SendFile {
+    #[command(flatten)]
+    pub(crate) data: Data,
+    #[command(flatten)]
+    pub(crate) ways: Ways,
+    /// The peer to send to, as `outlive id` or `outlive contact` prints it there.
+    #[arg(long, value_name = "PEER", value_parser = contact)]
+    pub(crate) to: outlive::Contact,
+    /// Give up waiting after this many seconds.
+    #[arg(long, value_name = "SECS")]
+    pub(crate) timeout: Option<u64>,
+    /// The files. They must not change until they are there.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReceiveFiles {
+    #[command(flatten)]
+    pub(crate) data: Data,
+    #[command(flatten)]
+    pub(crate) ways: Ways,
+    /// The directory for them. Nothing in it is overwritten.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: PathBuf,
+    /// Only files of this peer, given as its peer id or contact; of anyone if not said.
+    #[arg(long, value_name = "PEER", value_parser = contact)]
+    pub(crate) from: Option<outlive::Contact>,
+    /// End after this many files.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Decline files of more bytes.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_size: Option<u64>,
+    /// Fail after this many seconds.
+    #[arg(long, value_name = "SECS")]
+    pub(crate) timeout: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -68,7 +68,7 @@ async fn follow(
 }
 
 /// The peers whose messages waited here before.
-async fn waiting(node: &Node, channel: ChannelId) -> Result<Vec<PeerId>> {
+pub(crate) async fn waiting(node: &Node, channel: ChannelId) -> Result<Vec<PeerId>> {
     let mut peers = Vec::new();
     let mut after = None;
     loop {

@@ -7,6 +7,7 @@ mod chat;
 mod contact;
 mod data;
 mod demo;
+mod files;
 mod identity;
 mod listen;
 mod output;
@@ -51,6 +52,8 @@ fn main() -> ExitCode {
             Command::Relay(of) => relay::run(of, json).await,
             Command::Send(of) => send::run(of, json).await,
             Command::Listen(of) => listen::run(of, json).await,
+            Command::SendFile(of) => files::send(of, json).await,
+            Command::ReceiveFiles(of) => files::receive(of, json).await,
             Command::Chat(of) => chat::run(of).await,
             Command::Sessions(of) => sessions::run(&of, json).await,
             Command::Passphrase(of) => passphrase::run(of).await,

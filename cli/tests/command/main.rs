@@ -7,6 +7,7 @@ mod chat;
 mod connections;
 mod contract;
 mod direct;
+mod files;
 mod kills;
 mod process;
 mod relay;

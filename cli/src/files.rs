@@ -1,0 +1,361 @@
+//! `outlive send-file` and `outlive receive-files`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use data_encoding::HEXLOWER;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use outlive::{
+    ChannelId, FileError, FileEvent, FileInfo, FileOffer, FileProgress, Node, PeerId, SendingFile,
+    TransferId,
+};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::args::{NO_RELAY, ReceiveFiles, SendFile, wrong_usage};
+use crate::listen::waiting;
+
+/// What a file came to.
+#[derive(Serialize)]
+struct Event<'a> {
+    event: &'static str,
+    transfer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl<'a> Event<'a> {
+    fn new(event: &'static str, transfer: TransferId) -> Self {
+        Self {
+            event,
+            transfer: transfer.to_string(),
+            from: None,
+            name: None,
+            path: None,
+            size: None,
+            hash: None,
+            reason: None,
+        }
+    }
+
+    fn of(self, info: &'a FileInfo) -> Self {
+        Self {
+            name: Some(&info.name),
+            size: Some(info.size),
+            hash: Some(HEXLOWER.encode(&info.hash)),
+            ..self
+        }
+    }
+}
+
+/// A name that a terminal may show: whoever gave it may have put anything into it.
+fn shown(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
+
+/// Bars on a terminal, nothing elsewhere.
+fn bars(json: bool) -> Option<MultiProgress> {
+    (!json && std::io::stderr().is_terminal()).then(MultiProgress::new)
+}
+
+fn bar(bars: Option<&MultiProgress>, name: &str, size: u64) -> ProgressBar {
+    let Some(bars) = bars else {
+        return ProgressBar::hidden();
+    };
+    let style = "{msg:30!} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let style = ProgressStyle::with_template(style).map(|style| style.progress_chars("=> "));
+    let bar = bars.add(ProgressBar::new(size));
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.with_message(shown(name))
+}
+
+async fn follow_sending(file: SendingFile, bar: ProgressBar, json: bool) -> Result<()> {
+    let mut seen = FileProgress {
+        done: 0,
+        size: file.info().size,
+    };
+    let ended = loop {
+        match file.changed(seen).await {
+            Ok(Some(progress)) => {
+                bar.set_position(progress.done);
+                seen = progress;
+            }
+            Ok(None) => break Ok(()),
+            Err(FileError::Stopped(reason)) => break Err(reason),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    bar.finish_and_clear();
+    let info = file.info();
+    match ended {
+        Ok(()) if json => {
+            crate::output::json(&Event::new("sent", file.transfer()).of(info))?;
+        }
+        Ok(()) => {
+            let line = format!("{}: sent, {} bytes", shown(&info.name), info.size);
+            crate::output::line(line.as_bytes())?;
+        }
+        Err(reason) => {
+            if json {
+                let failed = Event {
+                    reason: Some(reason.to_string()),
+                    ..Event::new("failed", file.transfer()).of(info)
+                };
+                crate::output::json(&failed)?;
+            }
+            bail!("{}: {reason}", shown(&info.name));
+        }
+    }
+    Ok(())
+}
+
+async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
+    let session = node.session(args.to.peer()).await?;
+    let bars = bars(json);
+    let mut following = JoinSet::new();
+    // What an earlier run has not brought to its end goes on with these.
+    let mut sending = session.sending_files().await?;
+    for path in &args.files {
+        let file = session.send_file(path).await;
+        sending.push(file.with_context(|| format!("{} is not sent", path.display()))?);
+    }
+    for file in sending {
+        if json {
+            crate::output::json(&Event::new("sending", file.transfer()).of(file.info()))?;
+        }
+        let bar = bar(bars.as_ref(), &file.info().name, file.info().size);
+        following.spawn(follow_sending(file, bar, json));
+    }
+    let mut failed = 0;
+    while let Some(ended) = following.join_next().await {
+        if let Err(error) = ended? {
+            eprintln!("outlive: {error:#}");
+            failed += 1;
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of the files did not arrive");
+    }
+    Ok(())
+}
+
+pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
+    let relays = args.ways.relays(Some(&args.to));
+    if relays.is_empty() {
+        wrong_usage(NO_RELAY);
+    }
+    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
+    run(&node, args.timeout, send_all(&node, &args, json)).await
+}
+
+/// What happens to the files of one peer.
+async fn follow(
+    node: Node,
+    peer: PeerId,
+    out: mpsc::Sender<(PeerId, Result<FileEvent, FileError>)>,
+) -> Result<()> {
+    let session = node.session(peer).await?;
+    let mut files = session.files().await?;
+    loop {
+        let event = files.next().await;
+        let failed = event.is_err();
+        if out.send((peer, event)).await.is_err() || failed {
+            return Ok(());
+        }
+    }
+}
+
+/// Receives files of one peer or of all.
+struct Receiver<'a> {
+    args: &'a ReceiveFiles,
+    json: bool,
+    bars: Option<MultiProgress>,
+    shown: BTreeMap<TransferId, ProgressBar>,
+    left: Option<u64>,
+}
+
+impl Receiver<'_> {
+    async fn take(&mut self, from: PeerId, event: FileEvent) -> Result<()> {
+        match event {
+            FileEvent::Offered(offer) => self.offered(offer).await?,
+            FileEvent::Progress(transfer, progress) => {
+                let bars = self.bars.as_ref();
+                let bar = self
+                    .shown
+                    .entry(transfer)
+                    .or_insert_with(|| bar(bars, "a file", progress.size));
+                bar.set_position(progress.done);
+            }
+            FileEvent::Received(file) => {
+                self.forget(file.transfer());
+                let path = file.path().display().to_string();
+                if self.json {
+                    let received = Event {
+                        from: Some(from.to_string()),
+                        path: Some(path),
+                        ..Event::new("received", file.transfer()).of(file.info())
+                    };
+                    crate::output::json(&received)?;
+                } else {
+                    crate::output::line(path.as_bytes())?;
+                }
+                file.commit().await?;
+                self.left = self.left.map(|left| left.saturating_sub(1));
+            }
+            FileEvent::Failed(transfer, reason) => {
+                self.forget(transfer);
+                if self.json {
+                    let failed = Event {
+                        from: Some(from.to_string()),
+                        reason: Some(reason.to_string()),
+                        ..Event::new("failed", transfer)
+                    };
+                    crate::output::json(&failed)?;
+                } else {
+                    eprintln!("outlive: a file did not arrive: {reason}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn offered(&mut self, mut offer: FileOffer) -> Result<()> {
+        let (transfer, size) = (offer.transfer(), offer.size());
+        let name = offer.name().to_owned();
+        let fits = self.args.max_size.is_none_or(|most| size <= most);
+        if self.json {
+            let event = if fits { "accepted" } else { "declined" };
+            let offered = Event {
+                from: Some(offer.from().to_string()),
+                name: Some(&name),
+                size: Some(size),
+                hash: Some(HEXLOWER.encode(offer.hash())),
+                ..Event::new(event, transfer)
+            };
+            crate::output::json(&offered)?;
+        }
+        if !fits {
+            eprintln!("outlive: {} has {size} bytes: declined", shown(&name));
+            offer.decline();
+            return Ok(());
+        }
+        offer.accept(&self.args.into).await?;
+        self.shown
+            .insert(transfer, bar(self.bars.as_ref(), &name, size));
+        Ok(())
+    }
+
+    fn forget(&mut self, transfer: TransferId) {
+        if let Some(bar) = self.shown.remove(&transfer) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+async fn receive_all(node: &Node, args: &ReceiveFiles, json: bool) -> Result<()> {
+    let (sender, mut events) = mpsc::channel(1);
+    let mut followed = BTreeSet::new();
+    let mut following = JoinSet::new();
+    let first = match &args.from {
+        Some(contact) => vec![contact.peer()],
+        None => waiting(node, ChannelId::FILES).await?,
+    };
+    for peer in first {
+        followed.insert(peer);
+        following.spawn(follow(node.clone(), peer, sender.clone()));
+    }
+    let mut receiver = Receiver {
+        args,
+        json,
+        bars: bars(json),
+        shown: BTreeMap::new(),
+        left: args.count,
+    };
+    while receiver.left != Some(0) {
+        tokio::select! {
+            Some((peer, event)) = events.recv() => receiver.take(peer, event?).await?,
+            peer = node.next_arrival(), if args.from.is_none() => {
+                let peer = peer?;
+                if followed.insert(peer) {
+                    following.spawn(follow(node.clone(), peer, sender.clone()));
+                }
+            }
+            Some(ended) = following.join_next() => ended??,
+        }
+    }
+    // Its sender is to hear of the last one too.
+    following.shutdown().await;
+    settle(node, &followed).await
+}
+
+/// Waits, for a moment at most, until the peers have what was said to them.
+async fn settle(node: &Node, peers: &BTreeSet<PeerId>) -> Result<()> {
+    const MOMENT: Duration = Duration::from_secs(3);
+    let said = async {
+        for peer in peers {
+            let mut state = node.session(*peer).await?.state();
+            // A session that ends has said what it could.
+            let _ = state.wait_for(|state| !state.outstanding).await;
+        }
+        Ok(())
+    };
+    // What is left is said at the next start.
+    tokio::time::timeout(MOMENT, said).await.unwrap_or(Ok(()))
+}
+
+pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
+    let relays = args.ways.relays(args.from.as_ref());
+    if relays.is_empty() {
+        wrong_usage(NO_RELAY);
+    }
+    if !args.into.is_dir() {
+        bail!("{} is no directory; make it first", args.into.display());
+    }
+    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
+    run(&node, args.timeout, receive_all(&node, &args, json)).await
+}
+
+/// Runs until it is done, the time is over, or somebody ends it; what is on its way goes on at the
+/// next start.
+async fn run(
+    node: &Node,
+    timeout: Option<u64>,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let timeout = async {
+        match timeout {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let stopped = "stopped; what is on its way goes on at the next start";
+    let result = tokio::select! {
+        result = work => result,
+        () = crate::data::complain(node) => Ok(()),
+        () = timeout => Err(anyhow!("the time is over; what is on its way goes on at the next start")),
+        _ = terminate.recv() => Err(anyhow!(stopped)),
+        _ = interrupt.recv() => Err(anyhow!(stopped)),
+    };
+    if let Err(error) = node.clone().shutdown().await {
+        bail!("{error}");
+    }
+    result
+}

@@ -1,5 +1,6 @@
 //! One direct link: bound to its session, carried as long as both want it, and gone without a trace.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,6 +28,11 @@ pub(super) struct Kind {
     /// Those with a lower one go before it.
     pub(super) rank: u8,
 }
+
+/// Packets of files that wait for their turn on a link. More than a session has on its way to a peer
+/// that has not answered ([`DIRECT_WINDOW`](outlive_core::limits::DIRECT_WINDOW)), so that they do not
+/// fill the way to the link; beyond it, the session holds back.
+const BULK_WAITING: usize = 256;
 
 /// A link that is bound, for whoever made it.
 pub(super) struct Carried {
@@ -109,19 +115,46 @@ async fn run(
     sender.close().await;
 }
 
-/// Sends what the session hands over, as much at once as is there, until it lets the link go.
+/// Sends what the session hands over, as much at once as is there, until it lets the link go. Bulk
+/// goes packet by packet, when nothing else is there: what comes meanwhile waits for one of them.
 async fn send_all(
     sender: &mut dyn DirectSender,
     outgoing: &mut mpsc::Receiver<ToLink>,
 ) -> Option<TransportError> {
     let mut items = Vec::new();
-    while outgoing.recv_many(&mut items, TO_LINK).await > 0 {
-        let packets: Vec<Bytes> = items.drain(..).filter_map(packet).collect();
-        if let Err(error) = sender.send(Lane::Interactive, packets).await {
+    let mut bulk = VecDeque::new();
+    loop {
+        if bulk.is_empty() {
+            if outgoing.recv_many(&mut items, TO_LINK).await == 0 {
+                return None;
+            }
+        } else {
+            while bulk.len() + items.len() < BULK_WAITING
+                && let Ok(item) = outgoing.try_recv()
+            {
+                items.push(item);
+            }
+        }
+        let mut packets = Vec::new();
+        for item in items.drain(..) {
+            let lane = item.lane;
+            match (packet(item), lane) {
+                (Some(packet), Lane::Interactive) => packets.push(packet),
+                (Some(packet), Lane::Bulk) => bulk.push_back(packet),
+                (None, _) => {}
+            }
+        }
+        let sent = if !packets.is_empty() {
+            sender.send(Lane::Interactive, packets).await
+        } else if let Some(packet) = bulk.pop_front() {
+            sender.send(Lane::Bulk, vec![packet]).await
+        } else {
+            Ok(())
+        };
+        if let Err(error) = sent {
             return Some(error);
         }
     }
-    None
 }
 
 /// What of a session's words is for a peer itself: packets, and not what is said to a mailbox.

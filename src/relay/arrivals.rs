@@ -171,14 +171,12 @@ impl RelayTask {
             from,
             envelopes: vec![envelope],
         };
-        let generation = Generation::at_start(0);
         // Full or closed: then it comes again with the next connection.
-        let _ = link.try_send(ToLink { generation, item });
+        let _ = link.try_send(ToLink::from_relay(item));
     }
 
     /// A peer whose session is not accepted hears so, and what it sent is let go.
     fn refuse(&self, peer: PeerId, envelope: Option<EnvelopeId>, link: &mpsc::Sender<ToLink>) {
-        let generation = Generation::at_start(0);
         if let Some(packet) = self.refusal(peer) {
             let item = Outgoing::Submit {
                 envelope: EnvelopeId(0),
@@ -188,7 +186,7 @@ impl RelayTask {
                 packet,
             };
             // Full or closed: then it hears so another time.
-            let _ = link.try_send(ToLink { generation, item });
+            let _ = link.try_send(ToLink::from_relay(item));
         }
         if let Some(envelope) = envelope {
             let item = Outgoing::Acknowledge {
@@ -197,7 +195,7 @@ impl RelayTask {
             };
             // Full or closed: then it is let go over the next connection. Nobody may wait here, where
             // whoever empties the link waits too.
-            let _ = link.try_send(ToLink { generation, item });
+            let _ = link.try_send(ToLink::from_relay(item));
         }
     }
 

@@ -327,9 +327,8 @@ impl RelayTask {
         let item = Outgoing::Watch {
             peers: vec![self.inner.identity.peer_id()],
         };
-        let generation = Generation::at_start(0);
         // While it is full, what is in it asks for answers enough.
-        let _ = link.try_send(ToLink { generation, item });
+        let _ = link.try_send(ToLink::from_relay(item));
     }
 
     fn bind(
@@ -366,10 +365,7 @@ impl RelayTask {
     fn registration(&mut self) -> Option<ToLink> {
         let token = self.token.borrow_and_update();
         let tokens = vec![token.as_ref()?.hash()];
-        Some(ToLink {
-            generation: Generation::at_start(0),
-            item: Outgoing::AcceptUnidentified { tokens },
-        })
+        Some(ToLink::from_relay(Outgoing::AcceptUnidentified { tokens }))
     }
 }
 

@@ -60,7 +60,12 @@ pub(super) async fn send_all(
 }
 
 /// Gives an envelope the number it has on its connection.
-fn numbered(ToLink { generation, item }: ToLink, envelopes: &Mutex<Envelopes>) -> Outgoing {
+fn numbered(
+    ToLink {
+        generation, item, ..
+    }: ToLink,
+    envelopes: &Mutex<Envelopes>,
+) -> Outgoing {
     let number = |to, envelope, class| {
         let mut envelopes = envelopes.lock().unwrap_or_else(PoisonError::into_inner);
         envelopes.number(to, generation, envelope, class)

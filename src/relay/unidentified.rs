@@ -72,7 +72,10 @@ impl Unidentified {
     /// There is no such connection: what was meant for it is refused.
     async fn refuse(mut self, first: ToLink) -> TransportError {
         let mut next = Some(first);
-        while let Some(ToLink { generation, item }) = next {
+        while let Some(ToLink {
+            generation, item, ..
+        }) = next
+        {
             if let Outgoing::SubmitUnidentified {
                 envelope,
                 to,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use outlive_core::engine::{SendOptions, Ticket};
 use outlive_core::link::LinkClass;
 use outlive_core::record::{InboxRecord, SendingFileRecord};
-use outlive_core::transport::{DeliveryToken, Outgoing, Refusal};
+use outlive_core::transport::{DeliveryToken, Lane, Outgoing, Refusal};
 use outlive_core::{ChannelId, EnvelopeId, Generation, PeerId, Position, TransferId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -195,5 +195,18 @@ pub(crate) struct GivenUp {
 /// What a session hands to a link.
 pub(crate) struct ToLink {
     pub(crate) generation: Generation,
+    /// What a link to the peer itself may hold it up by.
+    pub(crate) lane: Lane,
     pub(crate) item: Outgoing,
+}
+
+impl ToLink {
+    /// What the task of a relay says itself, for no session.
+    pub(crate) fn from_relay(item: Outgoing) -> Self {
+        Self {
+            generation: Generation::at_start(0),
+            lane: Lane::Interactive,
+            item,
+        }
+    }
 }

@@ -26,7 +26,7 @@ use outlive_core::engine::{Engine, Output, SendOptions, Stored, Ticket};
 use outlive_core::link::LinkClass;
 use outlive_core::record::{InboxRecord, Key, SendingFileRecord};
 use outlive_core::store::{ReadLimit, StoreError};
-use outlive_core::transport::Outgoing;
+use outlive_core::transport::{Lane, Outgoing};
 use outlive_core::{ChannelId, Entropy, Generation, PeerId, Position, TransferId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,7 @@ struct Bound {
     given_up: Option<mpsc::Sender<GivenUp>>,
     /// What the link had no room for. The engine holds back while there is something, and beside
     /// its packets there are at most [`WAITING_WORDS`].
-    waiting: VecDeque<Outgoing>,
+    waiting: VecDeque<(Lane, Outgoing)>,
 }
 
 enum Waiter {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use outlive_core::engine::{Engine, Event, Output, Transmit};
 use outlive_core::link::LinkClass;
-use outlive_core::transport::Outgoing;
+use outlive_core::transport::{Lane, Outgoing};
 use outlive_core::{ChannelId, Generation, Position};
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -87,6 +87,7 @@ impl Task {
             envelope,
             class,
             expires,
+            lane,
             packet,
         } = transmit;
         let now = self.inner.clock.now();
@@ -119,7 +120,7 @@ impl Task {
             // The engine leaves room for what is put around a packet.
             return warn!(peer = %to.short(), "a packet is too large to be wrapped");
         };
-        self.push(generation, item);
+        self.push_on(generation, lane, item);
         if self
             .links
             .get(&generation)
@@ -132,19 +133,27 @@ impl Task {
     /// Hands an item to a link, or keeps it until the link has room. What is kept is bounded: the
     /// engine stops at the first packet, and of the rest there are at most [`WAITING_WORDS`].
     pub(super) fn push(&mut self, generation: Generation, item: Outgoing) {
+        self.push_on(generation, Lane::Interactive, item);
+    }
+
+    fn push_on(&mut self, generation: Generation, lane: Lane, item: Outgoing) {
         let Some(bound) = self.links.get_mut(&generation) else {
             return;
         };
         if !bound.waiting.is_empty() {
             if is_packet(&item) || bound.waiting.len() < WAITING_WORDS {
-                bound.waiting.push_back(item);
+                bound.waiting.push_back((lane, item));
             }
             return;
         }
-        match bound.link.try_send(ToLink { generation, item }) {
+        match bound.link.try_send(ToLink {
+            generation,
+            lane,
+            item,
+        }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(ToLink { item, .. })) => {
-                bound.waiting.push_back(item);
+                bound.waiting.push_back((lane, item));
             }
             // The relay's task tells of its end by itself.
             Err(mpsc::error::TrySendError::Closed(_)) => {}
@@ -164,8 +173,12 @@ impl Task {
             bound.waiting.clear();
             return;
         };
-        if let Some(item) = bound.waiting.pop_front() {
-            permit.send(ToLink { generation, item });
+        if let Some((lane, item)) = bound.waiting.pop_front() {
+            permit.send(ToLink {
+                generation,
+                lane,
+                item,
+            });
         }
         if bound.waiting.is_empty() {
             engine.writable(generation, true, self.inner.clock.now());

@@ -132,15 +132,7 @@ async fn what_is_no_message_about_a_file_is_passed_over() {
     )
     .await;
     say(&to_bob, FileMessage::Done(transfer(7))).await;
-    // As a reply too.
     let sending = to_bob.send_file(alice.put("a", b"content")).await.unwrap();
-    for reply in [
-        FileMessage::Done(transfer(7)).to_bytes(),
-        FileMessage::Stop(transfer(7), StopReason::Failed).to_bytes(),
-        Bytes::from_static(b"garbage"),
-    ] {
-        to_alice.send(ChannelId::FILE_REPLIES, reply).await.unwrap();
-    }
     match soon("an offer", files.next()).await.unwrap() {
         FileEvent::Offered(mut offer) => {
             assert_eq!(offer.name(), "a");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::store::{Batch, ReadLimit, StoreError};
-use crate::transport::{Class, Refusal};
+use crate::transport::{Class, Lane, Refusal};
 use crate::wire::WireError;
 use crate::wire::frame::CloseReason;
 use crate::{
@@ -78,6 +78,8 @@ pub struct Transmit {
     pub class: Class,
     /// When it stops to matter.
     pub expires: WallTime,
+    /// What a direct link may hold it up by. What a channel sends is always on the same lane.
+    pub lane: Lane,
     /// The packet.
     pub packet: Bytes,
 }

@@ -1,6 +1,7 @@
 //! What leaves on which link, in which order.
 //!
-//! On a direct link one packet carries everything. Through a relay, packets are of three classes,
+//! On a direct link one packet carries everything but files, which have packets and a lane of their
+//! own, so that nothing waits behind them. Through a relay, packets are of three classes,
 //! because they wait in a mailbox differently: segments are kept, of Resume and Ack only the newest
 //! matters, and the rest matters only now.
 
@@ -10,7 +11,7 @@ use super::links::Flight;
 use crate::limits::{FIRST_FLIGHT, SEGMENT_BYTES};
 use crate::link::LinkClass;
 use crate::record::OutboxState;
-use crate::transport::Class;
+use crate::transport::{Class, Lane};
 use crate::wire::frame::{Data, First, Frame, Skip};
 use crate::wire::packet::PacketBuilder;
 use crate::{ChannelId, Digest, Generation, Position, Seq, WallTime};
@@ -24,6 +25,16 @@ const WEIGHT: u8 = 4;
 /// The weight of files: they yield to everything else.
 const FILE_WEIGHT: u8 = 1;
 
+/// What holds up the segments of a channel on a direct link. Always the same: what is to stay in
+/// order stays on one lane.
+fn lane(channel: ChannelId) -> Lane {
+    if channel == ChannelId::FILES {
+        Lane::Bulk
+    } else {
+        Lane::Interactive
+    }
+}
+
 /// What is known of a packet's frames when it is sealed and sent.
 #[derive(Default)]
 struct Contents {
@@ -33,6 +44,8 @@ struct Contents {
     flight: Flight,
     /// When the last of them expires.
     expires: Option<WallTime>,
+    /// What holds it up on a direct link.
+    lane: Option<Lane>,
 }
 
 impl Engine {
@@ -75,7 +88,9 @@ impl Engine {
         };
         if direct || builder.is_empty() {
             class = Class::Keep;
-            contents.expires = self.say_messages(generation, &mut builder, &mut contents.flight);
+            // What is said before is not to wait behind a file.
+            contents.lane = (direct && !builder.is_empty()).then_some(Lane::Interactive);
+            contents.expires = self.say_messages(generation, &mut builder, &mut contents);
         }
         if builder.is_empty() {
             return false;
@@ -95,6 +110,7 @@ impl Engine {
             handshake,
             flight,
             expires,
+            lane,
         } = contents;
         // What does not seal stays unsent, as if it were lost on its way.
         let Some(packet) = self.seal(generation, &builder.finish(), handshake) else {
@@ -113,6 +129,7 @@ impl Engine {
             envelope,
             class,
             expires,
+            lane: lane.unwrap_or(Lane::Interactive),
             packet,
         };
         self.outputs.push_back(Output::Transmit(transmit));
@@ -180,7 +197,7 @@ impl Engine {
         &mut self,
         generation: Generation,
         builder: &mut PacketBuilder,
-        flight: &mut Flight,
+        contents: &mut Contents,
     ) -> Option<WallTime> {
         let carries = self.links.best() == Some(generation) || self.probe.spread;
         let now = self.now.elapsed;
@@ -189,18 +206,20 @@ impl Engine {
         if !carries || !settled || !link.has_room(now) {
             return None;
         }
-        let mut expires = None;
-        while let Some((channel, position)) = self.next_segment(generation) {
+        let (mut expires, direct) = (None, link.is_direct());
+        while let Some((channel, position)) = self.next_segment(generation, contents.lane) {
             let Some(frame) = self.segment_frame(channel, position) else {
                 break;
             };
             if !builder.push(&frame) {
                 break;
             }
+            contents.lane = direct.then(|| lane(channel));
+            let flight = &mut contents.flight;
             let until = self.sent(generation, channel, position, &frame, flight);
             expires = expires.max(until);
         }
-        if !flight.runs.is_empty() {
+        if !contents.flight.runs.is_empty() {
             self.probe.start(now);
         }
         expires
@@ -235,13 +254,19 @@ impl Engine {
         }
     }
 
-    /// The segment that goes next on a link: signaling first, then each channel in its turn.
-    fn next_segment(&mut self, generation: Generation) -> Option<(ChannelId, Position)> {
+    /// The segment that goes next on a link: signaling first, then each channel in its turn. A
+    /// packet that is on a lane already takes what goes on the same, until it is another's turn.
+    fn next_segment(
+        &mut self,
+        generation: Generation,
+        begun: Option<Lane>,
+    ) -> Option<(ChannelId, Position)> {
+        let fits = |channel| begun.is_none_or(|begun| begun == lane(channel));
         let mut ready = Vec::new();
         let channels: Vec<ChannelId> = self.durable.out.keys().copied().collect();
         for channel in channels {
             if let Some(position) = self.next_on(generation, channel) {
-                if channel == ChannelId::SIGNALING {
+                if channel == ChannelId::SIGNALING && fits(channel) {
                     return Some((channel, position));
                 }
                 ready.push((channel, position));
@@ -253,8 +278,9 @@ impl Engine {
                 .get(channel)
                 .is_some_and(|sending| sending.credit > 0)
         };
-        if let Some(found) = ready.iter().find(|(channel, _)| with_credit(self, channel)) {
-            return Some(*found);
+        let next = ready.iter().find(|(channel, _)| with_credit(self, channel));
+        if let Some(found) = next {
+            return Some(*found).filter(|(channel, _)| fits(*channel));
         }
         for (channel, _) in &ready {
             let default = if *channel == ChannelId::FILES {
@@ -267,7 +293,8 @@ impl Engine {
                 sending.credit = TURN * usize::from(weight);
             }
         }
-        ready.first().copied()
+        let next = ready.first().copied();
+        next.filter(|(channel, _)| fits(*channel))
     }
 
     /// The next position of a channel to send on a link.

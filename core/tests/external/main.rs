@@ -8,6 +8,7 @@ use outlive_core::engine::{Ending, Engine, Event, External, Output, SendOptions,
 use outlive_core::limits::{FILE_PART_BYTES, SEGMENT_BYTES};
 use outlive_core::link::LinkClass;
 use outlive_core::record::{Key, OutboxRecord, OutboxState, Record};
+use outlive_core::transport::Lane;
 use outlive_core::wire::frame::{Data, Frame};
 use outlive_core::wire::packet;
 use outlive_core::{
@@ -25,6 +26,7 @@ struct Sender {
     /// Bytes of the file that were read.
     read: usize,
     frames: Vec<Frame>,
+    packets: Vec<(Lane, Vec<Frame>)>,
     endings: Vec<Ending>,
     now: Now,
 }
@@ -53,6 +55,7 @@ impl Sender {
             file,
             read: 0,
             frames: Vec::new(),
+            packets: Vec::new(),
             endings: Vec::new(),
             now,
         }
@@ -90,7 +93,8 @@ impl Sender {
             match output {
                 Output::Transmit(transmit) => {
                     let frames = packet::decode(&transmit.packet.slice(1..)).expect("in the clear");
-                    self.frames.extend(frames);
+                    self.frames.extend(frames.clone());
+                    self.packets.push((transmit.lane, frames));
                     // The relay takes it at once, so that the next goes out.
                     self.engine
                         .accepted(transmit.generation, transmit.envelope, self.now);
@@ -255,4 +259,39 @@ fn a_transfer_that_is_given_up_ends_all_that_waits_of_it_and_nothing_else() {
     assert_eq!(sender.endings, [Ending::Cancelled; 3]);
     sender.bind();
     assert_eq!(sender.messages().len(), 1);
+}
+
+#[test]
+fn on_a_direct_link_a_file_and_all_else_have_lanes_and_packets_of_their_own() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(2 * SEGMENT_BYTES)), 1);
+    sender.offer();
+    for channel in [ChannelId::SIGNALING, ChannelId::MESSAGES, ChannelId(16)] {
+        let payload = Bytes::from(vec![1; 3 * SEGMENT_BYTES]);
+        let options = SendOptions::default();
+        let taken = sender.engine.send(channel, &payload, &options, sender.now);
+        taken.expect("room for it");
+    }
+    sender.drive();
+    let generation = Generation::nth(1, 1);
+    sender
+        .engine
+        .bind(generation, LinkClass::Direct, 0, sender.now);
+    sender.drive();
+    let mut lanes = BTreeMap::<ChannelId, Vec<Lane>>::new();
+    for (lane, frames) in &sender.packets {
+        let data = |frame: &Frame| match frame {
+            Frame::Data(data) => Some(data.channel),
+            _ => None,
+        };
+        let bulk = frames.iter().any(|f| data(f) == Some(ChannelId::FILES));
+        assert_eq!(*lane == Lane::Bulk, bulk);
+        for frame in frames {
+            assert_eq!(bulk, data(frame) == Some(ChannelId::FILES), "{frame:?}");
+            if let Some(channel) = data(frame) {
+                lanes.entry(channel).or_default().push(*lane);
+            }
+        }
+    }
+    let counts: Vec<_> = lanes.iter().map(|(c, lanes)| (c.0, lanes.len())).collect();
+    assert_eq!(counts, [(0, 3), (1, 3), (2, 3), (16, 3)]);
 }

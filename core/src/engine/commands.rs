@@ -114,7 +114,7 @@ impl Engine {
         else {
             return;
         };
-        self.given_up.insert(transfer);
+        sending.given_up.insert(transfer);
         match &mut sending.sweep {
             Some(sweep) => sweep.again = true,
             None => sending.sweep = Some(Sweep::from(out.offer)),
@@ -354,9 +354,13 @@ impl Engine {
 
     /// Records were read to find those that have expired.
     pub(super) fn swept(&mut self, channel: ChannelId, records: &[(Position, OutboxRecord)]) {
-        let Some(mut sweep) = self.sending.get_mut(&channel).and_then(|s| s.sweep.take()) else {
+        let Some(sending) = self.sending.get_mut(&channel) else {
             return;
         };
+        let Some(mut sweep) = sending.sweep.take() else {
+            return;
+        };
+        let all_given_up = std::mem::take(&mut sending.given_up);
         let low = self
             .live
             .out
@@ -372,7 +376,7 @@ impl Engine {
             }
             let given_up = matches!(
                 record.state,
-                OutboxState::External { transfer, .. } if self.given_up.contains(&transfer)
+                OutboxState::External { transfer, .. } if all_given_up.contains(&transfer)
             );
             if given_up || record.expires <= self.now.wall {
                 sweep.at = position.plus(u64::from(record.count.saturating_sub(record.index)));
@@ -390,23 +394,22 @@ impl Engine {
                 );
             }
         }
-        let Some(out) = self.live.out.get_mut(&channel) else {
+        let (Some(out), Some(sending)) = (
+            self.live.out.get_mut(&channel),
+            self.sending.get_mut(&channel),
+        ) else {
             return;
         };
-        if records.is_empty() {
-            if sweep.again {
-                if let Some(sending) = self.sending.get_mut(&channel) {
-                    sending.sweep = Some(Sweep::from(out.offer));
-                }
-            } else {
-                self.given_up.clear();
-            }
+        let done = records.is_empty();
+        if done {
             out.earliest_expiry = match (out.earliest_expiry, sweep.earliest) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
             };
-        } else if let Some(sending) = self.sending.get_mut(&channel) {
-            sending.sweep = Some(sweep);
+        }
+        if !done || sweep.again {
+            sending.sweep = Some(if done { Sweep::from(out.offer) } else { sweep });
+            sending.given_up = all_given_up;
         }
     }
 

@@ -59,7 +59,7 @@ use crate::wire::frame::{CloseReason, Frame, Handshake, Token};
 use crate::wire::packet;
 use crate::{
     ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, Now, OpenError, PeerId, Position,
-    RunSet, Seq, TransferId,
+    RunSet, Seq,
 };
 
 /// What a read on its way is for.
@@ -105,8 +105,6 @@ pub struct Engine {
     writes: Writes,
     sending: BTreeMap<ChannelId, Sending>,
     weights: BTreeMap<ChannelId, u8>,
-    /// Transfers that were given up: what waits of them is ended as it is found.
-    given_up: BTreeSet<TransferId>,
     links: Links,
     asked: VecDeque<Asked>,
     held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
@@ -227,7 +225,6 @@ impl Engine {
             writes: Writes::default(),
             sending,
             weights: BTreeMap::new(),
-            given_up: BTreeSet::new(),
             links: Links::default(),
             asked: VecDeque::new(),
             held,

@@ -3,14 +3,14 @@
 //! Keeps I7: what is here is a cache of records that are all in the store too. Keeps I4: nothing
 //! in here is offered to a link before [`Session::out`](crate::record::Session) on disk covers it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::OUTBOX_CACHE_BYTES;
 use crate::record::OutboxRecord;
 #[cfg(test)]
 use crate::record::OutboxState;
 use crate::runs::RunSet;
-use crate::{Digest, Position, Seq};
+use crate::{Digest, Position, Seq, TransferId};
 
 /// Bytes a record costs beside its payload, roughly.
 const RECORD_BYTES: usize = 128;
@@ -41,15 +41,17 @@ pub(super) struct Sending {
     pub(super) ack: Option<PendingAck>,
     /// A record that is wanted to go on sending.
     pub(super) wanted: Option<Position>,
-    /// Where a search for expired messages goes on.
+    /// Where a search for messages that are to end goes on.
     pub(super) sweep: Option<Sweep>,
+    /// Transfers that were given up: what waits of them ends as the search finds it.
+    pub(super) given_up: BTreeSet<TransferId>,
     /// What the app waits to hear consumed.
     pub(super) awaited: Position,
     /// Bytes this channel may still send in its turn.
     pub(super) credit: usize,
 }
 
-/// A search for expired messages.
+/// A search for messages that have expired, or belong to a transfer that was given up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sweep {
     /// Where it goes on.
@@ -85,6 +87,7 @@ impl Sending {
             ack: None,
             wanted: None,
             sweep: None,
+            given_up: BTreeSet::new(),
             awaited: Position::default(),
             credit: 0,
         }

@@ -21,6 +21,8 @@ pub struct SendingFileRecord {
     pub end: Position,
     /// Set when it was given up, until nothing of it is left in the outbox.
     pub stopped: Option<StopReason>,
+    /// Whether the peer knows that it was given up, or will hear it from the outbox.
+    pub told: bool,
 }
 
 /// A file that is being received.

@@ -262,6 +262,38 @@ fn a_transfer_that_is_given_up_ends_all_that_waits_of_it_and_nothing_else() {
 }
 
 #[test]
+fn a_search_for_what_has_expired_elsewhere_does_not_end_that_for_what_was_given_up() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(2_000_000)), 1);
+    sender.offer();
+    let short = SendOptions {
+        ttl: Some(Duration::from_secs(1)),
+        once: None,
+    };
+    let line = Bytes::from_static(b"a line");
+    let taken = sender
+        .engine
+        .send(ChannelId::MESSAGES, &line, &short, sender.now);
+    taken.expect("room for it");
+    sender.drive();
+    sender.now.elapsed += Duration::from_secs(2);
+    sender.now.wall = sender.now.wall.plus(Duration::from_secs(2));
+    sender.engine.tick(sender.now);
+    sender
+        .engine
+        .give_up(ChannelId::FILES, TRANSFER, sender.now);
+    sender.drive();
+    let count = |how| {
+        sender
+            .endings
+            .iter()
+            .filter(|ending| **ending == how)
+            .count()
+    };
+    assert_eq!(count(Ending::Expired), 1);
+    assert_eq!(count(Ending::Cancelled), 2);
+}
+
+#[test]
 fn on_a_direct_link_a_file_and_all_else_have_lanes_and_packets_of_their_own() {
     let mut sender = Sender::new(BTreeMap::new(), Some(file(2 * SEGMENT_BYTES)), 1);
     sender.offer();

@@ -100,6 +100,33 @@ fn nothing_is_lost_doubled_or_reordered_whatever_fails() {
 }
 
 #[test]
+fn messages_that_lie_in_files_keep_to_the_same_whatever_fails() {
+    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
+    let start = number("OUTLIVE_SIM_START").unwrap_or(0);
+    let one = number("OUTLIVE_SIM_SEED");
+    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
+    let mut from_files = 0;
+    for seed in stories {
+        let world = World::new(seed, inboxes(seed), None, one.is_some());
+        let mut world = world.with_files();
+        world.play();
+        world.settle();
+        from_files += world.from_files;
+        assert_eq!(
+            world.faults,
+            Vec::new(),
+            "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
+             simulation messages_that_lie -- --nocapture"
+        );
+    }
+    println!("{seeds} seeds: {from_files} messages came out of files");
+    assert!(
+        one.is_some() || from_files > seeds,
+        "files are what is simulated"
+    );
+}
+
+#[test]
 fn two_that_negotiate_end_up_with_the_same_connection_whatever_fails() {
     let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 8);
     let start = number("OUTLIVE_SIM_START").unwrap_or(0);

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use outlive_core::engine::{Engine, Event, Output, Rule, Stage, Stored, Ticket, Transmit};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
-use outlive_core::record::{Gap, InboxBody, InboxRecord, Key, Record, SegmentRecord};
+use outlive_core::record::{
+    Gap, InboxBody, InboxRecord, Key, OutboxRecord, OutboxState, Record, SegmentRecord,
+};
 use outlive_core::store::Batch;
 use outlive_core::{
     ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, PeerId, Position,
-    Seq,
+    Seq, TransferId,
 };
 
 pub(crate) type Disk = BTreeMap<Bytes, Bytes>;
@@ -50,7 +52,9 @@ pub(crate) struct Peer {
     pub(crate) starts: u32,
     pub(crate) generation: Generation,
     pub(crate) write: Option<Batch>,
-    read: Option<(std::ops::Range<Bytes>, usize)>,
+    read: Option<(std::ops::Range<Bytes>, usize, bool)>,
+    /// What lies in files, which no crash touches.
+    pub(crate) files: BTreeMap<TransferId, Bytes>,
     pub(crate) sent: VecDeque<(Transmit, Vec<u8>)>,
     pub(crate) tickets: Vec<(Ticket, u64)>,
     pub(crate) queued: Vec<u64>,
@@ -90,6 +94,7 @@ impl Peer {
             generation: Generation::at_start(0),
             write: None,
             read: None,
+            files: BTreeMap::new(),
             sent: VecDeque::new(),
             tickets: Vec::new(),
             queued: Vec::new(),
@@ -176,9 +181,13 @@ impl Peer {
                     assert!(self.write.is_none(), "two writes at once");
                     self.write = Some(batch);
                 }
-                Output::Read { range, limit, .. } => {
+                Output::Read {
+                    range,
+                    limit,
+                    content,
+                } => {
                     assert!(self.read.is_none(), "two reads at once");
-                    self.read = Some((range, limit.records));
+                    self.read = Some((range, limit.records, content));
                 }
                 Output::Release {
                     generation,
@@ -236,18 +245,40 @@ impl Peer {
             }
             self.pump();
         }
-        if let Some((range, records)) = self.read.take() {
+        if let Some((range, records, content)) = self.read.take() {
             let rows: Vec<_> = self
                 .disk
                 .range(range)
                 .take(records)
-                .map(|(key, value)| (key.clone(), value.clone()))
+                .map(|(key, value)| match content {
+                    true => (key.clone(), self.filled(value)),
+                    false => (key.clone(), value.clone()),
+                })
                 .collect();
             if let Some(engine) = &mut self.engine {
                 engine.read(&rows, now).expect("own disk");
             }
             self.pump();
         }
+    }
+
+    /// A record with what it says lies in a file, if that is there.
+    fn filled(&self, value: &Bytes) -> Bytes {
+        let record = OutboxRecord::from_bytes(value).expect("own disk");
+        let OutboxState::External {
+            transfer,
+            offset,
+            length,
+        } = record.state
+        else {
+            return value.clone();
+        };
+        let Some(file) = self.files.get(&transfer) else {
+            return value.clone();
+        };
+        let from = offset as usize;
+        let content = &file[from..from + length as usize];
+        record.filled(content).to_bytes()
     }
 
     pub(crate) fn tick(&mut self, now: Now) {

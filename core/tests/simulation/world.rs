@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive_core::engine::{Engine, Rule, SendOptions, Taken, Ticket, Transmit};
+use outlive_core::engine::{Engine, External, Rule, SendOptions, Taken, Ticket, Transmit};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::KIND_SEALED;
@@ -13,7 +13,7 @@ use outlive_core::wire::frame::Frame;
 use outlive_core::wire::packet;
 use outlive_core::{
     ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, RunSet, Seq, StoreId,
-    WallTime,
+    TransferId, WallTime,
 };
 
 use crate::peer::{Handed, Mail, Peer, apply};
@@ -190,6 +190,19 @@ enum Act {
     Snapshot,
     Restore,
     Lose,
+    Vanish,
+    GiveUp,
+}
+
+/// The file that a message lies in.
+fn transfer(number: u64) -> TransferId {
+    TransferId(u128::from(number).to_le_bytes())
+}
+
+fn number(TransferId(bytes): TransferId) -> u64 {
+    bytes
+        .first_chunk()
+        .map_or(0, |number| u64::from_le_bytes(*number))
 }
 
 pub(crate) struct World {
@@ -224,6 +237,10 @@ pub(crate) struct World {
     attempts: BTreeMap<(usize, MessageId, Epoch, u32), u32>,
     wire: BTreeMap<(usize, Epoch, ChannelId, Seq), MessageId>,
     spoken: u64,
+    /// Whether some of the messages lie in files.
+    files: bool,
+    /// How many of those arrived.
+    pub(crate) from_files: u64,
     /// What the peers negotiate beside their messages, if they do.
     pub(crate) signaling: Option<Signaling>,
     pub(crate) faults: Vec<Fault>,
@@ -276,9 +293,17 @@ impl World {
             attempts: BTreeMap::new(),
             wire: BTreeMap::new(),
             spoken: 0,
+            files: false,
+            from_files: 0,
             signaling: None,
             faults: Vec::new(),
         }
+    }
+
+    /// Has half of the messages lie in files that may vanish, and may be given up.
+    pub(crate) const fn with_files(mut self) -> Self {
+        self.files = true;
+        self
     }
 
     pub(crate) fn log(&self, text: impl FnOnce() -> String) {
@@ -329,6 +354,9 @@ impl World {
             if self.random.chance(45) {
                 deck.extend_from_slice(group);
             }
+        }
+        if self.files {
+            deck.extend([(Act::Vanish, 1), (Act::GiveUp, 2)]);
         }
         let total: usize = deck.iter().map(|(_, weight)| weight).sum();
         let length = [25, 60, 150, 300][self.random.below(4)];
@@ -426,6 +454,12 @@ impl World {
                 }
             }
             Act::Lose => self.roll_back(who, BTreeMap::new()),
+            Act::Vanish => {
+                if let Some(transfer) = self.some_file(who) {
+                    self.peers[who].files.remove(&transfer);
+                }
+            }
+            Act::GiveUp => self.give_up(who),
         }
         self.signal();
         self.collect();
@@ -568,7 +602,61 @@ impl World {
         let mut payload = number.to_le_bytes().to_vec();
         payload.resize(bytes, number as u8);
         let ttl = self.random.chance(20).then(|| Duration::from_secs(15));
-        self.submit(who, channel, payload.into(), ttl);
+        if self.files && self.random.chance(50) {
+            self.submit_of_file(who, channel, payload.into(), ttl);
+        } else {
+            self.submit(who, channel, payload.into(), ttl);
+        }
+    }
+
+    /// Sends a message as [`submit`](Self::submit) does, of which all but the number is in a file.
+    fn submit_of_file(
+        &mut self,
+        who: usize,
+        channel: ChannelId,
+        payload: Bytes,
+        ttl: Option<Duration>,
+    ) {
+        const BEFORE: usize = 100;
+        const NUMBER: usize = 8;
+        let number = self.next_number();
+        let external = External {
+            transfer: transfer(number),
+            offset: BEFORE as u64,
+            length: (payload.len() - NUMBER) as u64,
+            beginning: payload.slice(..NUMBER),
+        };
+        let file = [&[0xee; BEFORE], &payload[NUMBER..]].concat();
+        let options = SendOptions { ttl, once: None };
+        let peer = &mut self.peers[who];
+        let Some(engine) = &mut peer.engine else {
+            return;
+        };
+        let taken = engine.send_external(channel, &external, &options, self.now);
+        let ticket = taken.expect("room");
+        peer.files.insert(external.transfer, file.into());
+        self.submitted(who, ticket, payload.len(), ttl);
+    }
+
+    /// A file that something was sent of. What is lost with it is what its owner took away.
+    fn some_file(&mut self, who: usize) -> Option<TransferId> {
+        let files = &self.peers[who].files;
+        let which = self.random.below(files.len().max(1));
+        let transfer = *files.keys().nth(which)?;
+        self.exempt.insert(number(transfer));
+        Some(transfer)
+    }
+
+    fn give_up(&mut self, who: usize) {
+        let Some(transfer) = self.some_file(who) else {
+            return;
+        };
+        let channel = self.messages[&number(transfer)].channel;
+        let now = self.now;
+        if let Some(engine) = &mut self.peers[who].engine {
+            engine.give_up(channel, transfer, now);
+        }
+        self.peers[who].pump();
     }
 
     /// Sends a message that begins with the number which is the next.
@@ -579,14 +667,24 @@ impl World {
         payload: Bytes,
         ttl: Option<Duration>,
     ) -> Option<(Ticket, u64)> {
-        let number = self.next_number();
-        let expires = ttl.map(|ttl| self.now.wall.plus(ttl));
         let options = SendOptions { ttl, once: None };
-        let peer = &mut self.peers[who];
-        let engine = peer.engine.as_mut()?;
+        let engine = self.peers[who].engine.as_mut()?;
         let ticket = engine
             .send(channel, &payload, &options, self.now)
             .expect("room");
+        Some((ticket, self.submitted(who, ticket, payload.len(), ttl)))
+    }
+
+    fn submitted(
+        &mut self,
+        who: usize,
+        ticket: Ticket,
+        bytes: usize,
+        ttl: Option<Duration>,
+    ) -> u64 {
+        let (number, channel) = (self.next_number(), ticket.channel);
+        let expires = ttl.map(|ttl| self.now.wall.plus(ttl));
+        let peer = &mut self.peers[who];
         peer.tickets.push((ticket, number));
         peer.pump();
         self.names.insert(ticket.id, number);
@@ -599,12 +697,12 @@ impl World {
                 channel,
                 seqs: ticket.first.0..ticket.end.0,
                 order: *order,
-                bytes: payload.len(),
+                bytes,
                 expires,
             },
         );
         self.log(|| format!("  message {number} is {}", ticket.id));
-        Some((ticket, number))
+        number
     }
 
     /// The number of the next message.
@@ -637,6 +735,7 @@ impl World {
         if let (ChannelId::SIGNALING, Some(signaling)) = (handed.channel, &mut self.signaling) {
             signaling.arrived(who, &handed.payload);
         }
+        self.from_files += u64::from(self.peers[from].files.contains_key(&transfer(number)));
         let roll = self.rolls[who];
         let times = self.delivered.entry((who, number)).or_default();
         let before = times.last().copied();

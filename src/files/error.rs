@@ -50,6 +50,11 @@ pub enum FileError {
 }
 
 impl FileError {
+    /// Whether the file is not where it was looked for.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+
     pub(super) fn io(
         what: &'static str,
         path: impl Into<PathBuf>,

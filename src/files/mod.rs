@@ -17,6 +17,9 @@ mod disk;
 mod error;
 mod inbox;
 mod name;
+mod offer;
+mod received;
+mod receiving;
 mod replies;
 mod sending;
 
@@ -29,7 +32,9 @@ use tokio::sync::watch;
 
 pub(crate) use self::content::{Content, fill};
 pub use self::error::FileError;
-pub use self::inbox::{FileEvent, FileInbox, FileOffer, ReceivedFile};
+pub use self::inbox::{FileEvent, FileInbox};
+pub use self::offer::FileOffer;
+pub use self::received::ReceivedFile;
 pub(crate) use self::replies::read_replies;
 pub use self::sending::{SENDING_FILES, SendingFile};
 pub(crate) use self::sending::{list, offer};
@@ -49,7 +54,7 @@ pub(crate) type Outcome = Result<(), StopReason>;
 /// The transfers of one session that somebody here waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    /// At most [`SENDING_FILES`] of them.
+    /// As many as there are handles: what nobody holds any more goes when the next is made.
     sending: Mutex<BTreeMap<TransferId, watch::Sender<Option<Outcome>>>>,
 }
 
@@ -60,12 +65,9 @@ impl Files {
 
     /// Tells when a transfer has ended.
     pub(crate) fn watch(&self, transfer: TransferId) -> watch::Receiver<Option<Outcome>> {
-        self.sending().entry(transfer).or_default().subscribe()
-    }
-
-    /// Forgets a transfer that nobody waits for.
-    pub(crate) fn forget(&self, transfer: TransferId) {
-        self.sending().remove(&transfer);
+        let mut sending = self.sending();
+        sending.retain(|_, watched| watched.receiver_count() > 0);
+        sending.entry(transfer).or_default().subscribe()
     }
 
     pub(crate) fn ended(&self, transfer: TransferId, outcome: Outcome) {

@@ -45,14 +45,7 @@ pub(crate) async fn offer(route: &Route, path: PathBuf) -> Result<SendingFile, F
     getrandom::fill(&mut transfer).map_err(|_| Error::Entropy)?;
     let transfer = TransferId(transfer);
     let outcome = route.hub().files.watch(transfer);
-    let sent = send(route, transfer, record.clone()).await;
-    (record.first, record.end) = match sent {
-        Ok(positions) => positions,
-        Err(error) => {
-            route.hub().files.forget(transfer);
-            return Err(error);
-        }
-    };
+    (record.first, record.end) = send(route, transfer, record.clone()).await?;
     Ok(SendingFile {
         route: route.clone(),
         transfer,
@@ -115,6 +108,7 @@ fn look_at(path: &Path) -> Result<SendingFileRecord, FileError> {
         first: Position(0),
         end: Position(0),
         stopped: None,
+        told: false,
     })
 }
 
@@ -136,14 +130,14 @@ pub(crate) async fn list(route: &Route) -> Result<Vec<SendingFile>, FileError> {
         let outcome = route.hub().files.watch(transfer);
         let value = store.get(key).await.map_err(Error::from)?;
         let record = value.map(|value| SendingFileRecord::from_bytes(&value));
-        match record.transpose().map_err(Error::from)? {
-            Some(record) if record.stopped.is_none() => files.push(SendingFile {
+        let record = record.transpose().map_err(Error::from)?;
+        if let Some(record) = record.filter(|record| record.stopped.is_none()) {
+            files.push(SendingFile {
                 route: route.clone(),
                 transfer,
                 record,
                 outcome,
-            }),
-            _ => route.hub().files.forget(transfer),
+            });
         }
     }
     Ok(files)

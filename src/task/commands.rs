@@ -10,6 +10,7 @@ use outlive_core::wire::frame::CloseReason;
 use outlive_core::{ChannelId, Generation};
 use tracing::debug;
 
+use super::files::OfferedFile;
 use super::input::{Binding, Command, Input, Reply};
 use super::{Bound, Done, Settled, Task, Then, WAITING_SENDS, Waiter, WaitingSend};
 use crate::error::Error;
@@ -288,7 +289,14 @@ impl Task {
                 transfer,
                 record,
                 reply,
-            } => self.send_file(engine, transfer, *record, reply),
+            } => {
+                let file = OfferedFile {
+                    transfer,
+                    record,
+                    reply,
+                };
+                self.send_file(engine, file).await;
+            }
             Command::CancelFile { transfer, reply } => self.cancel_file(engine, transfer, reply),
             Command::FileReply {
                 transfer,
@@ -357,7 +365,7 @@ impl Task {
         self.hub.registry.clear();
     }
 
-    async fn send_or_wait(&mut self, engine: &mut Engine, send: WaitingSend) {
+    pub(super) async fn send_or_wait(&mut self, engine: &mut Engine, send: WaitingSend) {
         if send.wait && !self.sends.is_empty() {
             self.wait_for_room(send);
         } else if let Some(full) = self.send(engine, send).await {
@@ -409,6 +417,7 @@ impl Task {
                         self.next.waiters.push(Waiter::Send(reply, receipt));
                     }
                     Then::Commit(settled, reply) => self.settle(engine, &settled, reply),
+                    Then::File(file) => self.file_begun(engine, ticket, file),
                 }
             }
             Err(SendError::Full) if send.wait => return Some(send),
@@ -423,6 +432,8 @@ impl Task {
         let reply = match then {
             Then::Receipt(reply) => reply,
             Then::Commit(settled, reply) => return self.settle(engine, &settled, reply),
+            // No file is sent under a key.
+            Then::File(_) => return,
         };
         let receipt = Receipt::new(ticket, self.hub.clone(), self.route());
         let waiter = Waiter::Send(reply, receipt);

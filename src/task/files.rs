@@ -2,18 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use outlive_core::engine::{Ending, Engine, External, SendOptions};
+use outlive_core::engine::{Ending, Engine, External, SendError, SendOptions, Ticket};
 use outlive_core::limits::FILE_PART_BYTES;
 use outlive_core::record::{Key, Record, SendingFileRecord};
 use outlive_core::store::ReadLimit;
 use outlive_core::wire::file::{FileMessage, StopReason, part_head};
 use outlive_core::{ChannelId, Position, TransferId};
-use tracing::warn;
+use tracing::debug;
 
 use super::input::{FileReply, Reply};
-use super::{Task, Waiter};
+use super::{Task, Then, Waiter, WaitingSend};
 use crate::error::Error;
 use crate::files::{FileError, Outcome, SENDING_FILES};
+
+/// A file that the app wants to send.
+pub(super) struct OfferedFile {
+    pub(super) transfer: TransferId,
+    pub(super) record: Box<SendingFileRecord>,
+    pub(super) reply: FileReply,
+}
 
 impl Task {
     /// Reads what is on its way, and goes on giving up what was given up.
@@ -33,56 +40,75 @@ impl Task {
                 self.files.insert(transfer, record);
             }
         }
+        self.tell_stopped(engine);
         self.forget_files(engine);
         Ok(())
     }
 
-    /// Takes a file for sending: all of its messages, or none.
-    pub(super) fn send_file(
-        &mut self,
-        engine: &mut Engine,
-        transfer: TransferId,
-        mut record: SendingFileRecord,
-        reply: FileReply,
-    ) {
-        if self.files.len() >= SENDING_FILES {
-            let _ = reply.send(Err(FileError::TooMany));
+    /// Takes a file for sending, as soon as there is room: all of its messages, or none.
+    pub(super) async fn send_file(&mut self, engine: &mut Engine, file: OfferedFile) {
+        let waiting = |send: &&WaitingSend| matches!(send.then, Then::File(_));
+        let waiting = self.sends.iter().filter(waiting).count();
+        if self.files.len().saturating_add(waiting) >= SENDING_FILES {
+            // The caller may have gone away.
+            drop(file.reply.send(Err(FileError::TooMany)));
             return;
         }
-        match self.queue_file(engine, transfer, &record) {
-            Ok((first, end)) => {
-                (record.first, record.end) = (first, end);
-                let key = Key::SendingFile(self.peer, transfer);
-                engine.note(key, Some(record.to_bytes()));
-                self.files.insert(transfer, record);
-                self.next.waiters.push(Waiter::File(reply, (first, end)));
+        let begin = FileMessage::Begin(file.transfer, file.record.info.clone());
+        let send = WaitingSend {
+            channel: ChannelId::FILES,
+            payload: begin.to_bytes(),
+            options: SendOptions::default(),
+            wait: true,
+            then: Then::File(file),
+        };
+        self.send_or_wait(engine, send).await;
+    }
+
+    /// The beginning of a file was taken for sending: its parts go with it.
+    pub(super) fn file_begun(&mut self, engine: &mut Engine, begin: Ticket, file: OfferedFile) {
+        let OfferedFile {
+            transfer,
+            mut record,
+            reply,
+        } = file;
+        match self.queue_parts(engine, transfer, record.info.size) {
+            Ok(last) => {
+                record.first = begin.first;
+                record.end = last.map_or(begin.end, |last| last.end);
+                engine.note(self.file_key(transfer), Some(record.to_bytes()));
+                let positions = (record.first, record.end);
+                self.files.insert(transfer, *record);
+                self.next.waiters.push(Waiter::File(reply, positions));
             }
             // The caller may have gone away.
-            Err(error) => drop(reply.send(Err(error.into()))),
+            Err(error) => drop(reply.send(Err(Error::from(error).into()))),
         }
     }
 
-    fn queue_file(
+    fn queue_parts(
         &self,
         engine: &mut Engine,
         transfer: TransferId,
-        record: &SendingFileRecord,
-    ) -> Result<(Position, Position), Error> {
+        size: u64,
+    ) -> Result<Option<Ticket>, SendError> {
         let (now, options) = (self.inner.clock.now(), SendOptions::default());
-        let begin = FileMessage::Begin(transfer, record.info.clone()).to_bytes();
-        let mut ticket = engine.send(ChannelId::FILES, &begin, &options, now)?;
-        let (first, mut offset) = (ticket.first, 0);
-        while offset < record.info.size {
+        let (mut last, mut offset) = (None, 0);
+        while offset < size {
             let part = External {
                 transfer,
                 offset,
-                length: FILE_PART_BYTES.min(record.info.size.saturating_sub(offset)),
+                length: FILE_PART_BYTES.min(size.saturating_sub(offset)),
                 beginning: part_head(transfer, offset),
             };
-            ticket = engine.send_external(ChannelId::FILES, &part, &options, now)?;
+            last = Some(engine.send_external(ChannelId::FILES, &part, &options, now)?);
             offset = offset.saturating_add(part.length);
         }
-        Ok((first, ticket.end))
+        Ok(last)
+    }
+
+    const fn file_key(&self, transfer: TransferId) -> Key {
+        Key::SendingFile(self.peer, transfer)
     }
 
     /// The app calls a file off.
@@ -107,7 +133,7 @@ impl Task {
         match outcome {
             Ok(()) => {
                 if self.files.remove(&transfer).is_some() {
-                    engine.note(Key::SendingFile(self.peer, transfer), None);
+                    engine.note(self.file_key(transfer), None);
                 }
                 self.hub.files.ended(transfer, Ok(()));
             }
@@ -149,27 +175,44 @@ impl Task {
             return;
         }
         record.stopped = Some(reason);
-        let key = Key::SendingFile(self.peer, transfer);
-        engine.note(key, Some(record.to_bytes()));
-        let now = self.inner.clock.now();
-        engine.give_up(ChannelId::FILES, transfer, now);
-        if tell {
-            let stop = FileMessage::Stop(transfer, reason).to_bytes();
-            let sent = engine.send(ChannelId::FILES, &stop, &SendOptions::default(), now);
-            if let Err(error) = sent {
-                warn!(%transfer, %error, "the peer can't be told that a file won't come");
-            }
-        }
+        record.told = !tell;
+        engine.note(
+            Key::SendingFile(self.peer, transfer),
+            Some(record.to_bytes()),
+        );
+        engine.give_up(ChannelId::FILES, transfer, self.inner.clock.now());
+        self.tell_stopped(engine);
         self.hub.files.ended(transfer, Err(reason));
     }
 
-    /// Forgets files that were given up, once nothing of them is left in the outbox.
+    /// Tells the peer of files that will not come. Where the outbox is full, it is said later.
+    pub(super) fn tell_stopped(&mut self, engine: &mut Engine) {
+        for (&transfer, record) in &mut self.files {
+            let Some(reason) = record.stopped.filter(|_| !record.told) else {
+                continue;
+            };
+            let stop = FileMessage::Stop(transfer, reason).to_bytes();
+            let (now, options) = (self.inner.clock.now(), SendOptions::default());
+            if let Err(error) = engine.send(ChannelId::FILES, &stop, &options, now) {
+                debug!(%transfer, %error, "the peer is told later that a file won't come");
+                return;
+            }
+            record.told = true;
+            engine.note(
+                Key::SendingFile(self.peer, transfer),
+                Some(record.to_bytes()),
+            );
+        }
+    }
+
+    /// Forgets files that were given up, once nothing of them is left in the outbox and the peer
+    /// knows.
     pub(super) fn forget_files(&mut self, engine: &mut Engine) {
         let out = engine.session().out.get(&ChannelId::FILES);
         let offer = out.map_or(Position(0), |out| out.offer);
         let peer = self.peer;
         self.files.retain(|&transfer, record| {
-            let over = record.stopped.is_some() && record.end <= offer;
+            let over = record.stopped.is_some() && record.told && record.end <= offer;
             if over {
                 engine.note(Key::SendingFile(peer, transfer), None);
             }

@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::files::OfferedFile;
 pub(crate) use self::input::{Binding, Command, GivenUp, INPUTS, Input, Settled, ToLink};
 use self::input::{FileReply, Reply};
 use self::unidentified::Unidentified;
@@ -136,6 +137,8 @@ enum Then {
     Receipt(Reply<Receipt>),
     /// The commit of the request it answers.
     Commit(Settled, Reply<()>),
+    /// The parts of the file that it is the beginning of.
+    File(OfferedFile),
 }
 
 impl Then {
@@ -144,6 +147,7 @@ impl Then {
         match self {
             Self::Receipt(reply) => drop(reply.send(Err(error))),
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
+            Self::File(file) => drop(file.reply.send(Err(error.into()))),
         }
     }
 }

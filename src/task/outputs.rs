@@ -231,6 +231,7 @@ impl Task {
                         .send_modify(|state| state.outstanding = outstanding);
                 }
                 self.room = !self.sends.is_empty();
+                self.tell_stopped(engine);
                 return;
             }
             Event::Inbox { channel, end } => {

@@ -1,11 +1,13 @@
 //! A peer that lies about files.
 
 use bytes::Bytes;
-use outlive::{ChannelId, FileEvent, FileInfo, Session, StopReason, TransferId};
+use outlive::record::{self, Key, Record};
+use outlive::{ChannelId, FileEvent, FileInfo, Position, Session, StopReason, Store, TransferId};
+use outlive_core::store::{Batch, ReadLimit};
 use outlive_core::wire::file::FileMessage;
 use outlive_transports::MemoryRelay;
 
-use crate::world::{end, pair, receive, soon};
+use crate::world::{Peer, end, id, pair, receive, soon};
 
 fn transfer(n: u8) -> TransferId {
     TransferId([n; 16])
@@ -142,4 +144,147 @@ async fn what_is_no_message_about_a_file_is_passed_over() {
     }
     receive(&mut files, bob.disk.path()).await;
     soon("the word of it", sending.done()).await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn links_that_lie_in_the_directory_are_not_followed_out_of_it() {
+    use std::os::unix::fs::symlink;
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let (into, outside) = (
+        bob.disk.path().join("into"),
+        bob.disk.path().join("outside"),
+    );
+    std::fs::create_dir(&into).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("there"), b"as it was").unwrap();
+    let mut files = to_alice.files().await.unwrap();
+    for (n, target) in (0..).zip(["there", "not there"]) {
+        let name = format!("{n}.txt");
+        symlink(outside.join(target), into.join(&name)).unwrap();
+        symlink(outside.join(target), into.join(format!("{name}.part"))).unwrap();
+        begin(&to_bob, n, &name, 2, b"hi").await;
+        part(&to_bob, n, 0, b"hi").await;
+        let file = receive(&mut files, &into).await;
+        let path = file.path();
+        assert!(!path.is_symlink() && path.ends_with(format!("into/{n} (2).txt")));
+        assert_eq!(std::fs::read(path).unwrap(), b"hi");
+    }
+    assert_eq!(std::fs::read(outside.join("there")).unwrap(), b"as it was");
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_second_beginning_changes_nothing() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let mut files = to_alice.files().await.unwrap();
+    begin(&to_bob, 1, "a", 5, b"hello").await;
+    part(&to_bob, 1, 0, b"hel").await;
+    begin(&to_bob, 1, "b", 1 << 30, b"other").await;
+    part(&to_bob, 1, 3, b"lo").await;
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"hello");
+    assert_eq!(bob.names(), ["a"]);
+}
+
+#[tokio::test]
+async fn what_a_receiver_says_of_nothing_or_says_wrong_ends_no_other_file() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, mut bob) = pair(&relay).await;
+    let to_bob = alice.session(2).await;
+    let path = alice.put("a", &vec![7; 2 << 20]);
+    let sending = to_bob.send_file(path).await.unwrap();
+    let info = sending.info().clone();
+    let replies = [
+        FileMessage::Done(transfer(7)),
+        FileMessage::Stop(transfer(7), StopReason::Declined),
+        FileMessage::Begin(sending.transfer(), info),
+        FileMessage::Part {
+            transfer: sending.transfer(),
+            offset: 0,
+            bytes: Bytes::from_static(b"not for you"),
+        },
+    ];
+    let garbage = [
+        &b""[..],
+        b"\x01",
+        b"\x01\x63",
+        b"\xff\xff\xff",
+        &[1; 40],
+        &[4; 17],
+    ];
+    let replies = replies.map(|reply| reply.to_bytes());
+    let said = replies.into_iter().chain(garbage.map(Bytes::from_static));
+    reply(&relay, &mut bob, said).await;
+    let to_alice = bob.session(1).await;
+    // Nobody at the other end is told of any of it, and all of it is taken.
+    let mut state = to_alice.state();
+    let heard = state.wait_for(|state| !state.outstanding);
+    drop(soon("the replies to be heard", heard).await.unwrap());
+    let mut files = to_alice.files().await.unwrap();
+    receive(&mut files, bob.disk.path()).await;
+    soon("the word of it", sending.done()).await.unwrap();
+}
+
+/// Has a peer say something on a channel that its library keeps for itself.
+async fn reply(relay: &MemoryRelay, bob: &mut Peer, said: impl Iterator<Item = Bytes>) {
+    const ELSEWHERE: ChannelId = ChannelId::FIRST_APP;
+    let away = relay.faults().unreachable();
+    relay.faults().cut(id(2));
+    let to_alice = bob.session(1).await;
+    for payload in said {
+        drop(to_alice.send(ELSEWHERE, payload).await.unwrap());
+    }
+    drop(to_alice);
+    let store = bob.stopped().await;
+    let limit = ReadLimit {
+        records: 100,
+        bytes: usize::MAX,
+    };
+    let range = Key::outbox(id(1), ELSEWHERE, Position(0), Position(100));
+    let mut batch = Batch::new();
+    for (key, record) in store.range(range, limit).await.unwrap() {
+        let Ok(Key::Outbox(peer, _, position)) = Key::from_bytes(&key) else {
+            panic!("no key of the outbox");
+        };
+        batch.delete(key);
+        let key = Key::Outbox(peer, ChannelId::FILE_REPLIES, position);
+        batch.put(key.to_bytes(), record);
+    }
+    let key = Key::Session(id(1)).to_bytes();
+    let stored = store.get(key.clone()).await.unwrap();
+    let mut stored = record::Session::from_bytes(&stored.expect("the session")).unwrap();
+    let out = stored.out.remove(&ELSEWHERE).expect("its channel");
+    stored.out.insert(ChannelId::FILE_REPLIES, out);
+    batch.put(key, stored.to_bytes());
+    store.commit(batch).await.unwrap();
+    bob.start().await;
+    drop(away);
+}
+
+#[tokio::test]
+async fn a_receiver_that_says_done_too_early_ends_its_own_file_alone() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, mut bob) = pair(&relay).await;
+    let to_bob = alice.session(2).await;
+    let path = alice.put("a", &vec![7; 12 << 20]);
+    let sending = to_bob.send_file(path).await.unwrap();
+    let done = FileMessage::Done(sending.transfer()).to_bytes();
+    reply(&relay, &mut bob, [done].into_iter()).await;
+    soon("the word of it", sending.done()).await.unwrap();
+    let mut files = bob.session(1).await.files().await.unwrap();
+    let next = to_bob.send_file(alice.put("b", b"b")).await.unwrap();
+    loop {
+        match soon("b", files.next()).await.unwrap() {
+            FileEvent::Offered(offer) if offer.name() == "a" => offer.decline(),
+            FileEvent::Offered(mut offer) => offer.accept(bob.disk.path()).await.unwrap(),
+            FileEvent::Received(_) => break,
+            _ => {}
+        }
+    }
+    soon("the word of b", next.done()).await.unwrap();
 }

@@ -1,9 +1,14 @@
 //! Files that arrive.
 
-use outlive::{ChannelId, FileEvent};
+use std::pin::pin;
+
+use outlive::limits::OUTBOX_BYTES;
+use outlive::record::{self, Key, OutboxRecord, Record};
+use outlive::{ChannelId, FileEvent, Position, StopReason, Store};
+use outlive_core::store::{Batch, ReadLimit};
 use outlive_transports::MemoryRelay;
 
-use crate::world::{content, end, id, pair, receive, receive_some, soon};
+use crate::world::{Peer, carried, content, end, id, pair, receive, receive_some, soon};
 
 #[tokio::test]
 async fn a_file_arrives_whole_under_its_name_and_both_sides_hear_of_it() {
@@ -81,25 +86,39 @@ async fn a_file_goes_on_through_ten_cuts_of_its_link() {
     soon("the word of it", sending.done()).await.unwrap();
 }
 
+/// What a process sends or receives beside the content of a file, at most.
+const BESIDE: u64 = 512 * 1024;
+
 #[tokio::test]
 async fn a_file_goes_on_where_it_was_when_its_sender_comes_back() {
     let relay = MemoryRelay::new("relay");
     let (mut alice, bob) = pair(&relay).await;
     let to_alice = bob.session(1).await;
-    let whole = content(6 << 20);
+    let whole = content(12 << 20);
     let path = alice.put("a", &whole);
-    alice.session(2).await.send_file(path).await.unwrap();
+    let sending = alice.session(2).await.send_file(path).await.unwrap();
     let mut files = to_alice.files().await.unwrap();
-    receive_some(&mut files, bob.disk.path(), 1 << 20).await;
+    receive_some(&mut files, bob.disk.path(), 8 << 20).await;
+    // The sender knows of that.
+    let mut there = sending.progress();
+    while there.done < 8 << 20 {
+        let changed = soon("progress", sending.changed(there)).await.unwrap();
+        there = changed.expect("it is not over");
+    }
+    drop(sending);
     alice.crash().await;
     let to_bob = alice.session(2).await;
     let sending = to_bob.sending_files().await.unwrap();
+    let first = receive_some(&mut files, bob.disk.path(), 9 << 20).await;
+    assert!(first >= 8 << 20, "it began anew at {first}");
     let file = receive(&mut files, bob.disk.path()).await;
     assert!(std::fs::read(file.path()).unwrap() == whole);
     // Unless the word of it came before anybody could ask.
     for sending in sending {
         soon("the word of it", sending.done()).await.unwrap();
     }
+    let (sent, _) = carried(&to_bob);
+    assert!(sent < (4 << 20) + BESIDE, "{sent} bytes were sent again");
 }
 
 #[tokio::test]
@@ -107,20 +126,24 @@ async fn a_file_goes_on_where_it_was_when_its_receiver_comes_back() {
     let relay = MemoryRelay::new("relay");
     let (alice, mut bob) = pair(&relay).await;
     let to_bob = alice.session(2).await;
-    let whole = content(6 << 20);
+    let whole = content(12 << 20);
     let sending = to_bob.send_file(alice.put("a", &whole)).await.unwrap();
-    for part in 1..=4 {
+    for part in 1..=8 {
         let mut files = bob.session(1).await.files().await.unwrap();
-        receive_some(&mut files, bob.disk.path(), part << 20).await;
+        let first = receive_some(&mut files, bob.disk.path(), part << 20).await;
+        assert!(first >= (part - 1) << 20, "it began anew at {first}");
         drop(files);
         bob.crash().await;
         assert_eq!(bob.names(), ["a.part"]);
     }
-    let mut files = bob.session(1).await.files().await.unwrap();
+    let to_alice = bob.session(1).await;
+    let mut files = to_alice.files().await.unwrap();
     let file = receive(&mut files, bob.disk.path()).await;
     assert!(std::fs::read(file.path()).unwrap() == whole);
     assert_eq!(bob.names(), ["a"]);
     soon("the word of it", sending.done()).await.unwrap();
+    let (_, came) = carried(&to_alice);
+    assert!(came < (4 << 20) + BESIDE, "{came} bytes came again");
 }
 
 #[tokio::test]
@@ -200,4 +223,83 @@ async fn files_go_both_ways_at_once_and_chat_goes_on_beside_them() {
     assert!(std::fs::read(two_came.unwrap().path()).unwrap() == two);
     soon("the word of one", there.done()).await.unwrap();
     soon("the word of two", back.done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_waits_for_room_in_the_outbox_as_a_message_does() {
+    let relay = MemoryRelay::new("relay");
+    let (mut alice, bob) = pair(&relay).await;
+    let mut files = bob.session(1).await.files().await.unwrap();
+    let away = fill_outbox(&relay, &mut alice).await;
+    let to_bob = alice.session(2).await;
+    assert!(to_bob.try_send(APP, "too much").await.is_err());
+    let path = alice.put("a", b"content");
+    let mut sending = pin!(to_bob.send_file(path));
+    // It waits: all that there is to do is done when this is.
+    let beside = async {
+        to_bob.sending_files().await.unwrap();
+        to_bob.try_send(APP, "too much").await.unwrap_err();
+    };
+    tokio::select! {
+        biased;
+        sent = &mut sending => panic!("{sent:?} while there was no room"),
+        () = beside => {}
+    }
+    drop(away);
+    let sending = soon("room", sending).await.unwrap();
+    receive(&mut files, bob.disk.path()).await;
+    soon("the word of it", sending.done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_called_off_while_the_outbox_is_full_is_so_at_its_receiver_when_there_is_room() {
+    let relay = MemoryRelay::new("relay");
+    let (mut alice, bob) = pair(&relay).await;
+    let mut files = bob.session(1).await.files().await.unwrap();
+    let path = alice.put("a", &content(8 << 20));
+    let to_bob = alice.session(2).await;
+    to_bob.send_file(path).await.unwrap();
+    receive_some(&mut files, bob.disk.path(), 1 << 20).await;
+    drop(to_bob);
+    let away = fill_outbox(&relay, &mut alice).await;
+    let to_bob = alice.session(2).await;
+    let [sending] = &to_bob.sending_files().await.unwrap()[..] else {
+        panic!("one file")
+    };
+    sending.cancel().await.unwrap();
+    drop(away);
+    let ended = end(&mut files, bob.disk.path()).await;
+    assert_eq!(ended.unwrap_err(), StopReason::Cancelled);
+    assert!(bob.names().is_empty());
+}
+
+const APP: ChannelId = ChannelId::FIRST_APP;
+
+/// Has a message wait that counts for as much as an outbox holds, until the relay can be reached.
+async fn fill_outbox(relay: &MemoryRelay, alice: &mut Peer) -> impl Drop + use<> {
+    let away = relay.faults().unreachable();
+    relay.faults().cut(id(1));
+    let waiting = alice.session(2).await.send(APP, "a heavy one").await;
+    drop(waiting.unwrap());
+    let store = alice.stopped().await;
+    let limit = ReadLimit {
+        records: 10,
+        bytes: usize::MAX,
+    };
+    let range = Key::outbox(id(2), APP, Position(0), Position(10));
+    let rows = store.range(range, limit).await.unwrap();
+    let (key, record) = rows.last().expect("the message");
+    let mut record = OutboxRecord::from_bytes(record).unwrap();
+    record.tally.bytes += OUTBOX_BYTES;
+    let mut batch = Batch::new();
+    batch.put(key.clone(), record.to_bytes());
+    let key = Key::Session(id(2)).to_bytes();
+    let stored = store.get(key.clone()).await.unwrap();
+    let mut stored = record::Session::from_bytes(&stored.expect("the session")).unwrap();
+    let out = stored.out.get_mut(&APP).expect("its channel");
+    out.next_tally.bytes += OUTBOX_BYTES;
+    batch.put(key, stored.to_bytes());
+    store.commit(batch).await.unwrap();
+    alice.start().await;
+    away
 }

@@ -1,16 +1,13 @@
 //! Files that don't arrive, and say why.
 
-use outlive::{FileError, FileEvent, StopReason};
+use outlive::record::{Key, ReceivingFileRecord, Record};
+use outlive::{
+    ChannelId, FileError, FileEvent, FileInfo, StopReason, Store, StoreError, TransferId,
+};
+use outlive_core::store::Batch;
 use outlive_transports::MemoryRelay;
 
-use crate::world::{content, end, id, pair, receive, receive_some, soon};
-
-fn stopped(result: Result<(), FileError>) -> StopReason {
-    match result {
-        Err(FileError::Stopped(reason)) => reason,
-        other => panic!("{other:?} is no stop"),
-    }
-}
+use crate::world::{content, end, id, pair, receive, receive_some, soon, stopped};
 
 #[tokio::test]
 async fn a_file_that_is_declined_is_not_sent_on() {
@@ -55,6 +52,27 @@ async fn a_file_that_its_sender_calls_off_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_file_that_its_sender_calls_off_half_way_leaves_nothing_behind_and_both_hear_it() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let path = alice.put("a", &content(12 << 20));
+    let sending = to_bob.send_file(path).await.unwrap();
+    let mut files = to_alice.files().await.unwrap();
+    receive_some(&mut files, bob.disk.path(), 2 << 20).await;
+    assert_eq!(bob.names(), ["a.part"]);
+    sending.cancel().await.unwrap();
+    sending.cancel().await.unwrap();
+    assert_eq!(stopped(sending.done().await), StopReason::Cancelled);
+    let ended = end(&mut files, bob.disk.path()).await;
+    assert_eq!(ended.unwrap_err(), StopReason::Cancelled);
+    assert!(bob.names().is_empty());
+    to_bob.send_file(alice.put("b", b"b")).await.unwrap();
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(file.info().name, "b");
+}
+
+#[tokio::test]
 async fn a_file_that_its_receiver_calls_off_leaves_nothing_behind() {
     let relay = MemoryRelay::new("relay");
     let (alice, bob) = pair(&relay).await;
@@ -63,6 +81,7 @@ async fn a_file_that_its_receiver_calls_off_leaves_nothing_behind() {
     let sending = to_bob.send_file(path).await.unwrap();
     let mut files = to_alice.files().await.unwrap();
     receive_some(&mut files, bob.disk.path(), 1 << 20).await;
+    assert_eq!(bob.names(), ["a.part"]);
     assert!(files.cancel(sending.transfer()).await.unwrap());
     assert!(!files.cancel(sending.transfer()).await.unwrap());
     let reason = stopped(soon("the word of it", sending.done()).await);
@@ -158,4 +177,180 @@ async fn a_disk_that_takes_nothing_for_a_while_loses_nothing() {
     std::fs::rename(&aside, &part).unwrap();
     let file = receive(&mut files, bob.disk.path()).await;
     assert!(std::fs::read(file.path()).unwrap() == whole);
+}
+
+/// A disk of a few MiB, if we may have one.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let at = tempfile::tempdir().unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", size, "tmpfs"])
+            .arg(at.path())
+            .output();
+        match mount {
+            Ok(output) if output.status.success() => Some(Self(at)),
+            failed => {
+                println!("SKIPPED: a small disk can't be mounted: {failed:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_of_the_file_alone_and_the_file_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount("size=4m") else {
+        return;
+    };
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let filler = disk.0.path().join("filler");
+    std::fs::write(&filler, content(2 << 20)).unwrap();
+    let whole = content(7 << 19);
+    let sending = to_bob.send_file(alice.put("a", &whole)).await.unwrap();
+    let mut files = to_alice.files().await.unwrap();
+    receive_some(&mut files, disk.0.path(), 1 << 20).await;
+    let full = loop {
+        match soon("the full disk", files.next()).await {
+            Ok(FileEvent::Progress(..)) => {}
+            other => break other.unwrap_err(),
+        }
+    };
+    let FileError::Io { error, .. } = &full else {
+        panic!("{full}");
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    // Everything else goes on.
+    let mut chat = to_alice.inbox(ChannelId::MESSAGES).unwrap();
+    to_bob.send(ChannelId::MESSAGES, "a line").await.unwrap();
+    let line = soon("a line", chat.next()).await.unwrap();
+    line.commit().await.unwrap();
+    std::fs::remove_file(&filler).unwrap();
+    let file = receive(&mut files, disk.0.path()).await;
+    assert!(std::fs::read(file.path()).unwrap() == whole);
+    soon("the word of it", sending.done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_taken_away_while_it_comes_fails_at_both_ends_and_holds_up_none() {
+    for restarts in [false, true] {
+        let relay = MemoryRelay::new("relay");
+        let (alice, mut bob) = pair(&relay).await;
+        let to_bob = alice.session(2).await;
+        let path = alice.put("a", &content(3 << 20));
+        let sending = to_bob.send_file(path).await.unwrap();
+        to_bob.send_file(alice.put("b", b"b")).await.unwrap();
+        let mut files = bob.session(1).await.files().await.unwrap();
+        receive_some(&mut files, bob.disk.path(), 1 << 20).await;
+        std::fs::remove_file(bob.disk.path().join("a.part")).unwrap();
+        if restarts {
+            drop(files);
+            bob.crash().await;
+            files = bob.session(1).await.files().await.unwrap();
+        }
+        let ended = end(&mut files, bob.disk.path()).await;
+        assert_eq!(ended.unwrap_err(), StopReason::Failed);
+        let reason = stopped(soon("the word of it", sending.done()).await);
+        assert_eq!(reason, StopReason::Failed);
+        let file = receive(&mut files, bob.disk.path()).await;
+        assert_eq!(file.info().name, "b");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_at_the_end_of_a_file_keeps_neither_side_from_hearing_of_it() {
+    for reads in 0..6 {
+        let relay = MemoryRelay::new("relay");
+        let (alice, bob) = pair(&relay).await;
+        let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+        let sending = to_bob.send_file(alice.put("a", b"content")).await.unwrap();
+        let mut files = to_alice.files().await.unwrap();
+        let FileEvent::Offered(mut offer) = soon("an offer", files.next()).await.unwrap() else {
+            panic!("no offer");
+        };
+        offer.accept(bob.disk.path()).await.unwrap();
+        // Each time another one fails of those that follow.
+        let failure = StoreError::Full;
+        let mut steps = 0;
+        let file = loop {
+            if steps == reads {
+                bob.store.faults().fail_commits(1, &failure);
+            }
+            steps += 1;
+            let step = async { tokio::task::yield_now().await };
+            tokio::select! {
+                biased;
+                event = files.next() => match event {
+                    Ok(FileEvent::Received(file)) => break file,
+                    Ok(FileEvent::Progress(..)) | Err(FileError::Session(_)) => {}
+                    other => panic!("{other:?}"),
+                },
+                () = step => {}
+            }
+        };
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"content");
+        assert_eq!(bob.names(), ["a"]);
+        soon("the word of it", sending.done()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_never_commits_what_it_received_is_sent_no_more_in_the_end() {
+    const MOST: u32 = 1_024;
+    let relay = MemoryRelay::new("relay");
+    let (alice, mut bob) = pair(&relay).await;
+    let store = bob.stopped().await;
+    let mut batch = Batch::new();
+    for n in 0..MOST {
+        let record = ReceivingFileRecord {
+            info: FileInfo {
+                name: "old".to_owned(),
+                size: 1,
+                hash: [0; 32],
+            },
+            directory: "/nowhere".to_owned(),
+            part: format!("/nowhere/{n}.part"),
+            whole: Some(format!("/nowhere/{n}")),
+        };
+        let transfer = TransferId(u128::from(n).to_be_bytes());
+        batch.put(
+            Key::ReceivingFile(id(1), transfer).to_bytes(),
+            record.to_bytes(),
+        );
+    }
+    store.commit(batch).await.unwrap();
+    bob.start().await;
+    let to_bob = alice.session(2).await;
+    let mut files = bob.session(1).await.files().await.unwrap();
+    let mut first = None;
+    for _ in 0..MOST {
+        match soon("an old one", files.next()).await.unwrap() {
+            FileEvent::Received(file) => first = first.or(Some(file)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let one_more = to_bob.send_file(alice.put("a", b"a")).await.unwrap();
+    let (reason, event) = tokio::join!(soon("the word of it", one_more.done()), async {
+        tokio::select! {
+            event = files.next() => Some(event),
+            _ = one_more.done() => None,
+        }
+    });
+    assert!(event.is_none(), "{event:?}");
+    assert_eq!(stopped(reason), StopReason::Failed);
+    first.expect("at least one").commit().await.unwrap();
+    to_bob.send_file(alice.put("b", b"b")).await.unwrap();
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(file.info().name, "b");
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use outlive::limits::InboxLimits;
-use outlive::{FileEvent, FileInbox, Identity, Node, PeerId, ReceivedFile, Session, StopReason};
+use outlive::{
+    FileError, FileEvent, FileInbox, Identity, Node, PeerId, ReceivedFile, Session, StopReason,
+};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 use tempfile::TempDir;
@@ -27,7 +29,7 @@ pub(crate) fn id(n: u8) -> PeerId {
 pub(crate) struct Peer {
     n: u8,
     relay: MemoryRelay,
-    store: MemoryStore,
+    pub(crate) store: MemoryStore,
     node: Option<Node>,
     pub(crate) disk: TempDir,
 }
@@ -45,7 +47,7 @@ impl Peer {
         peer
     }
 
-    async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let node = Node::builder()
             .identity(Identity::from_seed([self.n; 32]))
             .store(self.store.clone())
@@ -62,6 +64,13 @@ impl Peer {
         if let Some(node) = self.node.take() {
             node.shutdown().await.expect("it ends");
         }
+    }
+
+    /// Its store, while nothing runs on it.
+    pub(crate) async fn stopped(&mut self) -> &MemoryStore {
+        self.stop().await;
+        self.store = self.store.faults().crash();
+        &self.store
     }
 
     /// The process dies with what was not flushed, and comes again.
@@ -95,6 +104,20 @@ impl Peer {
         let mut names: Vec<_> = entries.map(name).collect();
         names.sort();
         names
+    }
+}
+
+/// Bytes that a session has sent and received since its process began.
+pub(crate) fn carried(session: &Session) -> (u64, u64) {
+    let traffic = session.traffic();
+    let sent = traffic.values().map(|of| of.bytes_sent).sum();
+    (sent, traffic.values().map(|of| of.bytes_received).sum())
+}
+
+pub(crate) fn stopped(result: Result<(), FileError>) -> StopReason {
+    match result {
+        Err(FileError::Stopped(reason)) => reason,
+        other => panic!("{other:?} is no stop"),
     }
 }
 
@@ -132,13 +155,18 @@ pub(crate) async fn end(files: &mut FileInbox, into: &Path) -> Result<ReceivedFi
     }
 }
 
-/// Receives until so much of a file is here.
-pub(crate) async fn receive_some(files: &mut FileInbox, into: &Path, bytes: u64) {
+/// Receives until so much of a file is here. Returns how much was here first.
+pub(crate) async fn receive_some(files: &mut FileInbox, into: &Path, bytes: u64) -> u64 {
+    let mut first = None;
     loop {
         match soon("a part", files.next()).await.expect("it comes") {
             FileEvent::Offered(mut offer) => offer.accept(into).await.expect("room"),
-            FileEvent::Progress(_, progress) if progress.done >= bytes => return,
-            FileEvent::Progress(..) => {}
+            FileEvent::Progress(_, progress) => {
+                let first = *first.get_or_insert(progress.done);
+                if progress.done >= bytes {
+                    return first;
+                }
+            }
             other => panic!("{other:?} came too early"),
         }
     }

@@ -1,0 +1,356 @@
+//! What the receiving side does with the messages about files, one at a time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use outlive_core::engine::SendOptions;
+use outlive_core::record::{Key, ReceivingFileRecord, Record};
+use outlive_core::store::{Batch, ReadLimit};
+use outlive_core::wire::file::{FileMessage, StopReason};
+use outlive_core::{ChannelId, TransferId};
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+use super::disk::{self, blocking};
+use super::error::FileError;
+use super::inbox::{FileEvent, State, Taken};
+use super::offer::{FileOffer, text};
+use super::received::ReceivedFile;
+use super::{FileProgress, name};
+use crate::error::Error;
+use crate::inbox::Delivery;
+use crate::session::Route;
+use crate::task::Command;
+
+/// Files from one peer that are being received, or that the app has not committed. One more is
+/// stopped.
+const RECEIVING_FILES: usize = 1_024;
+
+/// A file that was accepted.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    pub(super) record: ReceivingFileRecord,
+    /// Bytes of it that are here.
+    pub(super) length: u64,
+}
+
+impl Receiving {
+    const fn progress(&self) -> FileProgress {
+        FileProgress {
+            done: self.length,
+            size: self.record.info.size,
+        }
+    }
+}
+
+/// What is known of the files that come, and what is done with them.
+pub(super) struct Desk {
+    route: Route,
+    receiving: BTreeMap<TransferId, Receiving>,
+}
+
+/// How a message was dealt with.
+enum Dealt {
+    Taken(Vec<FileEvent>),
+    /// The app is to decide.
+    Offered(FileOffer, oneshot::Receiver<Receiving>),
+}
+
+impl Desk {
+    /// With the files that were accepted before, and what has to be told of them.
+    pub(super) async fn open(route: &Route) -> Result<(Self, Vec<FileEvent>), FileError> {
+        let mut desk = Self {
+            route: route.clone(),
+            receiving: BTreeMap::new(),
+        };
+        let mut events = Vec::new();
+        for (key, value) in desk.records().await? {
+            let Ok(Key::ReceivingFile(_, transfer)) = Key::from_bytes(&key) else {
+                continue;
+            };
+            let record = ReceivingFileRecord::from_bytes(&value).map_err(Error::from)?;
+            let part = PathBuf::from(&record.part);
+            let here = blocking(move || disk::length(&part)).await?;
+            let length = here.unwrap_or(0);
+            let whole = record.whole.clone();
+            desk.receiving
+                .insert(transfer, Receiving { record, length });
+            events.extend(match (here, whole) {
+                (Some(_), _) => Vec::new(),
+                (None, Some(whole)) => desk.received(transfer, whole.into()).await?,
+                (None, None) => desk.fail(transfer, StopReason::Failed).await?,
+            });
+        }
+        Ok((desk, events))
+    }
+
+    async fn records(&self) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let limit = ReadLimit {
+            records: RECEIVING_FILES,
+            bytes: usize::MAX,
+        };
+        let range = Key::receiving_files(self.route.hub().peer);
+        Ok(self.route.inner().store.range(range, limit).await?)
+    }
+
+    pub(super) fn has(&self, transfer: TransferId) -> bool {
+        self.receiving.contains_key(&transfer)
+    }
+
+    /// Calls off a file that was accepted.
+    pub(super) async fn cancel(&mut self, transfer: TransferId) -> Result<(), FileError> {
+        self.stop(transfer, StopReason::Cancelled).await
+    }
+
+    pub(super) async fn take(mut self, delivery: Delivery) -> Taken {
+        match self.deal(&delivery).await {
+            Ok(Dealt::Taken(events)) => self.commit(delivery, events).await,
+            Ok(Dealt::Offered(offer, decision)) => (
+                State::Undecided(self, delivery, decision),
+                Ok(vec![FileEvent::Offered(offer)]),
+            ),
+            Err(error) => (State::Again(self, delivery), Err(error)),
+        }
+    }
+
+    /// The app has decided about the offer in `delivery`: if it took it, here is where it goes.
+    pub(super) async fn decided(
+        mut self,
+        delivery: Delivery,
+        decision: Option<Receiving>,
+    ) -> Taken {
+        let Ok(Some(message)) = FileMessage::decode(delivery.payload()) else {
+            return self.commit(delivery, Vec::new()).await;
+        };
+        let transfer = message.transfer();
+        match decision {
+            Some(receiving) => {
+                self.receiving.insert(transfer, receiving);
+                // It is known now; an empty file is whole already.
+                self.take(delivery).await
+            }
+            None => {
+                let declined = FileMessage::Stop(transfer, StopReason::Declined);
+                match self.reply(declined).await {
+                    Ok(()) => self.commit(delivery, Vec::new()).await,
+                    // It is offered again.
+                    Err(error) => (State::Again(self, delivery), Err(error)),
+                }
+            }
+        }
+    }
+
+    async fn commit(self, delivery: Delivery, events: Vec<FileEvent>) -> Taken {
+        match delivery.commit().await {
+            Ok(()) => (State::Idle(self), Ok(events)),
+            // It comes again when the inbox is taken anew.
+            Err(error) => (State::Idle(self), Err(error.into())),
+        }
+    }
+
+    async fn deal(&mut self, delivery: &Delivery) -> Result<Dealt, FileError> {
+        let message = match FileMessage::decode(delivery.payload()) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(Dealt::Taken(Vec::new())),
+            Err(error) => {
+                warn!(id = %delivery.id(), %error, "a malformed message about a file");
+                return Ok(Dealt::Taken(Vec::new()));
+            }
+        };
+        let events = match message {
+            FileMessage::Begin(transfer, info) => {
+                if let Some(receiving) = self.receiving.get(&transfer) {
+                    self.go_on(transfer, receiving.length).await?
+                } else if self.records().await?.len() >= RECEIVING_FILES {
+                    self.reply(FileMessage::Stop(transfer, StopReason::Failed))
+                        .await?;
+                    Vec::new()
+                } else {
+                    let (offer, decided) = FileOffer::new(self.route.clone(), transfer, info);
+                    return Ok(Dealt::Offered(offer, decided));
+                }
+            }
+            FileMessage::Part {
+                transfer,
+                offset,
+                bytes,
+            } => {
+                let Some(receiving) = self.receiving.get_mut(&transfer) else {
+                    return Ok(Dealt::Taken(Vec::new()));
+                };
+                let end = offset.checked_add(bytes.len() as u64);
+                let end = end.filter(|end| *end <= receiving.record.info.size);
+                let Some(end) = end.filter(|_| offset <= receiving.length) else {
+                    let events = self.fail(transfer, StopReason::Corrupt).await?;
+                    return Ok(Dealt::Taken(events));
+                };
+                let written = match &receiving.record.whole {
+                    None => {
+                        let part = PathBuf::from(&receiving.record.part);
+                        blocking(move || disk::write(&part, offset, &bytes)).await
+                    }
+                    // All of it was there when this was tried before.
+                    Some(_) => Ok(()),
+                };
+                match written {
+                    Ok(()) => self.go_on(transfer, end).await?,
+                    // What was put together is gone.
+                    Err(error) if error.is_missing() => {
+                        self.fail(transfer, StopReason::Failed).await?
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            FileMessage::Stop(transfer, reason) => {
+                if self.receiving.contains_key(&transfer) {
+                    self.remove(transfer).await?;
+                    vec![FileEvent::Failed(transfer, reason)]
+                } else {
+                    Vec::new()
+                }
+            }
+            FileMessage::Done(transfer) => {
+                debug!(%transfer, "the word of a receiver on the channel of senders");
+                Vec::new()
+            }
+        };
+        Ok(Dealt::Taken(events))
+    }
+
+    /// A file is so far: if it is whole, it is checked and gets its name.
+    async fn go_on(
+        &mut self,
+        transfer: TransferId,
+        length: u64,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        let Some(receiving) = self.receiving.get_mut(&transfer) else {
+            return Ok(Vec::new());
+        };
+        receiving.length = receiving.length.max(length);
+        let progress = FileEvent::Progress(transfer, receiving.progress());
+        if receiving.length < receiving.record.info.size {
+            return Ok(vec![progress]);
+        }
+        let record = receiving.record.clone();
+        let (part, info) = (PathBuf::from(&record.part), record.info.clone());
+        let checked = part.clone();
+        let good = match blocking(move || disk::holds(&checked, info.size, info.hash)).await {
+            Err(error) if error.is_missing() => None,
+            checked => Some(checked?),
+        };
+        let whole = match (good, &record.whole) {
+            (Some(true), _) => {
+                let whole = self.named(transfer, record).await?;
+                let to = whole.clone();
+                blocking(move || disk::rename(&part, &to)).await?;
+                whole
+            }
+            (Some(false), _) => return self.fail(transfer, StopReason::Corrupt).await,
+            // It had its name already when this was tried before.
+            (None, Some(whole)) => whole.into(),
+            (None, None) => return self.fail(transfer, StopReason::Failed).await,
+        };
+        let mut events = vec![progress];
+        events.extend(self.received(transfer, whole).await?);
+        Ok(events)
+    }
+
+    /// A file has its name: the sender hears it before the app.
+    async fn received(
+        &mut self,
+        transfer: TransferId,
+        path: PathBuf,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        self.reply(FileMessage::Done(transfer)).await?;
+        let Some(Receiving { record, .. }) = self.receiving.remove(&transfer) else {
+            return Ok(Vec::new());
+        };
+        Ok(vec![FileEvent::Received(ReceivedFile {
+            route: self.route.clone(),
+            transfer,
+            record,
+            path,
+        })])
+    }
+
+    /// Finds the name of a file that is whole, and writes down which it is.
+    async fn named(
+        &mut self,
+        transfer: TransferId,
+        mut record: ReceivingFileRecord,
+    ) -> Result<PathBuf, FileError> {
+        if let Some(whole) = record.whole {
+            return Ok(whole.into());
+        }
+        let directory = PathBuf::from(&record.directory);
+        let name = name::safe(&record.info.name);
+        let path = blocking(move || disk::create(&directory, &name, "")).await?;
+        record.whole = Some(text(path.clone())?);
+        let mut batch = Batch::new();
+        let key = Key::ReceivingFile(self.route.hub().peer, transfer);
+        batch.put(key.to_bytes(), record.to_bytes());
+        let store = &self.route.inner().store;
+        if let Err(error) = store.commit(batch).await {
+            blocking(move || disk::remove(&path)).await?;
+            return Err(Error::from(error).into());
+        }
+        if let Some(receiving) = self.receiving.get_mut(&transfer) {
+            receiving.record = record;
+        }
+        Ok(path)
+    }
+
+    /// The file will not come: neither the sender nor the app waits for it any more.
+    async fn fail(
+        &mut self,
+        transfer: TransferId,
+        reason: StopReason,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        self.stop(transfer, reason).await?;
+        Ok(vec![FileEvent::Failed(transfer, reason)])
+    }
+
+    async fn stop(&mut self, transfer: TransferId, reason: StopReason) -> Result<(), FileError> {
+        self.reply(FileMessage::Stop(transfer, reason)).await?;
+        self.remove(transfer).await
+    }
+
+    /// Lets go of what there is of a file.
+    async fn remove(&mut self, transfer: TransferId) -> Result<(), FileError> {
+        let Some(receiving) = self.receiving.get(&transfer) else {
+            return Ok(());
+        };
+        let record = receiving.record.clone();
+        blocking(move || {
+            disk::remove(Path::new(&record.part))?;
+            // Taken for it, and empty yet.
+            record
+                .whole
+                .map_or(Ok(()), |whole| disk::remove(Path::new(&whole)))
+        })
+        .await?;
+        let mut batch = Batch::new();
+        let key = Key::ReceivingFile(self.route.hub().peer, transfer);
+        batch.delete(key.to_bytes());
+        let store = &self.route.inner().store;
+        store.commit(batch).await.map_err(Error::from)?;
+        self.receiving.remove(&transfer);
+        Ok(())
+    }
+
+    /// Tells the sender, durably.
+    async fn reply(&self, message: FileMessage) -> Result<(), FileError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Send {
+            channel: ChannelId::FILE_REPLIES,
+            payload: message.to_bytes(),
+            options: SendOptions::default(),
+            wait: true,
+            reply,
+        };
+        self.route.send(command).await?;
+        answer.await.map_err(|_| self.route.gone())??;
+        Ok(())
+    }
+}

@@ -1,5 +1,6 @@
 //! Sessions that move between a relay and links to the peer itself, over real sockets.
 
+mod files;
 mod links;
 mod negotiated;
 mod privacy;

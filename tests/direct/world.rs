@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outlive::limits::InboxLimits;
 use outlive::{ChannelId, Connectivity, Identity, Inbox, Node, PeerId, Session, SessionState};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
@@ -70,6 +71,10 @@ impl Peer {
         let mut node = Node::builder()
             .identity(Identity::from_seed([n; 32]))
             .store(store.clone())
+            .inbox_limits(InboxLimits {
+                bytes: 4 << 20,
+                ..InboxLimits::default()
+            })
             .transport(way.expect("an address"));
         if ways != Ways::Negotiated {
             node = node.direct(OverRoad::new(quic(), road.clone()));

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::peer::Talk;
+use outlive::FileEvent;
+
+use crate::peer::{Talk, soon};
 use crate::town::{Town, figure};
 use crate::weather::Weather;
 
@@ -95,6 +97,55 @@ async fn a_host_gets_another_address_in_the_middle_of_a_transfer() {
     }
     town.hush().await;
     town.end().await;
+}
+
+#[tokio::test]
+async fn a_host_gets_another_address_in_the_middle_of_a_file() {
+    const BYTES: u32 = 48 << 20;
+    let Some(mut town) = Town::open(27, CALM).await else {
+        return;
+    };
+    let disk = tempfile::tempdir().expect("a directory");
+    let path = disk.path().join("a");
+    let whole: Vec<u8> = (0..BYTES).map(|n| (n / 5 % 251) as u8).collect();
+    std::fs::write(&path, &whole).expect("room on the disk");
+    let into = disk.path().join("into");
+    std::fs::create_dir(&into).expect("room on the disk");
+    town.talk(LINES);
+    town.until_direct().await;
+    town.hear_more(20).await;
+    let sending = town.peers[0].session.send_file(&path).await;
+    let sending = sending.expect("it is taken");
+    let mut files = town.peers[1].session.files().await.expect("its inbox");
+    let mut moved = None;
+    let file = loop {
+        match soon("a part", files.next()).await.expect("it comes") {
+            FileEvent::Offered(mut offer) => offer.accept(&into).await.expect("room"),
+            FileEvent::Progress(_, progress) if moved.is_none() && progress.done >= 4 << 20 => {
+                let there = sending.progress();
+                assert!(there.done < there.size, "it is in the middle");
+                moved = Some(Instant::now());
+                move_host(&town, 2, 3);
+            }
+            FileEvent::Progress(..) => {}
+            FileEvent::Received(file) => break file,
+            FileEvent::Failed(_, reason) => panic!("{reason}"),
+        }
+    };
+    let moved = moved.expect("it moved");
+    figure("new address, file", "whole after", moved.elapsed());
+    // Nobody waits behind a file.
+    let silence = town.silence_since(moved);
+    figure("new address, file", "silent for", silence);
+    assert!(std::fs::read(file.path()).expect("it is there") == whole);
+    soon("the word of it", sending.done())
+        .await
+        .expect("it is there");
+    drop((file, files, sending));
+    town.until_direct().await;
+    town.hush().await;
+    town.end().await;
+    assert!(silence < LOOSE, "{silence:?}");
 }
 
 #[tokio::test]

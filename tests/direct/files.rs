@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use outlive::{FileEvent, FileInbox};
+use outlive::{FileError, FileEvent, FileInbox, StopReason};
 
 use crate::world::{World, soon};
 
@@ -62,6 +62,61 @@ async fn a_file_goes_on_from_the_relay_to_a_direct_link_and_back_and_comes_once(
     soon("the word of it", sending.done()).await.unwrap();
     let names: Vec<_> = std::fs::read_dir(&into).unwrap().collect();
     assert_eq!(names.len(), 1);
+    drop((files, sending));
+    world.end().await;
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.expect("an entry").file_name();
+    let names = entries.map(|entry| name(entry).into_string().expect("UTF-8"));
+    names.collect()
+}
+
+#[tokio::test]
+async fn a_file_called_off_half_way_by_either_side_leaves_nothing_behind_and_both_hear_it() {
+    let world = World::new().await;
+    world.until_direct().await;
+    let disk = tempfile::tempdir().unwrap();
+    let (path, into) = (disk.path().join("a"), disk.path().join("into"));
+    // On this link it goes no further than there is room at the receiver.
+    std::fs::write(&path, vec![7; 24 << 20]).unwrap();
+    std::fs::create_dir(&into).unwrap();
+    let mut files = world.peers[1].session.files().await.unwrap();
+    for by_sender in [true, false] {
+        let sending = world.peers[0].session.send_file(&path).await.unwrap();
+        take(&mut files, &into, 2 << 20).await;
+        assert_eq!(names(&into), ["a.part"]);
+        if by_sender {
+            // Twice is as good as once.
+            sending.cancel().await.unwrap();
+            sending.cancel().await.unwrap();
+            let failed = loop {
+                match soon("the word of it", files.next()).await.unwrap() {
+                    FileEvent::Progress(..) => {}
+                    other => break other,
+                }
+            };
+            assert!(matches!(
+                failed,
+                FileEvent::Failed(_, StopReason::Cancelled)
+            ));
+        } else {
+            assert!(files.cancel(sending.transfer()).await.unwrap());
+        }
+        let done = soon("the word of it", sending.done()).await;
+        assert!(matches!(
+            done,
+            Err(FileError::Stopped(StopReason::Cancelled))
+        ));
+        assert!(names(&into).is_empty());
+    }
+    let small = disk.path().join("b");
+    std::fs::write(&small, b"b").unwrap();
+    let sending = world.peers[0].session.send_file(&small).await.unwrap();
+    take(&mut files, &into, 1).await;
+    soon("the word of it", sending.done()).await.unwrap();
+    assert_eq!(names(&into), ["b"]);
     drop((files, sending));
     world.end().await;
 }

@@ -1,5 +1,6 @@
 //! Files that arrive.
 
+use std::path::PathBuf;
 use std::pin::pin;
 
 use outlive::limits::OUTBOX_BYTES;
@@ -230,7 +231,7 @@ async fn a_file_waits_for_room_in_the_outbox_as_a_message_does() {
     let relay = MemoryRelay::new("relay");
     let (mut alice, bob) = pair(&relay).await;
     let mut files = bob.session(1).await.files().await.unwrap();
-    let away = fill_outbox(&relay, &mut alice).await;
+    let away = fill_outbox(&relay, &mut alice, None).await;
     let to_bob = alice.session(2).await;
     assert!(to_bob.try_send(APP, "too much").await.is_err());
     let path = alice.put("a", b"content");
@@ -257,11 +258,7 @@ async fn a_file_called_off_while_the_outbox_is_full_is_so_at_its_receiver_when_t
     let (mut alice, bob) = pair(&relay).await;
     let mut files = bob.session(1).await.files().await.unwrap();
     let path = alice.put("a", &content(8 << 20));
-    let to_bob = alice.session(2).await;
-    to_bob.send_file(path).await.unwrap();
-    receive_some(&mut files, bob.disk.path(), 1 << 20).await;
-    drop(to_bob);
-    let away = fill_outbox(&relay, &mut alice).await;
+    let away = fill_outbox(&relay, &mut alice, Some(path)).await;
     let to_bob = alice.session(2).await;
     let [sending] = &to_bob.sending_files().await.unwrap()[..] else {
         panic!("one file")
@@ -275,12 +272,21 @@ async fn a_file_called_off_while_the_outbox_is_full_is_so_at_its_receiver_when_t
 
 const APP: ChannelId = ChannelId::FIRST_APP;
 
-/// Has a message wait that counts for as much as an outbox holds, until the relay can be reached.
-async fn fill_outbox(relay: &MemoryRelay, alice: &mut Peer) -> impl Drop + use<> {
+/// Has a message wait that counts for as much as an outbox holds, behind a file if one is given,
+/// until the relay can be reached.
+async fn fill_outbox(
+    relay: &MemoryRelay,
+    alice: &mut Peer,
+    file: Option<PathBuf>,
+) -> impl Drop + use<> {
     let away = relay.faults().unreachable();
     relay.faults().cut(id(1));
-    let waiting = alice.session(2).await.send(APP, "a heavy one").await;
-    drop(waiting.unwrap());
+    let to_bob = alice.session(2).await;
+    if let Some(path) = file {
+        to_bob.send_file(path).await.unwrap();
+    }
+    drop(to_bob.send(APP, "a heavy one").await.unwrap());
+    drop(to_bob);
     let store = alice.stopped().await;
     let limit = ReadLimit {
         records: 10,

@@ -52,27 +52,6 @@ async fn a_file_that_its_sender_calls_off_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_file_that_its_sender_calls_off_half_way_leaves_nothing_behind_and_both_hear_it() {
-    let relay = MemoryRelay::new("relay");
-    let (alice, bob) = pair(&relay).await;
-    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
-    let path = alice.put("a", &content(12 << 20));
-    let sending = to_bob.send_file(path).await.unwrap();
-    let mut files = to_alice.files().await.unwrap();
-    receive_some(&mut files, bob.disk.path(), 2 << 20).await;
-    assert_eq!(bob.names(), ["a.part"]);
-    sending.cancel().await.unwrap();
-    sending.cancel().await.unwrap();
-    assert_eq!(stopped(sending.done().await), StopReason::Cancelled);
-    let ended = end(&mut files, bob.disk.path()).await;
-    assert_eq!(ended.unwrap_err(), StopReason::Cancelled);
-    assert!(bob.names().is_empty());
-    to_bob.send_file(alice.put("b", b"b")).await.unwrap();
-    let file = receive(&mut files, bob.disk.path()).await;
-    assert_eq!(file.info().name, "b");
-}
-
-#[tokio::test]
 async fn a_file_that_its_receiver_calls_off_leaves_nothing_behind() {
     let relay = MemoryRelay::new("relay");
     let (alice, bob) = pair(&relay).await;

@@ -79,16 +79,17 @@ async fn offsets_beyond_what_was_promised_or_came_spoil_the_file_and_nothing_els
     let (alice, bob) = pair(&relay).await;
     let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
     let mut files = to_alice.files().await.unwrap();
-    let spoiling: [&[(u64, &[u8])]; 5] = [
-        &[(0, b"hello!")],
-        &[(2, b"llo")],
-        &[(u64::MAX, b"hello")],
-        &[(0, b"hel"), (1 << 40, b"lo")],
-        &[(0, b"hello"), (5, b"")],
+    let spoiling: [(u64, &[(u64, &[u8])]); 6] = [
+        (5, &[(0, b"hello!")]),
+        (5, &[(2, b"llo")]),
+        (5, &[(u64::MAX, b"hello")]),
+        (5, &[(0, b"hel"), (1 << 40, b"lo")]),
+        (1 << 30, &[(0, b"hel"), (1 << 29, b"lo")]),
+        // This is whole, but is not what was promised.
+        (5, &[(0, b"hello"), (5, b"")]),
     ];
-    for (n, parts) in (0..).zip(spoiling) {
-        // The last is whole, but is not what was promised.
-        begin(&to_bob, n, "a", 5, b"HELLO").await;
+    for (n, (size, parts)) in (0..).zip(spoiling) {
+        begin(&to_bob, n, "a", size, b"HELLO").await;
         for (offset, content) in parts {
             part(&to_bob, n, *offset, content).await;
         }

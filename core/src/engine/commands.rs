@@ -309,6 +309,8 @@ impl Engine {
         let Some(out) = self.live.out.get(&channel) else {
             return;
         };
+        // Asked for again while this was read, most likely; what is missing yet is asked for anew.
+        sending.wanted = None;
         let offer = out.offer;
         let mut unreadable = Vec::new();
         for (position, record) in records.into_iter().rev() {

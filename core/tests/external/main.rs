@@ -89,6 +89,13 @@ impl Sender {
     }
 
     fn drive(&mut self) {
+        while self.step() {}
+    }
+
+    /// Does all that the engine wants done, and then tells it that its store has done what was asked
+    /// of it. Returns whether there was something.
+    fn step(&mut self) -> bool {
+        let (mut wrote, mut read) = (false, None);
         while let Some(output) = self.engine.poll() {
             match output {
                 Output::Transmit(transmit) => {
@@ -106,7 +113,7 @@ impl Sender {
                             None => self.disk.remove(&key),
                         };
                     }
-                    self.engine.written(self.now);
+                    wrote = true;
                 }
                 Output::Read {
                     range,
@@ -122,12 +129,19 @@ impl Sender {
                             false => (key, value),
                         })
                         .collect();
-                    self.engine.read(&rows, self.now).expect("own records");
+                    read = Some(rows);
                 }
                 Output::Event(Event::Ended { how, .. }) => self.endings.push(how),
                 _ => {}
             }
         }
+        if wrote {
+            self.engine.written(self.now);
+        }
+        if let Some(rows) = &read {
+            self.engine.read(rows, self.now).expect("own records");
+        }
+        wrote || read.is_some()
     }
 
     fn filled(&mut self, value: Bytes) -> Bytes {
@@ -297,17 +311,17 @@ fn a_search_for_what_has_expired_elsewhere_does_not_end_that_for_what_was_given_
 fn on_a_direct_link_a_file_and_all_else_have_lanes_and_packets_of_their_own() {
     let mut sender = Sender::new(BTreeMap::new(), Some(file(2 * SEGMENT_BYTES)), 1);
     sender.offer();
-    for channel in [ChannelId::SIGNALING, ChannelId::MESSAGES, ChannelId(16)] {
-        let payload = Bytes::from(vec![1; 3 * SEGMENT_BYTES]);
-        let options = SendOptions::default();
-        let taken = sender.engine.send(channel, &payload, &options, sender.now);
-        taken.expect("room for it");
-    }
-    sender.drive();
     let generation = Generation::nth(1, 1);
     sender
         .engine
         .bind(generation, LinkClass::Direct, 0, sender.now);
+    // The file is read while these are written: all may go at once.
+    for channel in [ChannelId::SIGNALING, ChannelId::MESSAGES, ChannelId(16)] {
+        let payload = Bytes::from(vec![1; 2 * SEGMENT_BYTES + 100]);
+        let options = SendOptions::default();
+        let taken = sender.engine.send(channel, &payload, &options, sender.now);
+        taken.expect("room for it");
+    }
     sender.drive();
     let mut lanes = BTreeMap::<ChannelId, Vec<Lane>>::new();
     for (lane, frames) in &sender.packets {

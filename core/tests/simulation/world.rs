@@ -194,6 +194,13 @@ enum Act {
     GiveUp,
 }
 
+/// What a message says: its number, and then bytes of which no two segments have the same.
+fn payload(number: u64, bytes: usize) -> Bytes {
+    let rest = (0..).map(|n: u64| (number + n / 251 + n) as u8);
+    let payload = number.to_le_bytes().into_iter().chain(rest);
+    payload.take(bytes).collect()
+}
+
 /// The file that a message lies in.
 fn transfer(number: u64) -> TransferId {
     TransferId(u128::from(number).to_le_bytes())
@@ -599,13 +606,12 @@ impl World {
         let channel = CHANNELS[self.random.below(2)];
         let number = self.next_number();
         let bytes = if self.random.chance(10) { 40_000 } else { 8 };
-        let mut payload = number.to_le_bytes().to_vec();
-        payload.resize(bytes, number as u8);
+        let payload = payload(number, bytes);
         let ttl = self.random.chance(20).then(|| Duration::from_secs(15));
         if self.files && self.random.chance(50) {
-            self.submit_of_file(who, channel, payload.into(), ttl);
+            self.submit_of_file(who, channel, payload, ttl);
         } else {
-            self.submit(who, channel, payload.into(), ttl);
+            self.submit(who, channel, payload, ttl);
         }
     }
 
@@ -726,7 +732,9 @@ impl World {
         {
             return self.fault(Fault::FalseGap(number));
         }
+        let signal = handed.channel == ChannelId::SIGNALING;
         if bytes != handed.payload.len()
+            || (!signal && handed.payload != payload(number, bytes))
             || from == who
             || self.names.get(&handed.record.id) != Some(&number)
         {

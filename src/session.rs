@@ -385,9 +385,10 @@ impl Session {
         }
     }
 
-    /// Sends a file. Returns when its messages are durable on this device; its content stays where
-    /// it is, and is read as links take it: whatever happens to links and processes, the file goes
-    /// on where it stopped. If it changes or vanishes before it has left, the transfer ends as
+    /// Sends a file. Waits while the outbox is full, as [`send`](Self::send) does, and returns when
+    /// the file's messages are durable on this device. Its content stays where it is, and is read as
+    /// links take it: whatever happens to links and processes, the file goes on where it stopped. If
+    /// it changes or vanishes before it has left, the transfer ends as
     /// [`StopReason::Changed`](crate::StopReason::Changed) on both sides.
     ///
     /// A file larger than [`FILE_BYTES`](outlive_core::limits::FILE_BYTES) is refused. Files go one

@@ -76,12 +76,14 @@ pub(super) fn create(directory: &Path, name: &str, ending: &str) -> Result<PathB
     Err(FileError::io("find a free name in", directory)(taken))
 }
 
-/// Puts a part where it belongs, and returns when it is durable.
-pub(super) fn write(path: &Path, offset: u64, bytes: &Bytes) -> Result<(), FileError> {
+/// Puts parts where they belong, one behind the other, and returns when they are durable.
+pub(super) fn write(path: &Path, offset: u64, parts: &[Bytes]) -> Result<(), FileError> {
     let written = || {
         let mut file = OpenOptions::new().write(true).open(path)?;
         file.seek(SeekFrom::Start(offset))?;
-        file.write_all(bytes)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
         file.sync_data()
     };
     written().map_err(FileError::io("write", path))

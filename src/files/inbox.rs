@@ -1,9 +1,10 @@
 //! The receiving side: files that the peer offers, for one consumer.
 //!
 //! What comes is taken in steps, one at a time: the step under way is kept in the inbox, so that
-//! who ceases to wait for it loses nothing. A step ends with the commit of the message it took, after
-//! the disk has what was in it; so a crash at any point has the message come again, and offsets
-//! decide where it goes.
+//! who ceases to wait for it loses nothing. A step takes a message, or several parts of a file that
+//! follow one another, for the disk is waited for once a step. It ends with the commit of what it
+//! took, after the disk has what was in it; so a crash at any point has the messages come again, and
+//! offsets decide where they go.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,9 +20,14 @@ use super::error::FileError;
 use super::offer::FileOffer;
 use super::received::ReceivedFile;
 use super::receiving::{Desk, Receiving};
+use super::step::Step;
 use crate::inbox::{Delivery, Inbox};
 use crate::session::Route;
 use crate::task::pending_or;
+
+/// Messages that are taken out of the inbox at once: so many parts, and MiB, the disk is waited for
+/// once.
+const AT_ONCE: usize = 4;
 
 /// What happens to the files that a peer sends.
 #[derive(Debug)]
@@ -41,6 +47,8 @@ pub enum FileEvent {
 /// that is decided, as messages wait behind one another; chat does not.
 pub struct FileInbox {
     inbox: Inbox,
+    /// What has come and is not taken yet.
+    here: VecDeque<Delivery>,
     events: VecDeque<FileEvent>,
     state: State,
 }
@@ -49,12 +57,12 @@ pub struct FileInbox {
 pub(super) enum State {
     /// It waits for a message.
     Idle(Desk),
-    /// A message could not be taken: it is tried again.
-    Again(Desk, Delivery),
+    /// What was taken could not be dealt with: it is tried again.
+    Again(Desk, Step),
     /// It takes a message.
     Taking(Option<BoxFuture<'static, Taken>>),
     /// It waits for what the app decides about an offer.
-    Undecided(Desk, Delivery, oneshot::Receiver<Receiving>),
+    Undecided(Desk, Step, oneshot::Receiver<Receiving>),
 }
 
 /// What a step ends with: where the inbox is then, and what happened.
@@ -74,6 +82,7 @@ impl FileInbox {
         let (desk, events) = Desk::open(route).await?;
         Ok(Self {
             inbox,
+            here: VecDeque::new(),
             events: events.into(),
             state: State::Idle(desk),
         })
@@ -127,7 +136,10 @@ impl FileInbox {
                 return Ok(());
             }
             _ if settle => return Ok(()),
-            State::Idle(_) => More::Message(self.inbox.next().await?),
+            State::Idle(_) => {
+                gather(&mut self.inbox, &mut self.here).await?;
+                More::Messages
+            }
             State::Again(..) => More::Again,
             State::Undecided(_, _, decision) => {
                 let decided = tokio::select! {
@@ -138,11 +150,16 @@ impl FileInbox {
             }
         };
         let taking: BoxFuture<'static, Taken> = match (self.state.leave(), more) {
-            (State::Idle(desk), More::Message(delivery)) | (State::Again(desk, delivery), _) => {
-                Box::pin(desk.take(delivery))
-            }
-            (State::Undecided(desk, delivery, _), More::Decision(decision)) => {
-                Box::pin(desk.decided(delivery, decision))
+            (State::Idle(desk), More::Messages) => match Step::next(&mut self.here) {
+                Some(step) => Box::pin(desk.take(step)),
+                None => {
+                    self.state = State::Idle(desk);
+                    return Ok(());
+                }
+            },
+            (State::Again(desk, step), _) => Box::pin(desk.take(step)),
+            (State::Undecided(desk, step, _), More::Decision(decision)) => {
+                Box::pin(desk.decided(step, decision))
             }
             (state, _) => {
                 self.state = state;
@@ -154,9 +171,23 @@ impl FileInbox {
     }
 }
 
+/// Waits for a message, and takes what is here with it. Cancellation-safe: what was taken is in `here`.
+async fn gather(inbox: &mut Inbox, here: &mut VecDeque<Delivery>) -> Result<(), FileError> {
+    if here.is_empty() {
+        here.push_back(inbox.next().await?);
+    }
+    while here.len() < AT_ONCE {
+        match inbox.try_next().await? {
+            Some(delivery) => here.push_back(delivery),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
 /// What an inbox goes on with.
 enum More {
-    Message(Delivery),
+    Messages,
     Again,
     Decision(Option<Receiving>),
 }

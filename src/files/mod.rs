@@ -22,6 +22,7 @@ mod received;
 mod receiving;
 mod replies;
 mod sending;
+mod step;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What the receiving side does with the messages about files, one at a time.
+//! What the receiving side does with the messages about files, a step at a time.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,16 @@ use outlive_core::store::{Batch, ReadLimit};
 use outlive_core::wire::file::{FileMessage, StopReason};
 use outlive_core::{ChannelId, TransferId};
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::disk::{self, blocking};
 use super::error::FileError;
 use super::inbox::{FileEvent, State, Taken};
 use super::offer::{FileOffer, text};
 use super::received::ReceivedFile;
+use super::step::Step;
 use super::{FileProgress, name};
 use crate::error::Error;
-use crate::inbox::Delivery;
 use crate::session::Route;
 use crate::task::Command;
 
@@ -103,60 +103,50 @@ impl Desk {
         self.stop(transfer, StopReason::Cancelled).await
     }
 
-    pub(super) async fn take(mut self, delivery: Delivery) -> Taken {
-        match self.deal(&delivery).await {
-            Ok(Dealt::Taken(events)) => self.commit(delivery, events).await,
+    pub(super) async fn take(mut self, step: Step) -> Taken {
+        match self.deal(&step).await {
+            Ok(Dealt::Taken(events)) => self.commit(step, events).await,
             Ok(Dealt::Offered(offer, decision)) => (
-                State::Undecided(self, delivery, decision),
+                State::Undecided(self, step, decision),
                 Ok(vec![FileEvent::Offered(offer)]),
             ),
-            Err(error) => (State::Again(self, delivery), Err(error)),
+            Err(error) => (State::Again(self, step), Err(error)),
         }
     }
 
-    /// The app has decided about the offer in `delivery`: if it took it, here is where it goes.
-    pub(super) async fn decided(
-        mut self,
-        delivery: Delivery,
-        decision: Option<Receiving>,
-    ) -> Taken {
-        let Ok(Some(message)) = FileMessage::decode(delivery.payload()) else {
-            return self.commit(delivery, Vec::new()).await;
+    /// The app has decided about the offer of a step: if it took it, here is where it goes.
+    pub(super) async fn decided(mut self, step: Step, decision: Option<Receiving>) -> Taken {
+        let Some(transfer) = step.message().map(FileMessage::transfer) else {
+            return self.commit(step, Vec::new()).await;
         };
-        let transfer = message.transfer();
         match decision {
             Some(receiving) => {
                 self.receiving.insert(transfer, receiving);
                 // It is known now; an empty file is whole already.
-                self.take(delivery).await
+                self.take(step).await
             }
             None => {
                 let declined = FileMessage::Stop(transfer, StopReason::Declined);
                 match self.reply(declined).await {
-                    Ok(()) => self.commit(delivery, Vec::new()).await,
+                    Ok(()) => self.commit(step, Vec::new()).await,
                     // It is offered again.
-                    Err(error) => (State::Again(self, delivery), Err(error)),
+                    Err(error) => (State::Again(self, step), Err(error)),
                 }
             }
         }
     }
 
-    async fn commit(self, delivery: Delivery, events: Vec<FileEvent>) -> Taken {
-        match delivery.commit().await {
+    async fn commit(self, step: Step, events: Vec<FileEvent>) -> Taken {
+        match step.commit().await {
             Ok(()) => (State::Idle(self), Ok(events)),
-            // It comes again when the inbox is taken anew.
+            // What was not committed comes again when the inbox is taken anew.
             Err(error) => (State::Idle(self), Err(error.into())),
         }
     }
 
-    async fn deal(&mut self, delivery: &Delivery) -> Result<Dealt, FileError> {
-        let message = match FileMessage::decode(delivery.payload()) {
-            Ok(Some(message)) => message,
-            Ok(None) => return Ok(Dealt::Taken(Vec::new())),
-            Err(error) => {
-                warn!(id = %delivery.id(), %error, "a malformed message about a file");
-                return Ok(Dealt::Taken(Vec::new()));
-            }
+    async fn deal(&mut self, step: &Step) -> Result<Dealt, FileError> {
+        let Some(message) = step.message().cloned() else {
+            return Ok(Dealt::Taken(Vec::new()));
         };
         let events = match message {
             FileMessage::Begin(transfer, info) => {
@@ -179,7 +169,9 @@ impl Desk {
                 let Some(receiving) = self.receiving.get_mut(&transfer) else {
                     return Ok(Dealt::Taken(Vec::new()));
                 };
-                let end = offset.checked_add(bytes.len() as u64);
+                let parts: Vec<_> = [bytes].into_iter().chain(step.more().to_vec()).collect();
+                let length = parts.iter().map(|part| part.len() as u64).sum();
+                let end = offset.checked_add(length);
                 let end = end.filter(|end| *end <= receiving.record.info.size);
                 let Some(end) = end.filter(|_| offset <= receiving.length) else {
                     let events = self.fail(transfer, StopReason::Corrupt).await?;
@@ -188,7 +180,7 @@ impl Desk {
                 let written = match &receiving.record.whole {
                     None => {
                         let part = PathBuf::from(&receiving.record.part);
-                        blocking(move || disk::write(&part, offset, &bytes)).await
+                        blocking(move || disk::write(&part, offset, &parts)).await
                     }
                     // All of it was there when this was tried before.
                     Some(_) => Ok(()),

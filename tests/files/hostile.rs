@@ -79,7 +79,8 @@ async fn offsets_beyond_what_was_promised_or_came_spoil_the_file_and_nothing_els
     let (alice, bob) = pair(&relay).await;
     let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
     let mut files = to_alice.files().await.unwrap();
-    let spoiling: [(u64, &[(u64, &[u8])]); 6] = [
+    type Part<'a> = (u64, &'a [u8]);
+    let spoiling: [(u64, &[Part]); 6] = [
         (5, &[(0, b"hello!")]),
         (5, &[(2, b"llo")]),
         (5, &[(u64::MAX, b"hello")]),

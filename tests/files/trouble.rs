@@ -137,7 +137,7 @@ async fn a_disk_that_takes_nothing_for_a_while_loses_nothing() {
     let relay = MemoryRelay::new("relay");
     let (alice, bob) = pair(&relay).await;
     let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
-    let whole = content(3 << 20);
+    let whole = content(9 << 20);
     to_bob.send_file(alice.put("a", &whole)).await.unwrap();
     let mut files = to_alice.files().await.unwrap();
     receive_some(&mut files, bob.disk.path(), 1 << 20).await;
@@ -199,9 +199,9 @@ async fn a_full_disk_is_an_error_of_the_file_alone_and_the_file_goes_on_when_the
     let whole = content(7 << 19);
     let sending = to_bob.send_file(alice.put("a", &whole)).await.unwrap();
     let mut files = to_alice.files().await.unwrap();
-    receive_some(&mut files, disk.0.path(), 1 << 20).await;
     let full = loop {
         match soon("the full disk", files.next()).await {
+            Ok(FileEvent::Offered(mut offer)) => offer.accept(disk.0.path()).await.unwrap(),
             Ok(FileEvent::Progress(..)) => {}
             other => break other.unwrap_err(),
         }
@@ -227,7 +227,7 @@ async fn a_file_that_is_taken_away_while_it_comes_fails_at_both_ends_and_holds_u
         let relay = MemoryRelay::new("relay");
         let (alice, mut bob) = pair(&relay).await;
         let to_bob = alice.session(2).await;
-        let path = alice.put("a", &content(3 << 20));
+        let path = alice.put("a", &content(9 << 20));
         let sending = to_bob.send_file(path).await.unwrap();
         to_bob.send_file(alice.put("b", b"b")).await.unwrap();
         let mut files = bob.session(1).await.files().await.unwrap();

@@ -40,6 +40,10 @@ struct Pair {
     now: Now,
     /// What is lost on its way over a link.
     lose: Lose,
+    /// How long a packet takes over a link.
+    takes: Box<dyn Fn(Generation) -> Duration>,
+    /// Packets under way that take some time, and when they arrive.
+    slow: VecDeque<(Duration, usize, Transmit)>,
     /// Whole packets that were.
     lost: Vec<(usize, Transmit)>,
 }
@@ -72,6 +76,8 @@ impl Pair {
             wire: VecDeque::new(),
             now,
             lose: Box::new(|_, _| false),
+            takes: Box::new(|_| Duration::ZERO),
+            slow: VecDeque::new(),
             lost: Vec::new(),
         }
     }
@@ -111,10 +117,20 @@ impl Pair {
             for from in 0..2 {
                 self.poll(from);
             }
+            let due = |(at, ..): &(Duration, usize, Transmit)| *at <= self.now.elapsed;
+            if let Some(at) = self.slow.iter().position(due)
+                && let Some((_, to, transmit)) = self.slow.remove(at)
+            {
+                self.deliver(to, &transmit);
+                continue;
+            }
             let Some((to, transmit)) = self.wire.pop_front() else {
                 return;
             };
-            self.deliver(to, &transmit);
+            match (self.takes)(transmit.generation) {
+                Duration::ZERO => drop(self.deliver(to, &transmit)),
+                time => self.slow.push_back((self.now.elapsed + time, to, transmit)),
+            }
         }
     }
 
@@ -150,6 +166,14 @@ impl Pair {
     }
 
     fn deliver(&mut self, to: usize, transmit: &Transmit) -> Taken {
+        // As a relay says; of packets on direct links nobody says so, and nothing comes of it.
+        let Transmit {
+            generation,
+            envelope,
+            ..
+        } = *transmit;
+        let sender = &mut self.peers[1 - to].engine;
+        sender.accepted(generation, envelope, self.now);
         let frames = packet::decode(&transmit.packet.slice(1..)).expect("own packet");
         let mut builder = PacketBuilder::new();
         let lost = |frame: &&Frame| (self.lose)(transmit.generation, frame);
@@ -263,6 +287,51 @@ fn a_link_under_load_is_known_by_its_round_trip_when_it_dies() {
     // There was never a silence in which a Ping would have measured it.
     pair.pass(Duration::from_millis(200));
     assert_eq!(pair.arrived(), 2);
+}
+
+/// Talks for so long, and returns how often another link began to carry.
+fn talk(pair: &mut Pair, seconds: u32) -> usize {
+    let mut changes = 0;
+    for _ in 0..seconds * 10 {
+        let carrier = pair.peers[0].engine.carrier();
+        pair.send("hello");
+        pair.pass(Duration::from_millis(100));
+        changes += usize::from(carrier != pair.peers[0].engine.carrier());
+    }
+    changes
+}
+
+#[test]
+fn a_direct_link_that_answers_late_yields_to_a_relay_and_carries_again_when_it_is_well() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    assert_eq!(talk(&mut pair, 5), 0);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+    pair.takes = Box::new(move |generation| Duration::from_secs(u64::from(generation == direct)));
+    assert_eq!(talk(&mut pair, 30), 1);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(relayed));
+    pair.takes = Box::new(|_| Duration::ZERO);
+    assert_eq!(talk(&mut pair, 60), 1);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+    pair.pass(Duration::from_secs(1));
+    assert_eq!(pair.arrived(), 950);
+    assert!(pair.delivered());
+}
+
+#[test]
+fn links_that_all_answer_late_do_not_take_turns() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.takes = Box::new(move |generation| {
+        Duration::from_millis(if generation == direct { 600 } else { 400 })
+    });
+    talk(&mut pair, 5);
+    assert_eq!(talk(&mut pair, 60), 0);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
 }
 
 #[test]

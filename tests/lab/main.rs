@@ -12,6 +12,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod choice;
 mod gate;
 mod gates;
 mod host;

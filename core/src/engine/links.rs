@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::quality::{Merit, Quality, Standing};
 use crate::limits::{LINK_SILENCE, LINKS, PING_IDLE, RELAY_FLIGHT};
 use crate::link::LinkClass;
 use crate::runs::RunSet;
@@ -92,10 +93,14 @@ pub(super) struct Link {
     heard: Duration,
     /// Since when something was sent on it that asks for an answer.
     waiting: Option<Duration>,
-    /// The Ping on its way.
+    /// The Ping on its way, and when it was said first.
     ping: Option<([u8; 8], Duration)>,
-    /// Smoothed round trip (RFC 6298).
-    pub(super) round_trip: Option<Duration>,
+    /// When one was said last.
+    pinged: Duration,
+    /// How it answers.
+    pub(super) quality: Quality,
+    /// Whether it is good enough to carry.
+    pub(super) standing: Standing,
 }
 
 impl Link {
@@ -123,7 +128,9 @@ impl Link {
             heard: now,
             waiting: None,
             ping: None,
-            round_trip: None,
+            pinged: now,
+            quality: Quality::default(),
+            standing: Standing::default(),
         }
     }
 
@@ -207,7 +214,8 @@ impl Link {
         };
         self.validated = true;
         if !challenge.repeated {
-            self.measured(now.saturating_sub(challenge.said));
+            self.quality
+                .measured(now.saturating_sub(challenge.said), now);
         }
         true
     }
@@ -217,31 +225,40 @@ impl Link {
         match self.ping {
             Some((sent, at)) if sent == token => {
                 self.ping = None;
-                self.measured(now.saturating_sub(at));
+                self.quality.measured(now.saturating_sub(at), now);
                 true
             }
             _ => false,
         }
     }
 
-    /// A round trip was measured.
-    pub(super) fn measured(&mut self, sample: Duration) {
-        self.round_trip = Some(
-            self.round_trip
-                .map_or(sample, |smoothed| smoothed * 7 / 8 + sample / 8),
-        );
+    /// Says a Ping, or the one on its way once more: its answer tells how long it took in all.
+    pub(super) fn ping(&mut self, token: [u8; 8], now: Duration) {
+        let (token, _) = *self.ping.get_or_insert((token, now));
+        self.pinged = now;
+        self.reply(Frame::Ping(Token(token)));
     }
 
-    /// A Ping is on its way.
-    pub(super) const fn pinged(&mut self, token: [u8; 8], now: Duration) {
-        self.ping = Some((token, now));
+    /// Whether it is to be asked how long an answer takes, `every` so often.
+    pub(super) fn sample_due(&self, every: Duration, now: Duration) -> bool {
+        self.validated && self.ping.is_none() && now >= self.pinged + every
+    }
+
+    /// How good it is at the moment.
+    pub(super) fn merit(&self, now: Duration) -> Merit {
+        let waited = self
+            .ping
+            .map_or(Duration::ZERO, |(_, at)| now.saturating_sub(at));
+        self.quality.merit(waited, now)
     }
 
     /// How long acks may take before they count as overdue.
     fn patience(&self) -> Duration {
-        self.round_trip.map_or(FIRST_OVERDUE, |round_trip| {
-            (round_trip * 3 + Duration::from_millis(100)).min(LINK_SILENCE / 2)
-        })
+        self.quality
+            .round_trip()
+            .map_or(FIRST_OVERDUE, |round_trip| {
+                (round_trip * 3 + Duration::from_millis(100)).min(LINK_SILENCE / 2)
+            })
     }
 
     /// Whether an answer is overdue: what waits for it goes over another link too.
@@ -259,9 +276,7 @@ impl Link {
     /// Whether a Ping is due: the link was silent for long, or an answer is overdue.
     pub(super) fn ping_due(&self, now: Duration) -> bool {
         self.is_direct()
-            && self
-                .ping
-                .is_none_or(|(_, at)| now >= at + self.patience() * 4)
+            && (self.ping.is_none() || now >= self.pinged + self.patience() * 4)
             && (now >= self.heard + PING_IDLE || self.overdue(now))
     }
 
@@ -278,7 +293,7 @@ impl Link {
         let challenge = self
             .challenge
             .map(|challenge| challenge.said + self.patience());
-        let again = self.ping.map(|(_, at)| at + self.patience() * 4);
+        let again = self.ping.map(|_| self.pinged + self.patience() * 4);
         let idle = match again {
             Some(again) => again.max(self.heard + PING_IDLE),
             None => self.heard + PING_IDLE,
@@ -316,7 +331,7 @@ impl Links {
 
     /// Binds a link. Returns the one that has to go for it, if there are too many: the oldest of
     /// those that are no better than others.
-    pub(super) fn bind(&mut self, link: Link) -> Option<Generation> {
+    pub(super) fn bind(&mut self, link: Link, now: Duration) -> Option<Generation> {
         self.bound.insert(link.generation, link);
         let surplus = if self.bound.len() > LINKS {
             self.bound
@@ -335,13 +350,13 @@ impl Links {
         if let Some(generation) = surplus {
             self.bound.remove(&generation);
         }
-        self.choose();
+        self.choose(now);
         surplus
     }
 
-    pub(super) fn unbind(&mut self, generation: Generation) -> Option<Link> {
+    pub(super) fn unbind(&mut self, generation: Generation, now: Duration) -> Option<Link> {
         let link = self.bound.remove(&generation);
-        self.choose();
+        self.choose(now);
         link
     }
 
@@ -365,13 +380,43 @@ impl Links {
         self.best.into_iter().chain(others).collect()
     }
 
+    /// Whether a direct link makes one wait: then others are worth measuring.
+    pub(super) fn in_doubt(&self, now: Duration) -> bool {
+        self.bound.len() > 1
+            && self.bound.values().any(|link| {
+                link.is_direct()
+                    && link.validated
+                    && (link.standing.lags() || link.merit(now).is_slow())
+            })
+    }
+
+    /// Judges the direct links by what was measured on them and on the others. A relay is never
+    /// judged: it is what is there when nothing else is good.
+    fn judge(&mut self, now: Duration) {
+        let merits: Vec<_> = self
+            .bound
+            .values()
+            .filter(|link| link.validated)
+            .map(|link| (link.generation, link.merit(now)))
+            .collect();
+        for link in self.bound.values_mut().filter(|link| link.is_direct()) {
+            let own = link.merit(now);
+            let others = merits.iter().filter(|(of, _)| *of != link.generation);
+            let best = others.map(|(_, merit)| *merit).reduce(Merit::best_of);
+            link.standing = link.standing.judged(&own, &best.unwrap_or_default(), now);
+        }
+    }
+
     /// Chooses the best link: validated before others, so that a recorded packet can't pull a session
-    /// over, then direct before relayed, then by rank, then by round trip. A link takes over from one of its own kind only if it is clearly faster, so that two of equal
+    /// over, then those that do not lag, then direct before relayed, then by rank, then by round trip.
+    /// A link takes over from one of its own kind only if it is clearly faster, so that two of equal
     /// speed don't take turns.
-    pub(super) fn choose(&mut self) {
+    pub(super) fn choose(&mut self, now: Duration) {
+        self.judge(now);
         let merit = |link: &Link| {
-            let round_trip = link.round_trip.unwrap_or(FIRST_OVERDUE);
-            let unlike = (!link.validated, !link.is_direct(), link.rank);
+            let round_trip = link.quality.round_trip().unwrap_or(FIRST_OVERDUE);
+            let lags = link.standing.lags();
+            let unlike = (!link.validated, lags, !link.is_direct(), link.rank);
             (unlike, round_trip, link.generation)
         };
         let Some(winner) = self.bound.values().min_by_key(|link| merit(link)) else {
@@ -381,8 +426,9 @@ impl Links {
         if let Some(present) = self.best.and_then(|best| self.bound.get(&best)) {
             let same_kind = present.is_direct() == winner.is_direct()
                 && present.rank == winner.rank
+                && present.standing.lags() == winner.standing.lags()
                 && present.validated == winner.validated;
-            let clearly_faster = match (winner.round_trip, present.round_trip) {
+            let clearly_faster = match (winner.quality.round_trip(), present.quality.round_trip()) {
                 (Some(new), Some(old)) => new * 5 < old * 4,
                 _ => false,
             };
@@ -434,13 +480,13 @@ mod tests {
     #[test]
     fn a_direct_link_goes_before_a_relayed_one() {
         let mut links = Links::default();
-        links.bind(relayed(1, 0));
+        links.bind(relayed(1, 0), T);
         assert_eq!(links.best(), Some(generation(1)));
-        links.bind(direct(2));
+        links.bind(direct(2), T);
         assert_eq!(links.best(), Some(generation(2)));
-        links.bind(relayed(3, 0));
+        links.bind(relayed(3, 0), T);
         assert_eq!(links.best(), Some(generation(2)));
-        links.unbind(generation(2));
+        links.unbind(generation(2), T);
         assert_eq!(links.best(), Some(generation(3)));
     }
 
@@ -448,22 +494,22 @@ mod tests {
     fn a_link_that_did_not_answer_its_challenge_carries_nothing_while_there_is_another() {
         let unanswered = |n| Link::new(generation(n), LinkClass::Direct, 0, T);
         let mut links = Links::default();
-        links.bind(unanswered(1));
+        links.bind(unanswered(1), T);
         assert_eq!(links.best(), Some(generation(1)));
-        links.bind(relayed(2, 0));
+        links.bind(relayed(2, 0), T);
         assert_eq!(links.best(), Some(generation(2)));
         if let Some(link) = links.get(generation(1)) {
             link.validated = true;
         }
-        links.choose();
+        links.choose(T);
         assert_eq!(links.best(), Some(generation(1)));
     }
 
     #[test]
     fn two_links_of_like_speed_do_not_take_turns() {
         let mut links = Links::default();
-        links.bind(direct(1));
-        links.bind(direct(2));
+        links.bind(direct(1), T);
+        links.bind(direct(2), T);
         let ms = Duration::from_millis;
         for (one, two, best) in [
             (50, 49, 1),
@@ -474,10 +520,11 @@ mod tests {
         ] {
             for (n, round_trip) in [(1, one), (2, two)] {
                 if let Some(link) = links.get(generation(n)) {
-                    link.round_trip = Some(ms(round_trip));
+                    link.quality = Quality::default();
+                    link.quality.measured(ms(round_trip), T);
                 }
             }
-            links.choose();
+            links.choose(T);
             assert_eq!(
                 links.best(),
                 Some(generation(best)),
@@ -493,29 +540,33 @@ mod tests {
         link.challenge([1; 8], T);
         assert!(!link.answered([2; 8], T + ms(10)) && !link.validated);
         assert!(link.answered([1; 8], T + ms(20)) && link.validated);
-        assert_eq!(link.round_trip, Some(ms(20)));
+        assert_eq!(link.quality.round_trip(), Some(ms(20)));
         assert!(!link.answered([1; 8], T + ms(30)), "it is answered once");
         link.challenge([3; 8], T);
         link.challenge_again(T + ms(500));
         assert!(link.answered([3; 8], T + ms(510)));
-        assert_eq!(link.round_trip, Some(ms(20)), "which of both was answered?");
+        assert_eq!(
+            link.quality.round_trip(),
+            Some(ms(20)),
+            "which of both was answered?"
+        );
     }
 
     #[test]
     fn one_link_too_many_retires_the_worst() {
         let mut links = Links::default();
-        links.bind(relayed(1, 1));
+        links.bind(relayed(1, 1), T);
         for n in 2..=LINKS as u32 {
-            assert_eq!(links.bind(direct(n)), None);
+            assert_eq!(links.bind(direct(n), T), None);
         }
-        assert_eq!(links.bind(direct(99)), Some(generation(1)));
+        assert_eq!(links.bind(direct(99), T), Some(generation(1)));
         assert_eq!(links.len(), LINKS);
     }
 
     #[test]
     fn acks_are_overdue_long_before_a_link_is_dead() {
         let mut link = direct(1);
-        link.measured(Duration::from_millis(50));
+        link.quality.measured(Duration::from_millis(50), T);
         link.asks(T);
         let later = T + Duration::from_millis(300);
         assert!(link.overdue(later) && link.ping_due(later) && !link.silent(later));

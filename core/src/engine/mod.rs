@@ -20,9 +20,11 @@ mod commands;
 mod doubts;
 mod event;
 mod links;
+mod measuring;
 mod outbox;
 mod parking;
 mod pump;
+mod quality;
 mod resume;
 mod rules;
 mod sealing;
@@ -43,6 +45,7 @@ pub use event::{
 pub use rules::Rule;
 
 use self::links::{Link, Links};
+use self::measuring::Gauge;
 use self::outbox::Sending;
 use self::resume::Asked;
 use self::rules::Rules;
@@ -106,6 +109,7 @@ pub struct Engine {
     sending: BTreeMap<ChannelId, Sending>,
     weights: BTreeMap<ChannelId, u8>,
     links: Links,
+    gauge: Gauge,
     asked: VecDeque<Asked>,
     held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
     /// What the app has in hand and has not committed, with the seqs of its first and last segment.
@@ -226,6 +230,7 @@ impl Engine {
             sending,
             weights: BTreeMap::new(),
             links: Links::default(),
+            gauge: Gauge::default(),
             asked: VecDeque::new(),
             held,
             handed: BTreeMap::new(),
@@ -289,7 +294,7 @@ impl Engine {
                 sending.limit = None;
             }
         }
-        if let Some(generation) = self.links.bind(link) {
+        if let Some(generation) = self.links.bind(link, now.elapsed) {
             self.outputs.push_back(Output::Drop {
                 generation,
                 reason: DropReason::TooMany,
@@ -307,13 +312,13 @@ impl Engine {
             link.challenge(self.entropy.token(), now.elapsed);
             self.probe.spread |= others;
         }
-        self.links.choose();
+        self.links.choose(now.elapsed);
     }
 
     /// A link is gone. What was sent on it and not acknowledged goes over another at once.
     pub fn unbind(&mut self, generation: Generation, now: Now) {
         self.now = now;
-        if self.links.unbind(generation).is_some() {
+        if self.links.unbind(generation, now.elapsed).is_some() {
             self.crowded.remove(&generation);
             self.probe.spread = false;
         }
@@ -443,7 +448,7 @@ impl Engine {
                     .get(generation)
                     .is_some_and(|link| link.pong(token, now))
                 {
-                    self.links.choose();
+                    self.links.choose(now);
                 }
             }
             Frame::PathChallenge(token) => {
@@ -458,7 +463,7 @@ impl Engine {
                     .get(generation)
                     .is_some_and(|link| link.answered(token, now))
                 {
-                    self.links.choose();
+                    self.links.choose(now);
                 }
             }
             // Taken before: it counts once for each packet.
@@ -509,7 +514,7 @@ impl Engine {
                 generation,
                 envelope,
             });
-        } else if direct && self.links.unbind(generation).is_some() {
+        } else if direct && self.links.unbind(generation, self.now.elapsed).is_some() {
             let reason = DropReason::Violation(violation);
             self.outputs.push_back(Output::Drop { generation, reason });
         }

@@ -99,7 +99,6 @@ impl Sending {
     }
 
     /// Bytes of the records in memory, roughly.
-    #[cfg(feature = "sabotage")]
     pub(super) const fn cached_bytes(&self) -> usize {
         self.cached_bytes
     }

@@ -221,6 +221,7 @@ impl Engine {
         }
         if !contents.flight.runs.is_empty() {
             self.probe.start(now);
+            self.measure();
         }
         expires
     }

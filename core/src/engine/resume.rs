@@ -334,6 +334,7 @@ impl Engine {
         if ack.digest != out.digest(record.tally) {
             return self.renew();
         }
+        self.gauge.acknowledged(ack.next.since(out.low));
         out.low = ack.next;
         out.low_tally = record.tally;
         if record.is_last() {

@@ -374,7 +374,7 @@ impl Engine {
             return true;
         }
         if link.forged >= FORGED_PACKETS {
-            self.links.unbind(generation);
+            self.links.unbind(generation, self.now.elapsed);
             let reason = DropReason::Violation(Violation::Open(error));
             self.outputs.push_back(Output::Drop { generation, reason });
         }

@@ -6,7 +6,6 @@ use super::Engine;
 use super::event::{DropReason, Output};
 use crate::Now;
 use crate::limits::{PROBE_BUSY, PROBE_FIRST, PROBE_MOST_DIRECT, PROBE_MOST_RELAYED};
-use crate::wire::frame::{Frame, Token};
 
 /// How long a change that nobody waits for may stay unwritten.
 pub(super) const LAZY_WRITE: Duration = Duration::from_millis(500);
@@ -110,9 +109,7 @@ impl Engine {
             if link.silent(now.elapsed) {
                 dead.push(link.generation);
             } else if link.ping_due(now.elapsed) {
-                let token = self.entropy.token();
-                link.reply(Frame::Ping(Token(token)));
-                link.pinged(token, now.elapsed);
+                link.ping(self.entropy.token(), now.elapsed);
                 link.asks(now.elapsed);
             }
             link.challenge_again(now.elapsed);
@@ -120,6 +117,9 @@ impl Engine {
         }
         if overdue && self.links.len() > 1 {
             self.probe.spread = true;
+            if self.wants_answer() {
+                self.measure();
+            }
         }
         for generation in dead {
             self.unbind(generation, now);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use outlive::{Contact, Identity, Node, Session, Store, StoreError};
+use outlive::{Contact, Identity, NetworkMonitor, Node, Session, Store, StoreError};
 use outlive_storage::{EncryptedStore, SledStore, Unlock};
 use outlive_transports::{Quic, WebSocketRelay};
 use serde::Serialize;
@@ -106,7 +106,9 @@ pub(crate) async fn node_over(
     relays: &[String],
     ways: &Ways,
 ) -> Result<Node> {
-    let mut builder = Node::builder().identity(directory.identity());
+    let mut builder = Node::builder()
+        .identity(directory.identity())
+        .network(NetworkMonitor::system());
     for address in relays {
         let mut relay = WebSocketRelay::new(address)?;
         if let Some(ca) = &ways.relay_ca {

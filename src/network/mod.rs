@@ -1,4 +1,7 @@
-//! Whether there is a network, as the app learns it from its operating system.
+//! Whether there is a network, as the app or this library learns it from the operating system.
+
+#[cfg(all(feature = "network", target_os = "linux"))]
+mod system;
 
 use std::sync::Arc;
 
@@ -14,9 +17,15 @@ use tokio::sync::watch;
 /// network.down();
 /// network.up();
 /// ```
+///
+/// An app that learns of changes by itself (on a phone it should: the system tells more there) says
+/// them so. On Linux a [`system`](Self::system) monitor finds them out.
 #[derive(Clone, Debug)]
 pub struct NetworkMonitor {
     state: Arc<watch::Sender<Network>>,
+    /// Whether the node is to find out by itself.
+    #[cfg(feature = "network")]
+    system: bool,
 }
 
 /// The network as last told.
@@ -39,7 +48,39 @@ impl NetworkMonitor {
     pub fn new() -> Self {
         Self {
             state: Arc::new(watch::Sender::new(Network { up: true, ups: 0 })),
+            #[cfg(feature = "network")]
+            system: false,
         }
+    }
+
+    /// A monitor that finds out by itself: the node that is started with it watches the network of
+    /// this host, and of the namespace in which it is started, as long as it runs. Each change of the
+    /// addresses or of the way out is an [`up`](Self::up), the loss of the last address a
+    /// [`down`](Self::down). The app may say more besides. Give each node one of its own.
+    ///
+    /// On Linux only; elsewhere, and where the system does not let itself be watched, the node says
+    /// so in its log, and such a monitor is like a [`new`](Self::new) one.
+    #[cfg(feature = "network")]
+    #[must_use]
+    pub fn system() -> Self {
+        Self {
+            system: true,
+            ..Self::new()
+        }
+    }
+
+    /// Finds out, if it is such a monitor, until it is dropped. Cancellation-safe.
+    #[cfg(feature = "network")]
+    pub(crate) async fn find_out(&self) {
+        if !self.system {
+            return;
+        }
+        #[cfg(target_os = "linux")]
+        if let Err(error) = system::watch(self).await {
+            tracing::warn!(%error, "the network is not watched; the app has to tell of changes");
+        }
+        #[cfg(not(target_os = "linux"))]
+        tracing::warn!("the network can't be watched here; the app has to tell of changes");
     }
 
     /// There is a network, perhaps another one than before: dial at once.

@@ -109,7 +109,7 @@ impl NodeBuilder {
         self
     }
 
-    /// What the operating system says of the network.
+    /// What the operating system says of the network, as the app tells it or as it is found out.
     #[must_use]
     pub fn network(mut self, network: NetworkMonitor) -> Self {
         self.network = network;
@@ -167,6 +167,16 @@ impl NodeBuilder {
         if let Some(listener) = listener {
             inner.tasks.spawn(listener.run(inner.clone()));
         }
+        #[cfg(feature = "network")]
+        inner.tasks.spawn({
+            let inner = inner.clone();
+            async move {
+                tokio::select! {
+                    () = inner.ways.cancelled() => {}
+                    () = inner.network.find_out() => {}
+                }
+            }
+        });
         let node = Node {
             inner,
             _guard: Arc::new([cancel.drop_guard(), ways.drop_guard()]),

@@ -67,14 +67,69 @@ async fn a_wire_is_down_for_half_a_minute_and_the_app_says_when_it_is_back() {
     outage("30 s down, told", 23, Duration::from_secs(30), true).await;
 }
 
-/// Gives a peer's host another address in place of the old one, and tells its node.
-fn move_host(town: &Town, old: u8, new: u8) {
+/// Gives a peer's host another address in place of the old one.
+fn readdress(town: &Town, old: u8, new: u8) {
     let host = &town.peers[0].host;
     let road = town.roads[0].name();
     host.ip(&format!("address del 198.18.1.{old}/24 dev {road}"));
     host.ip(&format!("address add 198.18.1.{new}/24 dev {road}"));
     host.ip("route replace default via 198.18.1.1");
+}
+
+/// The same, and tells its node.
+fn move_host(town: &Town, old: u8, new: u8) {
+    readdress(town, old, new);
     town.peers[0].network.up();
+}
+
+#[tokio::test]
+async fn a_node_finds_out_by_itself_that_its_host_has_another_address() {
+    let Some(mut town) = Town::watchful(27, CALM).await else {
+        return;
+    };
+    town.talk(LINES);
+    town.until_direct().await;
+    town.hear_more(20).await;
+    for (old, new) in [(2, 3), (3, 4)] {
+        readdress(&town, old, new);
+        let moved = Instant::now();
+        town.hear_more(20).await;
+        let silence = town.silence_since(moved);
+        figure("new address, nobody tells", "silent for", silence);
+        town.until_direct().await;
+        assert!(silence < LOOSE, "{silence:?}");
+    }
+    town.hush().await;
+    town.end().await;
+}
+
+#[tokio::test]
+async fn a_node_finds_out_by_itself_that_its_host_was_off_the_network() {
+    let Some(mut town) = Town::watchful(28, CALM).await else {
+        return;
+    };
+    town.talk(LINES);
+    town.until_direct().await;
+    town.hear_more(20).await;
+    let road = town.roads[0].name().to_owned();
+    town.peers[0].host.ip(&format!("link set {road} down"));
+    // How long it is away is what is staged: longer than a direct link is waited for.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let host = &town.peers[0].host;
+    host.ip(&format!("link set {road} up"));
+    host.ip("route add default via 198.18.1.1");
+    let back = Instant::now();
+    town.hear_more(20).await;
+    let silence = town.silence_since(back);
+    figure(
+        "interface down for 12 s, nobody tells",
+        "silent for",
+        silence,
+    );
+    town.until_direct().await;
+    assert!(silence < LOOSE, "{silence:?}");
+    town.hush().await;
+    town.end().await;
 }
 
 #[tokio::test]

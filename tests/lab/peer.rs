@@ -64,8 +64,13 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Starts a node on a host, as peer 1 or 2.
-    pub(crate) async fn start(host: Host, n: u8, relay: String, quic: Quic) -> Self {
-        let network = NetworkMonitor::new();
+    pub(crate) async fn start(
+        host: Host,
+        n: u8,
+        relay: String,
+        quic: Quic,
+        network: NetworkMonitor,
+    ) -> Self {
         let monitor = network.clone();
         let (node, session, inbox) = host
             .run(async move {

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outlive::{Connectivity, SessionState};
+use outlive::{Connectivity, NetworkMonitor, SessionState};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
 use outlive_transports::Quic;
@@ -55,6 +55,21 @@ impl Town {
         weather: Weather,
         gates: [Option<Nat>; 2],
         stun: Stun,
+    ) -> Option<Self> {
+        Self::built(seed, weather, gates, stun, NetworkMonitor::new).await
+    }
+
+    /// Both peers with an address, and nobody who tells them when it changes.
+    pub(crate) async fn watchful(seed: u64, weather: Weather) -> Option<Self> {
+        Self::built(seed, weather, [None; 2], Stun::None, NetworkMonitor::system).await
+    }
+
+    async fn built(
+        seed: u64,
+        weather: Weather,
+        gates: [Option<Nat>; 2],
+        stun: Stun,
+        network: fn() -> NetworkMonitor,
     ) -> Option<Self> {
         let lab = Lab::open(seed)?;
         let router = Host::new("router");
@@ -104,8 +119,8 @@ impl Town {
         let [one, other] = hosts;
         let began = Instant::now();
         let peers = [
-            Peer::start(one, 1, address.clone(), quic.clone()).await,
-            Peer::start(other, 2, address, quic).await,
+            Peer::start(one, 1, address.clone(), quic.clone(), network()).await,
+            Peer::start(other, 2, address, quic, network()).await,
         ];
         Some(Self {
             began,

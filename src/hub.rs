@@ -1,6 +1,7 @@
 //! What is shared between a session's handles and its task, whichever of them is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,8 @@ pub(crate) struct Hub {
     pub(crate) held: Notify,
     /// Rings when signals came.
     pub(crate) signaled: Notify,
+    /// Where the app says that the peer can be reached.
+    pub(crate) found_at: watch::Sender<Vec<SocketAddr>>,
     holds: AtomicUsize,
     inboxes: Mutex<BTreeMap<ChannelId, InboxPoint>>,
     /// Messages whose commit failed: whoever consumes their channel gets them again. There are no
@@ -114,6 +117,7 @@ impl Hub {
             let_go: Notify::new(),
             held: Notify::new(),
             signaled: Notify::new(),
+            found_at: watch::Sender::new(Vec::new()),
             holds: AtomicUsize::new(0),
             inboxes: Mutex::new(inboxes.collect()),
             uncommitted: Mutex::default(),

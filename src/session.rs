@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::SendOptions;
-use outlive_core::limits::{MESSAGE_TTL, SKIPPED_RECORDS};
+use outlive_core::limits::{GIVEN_ADDRESSES, MESSAGE_TTL, SKIPPED_RECORDS};
 use outlive_core::record::{Key, OnceRecord, Record, SkippedRecord};
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_core::transport::DeliveryToken;
@@ -604,6 +605,16 @@ impl Session {
             let _ = done.await;
         }
         Ok(())
+    }
+
+    /// Tells where the peer can be reached, for links to the peer itself, beside what it says of its
+    /// own: an address from a directory, or of a server. It is dialed there even while no relay says
+    /// that it is there, and none has to be in use at all. In place of what was told before; known as
+    /// long as somebody holds the session, and not kept on disk. At most
+    /// [`GIVEN_ADDRESSES`](outlive_core::limits::GIVEN_ADDRESSES), the first of these.
+    pub fn found_at(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let addresses = addresses.into_iter().take(GIVEN_ADDRESSES).collect();
+        self.hub.found_at.send_replace(addresses);
     }
 
     /// Closes the session for this process: the peer is told if it is there, every subscription

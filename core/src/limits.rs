@@ -221,6 +221,10 @@ pub const CANDIDATES: usize = 32;
 /// peer.
 pub const ADDRESSES: usize = 16;
 
+/// Addresses of one peer that are known otherwise than from the peer itself. Those beyond are not
+/// dialed.
+pub const GIVEN_ADDRESSES: usize = 8;
+
 /// How long a negotiation may take from its beginning until its connection carries data. Also how
 /// long its signals matter. A connection that is not up by then is given up; too short, and it never
 /// comes up over a slow relay; too long, and one lost answer costs as much.

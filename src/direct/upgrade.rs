@@ -120,7 +120,9 @@ impl Upgrade {
             None => nowhere,
         };
         let mut network = self.inner.network.watch();
+        let mut found_at = self.hub.found_at.subscribe();
         rendezvous.located(addresses.borrow_and_update().clone(), self.now());
+        rendezvous.given(found_at.borrow_and_update().clone(), self.now());
         let mut linked = false;
         loop {
             self.note_ended();
@@ -177,6 +179,10 @@ impl Upgrade {
                     if changed.is_err() { return }
                     rendezvous.located(addresses.borrow_and_update().clone(), self.now());
                 }
+                changed = found_at.changed() => {
+                    if changed.is_err() { return }
+                    rendezvous.given(found_at.borrow_and_update().clone(), self.now());
+                }
                 changed = network.changed() => {
                     if changed.is_err() { return }
                     if network.borrow_and_update().up {
@@ -213,11 +219,13 @@ impl Upgrade {
         } else {
             Wish::Allowed
         };
+        // Where the app says that the peer is, it may be though no relay says that it is there.
+        let told = self.hub.is_held() && !self.hub.found_at.borrow().is_empty();
         match wish {
             _ if self.endpoint.is_none() => rendezvous.forbid(),
             Wish::Forbidden => rendezvous.forbid(),
-            Wish::Allowed => rendezvous.allow(),
-            Wish::Wanted => rendezvous.want(now),
+            Wish::Allowed if !told => rendezvous.allow(),
+            Wish::Allowed | Wish::Wanted => rendezvous.want(now),
         }
         // What is dialed goes first: what is negotiated is for where there is no such link.
         let negotiated = match wish {

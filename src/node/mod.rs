@@ -8,6 +8,7 @@ mod listing;
 mod strangers;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -223,6 +224,15 @@ impl Node {
     pub fn state(&self, peer: PeerId) -> Option<SessionState> {
         let awake = lock(&self.inner.awake);
         awake.get(&peer).map(|of| of.hub.state.borrow().clone())
+    }
+
+    /// Where peers may reach this node for links of its own socket, as far as that is known; nowhere
+    /// as long as it is not, and `None` if there are no such links here. What peers are told anyhow;
+    /// for an app that has another way to tell it, see [`Session::found_at`].
+    #[must_use]
+    pub fn addresses(&self) -> Option<watch::Receiver<Vec<SocketAddr>>> {
+        let direct = self.inner.direct.as_ref();
+        direct.map(|endpoint| endpoint.addresses.clone())
     }
 
     /// How many sessions have a task at the moment.

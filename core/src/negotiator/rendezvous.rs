@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Wish;
 use super::backoff::Backoff;
-use crate::limits::{ADDRESSES, ADDRESSES_TTL, DIAL_APART, STEADY_TIME};
+use crate::limits::{ADDRESSES, ADDRESSES_TTL, DIAL_APART, GIVEN_ADDRESSES, STEADY_TIME};
 use crate::wire::signal::{Addresses, Signal};
 use crate::{Entropy, Now, Round};
 
@@ -90,6 +90,8 @@ pub struct Rendezvous {
     /// The peer's last round.
     heard: Option<Round>,
     theirs: Theirs,
+    /// Where it is besides, as others than the peer say.
+    given: Vec<SocketAddr>,
     /// Before this the peer is not dialed again, whatever it says.
     not_before: Duration,
     backoff: Backoff,
@@ -110,6 +112,7 @@ impl Rendezvous {
             said: None,
             heard: None,
             theirs: Theirs::Unknown,
+            given: Vec::new(),
             not_before: Duration::ZERO,
             backoff: Backoff::default(),
             entropy,
@@ -168,6 +171,19 @@ impl Rendezvous {
             self.seek(now);
         } else {
             self.say(false);
+        }
+    }
+
+    /// Where the peer may be reached besides, known otherwise than from the peer: dialed before it has
+    /// told anything, and first after that, but not if it says that it does not want to be found.
+    /// Those beyond [`GIVEN_ADDRESSES`] are left out.
+    pub fn given(&mut self, mut addresses: Vec<SocketAddr>, now: Now) {
+        addresses.retain(is_dialable);
+        addresses.truncate(GIVEN_ADDRESSES);
+        let more = addresses.iter().any(|new| !self.given.contains(new));
+        self.given = addresses;
+        if more && self.wish == Wish::Wanted && !self.is_linked() {
+            self.dial(now);
         }
     }
 
@@ -314,9 +330,10 @@ impl Rendezvous {
 
     /// Dials the peer, or will as soon as that makes sense.
     fn dial(&mut self, now: Now) {
-        let Theirs::At(addresses) = &self.theirs else {
+        let addresses = self.dialable();
+        if addresses.is_empty() {
             return self.rest(now);
-        };
+        }
         if now.elapsed < self.not_before {
             self.state = State::Resting {
                 until: self.not_before,
@@ -324,12 +341,22 @@ impl Rendezvous {
             };
             return;
         }
-        let addresses = addresses.clone();
         self.outputs.push_back(RendezvousOutput::Dial(addresses));
         self.not_before = now.elapsed.saturating_add(DIAL_APART);
         if !self.is_linked() {
             self.state = State::Dialing;
         }
+    }
+
+    /// All addresses that the peer may be at.
+    fn dialable(&self) -> Vec<SocketAddr> {
+        let told: &[SocketAddr] = match &self.theirs {
+            Theirs::Nowhere => return Vec::new(),
+            Theirs::Unknown => &[],
+            Theirs::At(told) => told,
+        };
+        let told = told.iter().filter(|told| !self.given.contains(told));
+        self.given.iter().chain(told).copied().collect()
     }
 
     /// Nothing came of it: later again, if anything can come of that.

@@ -296,3 +296,34 @@ fn whatever_a_hostile_peer_says_it_is_dialed_once_a_second_and_nowhere_else() {
     peer.receive(told(1, &too_many, true), now);
     assert_eq!(drain(&mut peer), (vec![], vec![]));
 }
+
+#[test]
+fn a_peer_is_dialed_where_others_say_that_it_is_before_it_has_said_so_itself() {
+    let mut one = rendezvous(1);
+    one.given(vec![address(9)], at(1));
+    assert_eq!(drain(&mut one).1, Vec::<Vec<_>>::new(), "nothing is wanted");
+    one.want(at(1));
+    assert_eq!(drain(&mut one).1, [[address(9)]]);
+    one.dial_failed(at(2));
+    one.receive(told(1, &[address(2), address(9)], false), at(5));
+    assert_eq!(drain(&mut one).1, [[address(9), address(2)]]);
+    one.dial_failed(at(10));
+    one.given(vec![address(8)], at(10));
+    assert_eq!(drain(&mut one).1, [[address(8), address(2), address(9)]]);
+    // It does not want to be found.
+    one.receive(told(2, &[], false), at(20));
+    one.dial_failed(at(21));
+    one.given(vec![address(7)], at(22));
+    one.tick(at(1_000));
+    assert_eq!(drain(&mut one).1, Vec::<Vec<_>>::new());
+}
+
+#[test]
+fn of_very_many_given_addresses_some_are_dialed() {
+    let mut one = rendezvous(1);
+    one.want(at(1));
+    one.given((1..=100).map(address).collect(), at(2));
+    let dialed = drain(&mut one).1;
+    assert_eq!(dialed.len(), 1);
+    assert_eq!(dialed[0].len(), GIVEN_ADDRESSES);
+}

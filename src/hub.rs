@@ -36,6 +36,8 @@ pub(crate) struct Hub {
     pub(crate) held: Notify,
     /// Rings when signals came.
     pub(crate) signaled: Notify,
+    /// Whether a direct link may be dead.
+    pub(crate) doubt: watch::Sender<bool>,
     /// Where the app says that the peer can be reached.
     pub(crate) found_at: watch::Sender<Vec<SocketAddr>>,
     holds: AtomicUsize,
@@ -117,6 +119,7 @@ impl Hub {
             let_go: Notify::new(),
             held: Notify::new(),
             signaled: Notify::new(),
+            doubt: watch::Sender::new(false),
             found_at: watch::Sender::new(Vec::new()),
             holds: AtomicUsize::new(0),
             inboxes: Mutex::new(inboxes.collect()),

@@ -121,6 +121,7 @@ impl Upgrade {
         };
         let mut network = self.inner.network.watch();
         let mut found_at = self.hub.found_at.subscribe();
+        let mut doubt = self.hub.doubt.subscribe();
         rendezvous.located(addresses.borrow_and_update().clone(), self.now());
         rendezvous.given(found_at.borrow_and_update().clone(), self.now());
         let mut linked = false;
@@ -134,6 +135,7 @@ impl Upgrade {
             linked = !self.links.is_empty();
             let online = state.borrow_and_update().peer_online == Some(true);
             self.wish(&mut rendezvous, negotiating, online);
+            rendezvous.doubt(*doubt.borrow_and_update(), self.now());
             negotiating.settle().await;
             while let Some(output) = rendezvous.poll() {
                 match output {
@@ -179,6 +181,7 @@ impl Upgrade {
                     if changed.is_err() { return }
                     rendezvous.located(addresses.borrow_and_update().clone(), self.now());
                 }
+                changed = doubt.changed() => if changed.is_err() { return },
                 changed = found_at.changed() => {
                     if changed.is_err() { return }
                     rendezvous.given(found_at.borrow_and_update().clone(), self.now());

@@ -424,6 +424,10 @@ impl Task {
     }
 
     fn note_carrier(&self, engine: &Engine) {
+        let doubt = engine.doubts_a_link();
+        self.hub
+            .doubt
+            .send_if_modified(|known| std::mem::replace(known, doubt) != doubt);
         let carrier = engine.carrier();
         self.hub.state.send_if_modified(|state| {
             let known = state.links.iter().map(|link| link.generation);

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::lab::say;
 use crate::peer::{CHATTER, Peer};
-use crate::town::{Town, carried_by, figure};
+use crate::town::{Town, figure};
 use crate::weather::Weather;
 use crate::wire::Wire;
 
@@ -26,16 +26,9 @@ async fn talking(seed: u64) -> Option<(Town, Wire)> {
     let wire = town.shortcut();
     wire.set(SHORTCUT);
     town.talk(CHATTER);
-    until_carried_by(&town, "quic").await;
+    town.until_carried_by("quic").await;
     town.hear_more(100).await;
     Some((town, wire))
-}
-
-async fn until_carried_by(town: &Town, transport: &str) {
-    for peer in &town.peers {
-        peer.until(transport, |state| carried_by(state) == Some(transport))
-            .await;
-    }
 }
 
 async fn yields_and_comes_back(name: &str, seed: u64, weather: Weather) {
@@ -44,12 +37,12 @@ async fn yields_and_comes_back(name: &str, seed: u64, weather: Weather) {
     };
     let began = Instant::now();
     wire.set(weather);
-    until_carried_by(&town, "relay").await;
+    town.until_carried_by("relay").await;
     figure(name, "on the relay after", began.elapsed());
     town.hear_more(300).await;
     let cleared = Instant::now();
     wire.set(SHORTCUT);
-    until_carried_by(&town, "quic").await;
+    town.until_carried_by("quic").await;
     figure(name, "direct again after", cleared.elapsed());
     town.hear_more(100).await;
     town.hush().await;

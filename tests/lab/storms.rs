@@ -16,9 +16,13 @@ async fn up_and_down(name: &str, seed: u64, weather: Weather) {
     let Some(mut town) = Town::open(seed, weather).await else {
         return;
     };
+    town.until_linked().await;
+    let linked = town.began.elapsed();
+    figure(name, "on the relay after", linked);
     town.talk(CHATTER);
+    town.until_carried_by("quic").await;
+    figure(name, "direct after another", town.began.elapsed() - linked);
     town.until_direct().await;
-    figure(name, "direct after", town.began.elapsed());
     town.hear_more(100).await;
     let parted = Instant::now();
     town.part();

@@ -183,12 +183,26 @@ impl Town {
         no_wall(&self.router);
     }
 
+    pub(crate) async fn until_linked(&self) {
+        for peer in &self.peers {
+            peer.until("a link", |state| !state.links.is_empty()).await;
+        }
+    }
+
     pub(crate) async fn until_direct(&self) {
         for peer in &self.peers {
             peer.until("one direct link that carries", |state| {
                 direct_links(state) == 1 && carried_by(state) == Some("quic")
             })
             .await;
+        }
+    }
+
+    /// Until a link of this kind carries what both say.
+    pub(crate) async fn until_carried_by(&self, transport: &str) {
+        for peer in &self.peers {
+            peer.until(transport, |state| carried_by(state) == Some(transport))
+                .await;
         }
     }
 

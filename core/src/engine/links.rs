@@ -19,6 +19,12 @@ pub(super) const REPLIES: usize = 64;
 /// Before the round trip of a link is known, acks count as overdue after this time.
 const FIRST_OVERDUE: Duration = Duration::from_secs(1);
 
+/// An answer that is overdue and has been awaited for this long may never come: another link to the
+/// peer is worth a try. Shorter, and a few lost packets are taken for the end of a link; longer, and
+/// a network that was gone for some seconds is waited for by the clocks of its transports, which have
+/// backed off.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// A packet handed to a relay and not answered.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
@@ -267,6 +273,15 @@ impl Link {
             .is_some_and(|since| now >= since + self.patience())
     }
 
+    /// Whether the link to the peer itself may be dead, so that another is worth a try.
+    pub(super) fn doubtful(&self, now: Duration) -> bool {
+        self.is_direct() && self.doubted_at().is_some_and(|at| at <= now)
+    }
+
+    fn doubted_at(&self) -> Option<Duration> {
+        self.waiting.map(|since| since + self.patience().max(DOUBT))
+    }
+
     /// Whether the link is dead.
     pub(super) fn silent(&self, now: Duration) -> bool {
         self.waiting
@@ -293,12 +308,13 @@ impl Link {
         let challenge = self
             .challenge
             .map(|challenge| challenge.said + self.patience());
+        let doubt = self.doubted_at().filter(|at| *at > now);
         let again = self.ping.map(|_| self.pinged + self.patience() * 4);
         let idle = match again {
             Some(again) => again.max(self.heard + PING_IDLE),
             None => self.heard + PING_IDLE,
         };
-        [silent, overdue, challenge, Some(idle)]
+        [silent, overdue, doubt, challenge, Some(idle)]
             .into_iter()
             .flatten()
             .min()

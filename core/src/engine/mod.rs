@@ -265,6 +265,14 @@ impl Engine {
         self.links.best()
     }
 
+    /// Whether a link to the peer itself has not answered for so long that another one is worth a
+    /// try, beside it: what is under way goes over whichever answers first.
+    #[must_use]
+    pub fn doubts_a_link(&self) -> bool {
+        let now = self.now.elapsed;
+        self.links.iter().any(|link| link.doubtful(now))
+    }
+
     /// Whether the peer has not acknowledged everything.
     #[must_use]
     pub fn outstanding(&self) -> bool {

@@ -92,6 +92,8 @@ pub struct Rendezvous {
     theirs: Theirs,
     /// Where it is besides, as others than the peer say.
     given: Vec<SocketAddr>,
+    /// Whether the link that is up may be dead.
+    doubted: bool,
     /// Before this the peer is not dialed again, whatever it says.
     not_before: Duration,
     backoff: Backoff,
@@ -113,6 +115,7 @@ impl Rendezvous {
             heard: None,
             theirs: Theirs::Unknown,
             given: Vec::new(),
+            doubted: false,
             not_before: Duration::ZERO,
             backoff: Backoff::default(),
             entropy,
@@ -211,6 +214,24 @@ impl Rendezvous {
         }
     }
 
+    /// Whether the link that is up may be dead: then the peer is dialed beside it, again and again, so
+    /// that a network that was gone is found to be back by a new link sooner than by the old one.
+    pub fn doubt(&mut self, doubted: bool, now: Now) {
+        self.doubted = doubted;
+        self.dial_in_doubt(now);
+    }
+
+    fn dial_in_doubt(&mut self, now: Now) {
+        if self.seeks_another() && self.not_before <= now.elapsed {
+            self.dial(now);
+        }
+    }
+
+    /// Whether another link is sought beside the one that is up.
+    fn seeks_another(&self) -> bool {
+        self.doubted && self.is_linked() && self.wish == Wish::Wanted && !self.dialable().is_empty()
+    }
+
     /// No direct link is up any more.
     pub fn unlinked(&mut self, now: Now) {
         let State::Linked { since } = self.state else {
@@ -300,16 +321,18 @@ impl Rendezvous {
                     self.dial(now);
                 }
             }
-            State::Still | State::Dialing | State::Resting { .. } | State::Linked { .. } => {}
+            State::Linked { .. } => self.dial_in_doubt(now),
+            State::Still | State::Dialing | State::Resting { .. } => {}
         }
     }
 
     /// When [`tick`](Self::tick) has something to do, if nothing else happens before.
     #[must_use]
-    pub const fn deadline(&self) -> Option<Duration> {
+    pub fn deadline(&self) -> Option<Duration> {
         match self.state {
             State::Resting { until, .. } => Some(until),
-            State::Still | State::Dialing | State::Linked { .. } => None,
+            State::Linked { .. } => Some(self.not_before).filter(|_| self.seeks_another()),
+            State::Still | State::Dialing => None,
         }
     }
 

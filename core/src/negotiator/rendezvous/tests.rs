@@ -327,3 +327,32 @@ fn of_very_many_given_addresses_some_are_dialed() {
     assert_eq!(dialed.len(), 1);
     assert_eq!(dialed[0].len(), GIVEN_ADDRESSES);
 }
+
+#[test]
+fn while_a_link_may_be_dead_the_peer_is_dialed_beside_it_once_a_second() {
+    let mut one = rendezvous(1);
+    one.want(at(1));
+    one.receive(told(1, &[address(2)], false), at(1));
+    one.linked(at(2));
+    drain(&mut one);
+    one.tick(at(50));
+    assert_eq!(one.deadline(), None);
+    one.doubt(true, at(100));
+    assert_eq!(drain(&mut one).1, [[address(2)]]);
+    one.doubt(true, at(100));
+    assert_eq!(drain(&mut one).1, Vec::<Vec<_>>::new());
+    assert_eq!(one.deadline(), Some(at(101).elapsed));
+    one.tick(at(101));
+    one.dial_failed(at(101));
+    assert_eq!(drain(&mut one).1, [[address(2)]]);
+    one.doubt(false, at(102));
+    assert_eq!(one.deadline(), None);
+    one.tick(at(200));
+    assert_eq!(drain(&mut one), (Vec::new(), Vec::new()));
+    // Nor is it where links are not wanted.
+    one.allow();
+    one.doubt(true, at(300));
+    one.forbid();
+    one.tick(at(301));
+    assert_eq!(drain(&mut one).1, Vec::<Vec<_>>::new());
+}

@@ -275,6 +275,22 @@ fn a_lost_answer_to_a_challenge_is_asked_for_again_while_other_things_are_heard(
 }
 
 #[test]
+fn a_new_link_to_a_peer_that_moved_carries_as_soon_as_it_has_answered() {
+    let mut pair = Pair::new();
+    let [old, new] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind(old);
+    pair.send("before");
+    pair.lose = Box::new(move |generation, _| generation == old);
+    pair.send("lost");
+    assert_eq!(pair.arrived(), 1);
+    pair.bind(new);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(new));
+    assert_eq!(pair.arrived(), 2);
+    pair.send("at once");
+    assert_eq!(pair.arrived(), 3);
+}
+
+#[test]
 fn a_link_under_load_is_known_by_its_round_trip_when_it_dies() {
     let mut pair = Pair::new();
     let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));

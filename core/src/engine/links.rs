@@ -406,6 +406,21 @@ impl Links {
             })
     }
 
+    /// The other end of a link has just shown that it is there. A link that carries and is as good in
+    /// kind, but older, has not: somebody had a reason to make this one.
+    pub(super) fn validated(&mut self, generation: Generation, now: Duration) {
+        self.choose(now);
+        let present = self.best.and_then(|best| self.bound.get(&best));
+        if let (Some(present), Some(new)) = (present, self.bound.get(&generation))
+            && present.class == new.class
+            && present.rank == new.rank
+            && present.generation < new.generation
+            && !new.standing.lags()
+        {
+            self.best = Some(generation);
+        }
+    }
+
     /// Judges the direct links by what was measured on them and on the others. A relay is never
     /// judged: it is what is there when nothing else is good.
     fn judge(&mut self, now: Duration) {

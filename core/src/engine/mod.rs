@@ -471,7 +471,7 @@ impl Engine {
                     .get(generation)
                     .is_some_and(|link| link.answered(token, now))
                 {
-                    self.links.choose(now);
+                    self.links.validated(generation, now);
                 }
             }
             // Taken before: it counts once for each packet.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use crate::lab::say;
-use crate::peer::{CHATTER, Peer};
+use crate::peer::{CHATTER, Peer, Talk};
 use crate::town::{Town, figure};
 use crate::weather::Weather;
 use crate::wire::Wire;
@@ -61,6 +61,28 @@ async fn a_direct_link_that_loses_a_fifth_yields_to_the_relay_until_the_weather_
 #[tokio::test]
 async fn a_direct_link_that_takes_two_seconds_yields_to_the_relay_until_the_weather_clears() {
     yields_and_comes_back("RTT 2 s", 42, Weather::delayed(ms(1_000))).await;
+}
+
+#[tokio::test]
+async fn a_direct_link_too_narrow_for_what_is_said_yields_to_the_relay() {
+    let Some((mut town, wire)) = talking(44).await else {
+        return;
+    };
+    town.hush().await;
+    wire.set(Weather {
+        rate: Some(1_000_000),
+        ..SHORTCUT
+    });
+    let began = Instant::now();
+    town.talk(Talk {
+        every: ms(50),
+        bytes: 60_000,
+    });
+    town.until_carried_by("relay").await;
+    figure("1 Mbit/s", "on the relay after", began.elapsed());
+    town.hear_more(50).await;
+    town.hush().await;
+    town.end().await;
 }
 
 /// Counts the changes of what carries, until it is dropped.

@@ -25,6 +25,10 @@ const FIRST_OVERDUE: Duration = Duration::from_secs(1);
 /// backed off.
 const DOUBT: Duration = Duration::from_secs(1);
 
+/// How long a Ping may wait behind our own packets before it counts all the same: then so does
+/// everything else that the session says. A link of 2 MB/s or more is never that full.
+const OWN_QUEUE: Duration = Duration::from_secs(2);
+
 /// A packet handed to a relay and not answered.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
@@ -57,6 +61,15 @@ struct Challenge {
     said: Duration,
     /// Whether it was said again: its answer then does not tell the round trip.
     repeated: bool,
+}
+
+/// A Ping on its way.
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    token: [u8; 8],
+    said: Duration,
+    /// Whether much of our own went before it: then its answer tells nothing of the way.
+    behind_our_own: bool,
 }
 
 /// A link bound to the session.
@@ -100,7 +113,7 @@ pub(super) struct Link {
     /// Since when something was sent on it that asks for an answer.
     waiting: Option<Duration>,
     /// The Ping on its way, and when it was said first.
-    ping: Option<([u8; 8], Duration)>,
+    ping: Option<Ping>,
     /// When one was said last.
     pinged: Duration,
     /// How it answers.
@@ -228,19 +241,23 @@ impl Link {
 
     /// A Pong came. Returns whether it was the awaited one.
     pub(super) fn pong(&mut self, token: [u8; 8], now: Duration) -> bool {
-        match self.ping {
-            Some((sent, at)) if sent == token => {
-                self.ping = None;
-                self.quality.measured(now.saturating_sub(at), now);
-                true
-            }
-            _ => false,
+        let Some(ping) = self.ping.take_if(|ping| ping.token == token) else {
+            return false;
+        };
+        if !ping.behind_our_own {
+            self.quality.measured(now.saturating_sub(ping.said), now);
         }
+        true
     }
 
     /// Says a Ping, or the one on its way once more: its answer tells how long it took in all.
-    pub(super) fn ping(&mut self, token: [u8; 8], now: Duration) {
-        let (token, _) = *self.ping.get_or_insert((token, now));
+    pub(super) fn ping(&mut self, token: [u8; 8], behind_our_own: bool, now: Duration) {
+        let fresh = Ping {
+            token,
+            said: now,
+            behind_our_own,
+        };
+        let Ping { token, .. } = *self.ping.get_or_insert(fresh);
         self.pinged = now;
         self.reply(Frame::Ping(Token(token)));
     }
@@ -252,9 +269,14 @@ impl Link {
 
     /// How good it is at the moment.
     pub(super) fn merit(&self, now: Duration) -> Merit {
-        let waited = self
-            .ping
-            .map_or(Duration::ZERO, |(_, at)| now.saturating_sub(at));
+        let waited = self.ping.map_or(Duration::ZERO, |ping| {
+            let waited = now.saturating_sub(ping.said);
+            if ping.behind_our_own && waited <= OWN_QUEUE {
+                Duration::ZERO
+            } else {
+                waited
+            }
+        });
         self.quality.merit(waited, now)
     }
 

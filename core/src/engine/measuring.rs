@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use super::Engine;
 use super::links::Link;
-use crate::Generation;
+use super::outbox::Sending;
+use super::pump::lane;
+use crate::transport::Lane;
+use crate::{ChannelId, Generation};
 
 /// From one Ping that measures to the next. Each costs 17 bytes, with messages that go anyhow.
 const SAMPLE: Duration = Duration::from_millis(250);
@@ -38,25 +41,33 @@ impl Gauge {
 }
 
 impl Engine {
-    /// Bytes that wait for the peer, as far as they are in memory.
-    fn waiting_bytes(&self) -> usize {
-        self.sending.values().map(|s| s.cached_bytes()).sum()
+    /// Whether so much waits for the peer that what carries is full.
+    fn is_full(&self) -> bool {
+        let bytes: usize = self.sending.values().map(Sending::cached_bytes).sum();
+        bytes > FULL_BYTES
+    }
+
+    /// Whether so much waits on the lane that Pings are on.
+    pub(super) fn is_full_for_pings(&self) -> bool {
+        let on_it = |channel: ChannelId| lane(channel) == Lane::Interactive;
+        let channels = self.sending.iter().filter(|(of, _)| on_it(**of));
+        let bytes: usize = channels.map(|(_, sending)| sending.cached_bytes()).sum();
+        bytes > FULL_BYTES
     }
 
     /// Something was sent: asks the links how long an answer takes, if that is due.
     pub(super) fn measure(&mut self) {
         let now = self.now.elapsed;
-        let full = self.waiting_bytes() > FULL_BYTES;
-        self.gauge(full, now);
+        self.gauge(self.is_full(), now);
+        let full = self.is_full_for_pings();
         let carrier = self.links.best();
         let doubt = self.links.in_doubt(now);
         for link in self.links.iter_mut() {
             let carries = carrier == Some(link.generation);
             let wanted = doubt || (carries && link.is_direct());
-            if full || !wanted || !link.sample_due(every(link), now) {
-                continue;
+            if wanted && link.sample_due(every(link), now) {
+                link.ping(self.entropy.token(), full && carries, now);
             }
-            link.ping(self.entropy.token(), now);
         }
         if doubt {
             self.links.choose(now);

@@ -27,7 +27,7 @@ const FILE_WEIGHT: u8 = 1;
 
 /// What holds up the segments of a channel on a direct link. Always the same: what is to stay in
 /// order stays on one lane.
-fn lane(channel: ChannelId) -> Lane {
+pub(super) fn lane(channel: ChannelId) -> Lane {
     if channel == ChannelId::FILES {
         Lane::Bulk
     } else {

@@ -126,16 +126,19 @@ impl Merit {
     fn lags_behind(&self, other: &Self) -> bool {
         let sooner = other.answers_within;
         let slower = self.is_slow() && sooner.is_some_and(|it| self.answers_after() > it * LAG);
-        let narrower = match (self.takes, other.takes) {
+        slower || self.is_narrower_than(other)
+    }
+
+    fn is_narrower_than(&self, other: &Self) -> bool {
+        match (self.takes, other.takes) {
             (Some(own), Some(other)) => own.saturating_mul(LAG.into()) < other,
             _ => false,
-        };
-        slower || narrower
+        }
     }
 
     fn keeps_up_with(&self, other: &Self) -> bool {
-        self.answers_within
-            .is_some_and(|own| own <= SOON || own * 2 <= other.answers_after() * LAG)
+        let soon_enough = |own| own <= SOON || own * 2 <= other.answers_after() * LAG;
+        self.answers_within.is_some_and(soon_enough) && !self.is_narrower_than(other)
     }
 
     fn answers_before(&self, other: &Self) -> bool {
@@ -287,6 +290,20 @@ mod tests {
         assert!(lags(&takes(10), &takes(100)));
         assert!(!lags(&takes(50), &takes(100)));
         assert!(!lags(&takes(10), &Merit::default()));
+    }
+
+    #[test]
+    fn a_link_that_takes_a_fraction_of_another_does_not_keep_up_however_soon_it_answers() {
+        let with = |takes, mut quality: Quality| {
+            (0..20).for_each(|_| quality.measured(ms(40), T));
+            quality.took(takes, Duration::from_secs(1), T);
+            quality.merit(Duration::ZERO, T)
+        };
+        let (narrow, wide) = (with(10, Quality::default()), with(100, Quality::default()));
+        let standing = Standing::Good.judged(&narrow, &wide, T);
+        assert!(standing.lags());
+        let standing = standing.judged(&narrow, &wide, T + PROOF * 2);
+        assert!(standing.judged(&narrow, &wide, T + PROOF * 9).lags());
     }
 
     #[test]

@@ -105,11 +105,13 @@ impl Engine {
     fn check_links(&mut self, now: Now) {
         let mut dead = Vec::new();
         let mut overdue = false;
+        let (full, best) = (self.is_full_for_pings(), self.links.best());
         for link in self.links.iter_mut() {
             if link.silent(now.elapsed) {
                 dead.push(link.generation);
             } else if link.ping_due(now.elapsed) {
-                link.ping(self.entropy.token(), now.elapsed);
+                let carries = best == Some(link.generation);
+                link.ping(self.entropy.token(), full && carries, now.elapsed);
                 link.asks(now.elapsed);
             }
             link.challenge_again(now.elapsed);

@@ -291,6 +291,31 @@ fn a_new_link_to_a_peer_that_moved_carries_as_soon_as_it_has_answered() {
 }
 
 #[test]
+fn a_link_that_owes_an_answer_for_a_second_is_doubted_until_it_is_heard() {
+    let mut pair = Pair::new();
+    let direct = Generation::nth(1, 1);
+    pair.bind(direct);
+    pair.pass(Duration::from_secs(5));
+    assert!(!pair.peers[0].engine.doubts_a_link(), "nothing is owed");
+    pair.lose = Box::new(|_, _| true);
+    pair.send("lost");
+    pair.pass(Duration::from_millis(900));
+    assert!(!pair.peers[0].engine.doubts_a_link());
+    pair.pass(Duration::from_millis(200));
+    assert!(pair.peers[0].engine.doubts_a_link());
+    pair.lose = Box::new(|_, _| false);
+    pair.pass(Duration::from_secs(3));
+    assert!(!pair.peers[0].engine.doubts_a_link());
+    // Of a relay it is never said: what it holds is answered when the peer is there.
+    let mut pair = Pair::new();
+    pair.bind_as(direct, LinkClass::Relayed(StoreId([7; 16])));
+    pair.lose = Box::new(|_, _| true);
+    pair.send("held");
+    pair.pass(Duration::from_secs(5));
+    assert!(!pair.peers[0].engine.doubts_a_link());
+}
+
+#[test]
 fn a_link_under_load_is_known_by_its_round_trip_when_it_dies() {
     let mut pair = Pair::new();
     let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));

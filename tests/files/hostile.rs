@@ -80,7 +80,7 @@ async fn offsets_beyond_what_was_promised_or_came_spoil_the_file_and_nothing_els
     let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
     let mut files = to_alice.files().await.unwrap();
     type Part<'a> = (u64, &'a [u8]);
-    let spoiling: [(u64, &[Part]); 6] = [
+    let spoiling: [(u64, &[Part<'_>]); 6] = [
         (5, &[(0, b"hello!")]),
         (5, &[(2, b"llo")]),
         (5, &[(u64::MAX, b"hello")]),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -161,7 +162,13 @@ pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
         wrong_usage(NO_RELAY);
     }
     let node = crate::data::node(&args.data, &relays, &args.ways).await?;
-    run(&node, args.timeout, send_all(&node, &args, json)).await
+    run(
+        &node,
+        &args.data.dir,
+        args.timeout,
+        send_all(&node, &args, json),
+    )
+    .await
 }
 
 /// What happens to the files of one peer.
@@ -328,13 +335,20 @@ pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
         bail!("{} is no directory; make it first", args.into.display());
     }
     let node = crate::data::node(&args.data, &relays, &args.ways).await?;
-    run(&node, args.timeout, receive_all(&node, &args, json)).await
+    run(
+        &node,
+        &args.data.dir,
+        args.timeout,
+        receive_all(&node, &args, json),
+    )
+    .await
 }
 
 /// Runs until it is done, the time is over, or somebody ends it; what is on its way goes on at the
 /// next start.
 async fn run(
     node: &Node,
+    dir: &Path,
     timeout: Option<u64>,
     work: impl Future<Output = Result<()>>,
 ) -> Result<()> {
@@ -350,6 +364,7 @@ async fn run(
     let result = tokio::select! {
         result = work => result,
         () = crate::data::complain(node) => Ok(()),
+        () = crate::status::serve(node, dir) => Ok(()),
         () = timeout => Err(anyhow!("the time is over; what is on its way goes on at the next start")),
         _ = terminate.recv() => Err(anyhow!(stopped)),
         _ = interrupt.recv() => Err(anyhow!(stopped)),

@@ -7,10 +7,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use outlive_core::engine::Ticket;
-use outlive_core::negotiator::{Negotiator, Output};
+use outlive_core::negotiator::{Negotiator, Output, Status};
 use outlive_core::transport::{
     DirectLink, NegotiatedConnection, NegotiatedEvent, NegotiatedLink, TransportError,
 };
@@ -22,11 +23,17 @@ use tracing::debug;
 use super::link::{self, Carried, Kind};
 use super::signals;
 use crate::node::Inner;
+use crate::state::LinkInfo;
 use crate::task::Input;
 
 /// How long the other kind of direct links has until this one is tried for. A dial that gets through
 /// takes a round trip or two after the addresses were told.
 const HEAD_START: Duration = Duration::from_secs(3);
+
+/// How long a link may take to show that it still leads to the peer when the network has changed.
+/// The engine asks for that at once. Shorter, and links over long ways are restarted for nothing;
+/// longer, and the relay carries for longer.
+const PROOF: Duration = Duration::from_millis(500);
 
 /// Behind the links of QUIC, which are faster on every path.
 const RANK: u8 = 1;
@@ -53,8 +60,30 @@ pub(super) struct Negotiating {
     link: Option<Carried>,
     /// What was said and can be taken back: a description, and candidates, of the last negotiation.
     said: Vec<(Negotiation, Ticket)>,
-    /// When the head start of others is over, while a link is wanted.
+    /// When the head start of others is over, once a link was wanted.
     start_at: Option<Duration>,
+    /// Since when none is wanted.
+    unwanted: Option<Duration>,
+    /// Why the link may lead nowhere, while that is not decided.
+    doubt: Option<Doubt>,
+}
+
+/// A link that may lead nowhere any more.
+struct Doubt {
+    why: Why,
+    /// Packets that had come over it before.
+    heard: u64,
+    /// Until when it may show that it still does.
+    until: Duration,
+}
+
+/// Why that may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// The network has changed.
+    Changed,
+    /// Nothing comes over the connection of this negotiation.
+    Silent(Negotiation),
 }
 
 impl Negotiating {
@@ -77,6 +106,8 @@ impl Negotiating {
             link: None,
             said: Vec::new(),
             start_at: None,
+            unwanted: None,
+            doubt: None,
         }
     }
 
@@ -88,12 +119,17 @@ impl Negotiating {
             None => Wish::Forbidden,
         };
         if wish != Wish::Wanted {
-            self.start_at = None;
+            self.unwanted.get_or_insert(now.elapsed);
         }
         match wish {
             Wish::Forbidden => self.negotiator.forbid(),
             Wish::Allowed => self.negotiator.allow(),
             Wish::Wanted => {
+                // A peer that is away for a moment, because its way to the relay broke, is not new.
+                let unwanted = self.unwanted.take();
+                if unwanted.is_some_and(|since| now.elapsed.saturating_sub(since) >= HEAD_START) {
+                    self.start_at = None;
+                }
                 let alone = self.inner.direct.is_none();
                 let head_start = if alone { Duration::ZERO } else { HEAD_START };
                 let at = *self.start_at.get_or_insert(now.elapsed + head_start);
@@ -106,7 +142,41 @@ impl Negotiating {
 
     /// The way to the peer may have changed.
     pub(super) fn network_changed(&mut self, now: Now) {
-        self.negotiator.restart(now);
+        if matches!(self.negotiator.status(), Status::Up(_)) && self.link.is_some() {
+            self.doubt(Why::Changed, now.elapsed + PROOF);
+        } else {
+            self.negotiator.restart(now);
+        }
+    }
+
+    fn doubt(&mut self, why: Why, until: Duration) {
+        let heard = self.heard();
+        self.doubt = Some(Doubt { why, heard, until });
+    }
+
+    /// Packets that came over the link.
+    fn heard(&self) -> u64 {
+        let heard = self.link.as_ref().map(|link| &link.heard);
+        heard.map_or(0, |heard| heard.load(Ordering::Relaxed))
+    }
+
+    /// Restarts ICE, if the link leads nowhere any more. That begins with new sockets, and costs a link
+    /// that still carries some round trips, or the link itself where there is no other one for the
+    /// signals: so it has to be both that nothing comes, and that the session has another link.
+    pub(super) fn restart(&mut self, links: &[LinkInfo], now: Now) {
+        let Some(doubt) = &self.doubt else { return };
+        let (why, until) = (doubt.why, doubt.until);
+        if self.heard() != doubt.heard {
+            self.doubt = None;
+        } else if now.elapsed >= until
+            && links.iter().any(|link| link.transport != self.transport())
+        {
+            self.doubt = None;
+            match why {
+                Why::Changed => self.negotiator.restart(now),
+                Why::Silent(negotiation) => self.negotiator.silent(negotiation, now),
+            }
+        }
     }
 
     pub(super) fn receive(&mut self, signal: Signal, now: Now) {
@@ -114,9 +184,11 @@ impl Negotiating {
     }
 
     pub(super) fn deadline(&self, now: Now) -> Option<Duration> {
-        let start_at = self.start_at.filter(|at| *at > now.elapsed);
-        [self.negotiator.deadline(), start_at]
+        let doubted = self.doubt.as_ref().map(|doubt| doubt.until);
+        let ahead = [self.start_at, doubted].map(|at| at.filter(|at| *at > now.elapsed));
+        [self.negotiator.deadline()]
             .into_iter()
+            .chain(ahead)
             .flatten()
             .min()
     }
@@ -194,8 +266,13 @@ impl Negotiating {
                 self.negotiator.up(negotiation, now);
             }
             // The engine notices sooner than this, and sends over another link meanwhile.
-            NegotiatedEvent::Silent { .. } => {}
-            NegotiatedEvent::Back { negotiation } => self.negotiator.up(negotiation, now),
+            NegotiatedEvent::Silent { negotiation } => {
+                self.doubt(Why::Silent(negotiation), now.elapsed);
+            }
+            NegotiatedEvent::Back { negotiation } => {
+                self.doubt = None;
+                self.negotiator.up(negotiation, now);
+            }
             NegotiatedEvent::Down { negotiation } => self.negotiator.down(negotiation, now),
             NegotiatedEvent::Failed { negotiation, error } => match negotiation {
                 Some(negotiation) => self.failed(negotiation, &error),
@@ -210,6 +287,12 @@ impl Negotiating {
         if let Some(mut connection) = self.connection.take() {
             connection.close().await;
         }
+    }
+
+    /// What its links are called.
+    fn transport(&self) -> &'static str {
+        let transport = self.inner.negotiated.as_ref();
+        transport.map_or("negotiated", |transport| transport.name())
     }
 
     async fn connection(&mut self) -> Result<&mut dyn NegotiatedConnection, TransportError> {
@@ -247,9 +330,8 @@ impl Negotiating {
             sender: link.sender,
             receiver: link.receiver,
         };
-        let transport = self.inner.negotiated.as_ref();
         let kind = Kind {
-            transport: transport.map_or("negotiated", |transport| transport.name()),
+            transport: self.transport(),
             rank: RANK,
         };
         self.link = Some(link::carry(

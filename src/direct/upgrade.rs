@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::inbox::Inbox;
 use crate::node::Inner;
 use crate::session::Route;
+use crate::state::SessionState;
 use crate::task::{Input, STORE_RETRY, pending_or};
 
 /// How often it is looked whether a link too many can go, while there is one.
@@ -133,8 +134,9 @@ impl Upgrade {
                 (false, true) | (true, false) => {}
             }
             linked = !self.links.is_empty();
-            let online = state.borrow_and_update().peer_online == Some(true);
-            self.wish(&mut rendezvous, negotiating, online);
+            let present = state.borrow_and_update().clone();
+            self.wish(&mut rendezvous, negotiating, &present);
+            negotiating.restart(&present.links, self.now());
             rendezvous.doubt(*doubt.borrow_and_update(), self.now());
             negotiating.settle().await;
             while let Some(output) = rendezvous.poll() {
@@ -213,8 +215,14 @@ impl Upgrade {
 
     /// A direct link is wanted while the app holds the session and the peer is there; it is none of
     /// a stranger's business where we are.
-    fn wish(&self, rendezvous: &mut Rendezvous, negotiating: &mut Negotiating, online: bool) {
+    fn wish(
+        &self,
+        rendezvous: &mut Rendezvous,
+        negotiating: &mut Negotiating,
+        present: &SessionState,
+    ) {
         let now = self.now();
+        let online = present.peer_online == Some(true);
         let wish = if !self.allowed || self.inner.admission.is_stranger(self.hub.peer) {
             Wish::Forbidden
         } else if online && self.hub.is_held() {
@@ -230,9 +238,14 @@ impl Upgrade {
             Wish::Allowed if !told => rendezvous.allow(),
             Wish::Allowed | Wish::Wanted => rendezvous.want(now),
         }
-        // What is dialed goes first: what is negotiated is for where there is no such link.
+        // What is dialed goes first: what is negotiated is for where no such link carries. One that
+        // has fallen silent is not waited for until it is given up.
+        let dialed = self.endpoint.as_ref().is_some_and(|endpoint| {
+            let carrier = present.carrier();
+            carrier.is_some_and(|link| link.transport == endpoint.transport)
+        });
         let negotiated = match wish {
-            Wish::Wanted if !self.links.is_empty() => Wish::Allowed,
+            Wish::Wanted if dialed => Wish::Allowed,
             wish => wish,
         };
         negotiating.wish(negotiated, now);

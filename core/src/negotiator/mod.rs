@@ -10,7 +10,7 @@
 //! ```text
 //!   runtime: want, restart, wake, forbid, tick ──▶ ┌────────────┐ ──▶ Send, Cancel ──▶ the session
 //!   connection: described, found, failed, ───────▶ │ Negotiator │ ──▶ CreateOffer, ApplyOffer, ..
-//!               up, down                           └────────────┘       Reset ──▶ the connection
+//!               up, silent, down                   └────────────┘       Reset ──▶ the connection
 //!   the peer's signals: receive ─────────────────────▲
 //! ```
 //!
@@ -269,6 +269,21 @@ impl Negotiator {
         } = &mut self.state
         {
             *link = Link::Up(now.elapsed);
+        }
+    }
+
+    /// Nothing comes over the connection any more. That may pass, but it is not waited for: ICE is
+    /// restarted, if this connection is wanted, and finds another way or the same one again.
+    pub fn silent(&mut self, negotiation: Negotiation, now: Now) {
+        let up = matches!(
+            self.state,
+            State::Stable {
+                link: Link::Up(_),
+                ..
+            }
+        );
+        if self.is_about(negotiation) && up && self.wish == Wish::Wanted {
+            self.restart(now);
         }
     }
 

@@ -234,6 +234,30 @@ fn a_restart_that_does_not_come_up_ends_in_a_new_connection() {
 }
 
 #[test]
+fn a_connection_that_falls_silent_is_restarted_while_it_is_wanted() {
+    let (mut negotiator, connection) = connected();
+    negotiator.allow();
+    negotiator.silent(connection.offer, at(20));
+    assert_eq!(drain(&mut negotiator), []);
+    negotiator.want(at(20));
+    negotiator.silent(theirs(9), at(20));
+    assert_eq!(drain(&mut negotiator), []);
+    negotiator.silent(connection.offer, at(20));
+    let (restart, true) = asked(&drain(&mut negotiator)).unwrap() else {
+        panic!("no restart");
+    };
+    // One at a time.
+    negotiator.described(restart, "ours".to_owned(), at(20));
+    drain(&mut negotiator);
+    negotiator.silent(restart, at(21));
+    assert_eq!(drain(&mut negotiator), []);
+    negotiator.receive(answer(restart, 1), at(21));
+    negotiator.silent(restart, at(22));
+    negotiator.up(restart, at(22));
+    assert_eq!(negotiator.status(), Status::Up(restart));
+}
+
+#[test]
 fn a_restart_of_a_connection_that_is_not_there_is_declined() {
     let mut negotiator = negotiator(Manners::Polite);
     let unknown = ConnectionId {

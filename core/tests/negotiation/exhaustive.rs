@@ -16,6 +16,7 @@ const fn is_mishap(act: Act) -> bool {
         | Act::Delay(_)
         | Act::Wait(_)
         | Act::Restart(_)
+        | Act::Silent(_)
         | Act::Down
         | Act::Crash(_)
         | Act::Lose(_)

@@ -28,6 +28,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => act(Act::Fail),
         1 => act(Act::Crash),
         1 => act(Act::Lose),
+        1 => act(Act::Silent),
         1 => Just(Step::Act(Act::Down)),
         2 => who().prop_map(Step::Want),
         1 => who().prop_map(Step::Allow),

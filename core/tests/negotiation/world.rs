@@ -43,6 +43,8 @@ pub(crate) enum Act {
     Wait(usize),
     /// ICE is to be restarted from here.
     Restart(usize),
+    /// The connection here hears nothing.
+    Silent(usize),
     /// The connection dies.
     Down,
     /// The connections find each other, if they fit.
@@ -64,6 +66,7 @@ impl Act {
             | Self::Expire(_)
             | Self::Delay(_)
             | Self::Wait(_)
+            | Self::Silent(_)
             | Self::Down
             | Self::Crash(_)
             | Self::Lose(_)
@@ -247,6 +250,7 @@ impl World {
             ),
             Act::Wait(at) => self.ends[at].negotiator.deadline().is_some(),
             Act::Restart(at) => self.ends[at].negotiator.status() != Status::Idle,
+            Act::Silent(at) => self.ends[at].connection.as_ref().is_some_and(|c| c.up),
             Act::Down => self.ends.iter().any(|end| {
                 let connection = end.connection.as_ref();
                 connection.is_some_and(|connection| connection.up)
@@ -301,6 +305,13 @@ impl World {
             }
             Act::Restart(at) => {
                 self.ends[at].negotiator.restart(self.now);
+                self.collect(at);
+            }
+            Act::Silent(at) => {
+                let end = &mut self.ends[at];
+                if let Some(connection) = end.connection.as_ref().filter(|c| c.up) {
+                    end.negotiator.silent(connection.last, self.now);
+                }
                 self.collect(at);
             }
             Act::Down => {

@@ -146,6 +146,9 @@ impl RelayTask {
                     if since.elapsed() >= SETTLED || !ended.is_held_against_us() {
                         backoff.succeeded();
                     }
+                    if ended.moved {
+                        continue;
+                    }
                     ended.error
                 }
                 Err(error) => error,
@@ -240,7 +243,7 @@ impl RelayTask {
             cancel: self.cancel.clone(),
         };
         let mut unidentified = Box::pin(unidentified.run());
-        let (mut farewell, mut by_second) = (None, false);
+        let (mut farewell, mut by_second, mut moved) = (None, false, false);
         let mut silent = None;
         let error = loop {
             tokio::select! {
@@ -267,12 +270,18 @@ impl RelayTask {
                 }
                 news = network.news() => match news {
                     News::Down => break TransportError::Broken("the network is down".to_owned()),
+                    News::Up if receiver.is_stranded() => {
+                        moved = true;
+                        let gone = "the address that it was made from is gone".to_owned();
+                        break TransportError::Broken(gone);
+                    }
                     News::Up => {
                         self.ask_for_life(&link);
                         silent.get_or_insert_with(|| Box::pin(tokio::time::sleep(SIGN_OF_LIFE)));
                     }
                 },
                 () = pending_or(&mut silent) => {
+                    moved = true;
                     let dead = "it leads nowhere since the network changed".to_owned();
                     break TransportError::Broken(dead);
                 }
@@ -319,7 +328,11 @@ impl RelayTask {
             let both = async { tokio::join!(sending, unidentified) };
             let _ = tokio::time::timeout(farewell, both).await;
         }
-        Ended { error, by_second }
+        Ended {
+            error,
+            by_second,
+            moved,
+        }
     }
 
     /// Asks the relay for something that it answers at once: whether we ourselves are there.
@@ -390,6 +403,8 @@ struct Ended {
     error: TransportError,
     /// Whether it was the second one, on which we are not named.
     by_second: bool,
+    /// Whether we ourselves have moved. Others have not, and need no time between us.
+    moved: bool,
 }
 
 impl Ended {

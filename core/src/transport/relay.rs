@@ -180,4 +180,10 @@ pub trait RelayReceiver: Send {
     /// # Errors
     /// [`TransportError`] says why the connection ended.
     async fn receive(&mut self) -> Result<Incoming, TransportError>;
+
+    /// Whether it is known that nothing comes any more, because this host has lost the address that
+    /// the connection was made from. Asked when the network has changed.
+    fn is_stranded(&self) -> bool {
+        false
+    }
 }

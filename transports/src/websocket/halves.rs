@@ -1,6 +1,8 @@
 //! The two halves of a connection, each owned by whoever uses it.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +13,7 @@ use outlive_core::transport::{
 };
 use outlive_core::wire::relay::{self, FromRelay, LIST_ITEMS, MESSAGE_BYTES, ToRelay};
 use tokio::time::Instant;
+use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::sign_in::{SignedIn, Socket, broken};
@@ -25,12 +28,18 @@ pub(super) fn split(signed_in: SignedIn, silence: Duration) -> RelayConnection {
         store,
         early,
     } = signed_in;
+    let address = match socket.get_ref() {
+        MaybeTlsStream::Plain(stream) => stream.local_addr().ok(),
+        MaybeTlsStream::Rustls(stream) => stream.get_ref().0.local_addr().ok(),
+        _ => None,
+    };
     let (sink, stream) = socket.split();
     RelayConnection {
         store,
         sender: Box::new(Sender { sink }),
         receiver: Box::new(Receiver {
             stream,
+            address: address.map(|address| address.ip()),
             early,
             silence,
             heard: Instant::now(),
@@ -44,6 +53,8 @@ struct Sender {
 
 struct Receiver {
     stream: SplitStream<Socket>,
+    /// Ours, if it is known.
+    address: Option<IpAddr>,
     early: VecDeque<FromRelay>,
     silence: Duration,
     heard: Instant,
@@ -177,6 +188,15 @@ impl RelayReceiver for Receiver {
                 Some(Err(error)) => return Err(broken(error)),
             }
         }
+    }
+
+    fn is_stranded(&self) -> bool {
+        // Nothing can be bound to an address that is not of this host. Whatever else may be the
+        // matter says nothing about that.
+        self.address.is_some_and(|address| {
+            let bound = UdpSocket::bind((address, 0));
+            bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+        })
     }
 }
 

@@ -51,6 +51,21 @@ pub(crate) fn wall(host: &Host, one: &str, other: &str) {
     ));
 }
 
+/// Lets `host` pass on nothing more to and from these ports, as a gate that has forgotten who is
+/// behind them.
+pub(crate) fn forget(host: &Host, ports: [u16; 2]) {
+    let [one, other] = ports;
+    host.nft(&format!(
+        "table ip forgotten {{
+            chain through {{
+                type filter hook forward priority 0;
+                udp sport {{ {one}, {other} }} drop
+                udp dport {{ {one}, {other} }} drop
+            }}
+        }}"
+    ));
+}
+
 /// Takes the walls down.
 pub(crate) fn no_wall(host: &Host) {
     host.nft("delete table ip wall");

@@ -6,7 +6,7 @@ use outlive::Connectivity;
 
 use crate::gate::Nat;
 use crate::peer::CHATTER;
-use crate::town::{Stun, Town};
+use crate::town::{Kind, Plan, Stun, Town};
 use crate::weather::Weather;
 
 const CALM: Weather = Weather::delayed(Duration::from_millis(5));
@@ -14,8 +14,16 @@ const CALM: Weather = Weather::delayed(Duration::from_millis(5));
 /// Messages in which each would have found a way, if there were one: some seconds.
 const A_WHILE: u64 = 500;
 
-async fn comes_to_a_direct_link(seed: u64, gates: [Option<Nat>; 2], stun: Stun) {
-    let Some(mut town) = Town::with_gates(seed, CALM, gates, stun).await else {
+const fn plan(seed: u64, kind: Kind, gates: [Option<Nat>; 2], stun: Stun) -> Plan {
+    Plan {
+        gates,
+        stun,
+        ..Plan::new(seed, CALM, kind)
+    }
+}
+
+async fn comes_to_a_direct_link(plan: Plan) {
+    let Some(mut town) = Town::of(plan).await else {
         return;
     };
     town.talk(CHATTER);
@@ -25,8 +33,8 @@ async fn comes_to_a_direct_link(seed: u64, gates: [Option<Nat>; 2], stun: Stun) 
     town.end().await;
 }
 
-async fn stays_on_the_relay(seed: u64, gates: [Option<Nat>; 2], stun: Stun) {
-    let Some(mut town) = Town::with_gates(seed, CALM, gates, stun).await else {
+async fn stays_on_the_relay(plan: Plan) {
+    let Some(mut town) = Town::of(plan).await else {
         return;
     };
     town.talk(CHATTER);
@@ -42,29 +50,57 @@ async fn stays_on_the_relay(seed: u64, gates: [Option<Nat>; 2], stun: Stun) {
 #[tokio::test]
 async fn a_peer_behind_a_gate_dials_the_one_who_is_not() {
     let gates = [Some(Nat::Plain), None];
-    comes_to_a_direct_link(31, gates, Stun::None).await;
+    comes_to_a_direct_link(plan(31, Kind::Quic, gates, Stun::None)).await;
 }
 
 #[tokio::test]
 async fn a_peer_behind_a_symmetric_gate_dials_the_one_who_is_behind_none() {
     let gates = [None, Some(Nat::Symmetric)];
-    comes_to_a_direct_link(32, gates, Stun::None).await;
+    comes_to_a_direct_link(plan(32, Kind::Quic, gates, Stun::None)).await;
 }
 
 #[tokio::test]
 async fn two_gates_and_nobody_to_ask_leave_a_session_on_the_relay() {
     let gates = [Some(Nat::Plain); 2];
-    stays_on_the_relay(33, gates, Stun::None).await;
+    stays_on_the_relay(plan(33, Kind::Quic, gates, Stun::None)).await;
 }
 
 #[tokio::test]
 async fn two_peers_behind_gates_find_each_other_through_the_relay_s_stun() {
     let gates = [Some(Nat::Plain); 2];
-    comes_to_a_direct_link(34, gates, Stun::Asked).await;
+    comes_to_a_direct_link(plan(34, Kind::Quic, gates, Stun::Asked)).await;
 }
 
 #[tokio::test]
 async fn symmetric_gates_leave_a_session_on_the_relay() {
     let gates = [Some(Nat::Symmetric); 2];
-    stays_on_the_relay(35, gates, Stun::Asked).await;
+    stays_on_the_relay(plan(35, Kind::Quic, gates, Stun::Asked)).await;
+}
+
+#[tokio::test]
+async fn a_negotiated_link_leads_out_of_a_gate() {
+    let gates = [Some(Nat::Plain), None];
+    comes_to_a_direct_link(plan(36, Kind::WebRtc, gates, Stun::Asked)).await;
+}
+
+#[tokio::test]
+async fn a_negotiated_link_leads_through_two_gates_by_the_relay_s_stun() {
+    let gates = [Some(Nat::Plain); 2];
+    comes_to_a_direct_link(plan(37, Kind::WebRtc, gates, Stun::Asked)).await;
+}
+
+#[tokio::test]
+async fn symmetric_gates_and_no_turn_server_leave_no_negotiated_link() {
+    let gates = [Some(Nat::Symmetric); 2];
+    stays_on_the_relay(plan(38, Kind::WebRtc, gates, Stun::Asked)).await;
+}
+
+#[tokio::test]
+async fn a_negotiated_link_leads_through_symmetric_gates_by_a_turn_server() {
+    let gates = [Some(Nat::Symmetric); 2];
+    comes_to_a_direct_link(Plan {
+        turn: true,
+        ..plan(39, Kind::WebRtc, gates, Stun::Asked)
+    })
+    .await;
 }

@@ -29,10 +29,7 @@ impl Lab {
     pub(crate) fn open(seed: u64) -> Option<Self> {
         static REFUSED: OnceLock<Option<String>> = OnceLock::new();
         if let Some(why) = REFUSED.get_or_init(|| permitted().err()) {
-            let required = std::env::var_os("OUTLIVE_LAB").is_some_and(|is| is == "required");
-            assert!(!required, "the lab is required, but {why}");
-            let test = std::thread::current();
-            say(&format!("SKIPPED {}: {why}", test.name().unwrap_or("")));
+            skip(why);
             return None;
         }
         let (stop, stopped) = oneshot::channel::<()>();
@@ -69,6 +66,14 @@ impl Drop for Lab {
             let _ = thread.join();
         }
     }
+}
+
+/// Says why a test is skipped; with `OUTLIVE_LAB=required` it fails.
+pub(crate) fn skip(why: &str) {
+    let required = std::env::var_os("OUTLIVE_LAB").is_some_and(|is| is == "required");
+    assert!(!required, "the lab is required, but {why}");
+    let test = std::thread::current();
+    say(&format!("SKIPPED {}: {why}", test.name().unwrap_or("")));
 }
 
 /// Says something whether the test fails or not: the test's own output is shown only if it fails.

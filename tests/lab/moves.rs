@@ -13,7 +13,7 @@ const fn ms(milliseconds: u64) -> Duration {
 }
 
 /// Messages of a few packets, twenty a second.
-const LINES: Talk = Talk {
+pub(crate) const LINES: Talk = Talk {
     every: ms(50),
     bytes: 4_000,
 };
@@ -77,7 +77,7 @@ fn readdress(town: &Town, old: u8, new: u8) {
 }
 
 /// The same, and tells its node.
-fn move_host(town: &Town, old: u8, new: u8) {
+pub(crate) fn move_host(town: &Town, old: u8, new: u8) {
     readdress(town, old, new);
     town.peers[0].network.up();
 }

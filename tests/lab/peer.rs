@@ -8,7 +8,7 @@ use outlive::{
     ChannelId, Error, Identity, Inbox, NetworkMonitor, Node, PeerId, Session, SessionState,
 };
 use outlive_storage::MemoryStore;
-use outlive_transports::{Quic, WebSocketRelay};
+use outlive_transports::{Quic, WebRtc, WebSocketRelay};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -43,6 +43,12 @@ pub(crate) struct Talk {
     pub(crate) bytes: usize,
 }
 
+/// What makes a peer's direct links.
+pub(crate) enum Direct {
+    Quic(Quic),
+    WebRtc(WebRtc),
+}
+
 /// A line a hundredth of a second.
 pub(crate) const CHATTER: Talk = Talk {
     every: Duration::from_millis(10),
@@ -68,7 +74,7 @@ impl Peer {
         host: Host,
         n: u8,
         relay: String,
-        quic: Quic,
+        direct: Direct,
         network: NetworkMonitor,
     ) -> Self {
         let monitor = network.clone();
@@ -79,11 +85,12 @@ impl Peer {
                     .identity(identity(n))
                     .store(MemoryStore::new())
                     .transport(relay)
-                    .direct(quic)
-                    .network(monitor)
-                    .start()
-                    .await
-                    .expect("a node");
+                    .network(monitor);
+                let node = match direct {
+                    Direct::Quic(quic) => node.direct(quic),
+                    Direct::WebRtc(webrtc) => node.negotiated(webrtc),
+                };
+                let node = node.start().await.expect("a node");
                 let peer: PeerId = identity(3 - n).peer_id();
                 let session = node.session(peer).await.expect("a session");
                 let inbox = session.inbox(CHAT).expect("its inbox");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::peer::{CHATTER, Talk};
-use crate::town::{Town, figure};
+use crate::town::{Kind, Plan, Town, figure};
 use crate::weather::Weather;
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -12,8 +12,8 @@ const fn ms(milliseconds: u64) -> Duration {
 
 /// Has both talk in that weather while their session moves to a direct link, loses it, and has it
 /// again.
-async fn up_and_down(name: &str, seed: u64, weather: Weather) {
-    let Some(mut town) = Town::open(seed, weather).await else {
+pub(crate) async fn up_and_down(name: &str, plan: Plan) {
+    let Some(mut town) = Town::of(plan).await else {
         return;
     };
     town.until_linked().await;
@@ -40,7 +40,7 @@ async fn up_and_down(name: &str, seed: u64, weather: Weather) {
 
 #[tokio::test]
 async fn a_session_moves_up_and_down_in_calm_weather() {
-    up_and_down("calm", 11, Weather::delayed(ms(5))).await;
+    up_and_down("calm", Plan::new(11, Weather::delayed(ms(5)), Kind::Quic)).await;
 }
 
 #[tokio::test]
@@ -49,12 +49,16 @@ async fn a_session_moves_up_and_down_while_a_twentieth_is_lost() {
         loss: 0.025,
         ..Weather::delayed(ms(10))
     };
-    up_and_down("loss 5 %", 12, weather).await;
+    up_and_down("loss 5 %", Plan::new(12, weather, Kind::Quic)).await;
 }
 
 #[tokio::test]
 async fn a_session_moves_up_and_down_while_a_round_trip_takes_long() {
-    up_and_down("RTT 200 ms", 13, Weather::delayed(ms(50))).await;
+    up_and_down(
+        "RTT 200 ms",
+        Plan::new(13, Weather::delayed(ms(50)), Kind::Quic),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -66,7 +70,7 @@ async fn a_session_moves_up_and_down_while_packets_are_overtaken_and_doubled() {
         late: ms(25),
         ..Weather::delayed(ms(5))
     };
-    up_and_down("reordering", 14, weather).await;
+    up_and_down("reordering", Plan::new(14, weather, Kind::Quic)).await;
 }
 
 #[tokio::test]

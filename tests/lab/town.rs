@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use outlive::{Connectivity, NetworkMonitor, SessionState};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
-use outlive_transports::Quic;
+use outlive_transports::{Quic, WebRtc};
 
 use crate::gate::{Nat, hide, no_wall, wall};
 use crate::host::Host;
 use crate::lab::{Lab, say};
-use crate::peer::{Peer, Talk, soon};
+use crate::peer::{Direct, Peer, Talk, soon};
+use crate::turn::{self, Turn};
 use crate::weather::Weather;
 use crate::wire::Wire;
 
@@ -31,6 +32,53 @@ pub(crate) enum Stun {
     Asked,
 }
 
+/// What makes the peers' direct links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Quic,
+    WebRtc,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::WebRtc => "webrtc",
+        }
+    }
+}
+
+/// What a town is to be like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    /// That of the peers' roads.
+    pub(crate) weather: Weather,
+    /// What the peers are behind.
+    pub(crate) gates: [Option<Nat>; 2],
+    pub(crate) stun: Stun,
+    pub(crate) kind: Kind,
+    /// There is a TURN server beside the relay.
+    pub(crate) turn: bool,
+    /// What tells the peers of their networks.
+    pub(crate) network: fn() -> NetworkMonitor,
+}
+
+impl Plan {
+    /// Both peers with an address that everybody can reach.
+    pub(crate) const fn new(seed: u64, weather: Weather, kind: Kind) -> Self {
+        Self {
+            seed,
+            weather,
+            gates: [None; 2],
+            stun: Stun::None,
+            kind,
+            turn: false,
+            network: NetworkMonitor::new,
+        }
+    }
+}
+
 pub(crate) struct Town {
     /// When the peers were started.
     pub(crate) began: Instant,
@@ -38,40 +86,41 @@ pub(crate) struct Town {
     /// The wires to the router: of the peers, and of the relay.
     pub(crate) roads: [Wire; 3],
     pub(crate) router: Host,
+    kind: Kind,
     relay: (Host, Relay),
     pub(crate) lab: Lab,
+    _turn: Option<Turn>,
     _gates: Vec<Host>,
 }
 
 impl Town {
     /// Both peers with an address that everybody can reach.
     pub(crate) async fn open(seed: u64, weather: Weather) -> Option<Self> {
-        Self::with_gates(seed, weather, [None; 2], Stun::None).await
-    }
-
-    /// Peers behind gates, where there are some. The weather is that of the peers' roads.
-    pub(crate) async fn with_gates(
-        seed: u64,
-        weather: Weather,
-        gates: [Option<Nat>; 2],
-        stun: Stun,
-    ) -> Option<Self> {
-        Self::built(seed, weather, gates, stun, NetworkMonitor::new).await
+        Self::of(Plan::new(seed, weather, Kind::Quic)).await
     }
 
     /// Both peers with an address, and nobody who tells them when it changes.
     pub(crate) async fn watchful(seed: u64, weather: Weather) -> Option<Self> {
-        Self::built(seed, weather, [None; 2], Stun::None, NetworkMonitor::system).await
+        let network = NetworkMonitor::system;
+        let plan = Plan::new(seed, weather, Kind::Quic);
+        Self::of(Plan { network, ..plan }).await
     }
 
-    async fn built(
-        seed: u64,
-        weather: Weather,
-        gates: [Option<Nat>; 2],
-        stun: Stun,
-        network: fn() -> NetworkMonitor,
-    ) -> Option<Self> {
+    /// `None` where there can't be such a town.
+    pub(crate) async fn of(plan: Plan) -> Option<Self> {
+        let Plan {
+            seed,
+            weather,
+            gates,
+            stun,
+            kind,
+            turn,
+            network,
+        } = plan;
         let lab = Lab::open(seed)?;
+        if turn && !Turn::is_installed() {
+            return None;
+        }
         let router = Host::new("router");
         router.route();
         let mut hosts = ["peer0", "peer1"].map(Host::new);
@@ -112,23 +161,26 @@ impl Town {
         });
         let relay = relay.await.expect("a free port");
         let address = format!("ws://{}", relay.local_addr());
-        let quic = match stun {
-            Stun::None => Quic::new(),
-            Stun::Asked => Quic::new().ask_stun("198.18.9.2:3478"),
+        let turn = match turn {
+            true => Some(Turn::start(&host, "198.18.9.2").await),
+            false => None,
         };
+        let way = || direct(kind, stun, turn.as_ref());
         let [one, other] = hosts;
         let began = Instant::now();
         let peers = [
-            Peer::start(one, 1, address.clone(), quic.clone(), network()).await,
-            Peer::start(other, 2, address, quic, network()).await,
+            Peer::start(one, 1, address.clone(), way(), network()).await,
+            Peer::start(other, 2, address, way(), network()).await,
         ];
         Some(Self {
             began,
             peers,
             roads: roads.try_into().ok().expect("three of them"),
             router,
+            kind,
             relay: (host, relay),
             lab,
+            _turn: turn,
             _gates: behind,
         })
     }
@@ -192,7 +244,7 @@ impl Town {
     pub(crate) async fn until_direct(&self) {
         for peer in &self.peers {
             peer.until("one direct link that carries", |state| {
-                direct_links(state) == 1 && carried_by(state) == Some("quic")
+                direct_links(state) == 1 && carried_by(state) == Some(self.kind.name())
             })
             .await;
         }
@@ -222,6 +274,24 @@ impl Town {
         let (host, relay) = self.relay;
         let stopped = host.run(async move { relay.shutdown().await });
         soon("the relay to stop", stopped).await.expect("it stops");
+    }
+}
+
+fn direct(kind: Kind, stun: Stun, turn: Option<&Turn>) -> Direct {
+    let asked = stun == Stun::Asked;
+    match kind {
+        Kind::Quic if asked => Direct::Quic(Quic::new().ask_stun("198.18.9.2:3478")),
+        Kind::Quic => Direct::Quic(Quic::new()),
+        Kind::WebRtc => {
+            let mut webrtc = WebRtc::new();
+            if asked {
+                webrtc = webrtc.with_stun("stun:198.18.9.2:3478");
+            }
+            if let Some(turn) = turn {
+                webrtc = webrtc.with_turn(turn.url(), turn::USER, turn::PASSWORD);
+            }
+            Direct::WebRtc(webrtc)
+        }
     }
 }
 

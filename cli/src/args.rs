@@ -179,6 +179,19 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// A server at a host that may have a name.
+fn server(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':');
+    let makes_sense = parts.is_some_and(|(host, port)| {
+        let bare = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        bare && !host.is_empty() && port.parse::<u16>().is_ok()
+    });
+    if makes_sense {
+        return Ok(text.to_owned());
+    }
+    Err("write a host and a port, as relay.example:3478 or [2001:db8::1]:3478".to_owned())
+}
+
 /// The ways to peers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ways {
@@ -194,8 +207,18 @@ pub(crate) struct Ways {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "never")]
     pub(crate) direct: Vec<Direct>,
     /// A STUN server to ask where this host is seen from outside, as host:port; relays can be one.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = server)]
     pub(crate) stun: Vec<String>,
+    /// A TURN server for links over WebRTC to go through where there is no other way, as host:port.
+    #[arg(long, value_name = "HOST:PORT", value_parser = server, requires = "turn_user")]
+    pub(crate) turn: Option<String>,
+    /// The name to give to the TURN server.
+    #[arg(long, value_name = "NAME", requires = "turn")]
+    pub(crate) turn_user: Option<String>,
+    /// A file whose first line is the password to give to it. If not given, the variable
+    /// OUTLIVE_TURN_PASSWORD is used.
+    #[arg(long, value_name = "FILE", requires = "turn")]
+    pub(crate) turn_password_file: Option<PathBuf>,
 }
 
 /// A kind of link to the peer itself.
@@ -205,9 +228,26 @@ pub(crate) enum Direct {
     Never,
     /// QUIC, over UDP.
     Quic,
+    /// WebRTC data channels, where QUIC does not come through within seconds or is not asked for.
+    Webrtc,
 }
 
 impl Ways {
+    /// Whether links of this kind may be.
+    pub(crate) fn allow(&self, kind: Direct) -> bool {
+        self.direct.contains(&kind)
+    }
+
+    /// Ends the process where these contradict each other, in ways that clap does not see.
+    pub(crate) fn check(&self) {
+        if self.allow(Direct::Never) && self.direct.len() > 1 {
+            wrong_usage("--direct is either never, or the kinds of links that may be");
+        }
+        if self.turn.is_some() && !self.allow(Direct::Webrtc) {
+            wrong_usage("--turn is for links over WebRTC; allow them with --direct webrtc");
+        }
+    }
+
     /// The relays to use: the one that was named, or else those of the contact.
     pub(crate) fn relays(&self, contact: Option<&outlive::Contact>) -> Vec<String> {
         match &self.relay {
@@ -342,8 +382,8 @@ pub(crate) struct Demo {
     #[arg(long, default_value_t = 120, value_name = "N")]
     pub(crate) cuts: u64,
     /// Links to the peer itself that come up beside the relay, and are cut too.
-    #[arg(long, value_enum, default_value = "quic")]
-    pub(crate) direct: Direct,
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "quic,webrtc")]
+    pub(crate) direct: Vec<Direct>,
     /// Fail after this many seconds.
     #[arg(long, default_value_t = 300, value_name = "SECS")]
     pub(crate) timeout: u64,
@@ -362,12 +402,15 @@ pub(crate) struct DemoPeer {
     /// Milliseconds the sending is spread over.
     #[arg(long)]
     pub(crate) spread: u64,
-    /// Where the socket for direct links is to be.
+    /// Where the socket for links over QUIC is to be.
     #[arg(long, requires = "found_at")]
     pub(crate) socket: Option<SocketAddr>,
     /// Where the other peer is to find it.
     #[arg(long)]
     pub(crate) found_at: Option<SocketAddr>,
+    /// Have links over WebRTC too.
+    #[arg(long)]
+    pub(crate) webrtc: bool,
 }
 
 /// Bytes of one message of `send --binary`.

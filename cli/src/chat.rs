@@ -42,6 +42,7 @@ async fn settled(waiting: &VecDeque<(String, Receipt)>) -> Result<ReceiptState> 
 }
 
 pub(crate) async fn run(args: Chat) -> Result<()> {
+    args.ways.check();
     let relays = args.ways.relays(Some(&args.with));
     if relays.is_empty() {
         wrong_usage(NO_RELAY);

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use outlive::{Contact, Identity, NetworkMonitor, Node, Session, Store, StoreError};
 use outlive_storage::{EncryptedStore, SledStore, Unlock};
-use outlive_transports::{Quic, WebSocketRelay};
+use outlive_transports::{Quic, WebRtc, WebSocketRelay};
 use serde::Serialize;
 
-use crate::args::{Data, Direct, Ways};
+use crate::args::{Data, Direct, Ways, wrong_usage};
 use crate::identity::Secrets;
-use crate::passphrase;
+use crate::{passphrase, secret};
 
 /// A data directory whose secrets are known.
 pub(crate) struct Directory {
@@ -118,23 +118,34 @@ pub(crate) async fn node_over(
         }
         builder = builder.transport(relay);
     }
-    if ways.direct.contains(&Direct::Quic) {
+    if ways.allow(Direct::Quic) {
         let quic = ways.stun.iter().fold(Quic::new(), Quic::ask_stun);
         builder = builder.direct(quic);
+    }
+    if ways.allow(Direct::Webrtc) {
+        builder = builder.negotiated(webrtc(ways)?);
     }
     Ok(builder.store(store).start().await?)
 }
 
-/// Starts the node of one peer of the demo.
-pub(crate) async fn peer(data: &Data, relay: &str, quic: Option<Quic>) -> Result<Node> {
-    let directory = Directory::open(data)?;
-    let mut builder = Node::builder()
-        .identity(directory.identity())
-        .transport(WebSocketRelay::new(relay)?);
-    if let Some(quic) = quic {
-        builder = builder.direct(quic);
-    }
-    Ok(builder.store(directory.store().await?).start().await?)
+/// The variable that holds the password of a TURN server where no file does.
+const TURN_PASSWORD: &str = "OUTLIVE_TURN_PASSWORD";
+
+fn webrtc(ways: &Ways) -> Result<WebRtc> {
+    let ask = |webrtc: WebRtc, server| webrtc.with_stun(format!("stun:{server}"));
+    let webrtc = ways.stun.iter().fold(WebRtc::new(), ask);
+    let (Some(server), Some(user)) = (&ways.turn, &ways.turn_user) else {
+        return Ok(webrtc);
+    };
+    let file = ways.turn_password_file.as_deref();
+    let Some(password) = secret::given("password", file, TURN_PASSWORD)? else {
+        wrong_usage(
+            "the password for the TURN server is missing; give it with --turn-password-file FILE or in OUTLIVE_TURN_PASSWORD",
+        )
+    };
+    let password =
+        std::str::from_utf8(&password).context("the password for the TURN server is no text")?;
+    Ok(webrtc.with_turn(format!("turn:{server}"), user, password))
 }
 
 /// The session with a contact. Where that holds a token, the relay is not told who sends.

@@ -121,6 +121,7 @@ async fn listen(node: &Node, args: &Listen, json: bool) -> Result<()> {
 }
 
 pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
+    args.ways.check();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let relays = args.ways.relays(args.from.as_ref());

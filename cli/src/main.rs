@@ -12,9 +12,8 @@ mod identity;
 mod listen;
 mod output;
 mod passphrase;
-mod proxy;
 mod relay;
-mod road;
+mod secret;
 mod send;
 mod sessions;
 mod status;
@@ -26,13 +25,15 @@ use clap::Parser;
 
 use args::{Args, Command};
 
+/// The variable that says what is logged.
+const LOG: &str = "OUTLIVE_LOG";
+
 fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("OUTLIVE_LOG")
-                .unwrap_or_else(|_| "warn".into()),
+            tracing_subscriber::EnvFilter::try_from_env(LOG).unwrap_or_else(|_| "warn".into()),
         )
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread()

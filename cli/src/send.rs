@@ -221,6 +221,7 @@ async fn heard_of(store: &dyn Store, peer: PeerId) -> Result<bool> {
 }
 
 pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
+    args.ways.check();
     let relays = args.ways.relays(Some(&args.to));
     if relays.is_empty() && args.wait != Wait::Queued {
         wrong_usage(NO_RELAY);

@@ -123,3 +123,38 @@ fn two_people_see_what_they_write_and_how_far_it_got() {
     terminal.type_in("\x04");
     assert!(terminal.child.wait().unwrap().success());
 }
+
+/// Whether this host has an address that others could reach; links over WebRTC pass by its loopback.
+fn has_an_address() -> bool {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent: this only asks which address it would go out by.
+    socket.connect("192.0.2.1:9").is_ok()
+}
+
+#[test]
+fn a_chat_shows_that_a_link_over_webrtc_carries() {
+    if !has_an_address() {
+        return eprintln!("SKIPPED: this host has no address but that of its loopback");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let dirs = ["alice", "bob"].map(|name| dir.path().join(name));
+    let ids = [id(&dirs[0]), id(&dirs[1])];
+    let mut terminals = [0, 1].map(|me| {
+        let mut chat = outlive();
+        chat.args(["chat", "--relay", &url, "--direct", "webrtc"]);
+        chat.args(["--with", &ids[1 - me], "--data"]);
+        Terminal::run(chat.arg(&dirs[me]))
+    });
+    for terminal in &mut terminals {
+        terminal.shows("[webrtc] >");
+    }
+    terminals[0].type_in("hello bob\r");
+    terminals[1].shows("<  hello bob");
+    terminals[0].shows("✓✓ hello bob");
+    for mut terminal in terminals {
+        terminal.type_in("\x04");
+        assert!(terminal.child.wait().unwrap().success());
+    }
+}

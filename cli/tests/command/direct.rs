@@ -8,22 +8,23 @@ use serde_json::Value;
 use crate::process::{Running, outlive};
 
 #[test]
-fn the_demo_moves_between_relay_and_direct_link_and_loses_nothing() {
+fn the_demo_moves_between_relay_and_direct_links_of_each_kind_and_loses_nothing() {
     let output = outlive()
-        .args(["demo", "--json", "--messages", "2000", "--cuts", "24"])
+        .args(["demo", "--json", "--messages", "3000", "--cuts", "60"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     let verdict: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-    assert_eq!(verdict["received"], 2000);
+    assert_eq!(verdict["received"], 3000);
     for wrong in ["lost", "duplicated", "out_of_order"] {
         assert_eq!(verdict[wrong], 0, "{verdict}");
     }
-    for transport in ["relay", "quic"] {
+    for transport in ["relay", "quic", "webrtc"] {
         let packets = verdict["packets"][transport].as_u64();
         assert!(packets > Some(0), "{verdict}");
     }
+    assert!(verdict["ice_restarts"].as_u64() > Some(0), "{verdict}");
 }
 
 #[test]
@@ -36,7 +37,9 @@ fn a_demo_without_direct_links_keeps_to_the_relay() {
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     let verdict: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-    assert_eq!(verdict["packets"]["quic"], Value::Null, "{verdict}");
+    for transport in ["quic", "webrtc"] {
+        assert_eq!(verdict["packets"][transport], Value::Null, "{verdict}");
+    }
     assert_eq!(verdict["lost"], 0);
 }
 
@@ -67,4 +70,75 @@ fn a_relay_with_stun_says_where_and_answers() {
         (length, &answer[..2], &answer[8..20]),
         (32, &[1, 1][..], &[7; 12][..])
     );
+}
+
+/// What `listen` says of these flags.
+fn listen_with(flags: &[&str]) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut listening = outlive();
+    listening.args(["listen", "--relay", "ws://127.0.0.1:9", "--timeout", "0"]);
+    listening.args(flags).arg("--data").arg(dir.path());
+    // Of whoever runs the test, if at all.
+    listening.env_remove("OUTLIVE_TURN_PASSWORD");
+    let output = listening.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
+#[test]
+fn kinds_of_direct_links_that_contradict_each_other_are_wrong_usage() {
+    let (code, said) = listen_with(&["--direct", "quic,never"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--direct is either never"), "{said}");
+    let turn = ["--turn", "turn.example:3478", "--turn-user", "me"];
+    let (code, said) = listen_with(&[&["--direct", "quic"], &turn[..]].concat());
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--direct webrtc"), "{said}");
+}
+
+#[test]
+fn a_turn_server_without_a_name_or_a_password_is_wrong_usage() {
+    let webrtc = ["--direct", "quic,webrtc", "--turn"];
+    for (flags, hint) in [
+        (&["turn.example:3478"][..], "--turn-user"),
+        (
+            &["turn.example:3478", "--turn-user", "me"],
+            "--turn-password-file",
+        ),
+        (
+            &["turn:turn.example:3478", "--turn-user", "me"],
+            "write a host and a port",
+        ),
+        (
+            &["turn.example", "--turn-user", "me"],
+            "write a host and a port",
+        ),
+    ] {
+        let (code, said) = listen_with(&[&webrtc, flags].concat());
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(hint), "{said}");
+    }
+}
+
+#[test]
+fn a_password_for_a_turn_server_comes_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    let flags = [
+        "--direct",
+        "webrtc",
+        "--turn",
+        "127.0.0.1:9",
+        "--turn-user",
+        "me",
+        "--turn-password-file",
+        file.to_str().unwrap(),
+    ];
+    let (code, said) = listen_with(&flags);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("can't read"), "{said}");
+    std::fs::write(&file, "secret\n").unwrap();
+    let (code, said) = listen_with(&flags);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the time is over"), "{said}");
 }

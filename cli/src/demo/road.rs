@@ -14,20 +14,24 @@ use tokio::task::JoinSet;
 const DATAGRAM: usize = 65_536;
 
 /// Leads from an address of its own to another.
-pub(crate) struct Road {
+pub(super) struct Road {
     front: Arc<UdpSocket>,
     target: SocketAddr,
 }
 
 impl Road {
-    pub(crate) async fn to(target: SocketAddr) -> Result<(Self, SocketAddr)> {
+    pub(super) async fn to(target: SocketAddr) -> Result<(Self, SocketAddr)> {
         let front = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await?);
         let address = front.local_addr()?;
         Ok((Self { front, target }, address))
     }
 
-    /// Passes datagrams on in both directions for ever, as long as the road is open.
-    pub(crate) async fn run(self, open: watch::Receiver<bool>) {
+    /// Passes datagrams on in both directions for ever, as long as `is_open` says so of what is seen.
+    pub(super) async fn run<T: Send + Sync + 'static>(
+        self,
+        seen: watch::Receiver<T>,
+        is_open: impl Fn(&T) -> bool + Clone + Send + 'static,
+    ) {
         let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
         let mut walking = JoinSet::new();
         let mut datagram = vec![0; DATAGRAM];
@@ -43,11 +47,14 @@ impl Road {
                         continue;
                     };
                     let socket = unknown.insert(Arc::new(socket));
-                    walking.spawn(back(socket.clone(), self.front.clone(), from, open.clone()));
+                    let (seen, is_open) = (seen.clone(), is_open.clone());
+                    let open = move || is_open(&seen.borrow());
+                    walking.spawn(back(socket.clone(), self.front.clone(), from, open));
                     socket
                 }
             };
-            if let (true, Some(datagram)) = (*open.borrow(), datagram.get(..length)) {
+            let open = is_open(&seen.borrow());
+            if let (true, Some(datagram)) = (open, datagram.get(..length)) {
                 // A full socket loses it, as roads do.
                 let _ = socket.try_send_to(datagram, self.target);
             }
@@ -59,14 +66,14 @@ async fn back(
     socket: Arc<UdpSocket>,
     front: Arc<UdpSocket>,
     to: SocketAddr,
-    open: watch::Receiver<bool>,
+    open: impl Fn() -> bool,
 ) {
     let mut datagram = vec![0; DATAGRAM];
     loop {
         let Ok((length, _)) = socket.recv_from(&mut datagram).await else {
             continue;
         };
-        if let (true, Some(datagram)) = (*open.borrow(), datagram.get(..length)) {
+        if let (true, Some(datagram)) = (open(), datagram.get(..length)) {
             let _ = front.try_send_to(datagram, to);
         }
     }

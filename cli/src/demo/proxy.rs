@@ -8,13 +8,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Passes connections on until they are cut.
-pub(crate) struct Proxy {
+pub(super) struct Proxy {
     listener: TcpListener,
     target: SocketAddr,
 }
 
 impl Proxy {
-    pub(crate) async fn bind(target: SocketAddr) -> Result<(Self, SocketAddr)> {
+    pub(super) async fn bind(target: SocketAddr) -> Result<(Self, SocketAddr)> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         Ok((Self { listener, target }, address))
@@ -22,7 +22,7 @@ impl Proxy {
 
     /// Serves for ever; `cuts` says when everything that is connected is to be cut, and is told how
     /// many connections that were.
-    pub(crate) async fn run(
+    pub(super) async fn run(
         self,
         mut cuts: tokio::sync::mpsc::Receiver<tokio::sync::oneshot::Sender<u64>>,
     ) {

@@ -48,6 +48,7 @@ mod dialing;
 mod hostile_relay;
 mod inbox;
 mod isolation;
+mod leaks;
 mod links;
 mod many;
 mod misuse;

@@ -2,18 +2,20 @@
 
 use std::process::Command;
 
+use futures_util::future::join_all;
+
 use crate::pair::{Pair, hear, packet, say};
 
 /// Set where the test runs alone in its process, so that it counts only what is its own.
 const ALONE: &str = "OUTLIVE_TEST_ALONE";
 
 #[test]
-fn hundreds_of_connections_leave_no_task_no_socket_and_no_memory() {
+fn a_thousand_connections_leave_no_task_no_socket_and_no_memory() {
     if std::env::var_os(ALONE).is_none() {
         let this = std::env::current_exe().expect("a test binary");
         let alone = Command::new(this)
             .args(["--exact", "--nocapture", "--test-threads=1"])
-            .arg("leaks::hundreds_of_connections_leave_no_task_no_socket_and_no_memory")
+            .arg("leaks::a_thousand_connections_leave_no_task_no_socket_and_no_memory")
             .env(ALONE, "yes")
             .output()
             .expect("it runs");
@@ -27,49 +29,28 @@ fn hundreds_of_connections_leave_no_task_no_socket_and_no_memory() {
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(hundreds_of_connections());
+    runtime.block_on(a_thousand_connections());
 }
 
-/// Two a pair. A pair takes half a second or so of checks and handshakes; a thousand connections, which
-/// leave as little, take five minutes.
-async fn hundreds_of_connections() {
-    const FIRST: usize = 50;
-    const PAIRS: usize = 150;
+/// How many pairs there are at once. A pair comes up in half a second or more, most of which it waits for
+/// the next of its checks.
+const AT_ONCE: usize = 50;
+
+async fn a_thousand_connections() {
+    const FIRST: usize = 100;
+    const PAIRS: usize = 1_000;
     let descriptors = open_descriptors();
     let mut at_first = None;
-    for n in 0..PAIRS {
-        if n == FIRST {
+    for first in (0..PAIRS).step_by(AT_ONCE) {
+        if first == FIRST {
             at_first = resident();
         }
-        let mut pair = Pair::new();
-        if n % 10 == 0 {
-            // Closed while it connects.
-            pair.a.want();
-            pair.settle().await;
-        } else {
-            pair.come_up().await;
-            say(pair.a.link(), packet(1, 1_000)).await;
-            say(pair.a.link(), packet(2, 60_000)).await;
-            hear(pair.b.link()).await;
-            hear(pair.b.link()).await;
+        join_all((first..first + AT_ONCE).map(come_and_go)).await;
+        // Dropped tasks are gone when they are looked at next.
+        while tasks() > 0 {
+            tokio::task::yield_now().await;
         }
-        // One end closes with care, or none does.
-        if n % 4 == 0 {
-            for link in &mut pair.a.links {
-                link.sender.close().await;
-            }
-        }
-        if n % 4 < 3 {
-            pair.close().await;
-        } else {
-            drop(pair);
-            // Dropped tasks are gone when they are looked at next.
-            while tasks() > 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        assert_eq!(tasks(), 0, "after {n} pairs");
-        assert_eq!(open_descriptors(), descriptors, "after {n} pairs");
+        assert_eq!(open_descriptors(), descriptors, "after {first} pairs");
     }
     match (at_first, resident()) {
         (Some(first), Some(last)) => {
@@ -77,6 +58,31 @@ async fn hundreds_of_connections() {
             assert!(last <= first + first / 10, "{first} pages, then {last}");
         }
         _ => println!("memory is not looked at: there is no /proc here"),
+    }
+}
+
+async fn come_and_go(n: usize) {
+    let mut pair = Pair::new();
+    if n.is_multiple_of(10) {
+        // Closed while it connects.
+        pair.a.want();
+        pair.settle().await;
+    } else {
+        pair.come_up().await;
+        say(pair.a.link(), packet(1, 1_000)).await;
+        say(pair.a.link(), packet(2, 60_000)).await;
+        hear(pair.b.link()).await;
+        hear(pair.b.link()).await;
+    }
+    // One end closes with care, or none does.
+    if n.is_multiple_of(4) {
+        for link in &mut pair.a.links {
+            link.sender.close().await;
+        }
+    }
+    // Others are dropped.
+    if n % 4 < 3 {
+        pair.close().await;
     }
 }
 

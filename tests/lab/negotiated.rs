@@ -19,8 +19,9 @@ const fn ms(milliseconds: u64) -> Duration {
 /// A round trip from peer to peer takes 40 ms.
 const CALM: Weather = Weather::delayed(ms(10));
 
-/// Longer than a session needs to go on over the relay, and shorter than any timer of a link.
-const LOOSE: Duration = Duration::from_secs(3);
+/// Longer than a session needs to go on over the relay, and no longer than a connection to a relay may
+/// take to show that it still leads there.
+const LOOSE: Duration = Duration::from_secs(2);
 
 const fn plan(seed: u64, weather: Weather) -> Plan {
     Plan::new(seed, weather, Kind::WebRtc)

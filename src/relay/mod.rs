@@ -281,7 +281,6 @@ impl RelayTask {
                     }
                 },
                 () = pending_or(&mut silent) => {
-                    moved = true;
                     let dead = "it leads nowhere since the network changed".to_owned();
                     break TransportError::Broken(dead);
                 }

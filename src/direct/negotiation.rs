@@ -141,9 +141,14 @@ impl Negotiating {
     }
 
     /// The way to the peer may have changed.
-    pub(super) fn network_changed(&mut self, now: Now) {
+    pub(super) async fn network_changed(&mut self, now: Now) {
         if matches!(self.negotiator.status(), Status::Up(_)) && self.link.is_some() {
-            self.doubt(Why::Changed, now.elapsed + PROOF);
+            let stranded = match &mut self.connection {
+                Some(connection) => connection.is_stranded().await,
+                None => false,
+            };
+            let proof = if stranded { Duration::ZERO } else { PROOF };
+            self.doubt(Why::Changed, now.elapsed + proof);
         } else {
             self.negotiator.restart(now);
         }
@@ -221,6 +226,10 @@ impl Negotiating {
                     }
                 }
                 Output::ApplyOffer { negotiation, sdp } => {
+                    if self.link.is_some() {
+                        // The peer has left the way there was. The session's task may have ended.
+                        let _ = self.inputs.send(Input::NetworkChanged).await;
+                    }
                     let made = match self.connection().await {
                         Ok(connection) => connection.apply_offer(negotiation, sdp).await,
                         Err(error) => Err(error),

@@ -192,7 +192,7 @@ impl Upgrade {
                     if changed.is_err() { return }
                     if network.borrow_and_update().up {
                         rendezvous.wake(self.now());
-                        negotiating.network_changed(self.now());
+                        negotiating.network_changed(self.now()).await;
                         // The session's task may have ended, and this one with it.
                         let _ = self.inputs.send(Input::NetworkChanged).await;
                     }

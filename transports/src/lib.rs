@@ -12,6 +12,8 @@
 //! connections, with browsers too. `memory` is a relay within the process
 //! itself, for tests: without sockets, with faults.
 
+#[cfg(any(feature = "webrtc", feature = "websocket"))]
+mod address;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "quic")]

@@ -81,6 +81,12 @@ pub trait NegotiatedConnection: Send {
     /// What has become of it. Cancellation-safe. After [`NegotiatedEvent::Failed`] there is no more.
     async fn event(&mut self) -> NegotiatedEvent;
 
+    /// Whether it is known that nothing comes any more, because this host has lost the address that
+    /// it goes out by. Asked when the network has changed.
+    async fn is_stranded(&mut self) -> bool {
+        false
+    }
+
     /// Ends it, and returns when no task and no socket of it is left: within a second or two,
     /// whatever the peer does. Cancellation-safe: it ends all the same.
     async fn close(&mut self);

@@ -11,14 +11,17 @@ use outlive_core::transport::{
     NegotiatedConnection, NegotiatedEvent, NegotiatedLink, TransportError,
 };
 use rtc::peer_connection::configuration::RTCOfferOptions;
+use rtc::peer_connection::transport::RTCIceCandidatePair;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
 use webrtc::error::Error;
 use webrtc::peer_connection::{
-    PeerConnection, PeerConnectionBuilder, RTCIceCandidateInit, RTCPeerConnectionState,
-    RTCSessionDescription,
+    PeerConnection, PeerConnectionBuilder, RTCIceCandidateInit, RTCIceCandidateType,
+    RTCPeerConnectionState, RTCSessionDescription,
 };
+
+use crate::address::is_gone;
 
 use super::halves::{Receiver, Sender};
 use super::role::Role;
@@ -149,10 +152,15 @@ impl Connection {
         }
     }
 
+    /// The way that was found, if there is one.
+    async fn way(&self) -> Option<RTCIceCandidatePair> {
+        let ice = self.peer.sctp().await?.transport().ice_transport();
+        ice.get_selected_candidate_pair().await.ok().flatten()
+    }
+
     /// Where the peer is, as far as that is known.
     async fn peer_address(&self) -> Option<SocketAddr> {
-        let ice = self.peer.sctp().await?.transport().ice_transport();
-        let pair = ice.get_selected_candidate_pair().await.ok().flatten()?;
+        let pair = self.way().await?;
         let remote = pair.remote();
         Some(SocketAddr::new(remote.address.parse().ok()?, remote.port))
     }
@@ -358,6 +366,16 @@ impl NegotiatedConnection for Connection {
                 return event;
             }
         }
+    }
+
+    async fn is_stranded(&mut self) -> bool {
+        let Some(way) = self.way().await else {
+            return false;
+        };
+        let local = way.local();
+        // Any other is the address of a gate or of a server.
+        let ours = local.typ == RTCIceCandidateType::Host;
+        ours && local.address.parse().is_ok_and(is_gone)
     }
 
     async fn close(&mut self) {

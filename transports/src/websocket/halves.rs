@@ -1,8 +1,7 @@
 //! The two halves of a connection, each owned by whoever uses it.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +14,8 @@ use outlive_core::wire::relay::{self, FromRelay, LIST_ITEMS, MESSAGE_BYTES, ToRe
 use tokio::time::Instant;
 use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::Message;
+
+use crate::address::is_gone;
 
 use super::sign_in::{SignedIn, Socket, broken};
 
@@ -191,12 +192,7 @@ impl RelayReceiver for Receiver {
     }
 
     fn is_stranded(&self) -> bool {
-        // Nothing can be bound to an address that is not of this host. Whatever else may be the
-        // matter says nothing about that.
-        self.address.is_some_and(|address| {
-            let bound = UdpSocket::bind((address, 0));
-            bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
-        })
+        self.address.is_some_and(is_gone)
     }
 }
 

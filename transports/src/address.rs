@@ -1,0 +1,17 @@
+//! The addresses of this host, as sockets see them.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
+
+/// Whether this host has lost an address that it had. Nothing can be bound to one that is not its own;
+/// whatever else may be the matter says nothing about that.
+pub(crate) fn is_gone(address: IpAddr) -> bool {
+    let bound = UdpSocket::bind((address, 0));
+    bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+}
+
+#[test]
+fn an_address_of_somebody_else_is_gone_and_one_of_ours_is_not() {
+    assert!(is_gone(IpAddr::from([192, 0, 2, 77])));
+    assert!(!is_gone(IpAddr::from([127, 0, 0, 1])));
+}

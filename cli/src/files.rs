@@ -157,6 +157,7 @@ async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
 }
 
 pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
+    args.ways.check();
     let relays = args.ways.relays(Some(&args.to));
     if relays.is_empty() {
         wrong_usage(NO_RELAY);
@@ -327,6 +328,7 @@ async fn settle(node: &Node, peers: &BTreeSet<PeerId>) -> Result<()> {
 }
 
 pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
+    args.ways.check();
     let relays = args.ways.relays(args.from.as_ref());
     if relays.is_empty() {
         wrong_usage(NO_RELAY);

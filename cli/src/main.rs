@@ -13,6 +13,7 @@ mod listen;
 mod output;
 mod passphrase;
 mod relay;
+mod row;
 mod secret;
 mod send;
 mod sessions;

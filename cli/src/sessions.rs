@@ -1,96 +1,11 @@
 //! `outlive sessions`.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use anyhow::Result;
-use outlive::{SessionInfo, SessionState, Store, WallTime, list_sessions};
-use serde::{Deserialize, Serialize};
+use outlive::{Store, list_sessions};
 
 use crate::args::Data;
 use crate::data::Directory;
-
-/// Sessions read at once.
-pub(crate) const PAGE: usize = 1_024;
-
-/// A session, as it is shown.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Row {
-    peer: String,
-    epoch: String,
-    peer_epoch: Option<String>,
-    queued: u64,
-    queued_bytes: u64,
-    waiting: u64,
-    last_seen: Option<u64>,
-    trust: String,
-    /// Those of a session that a process has open; none of one at rest.
-    links: Vec<Link>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Link {
-    transport: String,
-    address: String,
-    /// Whether it carries what is sent.
-    carries: bool,
-}
-
-impl Row {
-    /// What is on disk, and how it is now if a process has it open.
-    pub(crate) fn new(info: &SessionInfo, state: Option<SessionState>) -> Self {
-        let SessionInfo { record, .. } = info;
-        let state = state.unwrap_or_default();
-        let link = |link: &outlive::LinkInfo| Link {
-            transport: link.transport.to_owned(),
-            address: link.address.clone(),
-            carries: Some(link.generation) == state.carrier,
-        };
-        Self {
-            peer: info.peer.to_string(),
-            epoch: record.epoch.to_string(),
-            peer_epoch: record.peer_epoch.map(|epoch| epoch.to_string()),
-            queued: record.out.values().map(|out| out.next.since(out.low)).sum(),
-            queued_bytes: record
-                .out
-                .values()
-                .map(outlive::record::OutChannel::bytes)
-                .sum(),
-            waiting: record.inboxes.values().map(|inbox| inbox.messages).sum(),
-            last_seen: record.last_seen.map(|at| at.0),
-            trust: crate::trust::name(info.trust).to_owned(),
-            links: state.links.iter().map(link).collect(),
-        }
-    }
-
-    fn print(&self, json: bool) -> Result<()> {
-        if json {
-            return Ok(crate::output::json(self)?);
-        }
-        let seen = self.last_seen.map(WallTime);
-        let seen = seen.map_or_else(|| "never".to_owned(), ago);
-        let mut text = format!(
-            "{}  {}  queued {} ({} bytes)  waiting {}  epoch {}  last seen {seen}",
-            self.peer, self.trust, self.queued, self.queued_bytes, self.waiting, self.epoch
-        );
-        for link in &self.links {
-            let does = if link.carries { "carried by" } else { "beside" };
-            text += &format!("  {does} {} {}", link.transport, link.address);
-        }
-        Ok(crate::output::line(text.as_bytes())?)
-    }
-}
-
-/// How long ago something was, by the clock of this host.
-fn ago(at: WallTime) -> String {
-    let since = UNIX_EPOCH + Duration::from_millis(at.0);
-    let seconds = since.elapsed().unwrap_or_default().as_secs();
-    match seconds {
-        0..60 => format!("{seconds} s ago"),
-        60..3_600 => format!("{} min ago", seconds / 60),
-        3_600..172_800 => format!("{} h ago", seconds / 3_600),
-        _ => format!("{} days ago", seconds / 86_400),
-    }
-}
+use crate::row::{PAGE, Row};
 
 pub(crate) async fn run(data: &Data, json: bool) -> Result<()> {
     let directory = Directory::existing(data)?;

@@ -11,7 +11,7 @@ use outlive::Node;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::sessions::{PAGE, Row};
+use crate::row::{PAGE, Row};
 
 const SOCKET: &str = "sessions.sock";
 

@@ -125,7 +125,9 @@ async fn negotiate(
                     let _ = say.send(Word::Candidate(candidate)).await;
                 }
                 NegotiatedEvent::Up { link, .. } => break link,
-                other => anyhow::bail!("{other:?}"),
+                NegotiatedEvent::Failed { error, .. } => return Err(error.into()),
+                // In bad weather it may seem lost before it is found.
+                _ => {}
             },
         }
     };

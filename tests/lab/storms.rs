@@ -20,7 +20,7 @@ pub(crate) async fn up_and_down(name: &str, plan: Plan) {
     let linked = town.began.elapsed();
     figure(name, "on the relay after", linked);
     town.talk(CHATTER);
-    town.until_carried_by("quic").await;
+    town.until_carried_by(town.kind.name()).await;
     figure(name, "direct after another", town.began.elapsed() - linked);
     town.until_direct().await;
     town.hear_more(100).await;

@@ -86,7 +86,7 @@ pub(crate) struct Town {
     /// The wires to the router: of the peers, and of the relay.
     pub(crate) roads: [Wire; 3],
     pub(crate) router: Host,
-    kind: Kind,
+    pub(crate) kind: Kind,
     relay: (Host, Relay),
     pub(crate) lab: Lab,
     _turn: Option<Turn>,

@@ -290,6 +290,7 @@ fn write(path: PathBuf, bytes: u64) -> anyhow::Result<()> {
         std::io::Write::write_all(&mut file, &content[..part as usize])?;
         left -= part;
     }
-    std::io::Write::flush(&mut file)?;
+    // What the system still has to write would share the disk with what is measured.
+    file.into_inner()?.sync_all()?;
     Ok(())
 }

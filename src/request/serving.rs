@@ -189,7 +189,7 @@ async fn sort(
         mail.cursor = end;
     }
     for (key, value) in rows {
-        let Ok(Key::Inbox(_, _, position)) = Key::from_bytes(&key) else {
+        let Ok(Key::Inbox(_, _, position)) = Key::of_peer(hub.peer, &key) else {
             continue;
         };
         let sorted = match InboxRecord::from_bytes(&value) {

@@ -32,7 +32,7 @@ impl Task {
         let range = Key::sending_files(self.peer);
         self.files.clear();
         for (key, value) in self.inner.store.range(range, limit).await? {
-            if let Ok(Key::SendingFile(_, transfer)) = Key::from_bytes(&key) {
+            if let Ok(Key::SendingFile(_, transfer)) = Key::of_peer(self.peer, &key) {
                 let record = SendingFileRecord::from_bytes(&value)?;
                 if record.stopped.is_some() {
                     engine.give_up(ChannelId::FILES, transfer, self.inner.clock.now());

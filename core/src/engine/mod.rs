@@ -184,7 +184,7 @@ impl Engine {
         };
         let mut held = BTreeMap::<_, BTreeMap<_, _>>::new();
         for (key, value) in &stored.segments {
-            let Ok(Key::Segment(_, epoch, channel, seq)) = Key::from_bytes(key) else {
+            let Ok(Key::Segment(_, epoch, channel, seq)) = Key::of_peer(peer, key) else {
                 continue;
             };
             let waits = session
@@ -638,7 +638,7 @@ impl Engine {
         };
         let mut records = Vec::with_capacity(rows.len());
         for (key, value) in rows {
-            if let Ok(Key::Outbox(_, _, position)) = Key::from_bytes(key) {
+            if let Ok(Key::Outbox(_, _, position)) = Key::of_peer(self.peer, key) {
                 records.push((position, Record::from_bytes(value)?));
             }
         }

@@ -138,7 +138,8 @@ impl Inbox {
                     channel: self.channel,
                     position,
                     attempt,
-                    payload,
+                    payload: payload.bytes,
+                    placed: payload.placed,
                     record,
                 }));
             }
@@ -210,7 +211,7 @@ impl Inbox {
             self.cursor = end;
         }
         for (key, value) in rows {
-            let Ok(Key::Inbox(_, _, position)) = Key::from_bytes(&key) else {
+            let Ok(Key::Inbox(_, _, position)) = Key::of_peer(self.hub.peer, &key) else {
                 continue;
             };
             self.ahead
@@ -221,14 +222,35 @@ impl Inbox {
     }
 }
 
+/// The payload of a message, as far as it is in the inbox.
+#[derive(Default)]
+pub(crate) struct Payload {
+    pub(crate) bytes: Bytes,
+    /// What is in the file already that the message is a part of.
+    pub(crate) placed: Vec<Placed>,
+}
+
+/// Bytes of a payload that are elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    /// Where they belong among the bytes that are here.
+    pub(crate) at: usize,
+    pub(crate) length: u64,
+}
+
 /// The payload of a message in the inbox.
 pub(crate) async fn payload(
     route: &Route,
     channel: ChannelId,
     record: &InboxRecord,
-) -> Result<Bytes, Error> {
+) -> Result<Payload, Error> {
     let count = match &record.body {
-        InboxBody::Inline(payload) => return Ok(payload.clone()),
+        InboxBody::Inline(payload) => {
+            return Ok(Payload {
+                bytes: payload.clone(),
+                ..Payload::default()
+            });
+        }
         InboxBody::Segments(count) => u64::from(*count),
     };
     let first = Seq(record.last.next().0.saturating_sub(count));
@@ -238,13 +260,26 @@ pub(crate) async fn payload(
     if rows.len() as u64 != count {
         return Err(lost_segment(record));
     }
-    let mut whole = BytesMut::new();
+    let (mut whole, mut elsewhere) = (BytesMut::new(), Vec::new());
     for (_, value) in rows {
-        if let SegmentRecord::Data { payload, .. } = SegmentRecord::from_bytes(&value)? {
-            whole.extend_from_slice(&payload);
+        match SegmentRecord::from_bytes(&value)? {
+            SegmentRecord::Data { payload, .. } => whole.extend_from_slice(&payload),
+            SegmentRecord::Placed {
+                beginning, placed, ..
+            } => {
+                whole.extend_from_slice(&beginning);
+                elsewhere.push(Placed {
+                    at: whole.len(),
+                    length: placed.into(),
+                });
+            }
+            SegmentRecord::Skip { .. } => return Err(lost_segment(record)),
         }
     }
-    Ok(whole.freeze())
+    Ok(Payload {
+        bytes: whole.freeze(),
+        placed: elsewhere,
+    })
 }
 
 pub(crate) fn lost_segment(record: &InboxRecord) -> Error {
@@ -268,6 +303,7 @@ pub struct Delivery {
     position: Position,
     attempt: u32,
     payload: Bytes,
+    placed: Vec<Placed>,
     record: InboxRecord,
 }
 
@@ -348,6 +384,11 @@ impl Delivery {
         &self.payload
     }
 
+    /// What of it is not in the payload, but in its file already.
+    pub(crate) fn placed(&self) -> &[Placed] {
+        &self.placed
+    }
+
     /// The app is done with the message: it leaves the inbox, and the sender's receipt says
     /// consumed. Returns when that is durable.
     ///
@@ -357,11 +398,15 @@ impl Delivery {
     /// [`Error::Store`] if the store failed; the message then comes again.
     pub async fn commit(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
+        let here = self.payload.len() as u64;
         let command = Command::Commit {
             channel: self.channel,
             position: self.position,
             record: without_payload(self.record),
-            bytes: self.payload.len() as u64,
+            bytes: self
+                .placed
+                .iter()
+                .fold(here, |bytes, placed| bytes.saturating_add(placed.length)),
             reply,
         };
         self.route.send(command).await?;

@@ -26,6 +26,9 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Bytes of a file, and where in it they belong.
+pub(super) type Piece = (u64, Bytes);
+
 /// What tells whether a file is still what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -76,17 +79,26 @@ pub(super) fn create(directory: &Path, name: &str, ending: &str) -> Result<PathB
     Err(FileError::io("find a free name in", directory)(taken))
 }
 
-/// Puts parts where they belong, one behind the other, and returns when they are durable.
-pub(super) fn write(path: &Path, offset: u64, parts: &[Bytes]) -> Result<(), FileError> {
+/// Puts pieces where they belong, and returns when they are durable. Fails without the file even if
+/// there are none.
+pub(super) fn write(path: &Path, pieces: &[Piece]) -> Result<(), FileError> {
     let written = || {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        file.seek(SeekFrom::Start(offset))?;
-        for part in parts {
-            file.write_all(part)?;
+        let file = OpenOptions::new().write(true).open(path)?;
+        if pieces.is_empty() {
+            return Ok(());
         }
-        file.sync_data()
+        place(&file, pieces)
     };
     written().map_err(FileError::io("write", path))
+}
+
+/// Puts pieces where they belong, and returns when they are durable.
+pub(super) fn place(mut file: &File, pieces: &[Piece]) -> io::Result<()> {
+    for (offset, bytes) in pieces {
+        file.seek(SeekFrom::Start(*offset))?;
+        file.write_all(bytes)?;
+    }
+    file.sync_data()
 }
 
 /// How long a file is; none if it is gone.

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   file ─ hash ─▶ send_file ─▶ outbox: where each part lies ─ read as links take it ═▶ inbox
-//!    ▲                │                                                                  │
-//!    └── content ◀────┘        SendingFile ◀── replies ◀═ Done, Stop ═ FileInbox ◀───────┘
-//!                                                                       └▶ NAME.part ─▶ NAME
+//!    ▲                │                                                             content │ │
+//!    └── content ◀────┘        SendingFile ◀── replies ◀═ Done, Stop ═ FileInbox ◀──────────│─┘
+//!                                                                       └▶ NAME.part ◀──────┘
+//!                                                                             └─ hash ─▶ NAME
 //! ```
 //!
 //! The messages are those of [`wire::file`](outlive_core::wire::file): durable ones, on
@@ -12,6 +13,7 @@
 //! touches a transfer. What the receiver says comes on a channel of its own, which is read by
 //! [`replies`] and nobody else.
 
+mod arriving;
 mod content;
 mod disk;
 mod error;
@@ -25,12 +27,13 @@ mod sending;
 mod step;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outlive_core::TransferId;
 use outlive_core::wire::file::StopReason;
 use tokio::sync::watch;
 
+pub(crate) use self::arriving::{Arriving, Course, commit, divert};
 pub(crate) use self::content::{Content, fill};
 pub use self::error::FileError;
 pub use self::inbox::{FileEvent, FileInbox};
@@ -57,11 +60,24 @@ pub(crate) type Outcome = Result<(), StopReason>;
 pub(crate) struct Files {
     /// As many as there are handles: what nobody holds any more goes when the next is made.
     sending: Mutex<BTreeMap<TransferId, watch::Sender<Option<Outcome>>>>,
+    /// The file whose parts come: one at a time, for one follows the other.
+    arriving: Mutex<Option<Arc<Arriving>>>,
 }
 
 impl Files {
     fn sending(&self) -> MutexGuard<'_, BTreeMap<TransferId, watch::Sender<Option<Outcome>>>> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file whose parts come, if it is accepted and not whole.
+    pub(crate) fn arriving(&self) -> Option<Arc<Arriving>> {
+        let arriving = self.arriving.lock();
+        arriving.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_arriving(&self, arriving: Option<Arriving>) {
+        let place = self.arriving.lock();
+        *place.unwrap_or_else(PoisonError::into_inner) = arriving.map(Arc::new);
     }
 
     /// Tells when a transfer has ended.

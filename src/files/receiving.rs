@@ -12,6 +12,7 @@ use outlive_core::{ChannelId, TransferId};
 use tokio::sync::oneshot;
 use tracing::debug;
 
+use super::arriving::Arriving;
 use super::disk::{self, blocking};
 use super::error::FileError;
 use super::inbox::{FileEvent, State, Taken};
@@ -31,17 +32,8 @@ const RECEIVING_FILES: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Receiving {
     pub(super) record: ReceivingFileRecord,
-    /// Bytes of it that are here.
+    /// How long it is on the disk. There may be holes in it, for parts that wait in the inbox.
     pub(super) length: u64,
-}
-
-impl Receiving {
-    const fn progress(&self) -> FileProgress {
-        FileProgress {
-            done: self.length,
-            size: self.record.info.size,
-        }
-    }
 }
 
 /// What is known of the files that come, and what is done with them.
@@ -151,7 +143,10 @@ impl Desk {
         let events = match message {
             FileMessage::Begin(transfer, info) => {
                 if let Some(receiving) = self.receiving.get(&transfer) {
-                    self.go_on(transfer, receiving.length).await?
+                    self.expect_more(transfer, receiving).await;
+                    // Only an empty file is whole without a part. What the disk has of another one
+                    // may have holes, into which parts that wait in the inbox belong.
+                    self.go_on(transfer, 0).await?
                 } else if self.records().await?.len() >= RECEIVING_FILES {
                     self.reply(FileMessage::Stop(transfer, StopReason::Failed))
                         .await?;
@@ -162,25 +157,22 @@ impl Desk {
                 }
             }
             FileMessage::Part {
-                transfer,
-                offset,
-                bytes,
+                transfer, offset, ..
             } => {
-                let Some(receiving) = self.receiving.get_mut(&transfer) else {
+                let Some(receiving) = self.receiving.get(&transfer) else {
                     return Ok(Dealt::Taken(Vec::new()));
                 };
-                let parts: Vec<_> = [bytes].into_iter().chain(step.more().to_vec()).collect();
-                let length = parts.iter().map(|part| part.len() as u64).sum();
-                let end = offset.checked_add(length);
-                let end = end.filter(|end| *end <= receiving.record.info.size);
-                let Some(end) = end.filter(|_| offset <= receiving.length) else {
+                let end = step.end();
+                if end > receiving.record.info.size || offset > receiving.length {
                     let events = self.fail(transfer, StopReason::Corrupt).await?;
                     return Ok(Dealt::Taken(events));
-                };
+                }
                 let written = match &receiving.record.whole {
                     None => {
                         let part = PathBuf::from(&receiving.record.part);
-                        blocking(move || disk::write(&part, offset, &parts)).await
+                        let pieces = step.pieces().to_vec();
+                        self.expect_more(transfer, receiving).await;
+                        blocking(move || disk::write(&part, &pieces)).await
                     }
                     // All of it was there when this was tried before.
                     Some(_) => Ok(()),
@@ -210,21 +202,51 @@ impl Desk {
         Ok(Dealt::Taken(events))
     }
 
-    /// A file is so far: if it is whole, it is checked and gets its name.
-    async fn go_on(
-        &mut self,
-        transfer: TransferId,
-        length: u64,
-    ) -> Result<Vec<FileEvent>, FileError> {
+    /// Has the parts of a file that come from now on placed at once.
+    async fn expect_more(&self, transfer: TransferId, receiving: &Receiving) {
+        let files = &self.route.hub().files;
+        let expected = files.arriving().map(|arriving| arriving.transfer());
+        if expected == Some(transfer) {
+            return;
+        }
+        let (part, size) = (receiving.record.part.clone(), receiving.record.info.size);
+        let opened = blocking(move || {
+            Arriving::open(transfer, size, Path::new(&part)).map_err(FileError::io("write", part))
+        });
+        match opened.await {
+            Ok(arriving) => files.set_arriving(Some(arriving)),
+            // Who writes the next part will tell.
+            Err(error) => debug!(%transfer, %error, "parts stay in the inbox until they are taken"),
+        }
+    }
+
+    /// Has nothing more placed in a file by itself.
+    async fn expect_no_more(&self, transfer: TransferId) -> Result<(), FileError> {
+        let files = &self.route.hub().files;
+        let Some(arriving) = files.arriving().filter(|of| of.transfer() == transfer) else {
+            return Ok(());
+        };
+        files.set_arriving(None);
+        blocking(move || {
+            arriving.close();
+            Ok(())
+        })
+        .await
+    }
+
+    /// A file is there up to `end`: if it is whole, it is checked and gets its name.
+    async fn go_on(&mut self, transfer: TransferId, end: u64) -> Result<Vec<FileEvent>, FileError> {
         let Some(receiving) = self.receiving.get_mut(&transfer) else {
             return Ok(Vec::new());
         };
-        receiving.length = receiving.length.max(length);
-        let progress = FileEvent::Progress(transfer, receiving.progress());
-        if receiving.length < receiving.record.info.size {
+        receiving.length = receiving.length.max(end);
+        let size = receiving.record.info.size;
+        let progress = FileEvent::Progress(transfer, FileProgress { done: end, size });
+        if end < size {
             return Ok(vec![progress]);
         }
         let record = receiving.record.clone();
+        self.expect_no_more(transfer).await?;
         let (part, info) = (PathBuf::from(&record.part), record.info.clone());
         let checked = part.clone();
         let good = match blocking(move || disk::holds(&checked, info.size, info.hash)).await {
@@ -314,6 +336,7 @@ impl Desk {
             return Ok(());
         };
         let record = receiving.record.clone();
+        self.expect_no_more(transfer).await?;
         blocking(move || {
             disk::remove(Path::new(&record.part))?;
             // Taken for it, and empty yet.

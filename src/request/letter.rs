@@ -23,7 +23,9 @@ impl Letter {
         position: Position,
         record: InboxRecord,
     ) -> Result<Self, Error> {
-        let payload = inbox::payload(route, ChannelId::REQUESTS, &record).await?;
+        let payload = inbox::payload(route, ChannelId::REQUESTS, &record)
+            .await?
+            .bytes;
         let settled = Settled {
             position,
             record: inbox::without_payload(record),
@@ -67,6 +69,8 @@ pub(super) async fn first_part(route: &Route, record: &InboxRecord) -> Result<By
     match value.map(|value| SegmentRecord::from_bytes(&value)) {
         Some(Ok(SegmentRecord::Data { payload, .. })) => Ok(payload),
         Some(Err(error)) => Err(error.into()),
-        Some(Ok(SegmentRecord::Skip { .. })) | None => Err(inbox::lost_segment(record)),
+        Some(Ok(SegmentRecord::Skip { .. } | SegmentRecord::Placed { .. })) | None => {
+            Err(inbox::lost_segment(record))
+        }
     }
 }

@@ -38,7 +38,7 @@ use self::input::{FileReply, Reply};
 use self::unidentified::Unidentified;
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::files::Content;
+use crate::files::{Content, Course};
 use crate::hub::{Hub, InHand};
 use crate::node::{Allowance, Inner};
 use crate::receipt::Receipt;
@@ -166,6 +166,8 @@ pub(crate) struct Task {
     read: Option<BoxFuture<'static, Result<Content, Error>>>,
     /// Files on their way: at most [`SENDING_FILES`](crate::files::SENDING_FILES).
     files: BTreeMap<TransferId, SendingFileRecord>,
+    /// The part of a file that comes in.
+    course: Option<Course>,
     /// What hangs on the next write.
     next: Hanging,
     /// What hangs on the one on its way.
@@ -213,6 +215,7 @@ impl Task {
             write: None,
             read: None,
             files: BTreeMap::new(),
+            course: None,
             next: Hanging::default(),
             flight: Hanging::default(),
             sends: VecDeque::new(),
@@ -281,6 +284,8 @@ impl Task {
 
     async fn load(&mut self) -> Result<Engine, Error> {
         self.load_unidentified().await?;
+        // What was not written comes again.
+        self.course = None;
         let store = &self.inner.store;
         let session = store.get(Key::Session(self.peer).to_bytes()).await?;
         let mut segments = Vec::new();

@@ -23,7 +23,11 @@ impl Task {
             Output::Write(batch) => {
                 let store = self.inner.store.clone();
                 self.flight = std::mem::take(&mut self.next);
-                self.write = Some(Box::pin(async move { store.commit(batch).await }));
+                let arriving = self.hub.files.arriving();
+                let diverted = arriving.and_then(|arriving| {
+                    files::divert(arriving, self.peer, &batch, &mut self.course)
+                });
+                self.write = Some(Box::pin(files::commit(store, batch, diverted)));
             }
             Output::Read {
                 range,

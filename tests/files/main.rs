@@ -1,5 +1,6 @@
 //! Files over the public API: whole or not at all, whatever happens to links, processes and disks.
 
+mod arriving;
 mod hostile;
 mod secrecy;
 mod stories;

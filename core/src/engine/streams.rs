@@ -55,6 +55,24 @@ impl Held {
                 },
                 bytes: payload.len(),
             },
+            SegmentRecord::Placed {
+                id,
+                index,
+                count,
+                redelivered,
+                beginning,
+                placed,
+            } => Self::Data {
+                part: Part {
+                    id: *id,
+                    index: *index,
+                    count: *count,
+                    redelivered: *redelivered,
+                },
+                bytes: beginning
+                    .len()
+                    .saturating_add(usize::try_from(*placed).unwrap_or(usize::MAX)),
+            },
             SegmentRecord::Skip { last, digest } => Self::Skip {
                 last: *last,
                 digest: *digest,

@@ -29,6 +29,22 @@ pub enum SegmentRecord {
         /// The sum over them.
         digest: Digest,
     },
+    /// A segment of which the rest is not here but in the file that it is a part of. Whoever drives
+    /// the engine writes it down so in place of [`Data`](Self::Data), once the file has the rest.
+    Placed {
+        /// The message it belongs to.
+        id: MessageId,
+        /// Which segment of the message, from 0.
+        index: u32,
+        /// How many segments the message has.
+        count: u32,
+        /// Whether it may have come before under another epoch.
+        redelivered: bool,
+        /// The beginning of its payload.
+        beginning: Bytes,
+        /// Bytes of the rest.
+        placed: u32,
+    },
 }
 
 impl Record for SegmentRecord {

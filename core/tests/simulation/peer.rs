@@ -405,6 +405,7 @@ fn payload(disk: &Disk, peer: PeerId, channel: ChannelId, record: &InboxRecord) 
             .expect("a segment of a whole message is in the store");
         match SegmentRecord::from_bytes(value).expect("own disk") {
             SegmentRecord::Data { payload, .. } => whole.extend_from_slice(&payload),
+            SegmentRecord::Placed { .. } => panic!("nobody here places content in files"),
             SegmentRecord::Skip { .. } => panic!("a skip in a whole message"),
         }
     }

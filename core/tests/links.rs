@@ -331,6 +331,24 @@ fn a_link_under_load_is_known_by_its_round_trip_when_it_dies() {
 }
 
 /// Talks for so long, and returns how often another link began to carry.
+#[test]
+fn an_answer_is_overdue_whether_the_clock_says_so_or_a_message_that_comes_before_it() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.send("before");
+    pair.lose = Box::new(move |generation, _| generation == direct);
+    pair.send("lost");
+    // No tick: what the app sends is what the engine hears first.
+    pair.now.elapsed += Duration::from_millis(200);
+    pair.send("later");
+    assert_eq!(pair.arrived(), 3);
+    // That these are acknowledged says nothing of the link that is dead.
+    pair.send("and later");
+    assert_eq!(pair.arrived(), 4);
+}
+
 fn talk(pair: &mut Pair, seconds: u32) -> usize {
     let mut changes = 0;
     for _ in 0..seconds * 10 {

@@ -56,6 +56,7 @@ impl Engine {
     }
 
     pub(super) fn pump(&mut self) {
+        self.spread_if_overdue();
         for generation in self.links.order() {
             while self.packet(generation) {}
         }

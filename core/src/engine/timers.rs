@@ -104,7 +104,6 @@ impl Engine {
 
     fn check_links(&mut self, now: Now) {
         let mut dead = Vec::new();
-        let mut overdue = false;
         let (full, best) = (self.is_full_for_pings(), self.links.best());
         for link in self.links.iter_mut() {
             if link.silent(now.elapsed) {
@@ -115,13 +114,6 @@ impl Engine {
                 link.asks(now.elapsed);
             }
             link.challenge_again(now.elapsed);
-            overdue |= link.overdue(now.elapsed);
-        }
-        if overdue && self.links.len() > 1 {
-            self.probe.spread = true;
-            if self.wants_answer() {
-                self.measure();
-            }
         }
         for generation in dead {
             self.unbind(generation, now);
@@ -129,6 +121,19 @@ impl Engine {
                 generation,
                 reason: DropReason::Silent,
             });
+        }
+    }
+
+    /// What waits for an answer that is overdue goes over all links. Looked at before anything is sent:
+    /// a message of the app may come before the tick that was to find it out, and progress over one
+    /// link says nothing of another.
+    pub(super) fn spread_if_overdue(&mut self) {
+        let now = self.now.elapsed;
+        if self.links.len() > 1 && self.links.iter().any(|link| link.overdue(now)) {
+            self.probe.spread = true;
+            if self.wants_answer() {
+                self.measure();
+            }
         }
     }
 

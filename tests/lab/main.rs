@@ -13,6 +13,7 @@
 #![cfg(target_os = "linux")]
 
 mod choice;
+mod cuts;
 mod gate;
 mod gates;
 mod host;

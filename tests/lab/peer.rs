@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// would do, and no test here is about a million of them.
 const AHEAD: u64 = 2_000;
 
+/// How often it is looked what went over a link: timers here know nothing shorter.
+const LOOK: Duration = Duration::from_millis(1);
+
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
@@ -142,6 +145,48 @@ impl Peer {
         if !heard {
             self.listening().await;
         }
+    }
+
+    /// Until it has heard so many more than it has now.
+    pub(crate) async fn hear_more(&mut self, many: u64) {
+        let now = *self.count.borrow();
+        self.until_heard(now + many).await;
+    }
+
+    /// When it heard the first message after that moment.
+    pub(crate) async fn heard_after(&mut self, moment: Instant) -> Instant {
+        loop {
+            let heard = {
+                let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+                heard.iter().copied().find(|at| *at > moment)
+            };
+            match heard {
+                Some(at) => return at,
+                None => self.hear_more(1).await,
+            }
+        }
+    }
+
+    /// When it sends a message of so many bytes over the relay, from now on: the last moment at which
+    /// it had not. What is smaller is no message.
+    pub(crate) fn relayed(&self, bytes: usize) -> JoinHandle<Instant> {
+        let session = self.session.clone();
+        let sent = move || {
+            let traffic = session.traffic();
+            traffic.get("relay").map_or(0, |relay| relay.bytes_sent)
+        };
+        let (mut known, mut at) = (sent(), Instant::now());
+        self.host.start(async move {
+            let mut look = tokio::time::interval(LOOK);
+            loop {
+                look.tick().await;
+                let (now, seen) = (Instant::now(), sent());
+                if seen - known >= bytes as u64 {
+                    return at;
+                }
+                (known, at) = (seen, now);
+            }
+        })
     }
 
     async fn listening(&mut self) {

@@ -13,6 +13,7 @@ use outlive::{Connectivity, NetworkMonitor, SessionState};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
 use outlive_transports::{Quic, WebRtc};
+use tokio::net::TcpStream;
 
 use crate::gate::{Nat, hide, no_wall, wall};
 use crate::host::Host;
@@ -224,6 +225,20 @@ impl Town {
     pub(crate) fn silence_since(&self, since: Instant) -> Duration {
         let silences = self.peers.iter().map(|peer| peer.silence_since(since));
         silences.max().unwrap_or_default()
+    }
+
+    /// How long the road from peer to peer over the relay is, one way: half of the round trips of both,
+    /// which is what connecting takes.
+    pub(crate) async fn road_over_relay(&self) -> Duration {
+        let mut both = Duration::ZERO;
+        for peer in &self.peers {
+            let connecting = TcpStream::connect(self.relay.1.local_addr());
+            let began = Instant::now();
+            let connected = peer.host.run(connecting).await;
+            both += began.elapsed();
+            drop(connected.expect("a relay that listens"));
+        }
+        both / 2
     }
 
     /// Parts the peers from each other, and not from the relay. Nobody is told.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Packets of a session over the links of one transport, since the session was last opened.
+/// What a session had of the links of one transport, since it was last opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Packets handed to such links.
@@ -14,6 +14,9 @@ pub struct Traffic {
     pub packets_received: u64,
     /// Their bytes.
     pub bytes_received: u64,
+    /// Messages that became whole by such a packet. One that came over several links counts for the
+    /// first, and signals not at all.
+    pub messages_received: u64,
 }
 
 /// What went over all links of a session, by transport.
@@ -35,6 +38,10 @@ impl Counters {
             traffic.packets_received += 1;
             traffic.bytes_received += bytes as u64;
         });
+    }
+
+    pub(crate) fn messages_received(&self, transport: &'static str, messages: u64) {
+        self.count(transport, |traffic| traffic.messages_received += messages);
     }
 
     pub(crate) fn all(&self) -> BTreeMap<&'static str, Traffic> {

@@ -46,7 +46,9 @@ impl Task {
             } => {
                 self.count_received(generation, packet.len());
                 if self.allowance.takes(packet.len()) {
+                    let before = engine.messages_received();
                     engine.receive(generation, envelope, packet, now);
+                    self.count_messages(generation, engine.messages_received() - before);
                 } else {
                     // Only the app can let it in: its message may be too large for a stranger's.
                     self.inner.message_arrived(self.peer);
@@ -59,7 +61,9 @@ impl Task {
                 claimed: true,
             } => {
                 self.count_received(generation, packet.len());
+                let before = engine.messages_received();
                 engine.receive_claimed(generation, envelope, packet, now);
+                self.count_messages(generation, engine.messages_received() - before);
             }
             Input::Missed { generation } => {
                 let from = self.peer.into();
@@ -92,6 +96,14 @@ impl Task {
     fn count_received(&self, generation: Generation, bytes: usize) {
         if let Some(bound) = self.links.get(&generation) {
             self.hub.traffic.received(bound.transport, bytes);
+        }
+    }
+
+    fn count_messages(&self, generation: Generation, messages: u64) {
+        if let Some(bound) = self.links.get(&generation).filter(|_| messages > 0) {
+            self.hub
+                .traffic
+                .messages_received(bound.transport, messages);
         }
     }
 

@@ -34,6 +34,33 @@ async fn a_direct_link_that_dies_without_a_word_is_replaced_by_the_relay_and_com
 }
 
 #[tokio::test]
+async fn a_message_counts_for_the_link_that_brought_it_first_and_for_no_other() {
+    let mut world = World::new().await;
+    world.allow_direct(false).await;
+    world.until_relayed().await;
+    world.talk().await;
+    world.allow_direct(true).await;
+    world.until_direct().await;
+    world.talk().await;
+    world.close_roads();
+    // What is overdue goes over the relay.
+    world.talk().await;
+    world.open_roads();
+    // And over the direct link once more.
+    world.until_direct().await;
+    for _ in 0..10 {
+        world.talk().await;
+    }
+    for peer in &world.peers {
+        let traffic = peer.session.traffic();
+        let [relay, quic] = ["relay", "quic"].map(|of| traffic[of].messages_received);
+        assert!(relay >= 2 && quic >= 1, "{traffic:?}");
+        assert_eq!(relay + quic, 13, "{traffic:?}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn both_dial_at_once_and_one_link_stays() {
     let mut world = World::new().await;
     for _ in 0..20 {

@@ -26,7 +26,7 @@ use self::phases::{Phase, Phases};
 use self::proxy::Proxy;
 use self::report::{Order, Report};
 use self::road::Road;
-use self::verdict::{Tally, Verdict, packets, shares};
+use self::verdict::{Tally, Verdict, messages, shares};
 use crate::args::{Demo, Direct};
 use crate::identity::Secrets;
 
@@ -242,7 +242,7 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
     loop {
         let done = tallies
             .iter()
-            .all(|tally| tally.delivered && tally.count() >= each);
+            .all(|tally| tally.delivered && tally.count() >= each && tally.told() >= each);
         if done && verdict.cuts >= args.cuts && phases.seen {
             break;
         }
@@ -253,7 +253,7 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
                     tallies[me].received(number, redelivered);
                 }
                 Report::Rebound { micros } => rebinds.push(micros),
-                Report::Traffic { packets } => tallies[me].packets = packets,
+                Report::Traffic { links } => tallies[me].came = links,
                 Report::Carrier { transport } => tallies[me].carrier = transport,
                 Report::Delivered => tallies[me].delivered = true,
             },
@@ -275,7 +275,7 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
         bar.set_message(format!(
             "{} cuts, {}",
             verdict.cuts,
-            shares(&packets(&tallies))
+            shares(&messages(&tallies))
         ));
         if bar.is_hidden() && !json && said.elapsed() >= Duration::from_secs(2) {
             said = Instant::now();

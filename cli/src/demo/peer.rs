@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::watch;
 
 use super::over_road::{OverRoad, Roads};
-use super::report::{Order, Report};
+use super::report::{Came, Order, Report};
 use crate::args::DemoPeer;
 use crate::data::Directory;
 use crate::output;
@@ -131,10 +131,15 @@ async fn tell(session: &Session) -> Result<()> {
             changed = state.changed() => changed?,
             _ = time.tick() => {
                 let traffic = session.traffic().into_iter();
-                let packets = traffic.map(|(name, of)| (name.to_owned(), of.packets_received));
-                output::json(&Report::Traffic {
-                    packets: packets.collect(),
-                })?;
+                let came = traffic.map(|(name, of)| {
+                    let came = Came {
+                        packets: of.packets_received,
+                        messages: of.messages_received,
+                    };
+                    (name.to_owned(), came)
+                });
+                let links = came.collect();
+                output::json(&Report::Traffic { links })?;
             }
         }
     }

@@ -12,12 +12,20 @@ pub(super) enum Report {
     Received { number: u64, redelivered: bool },
     /// A link through the relay was back after this time.
     Rebound { micros: u64 },
-    /// Packets that came so far, by what makes the links they came over.
-    Traffic { packets: BTreeMap<String, u64> },
+    /// What came so far, by what makes the links it came over.
+    Traffic { links: BTreeMap<String, Came> },
     /// Another link carries what is sent: what makes it, if there is one.
     Carrier { transport: Option<String> },
     /// Everything was sent and delivered.
     Delivered,
+}
+
+/// What came over the links of one kind.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Came {
+    pub(super) packets: u64,
+    /// Messages that came over them first.
+    pub(super) messages: u64,
 }
 
 /// What a peer is told.

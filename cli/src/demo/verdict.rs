@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::report::Came;
+
 /// What the demo found out.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Verdict {
@@ -21,6 +23,8 @@ pub(super) struct Verdict {
     pub(super) rebind_median_ms: f64,
     pub(super) rebind_max_ms: f64,
     pub(super) seconds: f64,
+    /// Messages that came, by what makes the links they came over first.
+    pub(super) messages: BTreeMap<String, u64>,
     /// Packets that came, by what makes the links they came over.
     pub(super) packets: BTreeMap<String, u64>,
 }
@@ -32,7 +36,8 @@ pub(super) struct Tally {
     highest: u64,
     out_of_order: u64,
     pub(super) delivered: bool,
-    pub(super) packets: BTreeMap<String, u64>,
+    /// What came, by what makes the links.
+    pub(super) came: BTreeMap<String, Came>,
     /// What makes the link that carries what the peer sends.
     pub(super) carrier: Option<String>,
 }
@@ -50,12 +55,18 @@ impl Tally {
     pub(super) fn count(&self) -> u64 {
         self.times.len() as u64
     }
+
+    /// Of how many messages it is told which links brought them.
+    pub(super) fn told(&self) -> u64 {
+        self.came.values().map(|came| came.messages).sum()
+    }
 }
 
 impl Verdict {
     /// Over what came, of `each` messages, and how long it took to have links to the relay again.
     pub(super) fn conclude(&mut self, tallies: &[Tally], each: u64, mut rebinds: Vec<u64>) {
-        self.packets = packets(tallies);
+        self.messages = messages(tallies);
+        self.packets = by_link(tallies, |came| came.packets);
         for tally in tallies {
             self.lost += (1..=each)
                 .filter(|number| !tally.times.contains_key(number))
@@ -83,7 +94,7 @@ impl Verdict {
             "sent {}\nreceived {}\nlost {}\nduplicated {}\nout of order {}\nlinks to the relay cut {}\n\
              direct links cut {}\nICE restarts {}\nreconnects {}\n\
              time to rebind {:.1} ms (median), {:.1} ms (longest), back-off included\n\
-             packets {}\ntook {:.1} s",
+             messages {}\npackets {}\ntook {:.1} s",
             self.sent,
             self.received,
             self.lost,
@@ -95,6 +106,7 @@ impl Verdict {
             self.reconnects,
             self.rebind_median_ms,
             self.rebind_max_ms,
+            shares(&self.messages),
             shares(&self.packets),
             self.seconds
         );
@@ -102,19 +114,23 @@ impl Verdict {
     }
 }
 
-/// What came over which links at both peers.
-pub(super) fn packets(tallies: &[Tally]) -> BTreeMap<String, u64> {
+/// Which links brought the messages to both peers.
+pub(super) fn messages(tallies: &[Tally]) -> BTreeMap<String, u64> {
+    by_link(tallies, |came| came.messages)
+}
+
+fn by_link(tallies: &[Tally], of: impl Fn(&Came) -> u64) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
-    for (transport, count) in tallies.iter().flat_map(|tally| &tally.packets) {
-        *all.entry(transport.clone()).or_default() += count;
+    for (transport, came) in tallies.iter().flat_map(|tally| &tally.came) {
+        *all.entry(transport.clone()).or_default() += of(came);
     }
     all
 }
 
-pub(super) fn shares(packets: &BTreeMap<String, u64>) -> String {
-    let all = packets.values().sum::<u64>().max(1) as f64;
+pub(super) fn shares(counts: &BTreeMap<String, u64>) -> String {
+    let all = counts.values().sum::<u64>().max(1) as f64;
     let share = |(transport, count): (&String, &u64)| {
         format!("{:.0} % over {transport}", *count as f64 * 100.0 / all)
     };
-    packets.iter().map(share).collect::<Vec<_>>().join(", ")
+    counts.iter().map(share).collect::<Vec<_>>().join(", ")
 }

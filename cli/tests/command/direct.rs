@@ -20,10 +20,14 @@ fn the_demo_moves_between_relay_and_direct_links_of_each_kind_and_loses_nothing(
     for wrong in ["lost", "duplicated", "out_of_order"] {
         assert_eq!(verdict[wrong], 0, "{verdict}");
     }
+    let mut told = 0;
     for transport in ["relay", "quic", "webrtc"] {
-        let packets = verdict["packets"][transport].as_u64();
-        assert!(packets > Some(0), "{verdict}");
+        for what in ["packets", "messages"] {
+            assert!(verdict[what][transport].as_u64() > Some(0), "{verdict}");
+        }
+        told += verdict["messages"][transport].as_u64().unwrap();
     }
+    assert_eq!(told, 3000, "each came over one of them: {verdict}");
     assert!(verdict["ice_restarts"].as_u64() > Some(0), "{verdict}");
 }
 
@@ -39,7 +43,9 @@ fn a_demo_without_direct_links_keeps_to_the_relay() {
     let verdict: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     for transport in ["quic", "webrtc"] {
         assert_eq!(verdict["packets"][transport], Value::Null, "{verdict}");
+        assert_eq!(verdict["messages"][transport], Value::Null, "{verdict}");
     }
+    assert_eq!(verdict["messages"]["relay"], 200, "{verdict}");
     assert_eq!(verdict["lost"], 0);
 }
 

@@ -121,6 +121,8 @@ pub struct Engine {
     parked: BTreeMap<(Epoch, ChannelId), Seq>,
     /// Links whose mailboxes hold what was turned away.
     crowded: BTreeSet<Generation>,
+    /// Messages that came since the engine was opened, without signals.
+    received: u64,
     listening: BTreeSet<ChannelId>,
     peer_listens: BTreeSet<ChannelId>,
     probe: Probe,
@@ -238,6 +240,7 @@ impl Engine {
             inbox_limits: InboxLimits::default(),
             parked: BTreeMap::new(),
             crowded: BTreeSet::new(),
+            received: 0,
             listening: BTreeSet::new(),
             peer_listens: BTreeSet::new(),
             probe: Probe::default(),
@@ -277,6 +280,13 @@ impl Engine {
     #[must_use]
     pub fn outstanding(&self) -> bool {
         self.live.outstanding()
+    }
+
+    /// How many messages have become whole since the engine was opened; signals are not counted. What
+    /// [`receive`](Self::receive) adds to it came by that packet, and by no other before it.
+    #[must_use]
+    pub const fn messages_received(&self) -> u64 {
+        self.received
     }
 
     /// Whether nothing is on its way to or from the store, and nothing waits to be written.

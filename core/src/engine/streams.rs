@@ -337,6 +337,9 @@ impl Engine {
         inbox.next = position.next();
         inbox.messages = inbox.messages.saturating_add(1);
         inbox.bytes = inbox.bytes.saturating_add(bytes);
+        self.received = self
+            .received
+            .saturating_add(u64::from(channel != ChannelId::SIGNALING));
         let gap = self
             .receiving(epoch, channel)
             .ok()

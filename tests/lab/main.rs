@@ -25,5 +25,6 @@ mod peer;
 mod storms;
 mod town;
 mod turn;
+mod upgrades;
 mod weather;
 mod wire;

@@ -330,7 +330,6 @@ fn a_link_under_load_is_known_by_its_round_trip_when_it_dies() {
     assert_eq!(pair.arrived(), 2);
 }
 
-/// Talks for so long, and returns how often another link began to carry.
 #[test]
 fn an_answer_is_overdue_whether_the_clock_says_so_or_a_message_that_comes_before_it() {
     let mut pair = Pair::new();
@@ -349,6 +348,7 @@ fn an_answer_is_overdue_whether_the_clock_says_so_or_a_message_that_comes_before
     assert_eq!(pair.arrived(), 4);
 }
 
+/// Talks for so long, and returns how often another link began to carry.
 fn talk(pair: &mut Pair, seconds: u32) -> usize {
     let mut changes = 0;
     for _ in 0..seconds * 10 {

@@ -414,7 +414,8 @@ impl Session {
     /// restart go on by themselves.
     ///
     /// # Errors
-    /// [`Error::InboxTaken`] while another one is held.
+    /// [`FileError::Session`], with [`Error::InboxTaken`] in it while another one is held, and
+    /// [`FileError::Io`] if what is there of those that were accepted can't be looked at or removed.
     pub async fn files(&self) -> Result<FileInbox, FileError> {
         let inbox = self.inbox(ChannelId::FILES)?;
         FileInbox::open(&self.route, inbox).await

@@ -29,16 +29,17 @@ async fn read_all(route: Route) {
             read = read_some(&route, &mut inbox) => read,
             () = route.ended() => return,
         };
-        if let Err(error) = read {
+        if let Err(error) = &read {
             warn!(%error, "what was said of files can't be read");
             tokio::select! {
-                () = tokio::time::sleep(STORE_RETRY) => continue,
+                () = tokio::time::sleep(STORE_RETRY) => {}
                 () = route.ended() => return,
             }
         }
         drop(inbox);
-        // Who came meanwhile found the inbox taken.
-        if route.hub().inbox(channel).end == end || !route.hub().take_inbox(channel) {
+        // Who came meanwhile found the inbox taken; who takes it from here on reads all of it.
+        let is_read = read.is_ok() && route.hub().inbox(channel).end == end;
+        if is_read || !route.hub().take_inbox(channel) {
             return;
         }
     }
@@ -73,4 +74,38 @@ async fn heed(route: &Route, delivery: &Delivery) -> Result<(), Error> {
     };
     route.send(command).await?;
     heard.await.map_err(|_| route.gone())?
+}
+
+#[cfg(test)]
+mod tests {
+    use outlive_core::store::StoreError;
+    use outlive_core::{Identity, Position};
+    use outlive_storage::MemoryStore;
+
+    use super::*;
+    use crate::Node;
+
+    #[tokio::test(start_paused = true)]
+    async fn replies_are_read_by_one_reader_while_the_store_fails_and_are_let_go_of_after() {
+        let store = MemoryStore::new();
+        let alice = Identity::from_seed([1; 32]);
+        let node = Node::builder().identity(alice).store(store.clone());
+        let node = node.start().await.unwrap();
+        let bob = Identity::from_seed([2; 32]).peer_id();
+        let session = node.session(bob).await.unwrap();
+        let route = session.route().clone();
+        let (hub, channel) = (route.hub(), ChannelId::FILE_REPLIES);
+        store.faults().fail_reads(12, &StoreError::Full);
+        hub.inbox_grew(channel, Position(1));
+        read_replies(route.clone());
+        for _ in 0..3 {
+            assert!(!hub.take_inbox(channel), "a second reader");
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+        tokio::time::sleep(STORE_RETRY * 20).await;
+        assert!(hub.take_inbox(channel));
+        hub.leave_inbox(channel);
+        drop(session);
+        node.shutdown().await.unwrap();
+    }
 }

@@ -87,12 +87,6 @@ fn fill_now(
             }
         }
     }
-    // What was read is what was promised only if the file is still the same.
-    for (transfer, opened) in open {
-        if !opened.is_ok_and(|opened| opened.is_same()) {
-            content.failed.insert(transfer);
-        }
-    }
     Ok(content)
 }
 
@@ -110,21 +104,64 @@ impl Opened {
                 modified: record.modified,
             },
         };
-        if opened.is_same() {
-            Ok(opened)
+        opened.is_same()?;
+        Ok(opened)
+    }
+
+    fn is_same(&self) -> io::Result<()> {
+        if stamp(&self.file)? == self.stamp {
+            Ok(())
         } else {
             Err(io::ErrorKind::InvalidData.into())
         }
-    }
-
-    fn is_same(&self) -> bool {
-        stamp(&self.file).is_ok_and(|stamp| stamp == self.stamp)
     }
 
     fn read(&mut self, offset: u64, length: u32) -> io::Result<Vec<u8>> {
         let mut part = vec![0; usize::try_from(length).unwrap_or(0)];
         self.file.seek(SeekFrom::Start(offset))?;
         self.file.read_exact(&mut part)?;
+        // What was read is what was promised only if the file is still the same.
+        self.is_same()?;
         Ok(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use outlive_core::Position;
+    use outlive_core::wire::file::FileInfo;
+
+    use super::*;
+
+    #[test]
+    fn a_part_that_is_read_after_its_file_has_changed_is_none_of_it() {
+        let disk = tempfile::tempdir().unwrap();
+        let path = disk.path().join("a");
+        std::fs::write(&path, b"content").unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        let Stamp { size, modified } = stamp(&file).unwrap();
+        let record = SendingFileRecord {
+            info: FileInfo {
+                name: "a".to_owned(),
+                size,
+                hash: [0; 32],
+            },
+            path: path.to_str().unwrap().to_owned(),
+            modified,
+            first: Position(0),
+            end: Position(0),
+            stopped: None,
+            told: false,
+        };
+        let mut opened = Opened::of(&record).unwrap();
+        assert_eq!(opened.read(0, 4).unwrap(), b"cont");
+        std::fs::write(&path, b"another").unwrap();
+        // Two writes may come within one tick of the clock of files.
+        let later = UNIX_EPOCH + Duration::from_secs(1);
+        file.set_modified(later).unwrap();
+        let error = opened.read(4, 3).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

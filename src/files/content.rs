@@ -8,7 +8,7 @@ use bytes::Bytes;
 use outlive_core::TransferId;
 use outlive_core::record::{OutboxRecord, OutboxState, Record, SendingFileRecord};
 
-use super::disk::{Stamp, stamp};
+use super::disk::{self, Stamp, stamp};
 use crate::error::Error;
 
 /// What was read of the outbox.
@@ -98,7 +98,7 @@ struct Opened {
 impl Opened {
     fn of(record: &SendingFileRecord) -> io::Result<Self> {
         let opened = Self {
-            file: File::open(&record.path)?,
+            file: disk::open(record.path.as_ref())?,
             stamp: Stamp {
                 size: record.info.size,
                 modified: record.modified,

@@ -49,6 +49,16 @@ pub(super) fn stamp(file: &File) -> io::Result<Stamp> {
     })
 }
 
+/// Opens a file for reading. What is no regular file is [`ErrorKind::InvalidInput`].
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    // Looked at first: opened, a pipe would wait for who writes into it.
+    if fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(ErrorKind::InvalidInput.into())
+    }
+}
+
 /// The hash of what is left of a file.
 pub(super) fn hash(mut file: &File) -> io::Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();

@@ -1,7 +1,8 @@
 //! Sending a file, and the handle on it.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use outlive_core::limits::{FILE_BYTES, FILE_NAME_BYTES, FILE_PART_BYTES, SEGMENT_BYTES};
@@ -11,7 +12,7 @@ use outlive_core::wire::file::{FileInfo, part_head};
 use outlive_core::{ChannelId, Position, TransferId};
 use tokio::sync::{oneshot, watch};
 
-use super::disk::{blocking, hash, stamp};
+use super::disk::{self, blocking, hash, stamp};
 use super::error::FileError;
 use super::{FileProgress, Outcome};
 use crate::error::Error;
@@ -79,22 +80,18 @@ fn look_at(path: &Path) -> Result<SendingFileRecord, FileError> {
     if name.len() > FILE_NAME_BYTES {
         return Err(FileError::Name(path));
     }
-    // Before it is opened: a pipe would wait for who writes into it.
-    let metadata = fs::metadata(&path).map_err(FileError::io("read", &path))?;
-    if !metadata.is_file() {
-        return Err(FileError::NotAFile(path));
-    }
-    if metadata.len() > FILE_BYTES {
-        return Err(FileError::TooLarge(metadata.len()));
-    }
-    let look = || {
-        let file = File::open(&path)?;
-        let before = stamp(&file)?;
-        let hash = hash(&file)?;
-        Ok((before, hash, stamp(&file)?))
+    let file = match disk::open(&path) {
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            return Err(FileError::NotAFile(path));
+        }
+        opened => opened.map_err(FileError::io("read", &path))?,
     };
-    let (before, hash, after) = look().map_err(FileError::io("read", &path))?;
-    if before != after {
+    let before = stamp(&file).map_err(FileError::io("read", &path))?;
+    if before.size > FILE_BYTES {
+        return Err(FileError::TooLarge(before.size));
+    }
+    let hash = hash(&file).map_err(FileError::io("read", &path))?;
+    if stamp(&file).map_err(FileError::io("read", &path))? != before {
         return Err(FileError::Changing(path));
     }
     Ok(SendingFileRecord {

@@ -74,7 +74,20 @@ async fn a_file_that_its_receiver_calls_off_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_file_that_changes_or_vanishes_on_its_way_fails_at_both_ends_and_holds_up_none() {
     const SIZE: usize = 2 << 20;
-    for change in [None, Some(&b"something else"[..]), Some(&[7; SIZE])] {
+    enum Change {
+        Gone,
+        To(Vec<u8>),
+        /// To open it is to wait for who writes into it.
+        Pipe,
+    }
+    let other = b"something else".to_vec();
+    let changes = [
+        Change::Gone,
+        Change::To(other),
+        Change::To(vec![7; SIZE]),
+        Change::Pipe,
+    ];
+    for change in changes {
         let relay = MemoryRelay::new("relay");
         let (alice, bob) = pair(&relay).await;
         let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
@@ -85,8 +98,13 @@ async fn a_file_that_changes_or_vanishes_on_its_way_fails_at_both_ends_and_holds
         let sending = to_bob.send_file(&path).await.unwrap();
         to_bob.send_file(alice.put("b", b"b")).await.unwrap();
         match change {
-            None => std::fs::remove_file(&path).unwrap(),
-            Some(content) => std::fs::write(&path, content).unwrap(),
+            Change::Gone => std::fs::remove_file(&path).unwrap(),
+            Change::To(content) => std::fs::write(&path, content).unwrap(),
+            Change::Pipe => {
+                std::fs::remove_file(&path).unwrap();
+                let made = std::process::Command::new("mkfifo").arg(&path).status();
+                assert!(made.unwrap().success());
+            }
         }
         drop(away);
         let mut files = to_alice.files().await.unwrap();

@@ -12,8 +12,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use outlive_core::TransferId;
 use outlive_core::wire::file::StopReason;
-use tokio::sync::oneshot;
-use tracing::debug;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::FileProgress;
 use super::error::FileError;
@@ -49,7 +48,8 @@ pub struct FileInbox {
     inbox: Inbox,
     /// What has come and is not taken yet.
     here: VecDeque<Delivery>,
-    events: VecDeque<FileEvent>,
+    /// What is to be told: of a step first what happened, then what failed.
+    events: VecDeque<Result<FileEvent, FileError>>,
     state: State,
 }
 
@@ -65,8 +65,9 @@ pub(super) enum State {
     Undecided(Desk, Step, oneshot::Receiver<Receiving>),
 }
 
-/// What a step ends with: where the inbox is then, and what happened.
-pub(super) type Taken = (State, Result<Vec<FileEvent>, FileError>);
+/// What a step ends with: where the inbox is then, what happened, and whether the step failed, which
+/// undoes nothing of that.
+pub(super) type Taken = (State, Vec<FileEvent>, Result<(), FileError>);
 
 impl fmt::Debug for FileInbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,7 +84,7 @@ impl FileInbox {
         Ok(Self {
             inbox,
             here: VecDeque::new(),
-            events: events.into(),
+            events: events.into_iter().map(Ok).collect(),
             state: State::Idle(desk),
         })
     }
@@ -96,7 +97,7 @@ impl FileInbox {
     pub async fn next(&mut self) -> Result<FileEvent, FileError> {
         loop {
             if let Some(event) = self.events.pop_front() {
-                return Ok(event);
+                return event;
             }
             self.advance(false).await?;
         }
@@ -108,9 +109,10 @@ impl FileInbox {
     /// # Errors
     /// [`FileError::Session`], and [`FileError::Io`] if what is there of it can't be removed.
     pub async fn cancel(&mut self, transfer: TransferId) -> Result<bool, FileError> {
-        while matches!(self.state, State::Taking(_)) {
-            if let Err(error) = self.advance(true).await {
-                debug!(%error, "what was taken meanwhile is tried again");
+        loop {
+            self.advance(true).await?;
+            if !matches!(self.state, State::Taking(_)) {
+                break;
             }
         }
         let (State::Idle(desk) | State::Again(desk, _) | State::Undecided(desk, ..)) =
@@ -125,16 +127,21 @@ impl FileInbox {
         Ok(true)
     }
 
-    /// Goes one step on. `settle` is to end with the step under way.
+    /// Goes one step on. `settle` is to end with the step under way, and with one that is decided.
     async fn advance(&mut self, settle: bool) -> Result<(), FileError> {
         // Each arm waits for something that stays where it is, and only then takes the state.
         let more = match &mut self.state {
             State::Taking(taking) => {
-                let (state, taken) = pending_or(taking).await;
+                let (state, events, taken) = pending_or(taking).await;
                 self.state = state;
-                self.events.extend(taken?);
+                self.events.extend(events.into_iter().map(Ok));
+                self.events.extend(taken.err().map(Err));
                 return Ok(());
             }
+            State::Undecided(_, _, decision) if settle => match decision.try_recv() {
+                Err(TryRecvError::Empty) => return Ok(()),
+                decided => More::Decision(decided.ok()),
+            },
             _ if settle => return Ok(()),
             State::Idle(_) => {
                 gather(&mut self.inbox, &mut self.here).await?;

@@ -100,9 +100,10 @@ impl Desk {
             Ok(Dealt::Taken(events)) => self.commit(step, events).await,
             Ok(Dealt::Offered(offer, decision)) => (
                 State::Undecided(self, step, decision),
-                Ok(vec![FileEvent::Offered(offer)]),
+                vec![FileEvent::Offered(offer)],
+                Ok(()),
             ),
-            Err(error) => (State::Again(self, step), Err(error)),
+            Err(error) => (State::Again(self, step), Vec::new(), Err(error)),
         }
     }
 
@@ -122,18 +123,16 @@ impl Desk {
                 match self.reply(declined).await {
                     Ok(()) => self.commit(step, Vec::new()).await,
                     // It is offered again.
-                    Err(error) => (State::Again(self, step), Err(error)),
+                    Err(error) => (State::Again(self, step), Vec::new(), Err(error)),
                 }
             }
         }
     }
 
     async fn commit(self, step: Step, events: Vec<FileEvent>) -> Taken {
-        match step.commit().await {
-            Ok(()) => (State::Idle(self), Ok(events)),
-            // What was not committed comes again when the inbox is taken anew.
-            Err(error) => (State::Idle(self), Err(error.into())),
-        }
+        // What was not committed comes again; what happened has happened all the same.
+        let committed = step.commit().await.map_err(FileError::from);
+        (State::Idle(self), events, committed)
     }
 
     async fn deal(&mut self, step: &Step) -> Result<Dealt, FileError> {

@@ -1,13 +1,16 @@
 //! A peer that lies about files.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use outlive::record::{self, Key, Record};
-use outlive::{ChannelId, FileEvent, FileInfo, Position, Session, StopReason, Store, TransferId};
+use outlive::{
+    ChannelId, FileEvent, FileInfo, Position, Session, StopReason, Store, StoreError, TransferId,
+};
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_core::wire::file::FileMessage;
 use outlive_transports::MemoryRelay;
 
-use crate::world::{Peer, end, id, pair, receive, soon};
+use crate::world::{Peer, end, id, pair, receive, receive_some, soon};
 
 fn transfer(n: u8) -> TransferId {
     TransferId([n; 16])
@@ -96,6 +99,40 @@ async fn offsets_beyond_what_was_promised_or_came_spoil_the_file_and_nothing_els
         }
         let ended = end(&mut files, bob.disk.path()).await;
         assert_eq!(ended.unwrap_err(), StopReason::Corrupt, "case {n}");
+        assert!(bob.names().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_spoilt_file_is_told_of_though_the_store_fails_meanwhile() {
+    for before in 0..6 {
+        let relay = MemoryRelay::new("relay");
+        let (alice, bob) = pair(&relay).await;
+        let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+        let mut files = to_alice.files().await.unwrap();
+        begin(&to_bob, 1, "a", 5, b"hello").await;
+        receive_some(&mut files, bob.disk.path(), 0).await;
+        // Each time another one fails of those that follow.
+        let faults = bob.store.faults();
+        let mut failing = Some(faults.counts().commits + before);
+        part(&to_bob, 1, 1 << 40, b"hello").await;
+        let told = async {
+            loop {
+                let event = files.next().now_or_never();
+                if failing
+                    .take_if(|at| faults.counts().commits >= *at)
+                    .is_some()
+                {
+                    faults.fail_commits(1, &StoreError::Full);
+                }
+                match event {
+                    Some(Ok(FileEvent::Failed(_, reason))) => break reason,
+                    Some(Ok(other)) => panic!("{other:?}"),
+                    Some(Err(_)) | None => tokio::task::yield_now().await,
+                }
+            }
+        };
+        assert_eq!(soon("the word of it", told).await, StopReason::Corrupt);
         assert!(bob.names().is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! Files that don't arrive, and say why.
 
+use futures_util::FutureExt;
 use outlive::record::{Key, ReceivingFileRecord, Record};
 use outlive::{
     ChannelId, FileError, FileEvent, FileInfo, StopReason, Store, StoreError, TransferId,
@@ -69,6 +70,29 @@ async fn a_file_that_its_receiver_calls_off_leaves_nothing_behind() {
     to_bob.send_file(alice.put("b", b"b")).await.unwrap();
     let file = receive(&mut files, bob.disk.path()).await;
     assert_eq!(file.info().name, "b");
+}
+
+#[tokio::test]
+async fn a_file_that_is_called_off_as_soon_as_it_is_accepted_leaves_nothing_behind() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let path = alice.put("a", &content(2 << 20));
+    let sending = to_bob.send_file(path).await.unwrap();
+    let mut files = to_alice.files().await.unwrap();
+    let FileEvent::Offered(mut offer) = soon("an offer", files.next()).await.unwrap() else {
+        panic!("no offer");
+    };
+    assert!(!files.cancel(sending.transfer()).await.unwrap());
+    offer.accept(bob.disk.path()).await.unwrap();
+    assert!(files.cancel(sending.transfer()).await.unwrap());
+    assert!(!files.cancel(sending.transfer()).await.unwrap());
+    assert!(bob.names().is_empty());
+    to_bob.send_file(alice.put("b", b"b")).await.unwrap();
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(file.info().name, "b");
+    let reason = stopped(soon("the word of it", sending.done()).await);
+    assert_eq!(reason, StopReason::Cancelled);
 }
 
 #[tokio::test]
@@ -267,7 +291,7 @@ async fn a_file_that_is_taken_away_while_it_comes_fails_at_both_ends_and_holds_u
 
 #[tokio::test]
 async fn a_store_that_fails_at_the_end_of_a_file_keeps_neither_side_from_hearing_of_it() {
-    for reads in 0..6 {
+    for before in 0..8 {
         let relay = MemoryRelay::new("relay");
         let (alice, bob) = pair(&relay).await;
         let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
@@ -278,24 +302,26 @@ async fn a_store_that_fails_at_the_end_of_a_file_keeps_neither_side_from_hearing
         };
         offer.accept(bob.disk.path()).await.unwrap();
         // Each time another one fails of those that follow.
-        let failure = StoreError::Full;
-        let mut steps = 0;
-        let file = loop {
-            if steps == reads {
-                bob.store.faults().fail_commits(1, &failure);
-            }
-            steps += 1;
-            let step = async { tokio::task::yield_now().await };
-            tokio::select! {
-                biased;
-                event = files.next() => match event {
-                    Ok(FileEvent::Received(file)) => break file,
-                    Ok(FileEvent::Progress(..)) | Err(FileError::Session(_)) => {}
-                    other => panic!("{other:?}"),
-                },
-                () = step => {}
+        let faults = bob.store.faults();
+        let mut failing = Some(faults.counts().commits + before);
+        let told = async {
+            loop {
+                let event = files.next().now_or_never();
+                if failing
+                    .take_if(|at| faults.counts().commits >= *at)
+                    .is_some()
+                {
+                    faults.fail_commits(1, &StoreError::Full);
+                }
+                match event {
+                    Some(Ok(FileEvent::Received(file))) => break file,
+                    Some(Ok(FileEvent::Progress(..)) | Err(FileError::Session(_))) => {}
+                    Some(other) => panic!("{other:?}"),
+                    None => tokio::task::yield_now().await,
+                }
             }
         };
+        let file = soon("the file", told).await;
         assert_eq!(std::fs::read(file.path()).unwrap(), b"content");
         assert_eq!(bob.names(), ["a"]);
         soon("the word of it", sending.done()).await.unwrap();

@@ -65,14 +65,11 @@ impl Desk {
             let part = PathBuf::from(&record.part);
             let here = blocking(move || disk::length(&part)).await?;
             let length = here.unwrap_or(0);
-            let whole = record.whole.clone();
             desk.receiving
                 .insert(transfer, Receiving { record, length });
-            events.extend(match (here, whole) {
-                (Some(_), _) => Vec::new(),
-                (None, Some(whole)) => desk.received(transfer, whole.into()).await?,
-                (None, None) => desk.fail(transfer, StopReason::Failed).await?,
-            });
+            if here.is_none() {
+                events.extend(desk.part_gone(transfer).await?);
+            }
         }
         Ok((desk, events))
     }
@@ -249,24 +246,38 @@ impl Desk {
         let (part, info) = (PathBuf::from(&record.part), record.info.clone());
         let checked = part.clone();
         let good = match blocking(move || disk::holds(&checked, info.size, info.hash)).await {
-            Err(error) if error.is_missing() => None,
-            checked => Some(checked?),
+            Err(error) if error.is_missing() => return self.part_gone(transfer).await,
+            checked => checked?,
         };
-        let whole = match (good, &record.whole) {
-            (Some(true), _) => {
-                let whole = self.named(transfer, record).await?;
-                let to = whole.clone();
-                blocking(move || disk::rename(&part, &to)).await?;
-                whole
-            }
-            (Some(false), _) => return self.fail(transfer, StopReason::Corrupt).await,
-            // It had its name already when this was tried before.
-            (None, Some(whole)) => whole.into(),
-            (None, None) => return self.fail(transfer, StopReason::Failed).await,
-        };
+        if !good {
+            return self.fail(transfer, StopReason::Corrupt).await;
+        }
+        let whole = self.named(transfer, record).await?;
+        let to = whole.clone();
+        blocking(move || disk::rename(&part, &to)).await?;
         let mut events = vec![progress];
         events.extend(self.received(transfer, whole).await?);
         Ok(events)
+    }
+
+    /// What was put together of a file is not there any more: the file has its name, or was taken
+    /// away before.
+    async fn part_gone(&mut self, transfer: TransferId) -> Result<Vec<FileEvent>, FileError> {
+        let Some(Receiving { record, .. }) = self.receiving.get(&transfer) else {
+            return Ok(Vec::new());
+        };
+        let size = record.info.size;
+        let Some(whole) = record.whole.clone().map(PathBuf::from) else {
+            return self.fail(transfer, StopReason::Failed).await;
+        };
+        let named = whole.clone();
+        let length = blocking(move || disk::length(&named)).await?;
+        // An empty file keeps its name for it. One that is gone from there was taken by the app or the
+        // user, since it was received.
+        if length == Some(0) && size > 0 {
+            return self.fail(transfer, StopReason::Failed).await;
+        }
+        self.received(transfer, whole).await
     }
 
     /// A file has its name: the sender hears it before the app.

@@ -290,6 +290,42 @@ async fn a_file_that_is_taken_away_while_it_comes_fails_at_both_ends_and_holds_u
 }
 
 #[tokio::test]
+async fn a_file_that_is_taken_away_before_it_has_its_name_is_not_told_as_received() {
+    for restarts in [false, true] {
+        let relay = MemoryRelay::new("relay");
+        let (alice, mut bob) = pair(&relay).await;
+        let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+        let sending = to_bob.send_file(alice.put("a", b"content")).await.unwrap();
+        let mut files = to_alice.files().await.unwrap();
+        receive_some(&mut files, bob.disk.path(), 0).await;
+        while sending.progress().done < 7 {
+            let changed = sending.changed(sending.progress());
+            soon("the part", changed).await.unwrap();
+        }
+        // Its name is chosen, and that can't be written down yet.
+        let held = bob.store.faults().hold();
+        while bob.names() != ["a", "a.part"] {
+            assert!(files.next().now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        std::fs::remove_file(bob.disk.path().join("a.part")).unwrap();
+        drop(held);
+        let failed = soon("the failure", files.next()).await;
+        assert!(matches!(failed, Err(FileError::Io { .. })), "{failed:?}");
+        if restarts {
+            drop((files, to_alice));
+            bob.crash().await;
+            files = bob.session(1).await.files().await.unwrap();
+        }
+        let ended = end(&mut files, bob.disk.path()).await;
+        assert_eq!(ended.unwrap_err(), StopReason::Failed);
+        assert!(bob.names().is_empty());
+        let reason = stopped(soon("the word of it", sending.done()).await);
+        assert_eq!(reason, StopReason::Failed);
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_fails_at_the_end_of_a_file_keeps_neither_side_from_hearing_of_it() {
     for before in 0..8 {
         let relay = MemoryRelay::new("relay");

@@ -11,7 +11,7 @@
 //! whether the parts are the file's.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,7 +45,7 @@ impl fmt::Debug for Arriving {
 impl Arriving {
     /// Waits for the disk.
     pub(super) fn open(transfer: TransferId, size: u64, part: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).open(part)?;
+        let file = disk::open_to_write(part)?;
         Ok(Self {
             transfer,
             size,

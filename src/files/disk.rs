@@ -51,9 +51,18 @@ pub(super) fn stamp(file: &File) -> io::Result<Stamp> {
 
 /// Opens a file for reading. What is no regular file is [`ErrorKind::InvalidInput`].
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    // Looked at first: opened, a pipe would wait for who writes into it.
+    open_with(path, OpenOptions::new().read(true))
+}
+
+/// Opens a file for writing, as it is. What is no regular file is [`ErrorKind::InvalidInput`].
+pub(super) fn open_to_write(path: &Path) -> io::Result<File> {
+    open_with(path, OpenOptions::new().write(true))
+}
+
+fn open_with(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    // Looked at first: opened, a pipe would wait for who is at its other end.
     if fs::metadata(path)?.is_file() {
-        File::open(path)
+        options.open(path)
     } else {
         Err(ErrorKind::InvalidInput.into())
     }
@@ -93,7 +102,7 @@ pub(super) fn create(directory: &Path, name: &str, ending: &str) -> Result<PathB
 /// there are none.
 pub(super) fn write(path: &Path, pieces: &[Piece]) -> Result<(), FileError> {
     let written = || {
-        let file = OpenOptions::new().write(true).open(path)?;
+        let file = open_to_write(path)?;
         if pieces.is_empty() {
             return Ok(());
         }
@@ -123,7 +132,7 @@ pub(super) fn length(path: &Path) -> Result<Option<u64>, FileError> {
 /// Whether a file holds this and nothing else.
 pub(super) fn holds(path: &Path, size: u64, expected: [u8; 32]) -> Result<bool, FileError> {
     let held = || {
-        let file = File::open(path)?;
+        let file = open(path)?;
         Ok(file.metadata()?.len() == size && hash(&file)? == expected)
     };
     held().map_err(FileError::io("read", path))

@@ -1,5 +1,7 @@
 //! Files that don't arrive, and say why.
 
+use std::path::Path;
+
 use futures_util::FutureExt;
 use outlive::record::{Key, ReceivingFileRecord, Record};
 use outlive::{
@@ -95,13 +97,18 @@ async fn a_file_that_is_called_off_as_soon_as_it_is_accepted_leaves_nothing_behi
     assert_eq!(reason, StopReason::Cancelled);
 }
 
+/// Makes a pipe: to open it is to wait for who is at its other end.
+fn pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.unwrap().success());
+}
+
 #[tokio::test]
 async fn a_file_that_changes_or_vanishes_on_its_way_fails_at_both_ends_and_holds_up_none() {
     const SIZE: usize = 2 << 20;
     enum Change {
         Gone,
         To(Vec<u8>),
-        /// To open it is to wait for who writes into it.
         Pipe,
     }
     let other = b"something else".to_vec();
@@ -126,8 +133,7 @@ async fn a_file_that_changes_or_vanishes_on_its_way_fails_at_both_ends_and_holds
             Change::To(content) => std::fs::write(&path, content).unwrap(),
             Change::Pipe => {
                 std::fs::remove_file(&path).unwrap();
-                let made = std::process::Command::new("mkfifo").arg(&path).status();
-                assert!(made.unwrap().success());
+                pipe(&path);
             }
         }
         drop(away);
@@ -287,6 +293,31 @@ async fn a_file_that_is_taken_away_while_it_comes_fails_at_both_ends_and_holds_u
         let file = receive(&mut files, bob.disk.path()).await;
         assert_eq!(file.info().name, "b");
     }
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_what_came_is_an_error_and_not_waited_for() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let path = alice.put("a", &content(9 << 20));
+    let sending = alice.session(2).await.send_file(path).await.unwrap();
+    let mut files = bob.session(1).await.files().await.unwrap();
+    receive_some(&mut files, bob.disk.path(), 1 << 20).await;
+    let part = bob.disk.path().join("a.part");
+    std::fs::remove_file(&part).unwrap();
+    pipe(&part);
+    let failed = loop {
+        match soon("the error", files.next()).await {
+            Ok(FileEvent::Progress(..)) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(failed, Err(FileError::Io { .. })), "{failed:?}");
+    std::fs::remove_file(&part).unwrap();
+    let ended = end(&mut files, bob.disk.path()).await;
+    assert_eq!(ended.unwrap_err(), StopReason::Failed);
+    let reason = stopped(soon("the word of it", sending.done()).await);
+    assert_eq!(reason, StopReason::Failed);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::event::{DropReason, Output};
+use super::links::Link;
 use crate::Now;
 use crate::limits::{PROBE_BUSY, PROBE_FIRST, PROBE_MOST_DIRECT, PROBE_MOST_RELAYED};
 
@@ -104,6 +105,7 @@ impl Engine {
 
     fn check_links(&mut self, now: Now) {
         let mut dead = Vec::new();
+        let mut overdue = false;
         let (full, best) = (self.is_full_for_pings(), self.links.best());
         for link in self.links.iter_mut() {
             if link.silent(now.elapsed) {
@@ -114,6 +116,13 @@ impl Engine {
                 link.asks(now.elapsed);
             }
             link.challenge_again(now.elapsed);
+            overdue |= link.overdue(now.elapsed);
+        }
+        if overdue && self.links.len() > 1 {
+            self.probe.spread = true;
+            if self.wants_answer() {
+                self.measure();
+            }
         }
         for generation in dead {
             self.unbind(generation, now);
@@ -124,16 +133,16 @@ impl Engine {
         }
     }
 
-    /// What waits for an answer that is overdue goes over all links. Looked at before anything is sent:
-    /// a message of the app may come before the tick that was to find it out, and progress over one
-    /// link says nothing of another.
+    /// What waits for the link that carries goes over all links, once an answer of it is overdue.
+    /// Looked at before anything is sent: a message of the app may come before the tick that was to
+    /// find it out, and progress over one link says nothing of another. Links that do not carry are
+    /// left to the tick: nothing waits for them alone.
     pub(super) fn spread_if_overdue(&mut self) {
         let now = self.now.elapsed;
-        if self.links.len() > 1 && self.links.iter().any(|link| link.overdue(now)) {
+        let best = self.links.best();
+        let overdue = |link: &Link| best == Some(link.generation) && link.overdue(now);
+        if self.links.len() > 1 && self.links.iter().any(overdue) {
             self.probe.spread = true;
-            if self.wants_answer() {
-                self.measure();
-            }
         }
     }
 

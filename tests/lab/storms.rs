@@ -13,6 +13,9 @@ const fn ms(milliseconds: u64) -> Duration {
 /// Has both talk in that weather while their session moves to a direct link, loses it, and has it
 /// again.
 pub(crate) async fn up_and_down(name: &str, plan: Plan) {
+    // What is lost on such a link is missed for a second, while the relay has it again at once. A link
+    // that began so may have to prove itself for longer than anybody waits here.
+    let may_rest = plan.kind == Kind::WebRtc && plan.weather.loss > 0.0;
     let Some(mut town) = Town::of(plan).await else {
         return;
     };
@@ -32,7 +35,11 @@ pub(crate) async fn up_and_down(name: &str, plan: Plan) {
     figure(name, "cut: given up after", parted.elapsed());
     town.hear_more(100).await;
     town.join();
-    town.until_direct().await;
+    if may_rest {
+        town.until_up().await;
+    } else {
+        town.until_direct().await;
+    }
     town.hear_more(100).await;
     town.hush().await;
     town.end().await;

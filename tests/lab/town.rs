@@ -265,6 +265,14 @@ impl Town {
         }
     }
 
+    /// Until each has one direct link, whether it carries or not.
+    pub(crate) async fn until_up(&self) {
+        for peer in &self.peers {
+            peer.until("one direct link", |state| direct_links(state) == 1)
+                .await;
+        }
+    }
+
     /// Until a link of this kind carries what both say.
     pub(crate) async fn until_carried_by(&self, transport: &str) {
         for peer in &self.peers {

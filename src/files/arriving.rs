@@ -14,7 +14,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use outlive_core::record::{Key, Record, SegmentRecord};
@@ -29,9 +29,11 @@ use super::disk::{self, Piece};
 pub(crate) struct Arriving {
     transfer: TransferId,
     size: u64,
-    /// Open until the file is checked, for nothing is placed in one that was. Locked while something
-    /// is, which is as long as the disk takes.
-    file: Mutex<Option<File>>,
+    /// Open until the file is checked, for nothing is placed in one that was, or until nobody takes
+    /// its parts any more.
+    file: Mutex<Option<Arc<File>>>,
+    /// Held while something is placed, which is as long as the disk takes.
+    placing: Mutex<()>,
 }
 
 impl fmt::Debug for Arriving {
@@ -49,7 +51,8 @@ impl Arriving {
         Ok(Self {
             transfer,
             size,
-            file: Mutex::new(Some(file)),
+            file: Mutex::new(Some(Arc::new(file))),
+            placing: Mutex::new(()),
         })
     }
 
@@ -57,15 +60,30 @@ impl Arriving {
         self.transfer
     }
 
-    /// Has nothing more placed. Waits for what is being placed.
+    fn file(&self) -> MutexGuard<'_, Option<Arc<File>>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.file().is_some()
+    }
+
+    /// Has nothing more placed but what is being placed.
+    pub(super) fn let_go(&self) {
+        *self.file() = None;
+    }
+
+    /// The same, and waits for that.
     pub(super) fn close(&self) {
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.let_go();
+        drop(self.placing.lock());
     }
 
     /// Puts pieces where they belong, and returns when they are durable.
     fn place(&self, pieces: &[Piece]) -> io::Result<()> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        disk::place(file.as_ref().ok_or(io::ErrorKind::NotFound)?, pieces)
+        let _placing = self.placing.lock();
+        let file = self.file().clone().ok_or(io::ErrorKind::NotFound)?;
+        disk::place(&file, pieces)
     }
 }
 

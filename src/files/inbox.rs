@@ -77,6 +77,12 @@ impl fmt::Debug for FileInbox {
     }
 }
 
+impl Drop for FileInbox {
+    fn drop(&mut self) {
+        self.inbox.route().hub().files.let_go();
+    }
+}
+
 impl FileInbox {
     /// The files of a session, with those that were accepted before.
     pub(crate) async fn open(route: &Route, inbox: Inbox) -> Result<Self, FileError> {

@@ -75,9 +75,16 @@ impl Files {
         arriving.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_arriving(&self, arriving: Option<Arriving>) {
+    /// Nobody takes the parts that come any more: they wait in the inbox.
+    fn let_go(&self) {
+        if let Some(arriving) = self.arriving() {
+            arriving.let_go();
+        }
+    }
+
+    fn set_arriving(&self, arriving: Arriving) {
         let place = self.arriving.lock();
-        *place.unwrap_or_else(PoisonError::into_inner) = arriving.map(Arc::new);
+        *place.unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(arriving));
     }
 
     /// Tells when a transfer has ended.

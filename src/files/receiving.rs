@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use outlive_core::engine::SendOptions;
@@ -56,6 +57,10 @@ impl Desk {
             route: route.clone(),
             receiving: BTreeMap::new(),
         };
+        // Who took them before may have gone while something was being placed.
+        if let Some(arriving) = route.hub().files.arriving() {
+            close(arriving).await?;
+        }
         let mut events = Vec::new();
         for (key, value) in desk.records().await? {
             let Ok(Key::ReceivingFile(_, transfer)) = Key::from_bytes(&key) else {
@@ -201,8 +206,8 @@ impl Desk {
     /// Has the parts of a file that come from now on placed at once.
     async fn expect_more(&self, transfer: TransferId, receiving: &Receiving) {
         let files = &self.route.hub().files;
-        let expected = files.arriving().map(|arriving| arriving.transfer());
-        if expected == Some(transfer) {
+        let expected = files.arriving().filter(|arriving| arriving.is_open());
+        if expected.is_some_and(|arriving| arriving.transfer() == transfer) {
             return;
         }
         let (part, size) = (receiving.record.part.clone(), receiving.record.info.size);
@@ -210,7 +215,7 @@ impl Desk {
             Arriving::open(transfer, size, Path::new(&part)).map_err(FileError::io("write", part))
         });
         match opened.await {
-            Ok(arriving) => files.set_arriving(Some(arriving)),
+            Ok(arriving) => files.set_arriving(arriving),
             // Who writes the next part will tell.
             Err(error) => debug!(%transfer, %error, "parts stay in the inbox until they are taken"),
         }
@@ -218,16 +223,11 @@ impl Desk {
 
     /// Has nothing more placed in a file by itself.
     async fn expect_no_more(&self, transfer: TransferId) -> Result<(), FileError> {
-        let files = &self.route.hub().files;
-        let Some(arriving) = files.arriving().filter(|of| of.transfer() == transfer) else {
-            return Ok(());
-        };
-        files.set_arriving(None);
-        blocking(move || {
-            arriving.close();
-            Ok(())
-        })
-        .await
+        let arriving = self.route.hub().files.arriving();
+        match arriving.filter(|of| of.transfer() == transfer) {
+            Some(arriving) => close(arriving).await,
+            None => Ok(()),
+        }
     }
 
     /// A file is there up to `end`: if it is whole, it is checked and gets its name.
@@ -378,4 +378,12 @@ impl Desk {
         answer.await.map_err(|_| self.route.gone())??;
         Ok(())
     }
+}
+
+async fn close(arriving: Arc<Arriving>) -> Result<(), FileError> {
+    blocking(move || {
+        arriving.close();
+        Ok(())
+    })
+    .await
 }

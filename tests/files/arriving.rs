@@ -167,3 +167,27 @@ async fn what_reaches_beyond_the_file_or_belongs_to_another_stays_in_the_inbox()
     let part = bob.disk.path().join("a.part");
     assert_eq!(std::fs::metadata(part).unwrap().len(), 0);
 }
+
+#[tokio::test]
+async fn what_nobody_would_take_stays_in_the_inbox_until_somebody_does() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let whole = content(200_000);
+    let (first, second) = whole.split_at(100_000);
+    let mut files = to_alice.files().await.unwrap();
+    begin(&to_bob, &whole).await;
+    accept(&mut files, bob.disk.path()).await;
+    drop(files);
+    part(&to_bob, 0, first).await;
+    assert_eq!(segments(&bob, 1).await, (7, 0));
+    let mut files = to_alice.files().await.unwrap();
+    match soon("a part", files.next()).await.unwrap() {
+        FileEvent::Progress(_, progress) => assert_eq!(progress.done, 100_000),
+        other => panic!("{other:?} is no part"),
+    }
+    part(&to_bob, first.len(), second).await;
+    assert_eq!(segments(&bob, 1).await, (0, 7));
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert!(std::fs::read(file.path()).unwrap() == whole);
+}

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::args::Direct;
 
 /// How long a phase is given until its link carries. Then the demo goes on without.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {

@@ -378,10 +378,18 @@ impl Delivery {
         self.record.gap
     }
 
-    /// What was sent.
+    /// What was sent. Of a part of a file that a [`FileInbox`](crate::FileInbox) had accepted, what is
+    /// in that file already is left out.
     #[must_use]
     pub const fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// Bytes of all that was sent.
+    fn bytes(&self) -> u64 {
+        let here = self.payload.len() as u64;
+        let placed = self.placed.iter();
+        placed.fold(here, |bytes, placed| bytes.saturating_add(placed.length))
     }
 
     /// What of it is not in the payload, but in its file already.
@@ -398,15 +406,12 @@ impl Delivery {
     /// [`Error::Store`] if the store failed; the message then comes again.
     pub async fn commit(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let here = self.payload.len() as u64;
+        let bytes = self.bytes();
         let command = Command::Commit {
             channel: self.channel,
             position: self.position,
             record: without_payload(self.record),
-            bytes: self
-                .placed
-                .iter()
-                .fold(here, |bytes, placed| bytes.saturating_add(placed.length)),
+            bytes,
             reply,
         };
         self.route.send(command).await?;
@@ -424,11 +429,13 @@ impl Delivery {
     /// [`Error::Store`] if the store failed; the message then comes again.
     pub async fn skip(self, reason: &str) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
+        let bytes = self.bytes();
         let command = Command::Skip {
             channel: self.channel,
             position: self.position,
             record: without_payload(self.record),
             payload: self.payload,
+            bytes,
             attempts: self.attempt,
             reason: reason.to_owned(),
             reply,

@@ -270,6 +270,7 @@ impl Task {
                 position,
                 record,
                 payload,
+                bytes,
                 attempts,
                 reason,
                 reply,
@@ -277,6 +278,7 @@ impl Task {
                 let skipped = Skipped {
                     record: &record,
                     payload: &payload,
+                    bytes,
                     attempts,
                     reason: &reason,
                 };

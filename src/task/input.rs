@@ -68,6 +68,7 @@ pub(crate) enum Command {
         position: Position,
         record: InboxRecord,
         payload: Bytes,
+        bytes: u64,
         attempts: u32,
         reason: String,
         reply: Reply<()>,

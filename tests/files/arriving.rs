@@ -52,6 +52,14 @@ async fn accept(files: &mut FileInbox, into: &Path) {
     }
 }
 
+/// Has a file accepted of which nothing came yet.
+async fn accepted(from: &Session, by: &Peer, whole: &[u8]) -> FileInbox {
+    let mut files = by.session(1).await.files().await.expect("nobody has it");
+    begin(from, whole).await;
+    accept(&mut files, by.disk.path()).await;
+    files
+}
+
 /// How many segments wait in the inbox with their content, and how many without.
 async fn segments(peer: &Peer, from: u8) -> (usize, usize) {
     let limit = ReadLimit {
@@ -133,9 +141,7 @@ async fn what_comes_for_a_file_that_was_checked_does_not_touch_it() {
     let (alice, bob) = pair(&relay).await;
     let to_bob = alice.session(2).await;
     let whole = content(100_000);
-    let mut files = bob.session(1).await.files().await.unwrap();
-    begin(&to_bob, &whole).await;
-    accept(&mut files, bob.disk.path()).await;
+    let mut files = accepted(&to_bob, &bob, &whole).await;
     part(&to_bob, 0, &whole).await;
     assert_eq!(segments(&bob, 1).await, (0, 7));
     let file = receive(&mut files, bob.disk.path()).await;
@@ -150,9 +156,7 @@ async fn what_reaches_beyond_the_file_or_belongs_to_another_stays_in_the_inbox()
     let (alice, bob) = pair(&relay).await;
     let to_bob = alice.session(2).await;
     let whole = content(100_000);
-    let mut files = bob.session(1).await.files().await.unwrap();
-    begin(&to_bob, &whole).await;
-    accept(&mut files, bob.disk.path()).await;
+    let _files = accepted(&to_bob, &bob, &whole).await;
     let stranger = FileMessage::Part {
         transfer: TransferId([8; 16]),
         offset: 0,
@@ -175,10 +179,7 @@ async fn what_nobody_would_take_stays_in_the_inbox_until_somebody_does() {
     let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
     let whole = content(200_000);
     let (first, second) = whole.split_at(100_000);
-    let mut files = to_alice.files().await.unwrap();
-    begin(&to_bob, &whole).await;
-    accept(&mut files, bob.disk.path()).await;
-    drop(files);
+    drop(accepted(&to_bob, &bob, &whole).await);
     part(&to_bob, 0, first).await;
     assert_eq!(segments(&bob, 1).await, (7, 0));
     let mut files = to_alice.files().await.unwrap();
@@ -190,4 +191,21 @@ async fn what_nobody_would_take_stays_in_the_inbox_until_somebody_does() {
     assert_eq!(segments(&bob, 1).await, (0, 7));
     let file = receive(&mut files, bob.disk.path()).await;
     assert!(std::fs::read(file.path()).unwrap() == whole);
+}
+
+#[tokio::test]
+async fn a_part_that_is_skipped_counts_with_what_of_it_is_in_the_file() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let whole = content(100_000);
+    let files = accepted(&to_bob, &bob, &whole).await;
+    part(&to_bob, 0, &whole).await;
+    drop(files);
+    let mut inbox = to_alice.inbox(ChannelId::FILES).unwrap();
+    let delivery = soon("the part", inbox.next()).await.unwrap();
+    assert_eq!(delivery.payload().len(), 26);
+    delivery.skip("nobody wants it").await.unwrap();
+    let skipped = to_alice.skipped(ChannelId::FILES).await.unwrap();
+    assert_eq!(skipped[0].bytes, 100_026);
 }

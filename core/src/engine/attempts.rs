@@ -16,8 +16,10 @@ use crate::{ChannelId, Now, Position};
 pub struct Skipped<'a> {
     /// Its record; the payload in it is not needed.
     pub record: &'a InboxRecord,
-    /// Its payload.
+    /// Its payload, as far as it is in the inbox.
     pub payload: &'a Bytes,
+    /// Bytes of all of it.
+    pub bytes: u64,
     /// How often the app had it in hand.
     pub attempts: u32,
     /// Why it gives up.
@@ -49,7 +51,7 @@ impl Engine {
     /// The app gives up on a message that it has in hand: it is committed, and in the same batch a
     /// record of it is written. Nothing happens if the app has it not.
     pub fn skip(&mut self, channel: ChannelId, position: Position, skipped: Skipped<'_>, now: Now) {
-        let bytes = skipped.payload.len() as u64;
+        let bytes = skipped.bytes;
         let held = self.handed.get(&channel);
         if held.is_some_and(|held| held.contains_key(&position))
             && let Some(inbox) = self.live.inboxes.get_mut(&channel)

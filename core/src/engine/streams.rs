@@ -39,29 +39,25 @@ pub(super) struct Part {
 
 impl Held {
     pub(super) fn of(record: &SegmentRecord) -> Self {
+        let elsewhere = match record {
+            SegmentRecord::Placed { placed, .. } => usize::try_from(*placed).unwrap_or(usize::MAX),
+            _ => 0,
+        };
         match record {
             SegmentRecord::Data {
                 id,
                 index,
                 count,
                 redelivered,
-                payload,
-            } => Self::Data {
-                part: Part {
-                    id: *id,
-                    index: *index,
-                    count: *count,
-                    redelivered: *redelivered,
-                },
-                bytes: payload.len(),
-            },
-            SegmentRecord::Placed {
+                payload: here,
+            }
+            | SegmentRecord::Placed {
                 id,
                 index,
                 count,
                 redelivered,
-                beginning,
-                placed,
+                beginning: here,
+                ..
             } => Self::Data {
                 part: Part {
                     id: *id,
@@ -69,9 +65,7 @@ impl Held {
                     count: *count,
                     redelivered: *redelivered,
                 },
-                bytes: beginning
-                    .len()
-                    .saturating_add(usize::try_from(*placed).unwrap_or(usize::MAX)),
+                bytes: here.len().saturating_add(elsewhere),
             },
             SegmentRecord::Skip { last, digest } => Self::Skip {
                 last: *last,

@@ -169,6 +169,7 @@ impl Side {
         let skipped = Skipped {
             record: &record,
             payload: &Bytes::from_static(b"12345678"),
+            bytes: 8,
             attempts: 1,
             reason: "no good",
         };

@@ -80,6 +80,10 @@ async fn quic(ends: &Ends) -> anyhow::Result<[End; 2]> {
     )
 }
 
+/// How often a bare link is tried. In the worst weather here some do not come up; a session has
+/// another negotiated then.
+const ATTEMPTS: usize = 5;
+
 /// What one end of a connection says to the other.
 enum Word {
     Offer(String),
@@ -88,6 +92,16 @@ enum Word {
 }
 
 async fn webrtc(ends: &Ends) -> anyhow::Result<[End; 2]> {
+    for _ in 1..ATTEMPTS {
+        match connect(ends).await {
+            Ok(link) => return Ok(link),
+            Err(error) => eprintln!("a bare link did not come up, and is tried again: {error}"),
+        }
+    }
+    connect(ends).await
+}
+
+async fn connect(ends: &Ends) -> anyhow::Result<[End; 2]> {
     let (to_far, from_near) = mpsc::channel(64);
     let (to_near, from_far) = mpsc::channel(64);
     let near = ends.hosts[0].start(negotiate(true, to_far, from_far));

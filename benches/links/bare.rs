@@ -80,7 +80,7 @@ async fn quic(ends: &Ends) -> anyhow::Result<[End; 2]> {
     )
 }
 
-/// How often a bare link is tried. In the worst weather here some do not come up; a session has
+/// How often a bare link is tried. In the worst weather here one in three does not come up; a session has
 /// another negotiated then.
 const ATTEMPTS: usize = 5;
 

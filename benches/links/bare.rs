@@ -80,8 +80,8 @@ async fn quic(ends: &Ends) -> anyhow::Result<[End; 2]> {
     )
 }
 
-/// How often a bare link is tried. In the worst weather here one in three does not come up; a session has
-/// another negotiated then.
+/// How often a bare link is tried. In the worst weather here one in three does not come up; a session
+/// has another negotiated then.
 const ATTEMPTS: usize = 5;
 
 /// What one end of a connection says to the other.

@@ -268,6 +268,7 @@ fn of_more_skipped_messages_than_are_kept_the_oldest_is_forgotten() {
     let kept: Vec<_> = side.skipped(ONE).iter().map(|one| one.last.0).collect();
     assert_eq!(kept, (4..=SKIPPED_RECORDS + 3).collect::<Vec<_>>());
     assert_eq!(side.inbox(ONE).len(), 0);
+    assert_eq!(side.engine.session().kept_bytes(), 0);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::transport::RTCIceCandidatePair;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
-use webrtc::data_channel::{DataChannel, DataChannelEvent};
+use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelMessage};
 use webrtc::error::Error;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, RTCIceCandidateInit, RTCIceCandidateType,
@@ -36,8 +36,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 enum Stage {
     /// Its data channel is not open yet, or the peer, who makes it, has not done so.
     Opening(Option<Arc<dyn DataChannel>>),
-    /// It has just been opened.
-    Opened(Arc<dyn DataChannel>),
+    /// It has just been opened, and maybe something was said on it already.
+    Opened(Arc<dyn DataChannel>, Option<RTCDataChannelMessage>),
     /// Its link was handed out.
     Up,
     /// It has failed, and that was told.
@@ -189,15 +189,24 @@ impl Connection {
     fn channel_said(&mut self, event: Option<&DataChannelEvent>) -> Option<NegotiatedEvent> {
         match event {
             Some(DataChannelEvent::OnOpen) => {
-                if let Stage::Opening(Some(channel)) = &self.stage {
-                    self.stage = Stage::Opened(channel.clone());
-                }
+                self.opened(None);
+                None
+            }
+            // A peer that talks at once may be heard before it is told that the channel is open.
+            Some(DataChannelEvent::OnMessage(message)) => {
+                self.opened(Some(message.clone()));
                 None
             }
             Some(DataChannelEvent::OnClosing | DataChannelEvent::OnClose) | None => {
                 Some(self.failed(errors::closed()))
             }
             Some(_) => None,
+        }
+    }
+
+    fn opened(&mut self, said: Option<RTCDataChannelMessage>) {
+        if let Stage::Opening(Some(channel)) = &self.stage {
+            self.stage = Stage::Opened(channel.clone(), said);
         }
     }
 
@@ -233,7 +242,7 @@ async fn opening(stage: &Stage) -> Option<DataChannelEvent> {
     match stage {
         Stage::Opening(Some(channel)) => channel.poll().await,
         // There is none, or whoever has the link hears it.
-        Stage::Opening(None) | Stage::Opened(_) | Stage::Up | Stage::Over => {
+        Stage::Opening(None) | Stage::Opened(..) | Stage::Up | Stage::Over => {
             std::future::pending().await
         }
     }
@@ -326,10 +335,10 @@ impl NegotiatedConnection for Connection {
 
     async fn event(&mut self) -> NegotiatedEvent {
         loop {
-            if let Stage::Opened(channel) = &self.stage
+            if let Stage::Opened(channel, said) = &self.stage
                 && let Some(negotiation) = self.negotiation
             {
-                let channel = channel.clone();
+                let (channel, said) = (channel.clone(), said.clone());
                 if let Err(error) = channel::reliable(&*channel).await {
                     return self.failed(error);
                 }
@@ -337,7 +346,7 @@ impl NegotiatedConnection for Connection {
                 self.stage = Stage::Up;
                 let let_go = self.let_go.clone().drop_guard();
                 let sender = Sender::new(channel.clone(), self.tasks.clone(), let_go);
-                let receiver = Receiver::new(channel, self.tasks.clone());
+                let receiver = Receiver::new(channel, self.tasks.clone(), said);
                 let link = NegotiatedLink {
                     address,
                     sender: Box::new(sender),
@@ -385,5 +394,36 @@ impl NegotiatedConnection for Connection {
         }
         self.tasks.cut();
         self.tasks.gone().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use outlive_core::Round;
+
+    use super::*;
+
+    /// `webrtc` hands over what came with the word that a channel is open before that word.
+    #[tokio::test]
+    async fn what_is_said_before_the_channel_is_known_to_be_open_is_not_lost() {
+        let loopback = WebRtc::new().bind_to(([127, 0, 0, 1], 0).into());
+        let mut connection = Connection::open(loopback).await.unwrap();
+        let first = Negotiation {
+            round: Round(1),
+            run: 1,
+        };
+        connection.offer(first, false).await.unwrap();
+
+        let said = DataChannelEvent::OnMessage(RTCDataChannelMessage {
+            is_string: false,
+            data: BytesMut::from(&b"at once"[..]),
+        });
+        assert!(connection.step(Happened::Channel(Some(said))).is_none());
+        let NegotiatedEvent::Up { mut link, .. } = connection.event().await else {
+            panic!("it is open");
+        };
+        assert_eq!(link.receiver.receive().await.unwrap(), "at once");
+        connection.close().await;
     }
 }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use outlive_core::limits::PACKET_BYTES;
 use outlive_core::transport::{DirectReceiver, DirectSender, Lane, TransportError};
 use tokio_util::sync::DropGuard;
-use webrtc::data_channel::{DataChannel, DataChannelEvent};
+use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelMessage};
 
 use super::errors;
 use super::tasks::Tasks;
@@ -79,15 +79,22 @@ impl DirectSender for Sender {
 pub(super) struct Receiver {
     channel: Arc<dyn DataChannel>,
     tasks: Tasks,
+    /// What was said before there was a link, until it is taken.
+    said: Option<RTCDataChannelMessage>,
     /// The peer has closed the channel.
     closed: bool,
 }
 
 impl Receiver {
-    pub(super) const fn new(channel: Arc<dyn DataChannel>, tasks: Tasks) -> Self {
+    pub(super) const fn new(
+        channel: Arc<dyn DataChannel>,
+        tasks: Tasks,
+        said: Option<RTCDataChannelMessage>,
+    ) -> Self {
         Self {
             channel,
             tasks,
+            said,
             closed: false,
         }
     }
@@ -95,6 +102,9 @@ impl Receiver {
     /// The next thing to happen on the channel. That it was closed overtakes what was said before,
     /// so it is not the end yet. Cancellation-safe.
     async fn next(&mut self) -> Option<DataChannelEvent> {
+        if let Some(said) = self.said.take() {
+            return Some(DataChannelEvent::OnMessage(said));
+        }
         let event = self.tasks.unless_ended(self.channel.poll());
         if self.closed {
             tokio::time::timeout(LAST_WORDS, event).await.ok()??

@@ -76,7 +76,7 @@ impl Side {
                     }
                     self.engine.written(now);
                 }
-                Output::Read { range, limit, .. } => {
+                Output::Read { range, limit } => {
                     let mut bytes = 0;
                     let rows: Vec<_> = self
                         .store
@@ -93,7 +93,8 @@ impl Side {
                 }
                 Output::Event(Event::Inbox { end, .. }) => self.take(end, now),
                 Output::Drop { reason, .. } => panic!("the link was dropped: {reason}"),
-                Output::Event(_)
+                Output::Content(_)
+                | Output::Event(_)
                 | Output::Park { .. }
                 | Output::Release { .. }
                 | Output::Redeliver { .. } => {}

@@ -148,7 +148,7 @@ impl Pair {
                     }
                     peer.engine.written(self.now);
                 }
-                Output::Read { range, limit, .. } => {
+                Output::Read { range, limit } => {
                     let rows = peer.disk.range(range).take(limit.records);
                     let rows: Vec<_> = rows.map(|(k, v)| (k.clone(), v.clone())).collect();
                     peer.engine.read(&rows, self.now).expect("own disk");
@@ -160,6 +160,7 @@ impl Pair {
                 Output::Release { .. }
                 | Output::Park { .. }
                 | Output::Redeliver { .. }
+                | Output::Content(_)
                 | Output::Event(_) => {}
             }
         }

@@ -39,7 +39,7 @@ fn rest(engine: &mut Engine, disk: &mut Disk, now: Now) {
                 }
                 engine.written(now);
             }
-            Some(Output::Read { range, limit, .. }) => {
+            Some(Output::Read { range, limit }) => {
                 let rows = disk.range(range).take(limit.records);
                 let rows: Vec<_> = rows.map(|(k, v)| (k.clone(), v.clone())).collect();
                 engine.read(&rows, now).expect("own records");

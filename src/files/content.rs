@@ -1,93 +1,29 @@
 //! The content of files that are being sent, read when its turn comes.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use bytes::Bytes;
-use outlive_core::TransferId;
-use outlive_core::record::{OutboxRecord, OutboxState, Record, SendingFileRecord};
+use outlive_core::record::{Extent, SendingFileRecord};
+use tracing::debug;
 
 use super::disk::{self, Stamp, stamp};
-use crate::error::Error;
 
-/// What was read of the outbox.
-#[derive(Default)]
-pub(crate) struct Content {
-    pub(crate) rows: Vec<(Bytes, Bytes)>,
-    /// Transfers whose file is gone, or is not what it was.
-    pub(crate) failed: BTreeSet<TransferId>,
-}
-
-impl From<Vec<(Bytes, Bytes)>> for Content {
-    fn from(rows: Vec<(Bytes, Bytes)>) -> Self {
-        Self {
-            rows,
-            ..Self::default()
-        }
-    }
-}
-
-/// Puts the content of files into the records that say where it lies, until they are `bytes` long.
-/// What can't be read stays as it is.
-pub(crate) async fn fill(
-    rows: Vec<(Bytes, Bytes)>,
-    files: BTreeMap<TransferId, SendingFileRecord>,
-    bytes: usize,
-) -> Result<Content, Error> {
-    if files.is_empty() {
-        return fill_now(rows, &files, bytes);
-    }
+/// Reads a part of a file. None if that is gone, or is not what it was.
+pub(crate) async fn read(file: Option<SendingFileRecord>, extent: Extent) -> Option<Bytes> {
+    let file = file?;
     // The reading ends by itself; a runtime that goes away while it does needs no content.
-    let filled = tokio::task::spawn_blocking(move || fill_now(rows, &files, bytes));
-    filled.await.unwrap_or(Err(Error::Shutdown))
-}
-
-fn fill_now(
-    rows: Vec<(Bytes, Bytes)>,
-    files: &BTreeMap<TransferId, SendingFileRecord>,
-    bytes: usize,
-) -> Result<Content, Error> {
-    let mut content = Content::default();
-    let mut open = BTreeMap::new();
-    let mut read = 0;
-    for (key, value) in rows {
-        if read >= bytes {
-            break;
-        }
-        let record = OutboxRecord::from_bytes(&value)?;
-        let OutboxState::External {
-            transfer,
-            offset,
-            length,
-        } = record.state
-        else {
-            read = read.saturating_add(value.len());
-            content.rows.push((key, value));
-            continue;
-        };
-        let part = files
-            .get(&transfer)
-            .ok_or_else(|| io::ErrorKind::NotFound.into());
-        let part =
-            part.and_then(
-                |of| match open.entry(transfer).or_insert_with(|| Opened::of(of)) {
-                    Ok(opened) => opened.read(offset, length),
-                    Err(error) => Err(error.kind().into()),
-                },
-            );
-        match part {
-            Ok(part) => {
-                read = read.saturating_add(part.len());
-                content.rows.push((key, record.filled(&part).to_bytes()));
-            }
-            Err(_) => {
-                content.failed.insert(transfer);
-                content.rows.push((key, value));
-            }
+    let read = tokio::task::spawn_blocking(move || Opened::of(&file)?.read(extent));
+    match read
+        .await
+        .unwrap_or_else(|gone| Err(io::Error::other(gone)))
+    {
+        Ok(content) => Some(content),
+        Err(error) => {
+            debug!(%error, "a file that is being sent can't be read on");
+            None
         }
     }
-    Ok(content)
 }
 
 struct Opened {
@@ -116,13 +52,13 @@ impl Opened {
         }
     }
 
-    fn read(&mut self, offset: u64, length: u32) -> io::Result<Vec<u8>> {
-        let mut part = vec![0; usize::try_from(length).unwrap_or(0)];
-        self.file.seek(SeekFrom::Start(offset))?;
-        self.file.read_exact(&mut part)?;
+    fn read(&mut self, extent: Extent) -> io::Result<Bytes> {
+        let mut content = vec![0; usize::try_from(extent.length).unwrap_or(0)];
+        self.file.seek(SeekFrom::Start(extent.offset))?;
+        self.file.read_exact(&mut content)?;
         // What was read is what was promised only if the file is still the same.
         self.is_same()?;
-        Ok(part)
+        Ok(content.into())
     }
 }
 
@@ -130,8 +66,8 @@ impl Opened {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use outlive_core::Position;
     use outlive_core::wire::file::FileInfo;
+    use outlive_core::{Position, TransferId};
 
     use super::*;
 
@@ -156,12 +92,17 @@ mod tests {
             told: false,
         };
         let mut opened = Opened::of(&record).unwrap();
-        assert_eq!(opened.read(0, 4).unwrap(), b"cont");
+        let extent = |offset, length| Extent {
+            transfer: TransferId([0; 16]),
+            offset,
+            length,
+        };
+        assert_eq!(opened.read(extent(0, 4)).unwrap(), "cont");
         std::fs::write(&path, b"another").unwrap();
         // Two writes may come within one tick of the clock of files.
         let later = UNIX_EPOCH + Duration::from_secs(1);
         file.set_modified(later).unwrap();
-        let error = opened.read(4, 3).unwrap_err();
+        let error = opened.read(extent(4, 3)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -1,10 +1,8 @@
 //! The files that a session sends: what the task remembers of them, and puts into the outbox.
 
-use std::collections::BTreeSet;
-
 use outlive_core::engine::{Ending, Engine, External, SendError, SendOptions, Ticket};
 use outlive_core::limits::FILE_PART_BYTES;
-use outlive_core::record::{Key, Record, SendingFileRecord};
+use outlive_core::record::{Extent, Key, Record, SendingFileRecord};
 use outlive_core::store::ReadLimit;
 use outlive_core::wire::file::{FileMessage, StopReason, part_head};
 use outlive_core::{ChannelId, Position, TransferId};
@@ -95,14 +93,17 @@ impl Task {
         let (now, options) = (self.inner.clock.now(), SendOptions::default());
         let (mut last, mut offset) = (None, 0);
         while offset < size {
+            let length = FILE_PART_BYTES.min(size.saturating_sub(offset));
             let part = External {
-                transfer,
-                offset,
-                length: FILE_PART_BYTES.min(size.saturating_sub(offset)),
+                extent: Extent {
+                    transfer,
+                    offset,
+                    length,
+                },
                 beginning: part_head(transfer, offset),
             };
             last = Some(engine.send_external(ChannelId::FILES, &part, &options, now)?);
-            offset = offset.saturating_add(part.length);
+            offset = offset.saturating_add(length);
         }
         Ok(last)
     }
@@ -142,11 +143,9 @@ impl Task {
         self.next.waiters.push(Waiter::Noted(reply));
     }
 
-    /// Files could not be read on: they are gone, or have changed.
-    pub(super) fn files_changed(&mut self, engine: &mut Engine, failed: BTreeSet<TransferId>) {
-        for transfer in failed {
-            self.stop_file(engine, transfer, StopReason::Changed, true);
-        }
+    /// A file could not be read on: it is gone, or has changed.
+    pub(super) fn file_changed(&mut self, engine: &mut Engine, transfer: TransferId) {
+        self.stop_file(engine, transfer, StopReason::Changed, true);
     }
 
     /// A message about a file has ended before it was delivered, and the file with it.

@@ -38,7 +38,7 @@ use self::input::{FileReply, Reply};
 use self::unidentified::Unidentified;
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::files::{Content, Course};
+use crate::files::Course;
 use crate::hub::{Hub, InHand};
 use crate::node::{Allowance, Inner};
 use crate::receipt::Receipt;
@@ -152,6 +152,14 @@ impl Then {
     }
 }
 
+/// What was read for the engine.
+enum Found {
+    /// Records of the store.
+    Rows(Vec<(Bytes, Bytes)>),
+    /// A part of a file, if it could be read.
+    Content(TransferId, Option<Bytes>),
+}
+
 pub(crate) struct Task {
     inner: Arc<Inner>,
     peer: PeerId,
@@ -163,7 +171,7 @@ pub(crate) struct Task {
     links: BTreeMap<Generation, Bound>,
     bindings: BTreeMap<Generation, (LinkClass, u8)>,
     write: Option<BoxFuture<'static, Result<(), StoreError>>>,
-    read: Option<BoxFuture<'static, Result<Content, Error>>>,
+    read: Option<BoxFuture<'static, Result<Found, Error>>>,
     /// Files on their way: at most [`SENDING_FILES`](crate::files::SENDING_FILES).
     files: BTreeMap<TransferId, SendingFileRecord>,
     /// The part of a file that comes in.
@@ -387,16 +395,21 @@ impl Task {
                     }
                 },
                 result = pending_or(&mut self.read) => {
-                    let read = result.and_then(|content| {
-                        engine.read(&content.rows, self.inner.clock.now())?;
-                        Ok(content.failed)
-                    });
-                    match read {
-                        Ok(failed) => self.files_changed(engine, failed),
-                        Err(error) => {
-                            engine.stop();
-                            return Done::StoreFailed(error);
+                    let now = self.inner.clock.now();
+                    let read = result.and_then(|found| match found {
+                        Found::Rows(rows) => Ok(engine.read(&rows, now)?),
+                        Found::Content(transfer, content) => {
+                            let lost = content.is_none();
+                            engine.content(content, now);
+                            if lost {
+                                self.file_changed(engine, transfer);
+                            }
+                            Ok(())
                         }
+                    });
+                    if let Err(error) = read {
+                        engine.stop();
+                        return Done::StoreFailed(error);
                     }
                 }
                 permit = reserve(blocked.as_ref()) => {

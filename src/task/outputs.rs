@@ -1,7 +1,5 @@
 //! What the task does with what its engine wants done.
 
-use std::collections::BTreeMap;
-
 use outlive_core::engine::{Engine, Event, Output, Transmit};
 use outlive_core::link::LinkClass;
 use outlive_core::transport::{Lane, Outgoing};
@@ -10,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::input::{GivenUp, ToLink};
-use super::{Task, WAITING_WORDS};
+use super::{Found, Task, WAITING_WORDS};
 use crate::direct;
 use crate::event::SessionEvent;
 use crate::files;
@@ -29,23 +27,18 @@ impl Task {
                 });
                 self.write = Some(Box::pin(files::commit(store, batch, diverted)));
             }
-            Output::Read {
-                range,
-                limit,
-                content,
-            } => {
+            Output::Read { range, limit } => {
                 let store = self.inner.store.clone();
-                let files = if content {
-                    self.files.clone()
-                } else {
-                    BTreeMap::new()
-                };
                 self.read = Some(Box::pin(async move {
-                    let rows = store.range(range, limit).await?;
-                    match content {
-                        true => files::fill(rows, files, limit.bytes).await,
-                        false => Ok(rows.into()),
-                    }
+                    let rows = store.range(range, limit).await;
+                    Ok(Found::Rows(rows?))
+                }));
+            }
+            Output::Content(extent) => {
+                let file = self.files.get(&extent.transfer).cloned();
+                self.read = Some(Box::pin(async move {
+                    let content = files::read(file, extent).await;
+                    Ok(Found::Content(extent.transfer, content))
                 }));
             }
             Output::Release {

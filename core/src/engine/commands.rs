@@ -23,6 +23,27 @@ pub(super) enum Found {
     Elsewhere,
 }
 
+/// Where the payload of a message is.
+enum Body<'a> {
+    /// Here, cut into segments.
+    Here(Vec<Bytes>),
+    /// In a file.
+    Elsewhere(&'a External),
+}
+
+impl Body<'_> {
+    fn segments(&self) -> u32 {
+        let segments = match self {
+            Self::Here(segments) => segments.len() as u64,
+            Self::Elsewhere(External { extent, beginning }) => {
+                let bytes = extent.length.saturating_add(beginning.len() as u64);
+                bytes.div_ceil(SEGMENT_BYTES as u64).max(1)
+            }
+        };
+        u32::try_from(segments).unwrap_or(u32::MAX)
+    }
+}
+
 impl Engine {
     /// Takes a message for sending. It is durable, and goes out, once the batch that the next
     /// [`poll`](Engine::poll) asks for is written; [`Event::Progress`] tells.
@@ -58,15 +79,12 @@ impl Engine {
         }
         let mut rest = payload.clone();
         let count = payload.len().div_ceil(SEGMENT_BYTES).max(1);
-        let segments = (0..count).map(|_| {
-            let payload = rest.split_to(rest.len().min(SEGMENT_BYTES));
-            (OutboxState::Live, payload)
-        });
-        self.queue(channel, segments.collect(), options)
+        let segments = (0..count).map(|_| rest.split_to(rest.len().min(SEGMENT_BYTES)));
+        self.queue(channel, Body::Here(segments.collect()), options)
     }
 
-    /// Takes a message whose payload stays in a file. It is like any other, but for its records:
-    /// they say where the payload is, and [`Output::Read`](super::Output::Read) asks for it when its
+    /// Takes a message whose payload stays in a file. It is like any other, but for its record, which
+    /// says where the payload is: [`Output::Content`](super::Output::Content) asks for it when its
     /// turn comes. It is part of what a message taken by [`send`](Self::send) began, which has found
     /// room in the outbox: so there is room for it too.
     ///
@@ -81,28 +99,14 @@ impl Engine {
     ) -> Result<Ticket, SendError> {
         self.now = now;
         let beginning = external.beginning.len() as u64;
-        let size = external.length.saturating_add(beginning);
+        let size = external.extent.length.saturating_add(beginning);
         if size > MESSAGE_BYTES as u64 || beginning >= SEGMENT_BYTES as u64 {
             return Err(SendError::TooLarge {
                 size: usize::try_from(size).unwrap_or(usize::MAX),
                 limit: MESSAGE_BYTES,
             });
         }
-        let segment = SEGMENT_BYTES as u64;
-        let mut segments = Vec::new();
-        let (mut done, mut payload) = (0, external.beginning.clone());
-        while done < external.length || segments.is_empty() {
-            let room = segment.saturating_sub(payload.len() as u64);
-            let length = room.min(external.length.saturating_sub(done));
-            let state = OutboxState::External {
-                transfer: external.transfer,
-                offset: external.offset.saturating_add(done),
-                length: u32::try_from(length).unwrap_or(u32::MAX),
-            };
-            segments.push((state, std::mem::take(&mut payload)));
-            done = done.saturating_add(length);
-        }
-        self.queue(channel, segments, options)
+        self.queue(channel, Body::Elsewhere(external), options)
     }
 
     /// Gives up what waits of a transfer: its messages end as [`Ending::Cancelled`]. Forgotten when
@@ -133,7 +137,7 @@ impl Engine {
     fn queue(
         &mut self,
         channel: ChannelId,
-        segments: Vec<(OutboxState, Bytes)>,
+        body: Body<'_>,
         options: &SendOptions,
     ) -> Result<Ticket, SendError> {
         if self.stopped {
@@ -154,27 +158,46 @@ impl Engine {
             .entry(channel)
             .or_insert_with(|| Sending::new(out.next));
         let (first, before) = (out.next, out.next_tally);
-        let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
-        for (index, (state, payload)) in (0..count).zip(segments) {
-            let tally = out.next_tally.with(id, index, payload.len());
-            let record = OutboxRecord {
-                id,
-                index,
-                count,
-                before,
-                tally,
-                sent: self.now.wall,
-                expires,
-                state,
-                payload,
-            };
-            let key = Key::Outbox(self.peer, channel, out.next).to_bytes();
-            self.writes.batch().put(key, record.to_bytes());
-            if state == OutboxState::Live {
-                sending.keep(out.next, record);
+        let count = body.segments();
+        let mut record = OutboxRecord {
+            id,
+            index: 0,
+            count,
+            before,
+            tally: before,
+            sent: self.now.wall,
+            expires,
+            state: OutboxState::Live,
+            payload: Bytes::new(),
+        };
+        match body {
+            Body::Here(segments) => {
+                for (index, payload) in (0..count).zip(segments) {
+                    out.next_tally = out.next_tally.with(id, index, payload.len());
+                    record = OutboxRecord {
+                        index,
+                        tally: out.next_tally,
+                        payload,
+                        ..record
+                    };
+                    let key = Key::Outbox(self.peer, channel, out.next).to_bytes();
+                    self.writes.batch().put(key, record.to_bytes());
+                    sending.keep(out.next, record.clone());
+                    out.next = out.next.next();
+                }
             }
-            out.next = out.next.next();
-            out.next_tally = tally;
+            Body::Elsewhere(External { extent, beginning }) => {
+                record.index = count.saturating_sub(1);
+                record.state = OutboxState::External(*extent);
+                record.payload = beginning.clone();
+                if let Some((last, _)) = record.segments(*extent).last() {
+                    out.next_tally = last.tally;
+                }
+                record.tally = out.next_tally;
+                out.next = first.plus(u64::from(count));
+                let key = Key::Outbox(self.peer, channel, out.next.minus(1)).to_bytes();
+                self.writes.batch().put(key, record.to_bytes());
+            }
         }
         out.earliest_expiry = Some(out.earliest_expiry.map_or(expires, |old| old.min(expires)));
         let ticket = Ticket {
@@ -268,10 +291,15 @@ impl Engine {
         let Some(out) = self.live.out.get_mut(&channel) else {
             return;
         };
-        let start = position.minus(u64::from(record.index));
+        let start = record.first(position);
         let end = start.plus(u64::from(record.count));
         let first = start.max(out.low);
-        for at in first.0..end.0 {
+        // Under a new epoch a message is offered from its first segment, if the peer had that or not.
+        let rewritten = match record.state {
+            OutboxState::External(_) => start.max(out.stored),
+            OutboxState::Live | OutboxState::Tombstone => first,
+        };
+        for at in rewritten.0..end.0 {
             let index = u32::try_from(Position(at).since(start)).unwrap_or(u32::MAX);
             let key = Key::Outbox(self.peer, channel, Position(at)).to_bytes();
             self.writes
@@ -312,19 +340,66 @@ impl Engine {
         // Asked for again while this was read, most likely; what is missing yet is asked for anew.
         sending.wanted = None;
         let offer = out.offer;
-        let mut unreadable = Vec::new();
         for (position, record) in records.into_iter().rev() {
             if position < offer {
                 continue;
             }
-            if matches!(record.state, OutboxState::External { .. }) {
-                unreadable.push((position, record));
-            } else {
-                sending.load(position, record);
+            match record.state {
+                OutboxState::External(_) => sending.keep_elsewhere(position, record),
+                OutboxState::Live | OutboxState::Tombstone => sending.load(position, record),
             }
         }
-        for (position, record) in unreadable {
-            self.end_unless_ending(channel, position, &record, Ending::Unreadable);
+    }
+
+    /// The content was read of those segments of a message that begin at `from`.
+    pub(super) fn content_read(&mut self, channel: ChannelId, from: Position, mut content: Bytes) {
+        let Some(sending) = self.sending.get_mut(&channel) else {
+            return;
+        };
+        // As when records were read.
+        sending.wanted = None;
+        let Some((at, record)) = sending.elsewhere(from) else {
+            return;
+        };
+        let OutboxState::External(extent) = record.state else {
+            return;
+        };
+        let start = record.first(at);
+        let mut segments = Vec::new();
+        let skipped = usize::try_from(from.since(start)).unwrap_or(usize::MAX);
+        for (segment, part) in record.segments(extent).skip(skipped) {
+            let length = usize::try_from(part.length).unwrap_or(usize::MAX);
+            if length > content.len() {
+                break;
+            }
+            let here = content.split_to(length);
+            let payload = if segment.payload.is_empty() {
+                here
+            } else {
+                [segment.payload, here].concat().into()
+            };
+            let position = start.plus(u64::from(segment.index));
+            let segment = OutboxRecord {
+                state: OutboxState::Live,
+                payload,
+                ..segment
+            };
+            segments.push((position, segment));
+        }
+        for (position, segment) in segments.into_iter().rev() {
+            sending.load(position, segment);
+        }
+    }
+
+    /// The content of a message can't be read: it ends.
+    pub(super) fn content_lost(&mut self, channel: ChannelId, from: Position) {
+        let Some(sending) = self.sending.get_mut(&channel) else {
+            return;
+        };
+        sending.wanted = None;
+        if let Some((at, record)) = sending.elsewhere(from) {
+            let record = record.clone();
+            self.end_unless_ending(channel, at, &record, Ending::Unreadable);
         }
     }
 
@@ -378,7 +453,7 @@ impl Engine {
             }
             let given_up = matches!(
                 record.state,
-                OutboxState::External { transfer, .. } if all_given_up.contains(&transfer)
+                OutboxState::External(extent) if all_given_up.contains(&extent.transfer)
             );
             if given_up || record.expires <= self.now.wall {
                 sweep.at = position.plus(u64::from(record.count.saturating_sub(record.index)));

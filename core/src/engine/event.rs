@@ -5,13 +5,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::record::Extent;
 use crate::store::{Batch, ReadLimit, StoreError};
 use crate::transport::{Class, Lane, Refusal};
 use crate::wire::WireError;
 use crate::wire::frame::CloseReason;
 use crate::{
-    ChannelId, EnvelopeId, Epoch, Generation, MessageId, OpenError, Position, Seq, TransferId,
-    WallTime,
+    ChannelId, EnvelopeId, Epoch, Generation, MessageId, OpenError, Position, Seq, WallTime,
 };
 
 /// What an engine wants done. Polled with [`Engine::poll`](super::Engine::poll) until there is
@@ -30,12 +30,10 @@ pub enum Output {
         range: Range<Bytes>,
         /// How much of them.
         limit: ReadLimit,
-        /// Whether what lies elsewhere is wanted too: each
-        /// [`External`](crate::record::OutboxState::External) record is then to be
-        /// [filled](crate::record::OutboxRecord::filled), and one that can't be is handed over as it
-        /// is. `limit` holds for them with their content.
-        content: bool,
     },
+    /// Read this of a file, then call [`Engine::content`](super::Engine::content). Never while a
+    /// [`Read`](Self::Read) is on its way.
+    Content(Extent),
     /// What this envelope brought is durable: its mailbox may drop it.
     Release {
         /// The link it came over.
@@ -276,13 +274,9 @@ pub struct SendOptions {
 /// A message whose payload lies in a file, but for its beginning.
 #[derive(Clone, Debug)]
 pub struct External {
-    /// Whose file.
-    pub transfer: TransferId,
-    /// Where in the file.
-    pub offset: u64,
-    /// How many bytes.
-    pub length: u64,
-    /// What comes before them; less than a segment.
+    /// Where it lies.
+    pub extent: Extent,
+    /// What comes before that; less than a segment.
     pub beginning: Bytes,
 }
 

@@ -55,7 +55,7 @@ use self::timers::Probe;
 use self::writes::{After, Writes};
 use crate::limits::{InboxLimits, PURGE_RECORDS, READ_BYTES, READ_RECORDS};
 use crate::link::LinkClass;
-use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
+use crate::record::{Key, OutboxRecord, Record, RecordError, SegmentRecord, Session};
 use crate::store::{Batch, ReadLimit};
 use crate::transport::Refusal;
 use crate::wire::frame::{CloseReason, Frame, Handshake, Token};
@@ -70,6 +70,8 @@ use crate::{
 enum Reading {
     /// To go on sending.
     Fill(ChannelId),
+    /// As that, of so many bytes of a message that lies elsewhere, from the segment at this position.
+    Content(ChannelId, Position, u64),
     /// To check an acknowledgement's digest.
     Check(ChannelId, Position),
     /// To find what has expired.
@@ -646,7 +648,7 @@ impl Engine {
         let Some(reading) = self.reading.take() else {
             return Ok(());
         };
-        let mut records = Vec::with_capacity(rows.len());
+        let mut records: Vec<(_, OutboxRecord)> = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             if let Ok(Key::Outbox(_, _, position)) = Key::of_peer(self.peer, key) {
                 records.push((position, Record::from_bytes(value)?));
@@ -655,12 +657,28 @@ impl Engine {
         match reading {
             Reading::Fill(channel) => self.filled(channel, records),
             Reading::Check(channel, position) => {
-                let record = records.into_iter().find(|(found, _)| *found == position);
-                self.checked(channel, position, record.map(|(_, record)| record));
+                let record = records.iter().find_map(|(at, r)| r.of(*at, position));
+                self.checked(channel, position, record);
             }
             Reading::Sweep(channel) => self.swept(channel, &records),
+            Reading::Content(..) => {}
         }
         Ok(())
+    }
+
+    /// What the last [`Output::Content`] asked for; none if the file can't be read, or is not what it
+    /// was. Then its message ends as [`Ending::Unreadable`].
+    pub fn content(&mut self, content: Option<Bytes>, now: Now) {
+        self.now = now;
+        let Some(Reading::Content(channel, from, length)) = self.reading.take() else {
+            return;
+        };
+        match content {
+            Some(content) if content.len() as u64 == length => {
+                self.content_read(channel, from, content);
+            }
+            _ => self.content_lost(channel, from),
+        }
     }
 
     /// Time has passed.
@@ -727,6 +745,11 @@ impl Engine {
                 let last = ack.next.minus(1);
                 (Reading::Check(channel, last), last, 1)
             } else if let Some(wanted) = sending.wanted.take() {
+                if let Some(extent) = sending.content(wanted) {
+                    self.reading = Some(Reading::Content(channel, wanted, extent.length));
+                    self.outputs.push_back(Output::Content(extent));
+                    return;
+                }
                 (Reading::Fill(channel), wanted, READ_RECORDS)
             } else if let Some(sweep) = sending.sweep {
                 (Reading::Sweep(channel), sweep.at, READ_RECORDS)
@@ -742,12 +765,7 @@ impl Engine {
                 records: count,
                 ..limit
             };
-            let content = matches!(reading, Reading::Fill(_));
-            self.outputs.push_back(Output::Read {
-                range,
-                limit,
-                content,
-            });
+            self.outputs.push_back(Output::Read { range, limit });
             return;
         }
     }
@@ -837,10 +855,24 @@ impl Engine {
     fn purge(&mut self) {
         for (&channel, out) in &mut self.live.out {
             let end = out.offer.min(out.stored.plus(PURGE_RECORDS));
+            let mut sending = self.sending.get_mut(&channel);
             while out.stored < end {
+                // Of a message that lies elsewhere there is no record but its last.
+                if let Some(sending) = &sending
+                    && let Some((at, _)) = sending.elsewhere(out.stored)
+                {
+                    out.stored = at;
+                    if at >= end {
+                        out.stored = end;
+                        break;
+                    }
+                }
                 let key = Key::Outbox(self.peer, channel, out.stored);
                 self.writes.batch().delete(key.to_bytes());
                 out.stored = out.stored.next();
+            }
+            if let Some(sending) = &mut sending {
+                sending.forget_elsewhere(out.stored);
             }
         }
     }

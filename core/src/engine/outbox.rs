@@ -5,15 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::limits::OUTBOX_CACHE_BYTES;
-use crate::record::OutboxRecord;
-#[cfg(test)]
-use crate::record::OutboxState;
+use crate::limits::{OUTBOX_CACHE_BYTES, READ_BYTES, READ_RECORDS};
+use crate::record::{Extent, OutboxRecord, OutboxState};
 use crate::runs::RunSet;
 use crate::{Digest, Position, Seq, TransferId};
 
 /// Bytes a record costs beside its payload, roughly.
 const RECORD_BYTES: usize = 128;
+
+/// Messages that lie elsewhere whose records are in memory.
+const MESSAGES_ELSEWHERE: usize = 2 * READ_RECORDS;
 
 /// An acknowledgement whose digest can't be checked before a record is read.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,9 @@ pub(super) struct PendingAck {
 pub(super) struct Sending {
     cache: BTreeMap<Position, OutboxRecord>,
     cached_bytes: usize,
+    /// Messages that lie elsewhere and are not acknowledged, by the place of their record, as far as
+    /// they were read.
+    elsewhere: BTreeMap<Position, OutboxRecord>,
     /// One past the highest position that may have been sent under the present epoch.
     pub(super) high: Position,
     /// What the peer holds out of order. Holds retransmission back, no more.
@@ -80,6 +84,7 @@ impl Sending {
         Self {
             cache: BTreeMap::new(),
             cached_bytes: 0,
+            elsewhere: BTreeMap::new(),
             high,
             held: RunSet::default(),
             ending: RunSet::default(),
@@ -129,6 +134,49 @@ impl Sending {
         }
     }
 
+    /// Keeps the record of a message that lies elsewhere. If there are many, those before are
+    /// forgotten: they are read again when they are needed.
+    pub(super) fn keep_elsewhere(&mut self, position: Position, record: OutboxRecord) {
+        if self.elsewhere.len() >= MESSAGES_ELSEWHERE {
+            self.elsewhere.clear();
+        }
+        self.elsewhere.insert(position, record);
+    }
+
+    /// The record of the message that lies elsewhere and has a segment at `position`, and where it
+    /// is, as far as that is known.
+    pub(super) fn elsewhere(&self, position: Position) -> Option<(Position, &OutboxRecord)> {
+        let (&at, record) = self.elsewhere.range(position..).next()?;
+        (record.first(at) <= position).then_some((at, record))
+    }
+
+    /// Which of a file is needed to go on from `position`, if its message lies elsewhere: some
+    /// segments' worth.
+    pub(super) fn content(&self, position: Position) -> Option<Extent> {
+        let (at, record) = self.elsewhere(position)?;
+        let OutboxState::External(extent) = record.state else {
+            return None;
+        };
+        let before = usize::try_from(position.since(record.first(at))).ok()?;
+        let mut parts = record.segments(extent).skip(before).map(|(_, part)| part);
+        let mut wanted = parts.next()?;
+        while wanted.length < READ_BYTES as u64
+            && let Some(part) = parts.next()
+        {
+            wanted.length = wanted.length.saturating_add(part.length);
+        }
+        Some(wanted)
+    }
+
+    /// What lies elsewhere and ends before `position` is not needed any more.
+    pub(super) fn forget_elsewhere(&mut self, position: Position) {
+        while let Some(first) = self.elsewhere.first_entry()
+            && *first.key() < position
+        {
+            first.remove();
+        }
+    }
+
     fn insert(&mut self, position: Position, record: OutboxRecord) {
         self.cached_bytes += cost(&record);
         if let Some(old) = self.cache.insert(position, record) {
@@ -160,6 +208,7 @@ impl Sending {
     /// These are tombstones on disk now.
     pub(super) fn ended(&mut self, first: Position, end: Position) {
         self.ending.remove_run(first, end);
+        self.elsewhere.retain(|at, _| !(first..end).contains(at));
         for (_, record) in self.cache.range_mut(first..end) {
             self.cached_bytes = self.cached_bytes.saturating_sub(cost(record));
             *record = record.tombstone(record.index);

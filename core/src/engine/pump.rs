@@ -360,8 +360,8 @@ impl Engine {
                     digest,
                 })
             }
-            // Never in memory: it is filled when it is read, or ends.
-            OutboxState::External { .. } => return None,
+            // Never among those in memory: its segments are, when their content was read.
+            OutboxState::External(_) => return None,
             OutboxState::Live => Frame::Data(Data {
                 epoch,
                 channel,

@@ -21,7 +21,7 @@ pub use gap::Gap;
 pub use inbox::{InboxBody, InboxRecord};
 pub use key::{Key, KeyError, prefix_range};
 pub use once::OnceRecord;
-pub use outbox::{OutboxRecord, OutboxState, Tally};
+pub use outbox::{Extent, OutboxRecord, OutboxState, Tally};
 pub use segment::SegmentRecord;
 pub use session::{
     Custody, InboxState, OutChannel, Partial, PastChannel, PastEpoch, RxChannel, RxStream, Session,

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::{Digest, MessageId, TransferId, WallTime};
+use crate::limits::{MESSAGE_SEGMENTS, SEGMENT_BYTES};
+use crate::{Digest, MessageId, Position, TransferId, WallTime};
 
 /// A segment in the outbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,17 @@ pub struct OutboxRecord {
     pub payload: Bytes,
 }
 
+/// Bytes in a row of a file that is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Whose file.
+    pub transfer: TransferId,
+    /// Where in the file.
+    pub offset: u64,
+    /// How many bytes.
+    pub length: u64,
+}
+
 /// What has gone through a channel up to some position. Kept with each segment, so that the
 /// position of an acknowledgement is enough to go on from, however much it covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,15 +64,48 @@ impl Tally {
 }
 
 impl OutboxRecord {
-    /// The record with all of its payload in it, once `content` was read from where it says.
-    #[must_use]
-    pub fn filled(self, content: &[u8]) -> Self {
-        let payload = [&self.payload[..], content].concat().into();
-        Self {
-            state: OutboxState::Live,
-            payload,
-            ..self
+    /// The segments of a message whose payload goes on in `extent`, from the first on, and which
+    /// part of that is the content of each.
+    pub(crate) fn segments(&self, extent: Extent) -> impl Iterator<Item = (Self, Extent)> {
+        let (mut beginning, mut tally, mut done) = (self.payload.clone(), self.before, 0);
+        (0..self.count.min(MESSAGE_SEGMENTS)).map(move |index| {
+            let payload = std::mem::take(&mut beginning);
+            tally = tally.with(self.id, index, payload.len());
+            let room = (SEGMENT_BYTES as u64).saturating_sub(payload.len() as u64);
+            let part = Extent {
+                offset: extent.offset.saturating_add(done),
+                length: room.min(extent.length.saturating_sub(done)),
+                ..extent
+            };
+            done = done.saturating_add(part.length);
+            let segment = Self {
+                index,
+                tally,
+                state: OutboxState::External(part),
+                payload,
+                ..*self
+            };
+            (segment, part)
+        })
+    }
+
+    /// What this record, found at `at`, says of the segment at `position`, if it does.
+    pub(crate) fn of(&self, at: Position, position: Position) -> Option<Self> {
+        match self.state {
+            OutboxState::External(extent) => {
+                let index = position.0.checked_sub(self.first(at).0)?;
+                let mut segments = self.segments(extent);
+                segments
+                    .nth(usize::try_from(index).ok()?)
+                    .map(|(segment, _)| segment)
+            }
+            OutboxState::Live | OutboxState::Tombstone => (at == position).then(|| self.clone()),
         }
+    }
+
+    /// The position of its message's first segment, if this one is at `at`.
+    pub(crate) const fn first(&self, at: Position) -> Position {
+        at.minus(self.index as u64)
     }
 
     /// The tombstone of segment `index` of the same message.
@@ -68,7 +113,7 @@ impl OutboxRecord {
     pub fn tombstone(&self, index: u32) -> Self {
         let mut tally = self.before;
         for earlier in 0..=index {
-            tally = tally.with(self.id, earlier, crate::limits::SEGMENT_BYTES);
+            tally = tally.with(self.id, earlier, SEGMENT_BYTES);
         }
         Self {
             index,
@@ -93,16 +138,9 @@ pub enum OutboxState {
     Live,
     /// It is not: the peer is told to skip it. Stays in the outbox until the peer has.
     Tombstone,
-    /// It is, and the rest of its payload is not here but in the file of a transfer. Whoever drives
-    /// the engine puts it in when it reads the record.
-    External {
-        /// Whose file.
-        transfer: TransferId,
-        /// Where in the file.
-        offset: u64,
-        /// How many bytes.
-        length: u32,
-    },
+    /// It is, and the rest of its message's payload is not here but in a file. The record stands for
+    /// all segments of the message, in the place of the last one.
+    External(Extent),
 }
 
 impl Record for OutboxRecord {

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use outlive_core::engine::{Ending, Engine, Event, External, Output, SendOptions, Stored};
 use outlive_core::limits::{FILE_PART_BYTES, SEGMENT_BYTES};
 use outlive_core::link::LinkClass;
-use outlive_core::record::{Key, OutboxRecord, OutboxState, Record};
+use outlive_core::record::{Extent, Key};
+use outlive_core::seal::KIND_PLAIN;
 use outlive_core::transport::Lane;
-use outlive_core::wire::frame::{Data, Frame};
-use outlive_core::wire::packet;
+use outlive_core::wire::frame::{Ack, Data, Frame, Received};
+use outlive_core::wire::packet::{self, PacketBuilder};
 use outlive_core::{
-    ChannelId, Entropy, Generation, Identity, Now, PeerId, StoreId, TransferId, WallTime,
+    ChannelId, Digest, Entropy, EnvelopeId, Generation, Identity, Now, PeerId, Position, Seq,
+    StoreId, TransferId, WallTime,
 };
 
 const TRANSFER: TransferId = TransferId([3; 16]);
@@ -29,6 +31,12 @@ struct Sender {
     packets: Vec<(Lane, Vec<Frame>)>,
     endings: Vec<Ending>,
     now: Now,
+}
+
+/// What the engine wanted read.
+enum Found {
+    Rows(Vec<(Bytes, Bytes)>),
+    Content(Option<Bytes>),
 }
 
 fn peer() -> PeerId {
@@ -65,13 +73,16 @@ impl Sender {
         let length = self.file.as_ref().map_or(0, Vec::len) as u64;
         let mut offset = 0;
         while offset < length {
-            let part = External {
+            let extent = Extent {
                 transfer: TRANSFER,
                 offset,
                 length: (length - offset).min(FILE_PART_BYTES),
+            };
+            let part = External {
+                extent,
                 beginning: Bytes::from_static(HEAD),
             };
-            offset += part.length;
+            offset += extent.length;
             let options = SendOptions::default();
             let taken = self
                 .engine
@@ -115,21 +126,18 @@ impl Sender {
                     }
                     wrote = true;
                 }
-                Output::Read {
-                    range,
-                    limit,
-                    content,
-                } => {
+                Output::Read { range, limit } => {
                     let rows = self.disk.range(range).take(limit.records.min(16));
-                    let rows: Vec<_> = rows.map(|(k, v)| (k.clone(), v.clone())).collect();
-                    let rows: Vec<_> = rows
-                        .into_iter()
-                        .map(|(key, value)| match content {
-                            true => (key, self.filled(value)),
-                            false => (key, value),
-                        })
-                        .collect();
-                    read = Some(rows);
+                    let rows = rows.map(|(k, v)| (k.clone(), v.clone())).collect();
+                    read = Some(Found::Rows(rows));
+                }
+                Output::Content(extent) => {
+                    let content = self.file.as_ref().map(|file| {
+                        let from = extent.offset as usize;
+                        self.read += extent.length as usize;
+                        Bytes::copy_from_slice(&file[from..from + extent.length as usize])
+                    });
+                    read = Some(Found::Content(content));
                 }
                 Output::Event(Event::Ended { how, .. }) => self.endings.push(how),
                 _ => {}
@@ -138,24 +146,53 @@ impl Sender {
         if wrote {
             self.engine.written(self.now);
         }
-        if let Some(rows) = &read {
-            self.engine.read(rows, self.now).expect("own records");
+        let Some(found) = read else { return wrote };
+        match found {
+            Found::Rows(rows) => self.engine.read(&rows, self.now).expect("own records"),
+            Found::Content(content) => self.engine.content(content, self.now),
         }
-        wrote || read.is_some()
+        true
     }
 
-    fn filled(&mut self, value: Bytes) -> Bytes {
-        let record = OutboxRecord::from_bytes(&value).expect("own record");
-        match (record.state, &self.file) {
-            (OutboxState::External { offset, length, .. }, Some(file)) => {
-                self.read += length as usize;
-                let from = offset as usize;
-                record
-                    .filled(&file[from..from + length as usize])
-                    .to_bytes()
+    /// Records in the outbox.
+    fn records(&self) -> usize {
+        let all = Key::outbox(peer(), ChannelId::FILES, Position(0), Position(u64::MAX));
+        self.disk.range(all).count()
+    }
+
+    /// The peer has so many segments of all that left.
+    fn acknowledge(&mut self, segments: u64) {
+        let mut all = Vec::new();
+        for frame in &self.frames {
+            if let Frame::Data(data) = frame
+                && data.seq.0 <= segments
+            {
+                all.push((data.epoch, data.id, data.index));
             }
-            _ => value,
         }
+        let digest = all.iter().fold(Digest::default(), |sum, (_, id, index)| {
+            sum.with(*id, *index)
+        });
+        let ack = Ack {
+            epoch: all[0].0,
+            answers: None,
+            received: vec![Received {
+                channel: ChannelId::FILES,
+                next: Seq(segments + 1),
+                digest,
+                consumed: Seq(1),
+                limit: Seq(segments + 1_000),
+                ranges: Vec::new(),
+            }],
+        };
+        let mut packet = PacketBuilder::new();
+        assert!(packet.push(&Frame::Ack(ack)));
+        let packet = [&[KIND_PLAIN][..], &packet.finish()].concat();
+        let generation = Generation::nth(1, 1);
+        let envelope = Some(EnvelopeId(1));
+        self.engine
+            .receive(generation, envelope, packet.into(), self.now);
+        self.drive();
     }
 
     /// What left, by message.
@@ -185,7 +222,8 @@ fn a_file_leaves_from_where_it_lies_and_is_in_no_record() {
     sender.offer();
     assert_eq!(sender.read, 0, "nothing is read before its turn");
     let stored: usize = sender.disk.values().map(Bytes::len).sum();
-    assert!(stored < 32 * 1024, "{stored} bytes in the store");
+    assert!(stored < 1024, "{stored} bytes in the store");
+    assert_eq!(sender.records(), 2, "one for each message");
 
     sender.bind();
     let messages = sender.messages();
@@ -231,6 +269,40 @@ fn what_was_offered_before_a_restart_leaves_after_it() {
 }
 
 #[test]
+fn the_record_of_a_message_goes_when_the_peer_has_all_of_it() {
+    let content = file(2 * FILE_PART_BYTES as usize);
+    for restarted in [false, true] {
+        let mut sender = Sender::new(BTreeMap::new(), Some(content.clone()), 1);
+        sender.offer();
+        if restarted {
+            sender = Sender::new(sender.disk, Some(content.clone()), 2);
+        }
+        sender.bind();
+        sender.acknowledge(40);
+        assert_eq!(sender.records(), 2, "the first may be offered again");
+        sender.acknowledge(66);
+        assert_eq!(sender.records(), 1);
+        sender.acknowledge(130);
+        assert_eq!(sender.records(), 0);
+        assert!(!sender.engine.outstanding());
+    }
+}
+
+#[test]
+fn a_message_given_up_in_its_middle_can_still_be_offered_from_its_beginning() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(FILE_PART_BYTES as usize)), 1);
+    sender.offer();
+    sender.bind();
+    sender.acknowledge(40);
+    sender
+        .engine
+        .give_up(ChannelId::FILES, TRANSFER, sender.now);
+    sender.drive();
+    assert_eq!(sender.endings, [Ending::Cancelled]);
+    assert_eq!(sender.records(), 65, "a tombstone for each segment");
+}
+
+#[test]
 fn a_file_that_is_gone_ends_its_messages_and_holds_up_none_behind_it() {
     let mut sender = Sender::new(BTreeMap::new(), Some(file(2_000_000)), 1);
     sender.offer();
@@ -255,9 +327,11 @@ fn a_transfer_that_is_given_up_ends_all_that_waits_of_it_and_nothing_else() {
     let mut sender = Sender::new(BTreeMap::new(), Some(file(3_000_000)), 1);
     sender.offer();
     let other = External {
-        transfer: TransferId([4; 16]),
-        offset: 0,
-        length: 10,
+        extent: Extent {
+            transfer: TransferId([4; 16]),
+            offset: 0,
+            length: 10,
+        },
         beginning: Bytes::from_static(HEAD),
     };
     let options = SendOptions::default();

@@ -93,7 +93,7 @@ impl Side {
                     }
                     self.engine.written(self.now);
                 }
-                Output::Read { range, limit, .. } => {
+                Output::Read { range, limit } => {
                     let rows: Vec<_> = self
                         .disk
                         .range(range)
@@ -106,6 +106,7 @@ impl Side {
                 Output::Park { envelope, .. } => self.parked.push(envelope),
                 Output::Redeliver { .. } => self.redelivers += 1,
                 Output::Drop { reason, .. } => panic!("the link was given up: {reason}"),
+                Output::Content(_) => panic!("nothing here lies in files"),
                 Output::Event(event) => self.events.push(event),
             }
         }

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use outlive_core::engine::{Engine, Event, Output, Rule, Stage, Stored, Ticket, Transmit};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
-use outlive_core::record::{
-    Gap, InboxBody, InboxRecord, Key, OutboxRecord, OutboxState, Record, SegmentRecord,
-};
+use outlive_core::record::{Extent, Gap, InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::store::Batch;
 use outlive_core::{
     ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, PeerId, Position,
@@ -43,6 +41,18 @@ pub(crate) enum Mail {
     Redeliver,
 }
 
+/// What the engine wants read.
+enum Asked {
+    Rows(std::ops::Range<Bytes>, usize),
+    Content(Extent),
+}
+
+/// What was read.
+enum Found {
+    Rows(Vec<(Bytes, Bytes)>),
+    Content(Option<Bytes>),
+}
+
 pub(crate) struct Peer {
     identity: Identity,
     pub(crate) other: PeerId,
@@ -52,7 +62,7 @@ pub(crate) struct Peer {
     pub(crate) starts: u32,
     pub(crate) generation: Generation,
     pub(crate) write: Option<Batch>,
-    read: Option<(std::ops::Range<Bytes>, usize, bool)>,
+    read: Option<Asked>,
     /// What lies in files, which no crash touches.
     pub(crate) files: BTreeMap<TransferId, Bytes>,
     pub(crate) sent: VecDeque<(Transmit, Vec<u8>)>,
@@ -181,13 +191,13 @@ impl Peer {
                     assert!(self.write.is_none(), "two writes at once");
                     self.write = Some(batch);
                 }
-                Output::Read {
-                    range,
-                    limit,
-                    content,
-                } => {
+                Output::Read { range, limit } => {
                     assert!(self.read.is_none(), "two reads at once");
-                    self.read = Some((range, limit.records, content));
+                    self.read = Some(Asked::Rows(range, limit.records));
+                }
+                Output::Content(extent) => {
+                    assert!(self.read.is_none(), "two reads at once");
+                    self.read = Some(Asked::Content(extent));
                 }
                 Output::Release {
                     generation,
@@ -245,40 +255,26 @@ impl Peer {
             }
             self.pump();
         }
-        if let Some((range, records, content)) = self.read.take() {
-            let rows: Vec<_> = self
-                .disk
-                .range(range)
-                .take(records)
-                .map(|(key, value)| match content {
-                    true => (key.clone(), self.filled(value)),
-                    false => (key.clone(), value.clone()),
-                })
-                .collect();
-            if let Some(engine) = &mut self.engine {
-                engine.read(&rows, now).expect("own disk");
+        let found = self.read.take().map(|asked| match asked {
+            Asked::Rows(range, records) => {
+                let rows = self.disk.range(range).take(records);
+                Found::Rows(rows.map(|(k, v)| (k.clone(), v.clone())).collect())
             }
-            self.pump();
+            Asked::Content(extent) => {
+                Found::Content(self.files.get(&extent.transfer).map(|file| {
+                    let from = extent.offset as usize;
+                    file.slice(from..from + extent.length as usize)
+                }))
+            }
+        });
+        let Some(found) = found else { return };
+        if let Some(engine) = &mut self.engine {
+            match found {
+                Found::Rows(rows) => engine.read(&rows, now).expect("own disk"),
+                Found::Content(content) => engine.content(content, now),
+            }
         }
-    }
-
-    /// A record with what it says lies in a file, if that is there.
-    fn filled(&self, value: &Bytes) -> Bytes {
-        let record = OutboxRecord::from_bytes(value).expect("own disk");
-        let OutboxState::External {
-            transfer,
-            offset,
-            length,
-        } = record.state
-        else {
-            return value.clone();
-        };
-        let Some(file) = self.files.get(&transfer) else {
-            return value.clone();
-        };
-        let from = offset as usize;
-        let content = &file[from..from + length as usize];
-        record.filled(content).to_bytes()
+        self.pump();
     }
 
     pub(crate) fn tick(&mut self, now: Now) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use outlive_core::engine::{Engine, External, Rule, SendOptions, Taken, Ticket, Transmit};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
+use outlive_core::record::Extent;
 use outlive_core::seal::KIND_SEALED;
 use outlive_core::transport::{Class, Refusal};
 use outlive_core::wire::frame::Frame;
@@ -627,9 +628,11 @@ impl World {
         const NUMBER: usize = 8;
         let number = self.next_number();
         let external = External {
-            transfer: transfer(number),
-            offset: BEFORE as u64,
-            length: (payload.len() - NUMBER) as u64,
+            extent: Extent {
+                transfer: transfer(number),
+                offset: BEFORE as u64,
+                length: (payload.len() - NUMBER) as u64,
+            },
             beginning: payload.slice(..NUMBER),
         };
         let file = [&[0xee; BEFORE], &payload[NUMBER..]].concat();
@@ -640,7 +643,7 @@ impl World {
         };
         let taken = engine.send_external(channel, &external, &options, self.now);
         let ticket = taken.expect("room");
-        peer.files.insert(external.transfer, file.into());
+        peer.files.insert(external.extent.transfer, file.into());
         self.submitted(who, ticket, payload.len(), ttl);
     }
 

@@ -184,7 +184,7 @@ fn placed(
     arriving: &Arriving,
     peer: PeerId,
     key: &[u8],
-    value: &[u8],
+    value: &Bytes,
     course: &mut Option<Course>,
 ) -> Option<(SegmentRecord, Piece)> {
     let Ok(Key::Segment(_, epoch, ChannelId::FILES, seq)) = Key::of_peer(peer, key) else {
@@ -196,7 +196,7 @@ fn placed(
         count,
         redelivered,
         payload,
-    }) = SegmentRecord::from_bytes(value)
+    }) = SegmentRecord::from_shared(value)
     else {
         return None;
     };

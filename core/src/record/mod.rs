@@ -31,8 +31,9 @@ pub use trust::{TrustLevel, TrustRecord};
 pub use unidentified::UnidentifiedRecord;
 
 use bytes::Bytes;
-use serde::Serialize;
+use postcard::ser_flavors::Size;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The format of the records below.
@@ -71,9 +72,12 @@ pub trait Record: Serialize + DeserializeOwned {
 
     /// The bytes to store.
     fn to_bytes(&self) -> Bytes {
-        // Serialising into a growing vector can't fail for these types; an empty value would be
-        // found out as damaged when read, never taken for another.
-        postcard::to_extend(self, vec![FORMAT])
+        let size = postcard::serialize_with_flavor(self, Size::default()).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(size.saturating_add(1));
+        bytes.push(FORMAT);
+        // Serialising into a vector can't fail for these types; an empty value would be found out as
+        // damaged when read, never taken for another.
+        postcard::to_extend(self, bytes)
             .map(Bytes::from)
             .unwrap_or_default()
     }
@@ -83,21 +87,19 @@ pub trait Record: Serialize + DeserializeOwned {
     /// # Errors
     /// [`RecordError`] if the bytes are not such a record.
     fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
-        let damaged = |reason| RecordError::Damaged {
-            what: Self::WHAT,
-            reason,
-        };
-        match bytes.split_first() {
-            Some((&FORMAT, body)) => match postcard::take_from_bytes(body) {
-                Ok((record, [])) => Ok(record),
-                Ok(_) => Err(damaged(postcard::Error::DeserializeBadEncoding)),
-                Err(reason) => Err(damaged(reason)),
-            },
-            Some((&found, _)) if found > FORMAT => Err(RecordError::FutureFormat {
-                what: Self::WHAT,
-                found,
-            }),
-            _ => Err(damaged(postcard::Error::DeserializeUnexpectedEnd)),
-        }
+        decode(Self::WHAT, bytes)
+    }
+}
+
+fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, RecordError> {
+    let damaged = |reason| RecordError::Damaged { what, reason };
+    match bytes.split_first() {
+        Some((&FORMAT, body)) => match postcard::take_from_bytes(body) {
+            Ok((record, [])) => Ok(record),
+            Ok(_) => Err(damaged(postcard::Error::DeserializeBadEncoding)),
+            Err(reason) => Err(damaged(reason)),
+        },
+        Some((&found, _)) if found > FORMAT => Err(RecordError::FutureFormat { what, found }),
+        _ => Err(damaged(postcard::Error::DeserializeUnexpectedEnd)),
     }
 }

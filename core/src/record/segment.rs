@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Record;
+use super::{Record, RecordError, decode};
 use crate::{Digest, MessageId, Seq};
 
 /// A waiting segment, or the word that some will never come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SegmentRecord {
+pub enum SegmentRecord<P = Bytes> {
     /// A segment.
     Data {
         /// The message it belongs to.
@@ -20,7 +20,7 @@ pub enum SegmentRecord {
         /// Whether it may have come before under another epoch.
         redelivered: bool,
         /// Its payload.
-        payload: Bytes,
+        payload: P,
     },
     /// From here up to and with `last` nothing will come.
     Skip {
@@ -41,10 +41,50 @@ pub enum SegmentRecord {
         /// Whether it may have come before under another epoch.
         redelivered: bool,
         /// The beginning of its payload.
-        beginning: Bytes,
+        beginning: P,
         /// Bytes of the rest.
         placed: u32,
     },
+}
+
+impl SegmentRecord {
+    /// Reads a stored value. What it has of a payload stays where it is in that.
+    ///
+    /// # Errors
+    /// [`RecordError`] if the bytes are not such a record.
+    pub fn from_shared(value: &Bytes) -> Result<Self, RecordError> {
+        Ok(match decode::<SegmentRecord<&[u8]>>(Self::WHAT, value)? {
+            SegmentRecord::Data {
+                id,
+                index,
+                count,
+                redelivered,
+                payload,
+            } => Self::Data {
+                id,
+                index,
+                count,
+                redelivered,
+                payload: value.slice_ref(payload),
+            },
+            SegmentRecord::Skip { last, digest } => Self::Skip { last, digest },
+            SegmentRecord::Placed {
+                id,
+                index,
+                count,
+                redelivered,
+                beginning,
+                placed,
+            } => Self::Placed {
+                id,
+                index,
+                count,
+                redelivered,
+                beginning: value.slice_ref(beginning),
+                placed,
+            },
+        })
+    }
 }
 
 impl Record for SegmentRecord {

@@ -9,7 +9,7 @@
 //! start of its process. So no number is ever used twice under one key, not even by a store that
 //! was restored from a backup or copied.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce, Tag};
 
@@ -106,20 +106,15 @@ pub(super) fn nonce(number: u64) -> Nonce {
 /// packet.
 pub(crate) fn seal(key: &Secret, header: Header, frames: &[u8]) -> Result<Bytes, super::SealError> {
     let header_bytes = header.to_bytes();
-    let mut packet = BytesMut::with_capacity(frames.len() + SEALED_BYTES);
+    let mut packet = Vec::with_capacity(frames.len() + SEALED_BYTES);
     packet.put_slice(&header_bytes);
     packet.put_slice(frames);
-    let mut body = packet.split_off(HEADER_BYTES);
+    let body = packet.get_mut(HEADER_BYTES..).unwrap_or_default();
     let tag = cipher(key)
-        .encrypt_inout_detached(
-            &nonce(header.number.0),
-            &header_bytes,
-            (&mut body[..]).into(),
-        )
+        .encrypt_inout_detached(&nonce(header.number.0), &header_bytes, body.into())
         .map_err(|_| super::SealError)?;
-    packet.unsplit(body);
     packet.put_slice(&tag);
-    Ok(packet.freeze())
+    Ok(packet.into())
 }
 
 /// The frames of a packet whose header was split off.
@@ -130,7 +125,7 @@ pub(crate) fn open(key: &Secret, header: Header, body: &[u8]) -> Result<Bytes, O
     let (frames, tag) = body
         .split_last_chunk::<TAG_BYTES>()
         .ok_or(OpenError::Short(body.len()))?;
-    let mut frames = BytesMut::from(frames);
+    let mut frames = frames.to_vec();
     cipher(key)
         .decrypt_inout_detached(
             &nonce(header.number.0),
@@ -139,7 +134,7 @@ pub(crate) fn open(key: &Secret, header: Header, body: &[u8]) -> Result<Bytes, O
             &Tag::from(*tag),
         )
         .map_err(|_| OpenError::Forged)?;
-    Ok(frames.freeze())
+    Ok(frames.into())
 }
 
 #[cfg(test)]

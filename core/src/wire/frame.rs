@@ -97,7 +97,7 @@ pub struct Offered {
 
 /// A segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Data {
+pub struct Data<P = Bytes> {
     /// The sender's epoch under which `seq` counts.
     pub epoch: Epoch,
     /// The channel.
@@ -114,7 +114,23 @@ pub struct Data {
     /// there. The receiver's app sees such a message marked as redelivered.
     pub again: Option<First>,
     /// The payload's part.
-    pub payload: Bytes,
+    pub payload: P,
+}
+
+impl Data<&[u8]> {
+    /// The same, with a payload that stays where it is in `packet`.
+    pub(super) fn within(self, packet: &Bytes) -> Data {
+        Data {
+            epoch: self.epoch,
+            channel: self.channel,
+            seq: self.seq,
+            id: self.id,
+            index: self.index,
+            count: self.count,
+            again: self.again,
+            payload: packet.slice_ref(self.payload),
+        }
+    }
 }
 
 /// The epoch and seq under which a segment was offered for the first time.

@@ -9,11 +9,11 @@
 //! is an error. So a later version can add what earlier ones may ignore.
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use postcard::ser_flavors::Size;
+use serde::{Deserialize, Serialize};
 
 use super::WireError;
-use super::frame::{FIRST_OPTIONAL_KIND, Frame};
+use super::frame::{Data, FIRST_OPTIONAL_KIND, Frame};
 use crate::limits::{
     ACK_RANGES, CHANNELS, HANDSHAKE_BYTES, MESSAGE_SEGMENTS, PACKET_BYTES, SEGMENT_BYTES,
     VOLATILE_BYTES,
@@ -51,21 +51,50 @@ impl PacketBuilder {
     /// Adds a frame. Returns false, and changes nothing, if it does not fit any more.
     #[must_use]
     pub fn push(&mut self, frame: &Frame) -> bool {
-        let Ok(body) = encode_body(frame) else {
+        match frame {
+            Frame::Resume(f) => self.push_body(frame.kind(), f),
+            Frame::Data(f) => self.push_body(frame.kind(), f),
+            Frame::Ack(f) => self.push_body(frame.kind(), f),
+            Frame::Skip(f) => self.push_body(frame.kind(), f),
+            Frame::Volatile(f) => self.push_body(frame.kind(), f),
+            Frame::Subscribe(f) | Frame::Unsubscribe(f) => self.push_body(frame.kind(), f),
+            Frame::Ping(f) | Frame::Pong(f) => self.push_body(frame.kind(), f),
+            Frame::PathChallenge(f) | Frame::PathResponse(f) => self.push_body(frame.kind(), f),
+            Frame::Close(f) => self.push_body(frame.kind(), f),
+            Frame::Initiation(f) | Frame::Response(f) => self.push_body(frame.kind(), f),
+        }
+    }
+
+    fn push_body<T: Serialize>(&mut self, kind: u8, body: &T) -> bool {
+        let Ok(size) = postcard::serialize_with_flavor(body, Size::default()) else {
             return false;
         };
-        if self.bytes.len() + FRAME_HEADER + body.len() > self.limit {
+        let begin = self.bytes.len();
+        if begin + FRAME_HEADER + size > self.limit {
             return false;
         }
-        self.bytes.push(frame.kind());
-        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-        let mut buffer = [0; FRAME_HEADER];
-        let Ok(length) = postcard::to_slice(&length, &mut buffer) else {
-            return false;
-        };
-        self.bytes.extend_from_slice(length);
-        self.bytes.extend_from_slice(&body);
-        true
+        if size > SEGMENT_BYTES / 2 {
+            // Others like it follow.
+            self.bytes.reserve_exact(self.limit - begin);
+        }
+        self.bytes.push(kind);
+        let length = u32::try_from(size).unwrap_or(u32::MAX);
+        let pushed = self.append(&length, FRAME_HEADER) && self.append(body, size);
+        if !pushed {
+            self.bytes.truncate(begin);
+        }
+        pushed
+    }
+
+    /// Writes a value that has at most so many bytes.
+    fn append<T: Serialize>(&mut self, value: &T, size: usize) -> bool {
+        let begin = self.bytes.len();
+        self.bytes.resize(begin + size, 0);
+        let place = self.bytes.get_mut(begin..).unwrap_or_default();
+        let written = postcard::to_slice(value, place).map(|written| written.len());
+        self.bytes
+            .truncate(begin + written.as_ref().copied().unwrap_or(0));
+        written.is_ok()
     }
 
     /// Whether there is no frame in it.
@@ -84,24 +113,6 @@ impl PacketBuilder {
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
         self.bytes
-    }
-}
-
-fn encode_body(frame: &Frame) -> Result<Vec<u8>, postcard::Error> {
-    fn body<T: Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_allocvec(value)
-    }
-    match frame {
-        Frame::Resume(f) => body(f),
-        Frame::Data(f) => body(f),
-        Frame::Ack(f) => body(f),
-        Frame::Skip(f) => body(f),
-        Frame::Volatile(f) => body(f),
-        Frame::Subscribe(f) | Frame::Unsubscribe(f) => body(f),
-        Frame::Ping(f) | Frame::Pong(f) => body(f),
-        Frame::PathChallenge(f) | Frame::PathResponse(f) => body(f),
-        Frame::Close(f) => body(f),
-        Frame::Initiation(f) | Frame::Response(f) => body(f),
     }
 }
 
@@ -133,7 +144,7 @@ pub fn decode(packet: &Bytes) -> Result<Vec<Frame>, WireError> {
         let Some((body, tail)) = tail.split_at_checked(length) else {
             return Err(WireError::Length("a frame"));
         };
-        if let Some(frame) = decode_frame(kind, body)? {
+        if let Some(frame) = decode_frame(kind, body, packet)? {
             check(&frame)?;
             frames.push(frame);
         }
@@ -142,8 +153,8 @@ pub fn decode(packet: &Bytes) -> Result<Vec<Frame>, WireError> {
     Ok(frames)
 }
 
-fn decode_frame(kind: u8, body: &[u8]) -> Result<Option<Frame>, WireError> {
-    fn whole<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, WireError> {
+fn decode_frame(kind: u8, body: &[u8], packet: &Bytes) -> Result<Option<Frame>, WireError> {
+    fn whole<'a, T: Deserialize<'a>>(what: &'static str, body: &'a [u8]) -> Result<T, WireError> {
         match postcard::take_from_bytes(body).map_err(WireError::malformed(what))? {
             (value, []) => Ok(value),
             _ => Err(WireError::Length(what)),
@@ -151,7 +162,7 @@ fn decode_frame(kind: u8, body: &[u8]) -> Result<Option<Frame>, WireError> {
     }
     Ok(Some(match kind {
         1 => Frame::Resume(whole("a Resume", body)?),
-        2 => Frame::Data(whole("a Data frame", body)?),
+        2 => Frame::Data(whole::<Data<&[u8]>>("a Data frame", body)?.within(packet)),
         3 => Frame::Ack(whole("an Ack", body)?),
         4 => Frame::Skip(whole("a Skip", body)?),
         5 => Frame::Close(whole("a Close", body)?),

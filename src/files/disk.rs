@@ -13,8 +13,8 @@ use super::name;
 /// Names that are tried for one file before it is given up.
 const NAMES: u32 = 10_000;
 
-/// Bytes read at once to hash a file.
-const HASHED_AT_ONCE: usize = 256 * 1024;
+/// Bytes read at once to hash a file, by all cores: 1 MiB.
+const HASHED_AT_ONCE: usize = 1024 * 1024;
 
 /// Runs `work` where it may wait. Dropped half-way, the work is done all the same.
 pub(super) async fn blocking<T: Send + 'static>(
@@ -79,7 +79,7 @@ pub(super) fn hash(mut file: &File) -> io::Result<[u8; 32]> {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        hasher.update(buffer.get(..read).unwrap_or_default());
+        hasher.update_rayon(buffer.get(..read).unwrap_or_default());
     }
 }
 

@@ -7,7 +7,7 @@
 //! cargo bench -p outlive --bench links -- quic loss       those with these words in their names
 //! ```
 //!
-//! The bare link sends packets of 16 KiB for some seconds, or until it has sent so many bytes; the file
+//! The bare link sends packets of 16 KiB for 16 seconds, or until it has sent so many bytes; the file
 //! has as many bytes as came. Its time is the whole of it: from `send_file`, which reads and hashes it,
 //! until it is whole, checked and has its name. The messages are durable at both ends, in `Buffered`;
 //! beside them stands what one sled takes of the same payloads. It takes root, on Linux.

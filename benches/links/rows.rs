@@ -37,6 +37,15 @@ pub(crate) struct Goal {
 }
 
 impl Goal {
+    /// The same number of bytes, or four times as long. In a few seconds a slow link has hardly come up
+    /// to its speed, and a file has its beginning and end beside its bytes.
+    fn patient(self) -> Self {
+        Self {
+            time: 4 * self.time,
+            ..self
+        }
+    }
+
     /// The time that is left, unless it is reached.
     pub(crate) fn left(&self, began: Instant, bytes: u64) -> Option<Duration> {
         let left = self.time.checked_sub(began.elapsed());
@@ -127,7 +136,7 @@ async fn round(
     else {
         return Ok(None);
     };
-    let bare = bare::goodput(&first, kind, goal).await?;
+    let bare = bare::goodput(&first, kind, goal.patient()).await?;
     let file = Pair::open(&second, kind).await?;
     let file = file.file(&second, bare.bytes.max(64 * 1024)).await?;
     let messages = Pair::open(&third, kind).await?;

@@ -134,8 +134,9 @@ impl Sender {
                 Output::Content(extent) => {
                     let content = self.file.as_ref().map(|file| {
                         let from = extent.offset as usize;
-                        self.read += extent.length as usize;
-                        Bytes::copy_from_slice(&file[from..from + extent.length as usize])
+                        let end = file.len().min(from + extent.length as usize);
+                        self.read += end - from;
+                        Bytes::copy_from_slice(&file[from..end])
                     });
                     read = Some(Found::Content(content));
                 }
@@ -320,6 +321,16 @@ fn a_file_that_is_gone_ends_its_messages_and_holds_up_none_behind_it() {
     let skipped = |frame: &&Frame| matches!(frame, Frame::Skip(_));
     let skips = sender.frames.iter().filter(skipped).count();
     assert_eq!(skips, 65 + 59, "one for each segment of both messages");
+}
+
+#[test]
+fn content_that_is_shorter_than_it_was_ends_its_message() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(100_000)), 1);
+    sender.offer();
+    sender.file = Some(file(99_999));
+    sender.bind();
+    assert_eq!(sender.endings, [Ending::Unreadable]);
+    assert_eq!(sender.messages(), [] as [Vec<u8>; 0]);
 }
 
 #[test]

@@ -24,6 +24,10 @@ impl Engine {
         let bounds = [
             ("channels", self.sending.len() > CHANNELS),
             ("the outbox in memory", self.sending.values().any(cached)),
+            (
+                "messages elsewhere",
+                self.sending.values().any(super::Sending::is_overgrown),
+            ),
             ("channels held", self.held.len() > CHANNELS * PEER_EPOCHS),
             ("segments held", self.held.values().any(held)),
             ("links", self.links.len() > LINKS),

@@ -108,6 +108,11 @@ impl Sending {
         self.cached_bytes
     }
 
+    /// Whether more records of messages that lie elsewhere are in memory than may be.
+    pub(super) fn is_overgrown(&self) -> bool {
+        self.elsewhere.len() > MESSAGES_ELSEWHERE
+    }
+
     /// Keeps a record that was just written, if there is room.
     pub(super) fn keep(&mut self, position: Position, record: OutboxRecord) {
         if self.cached_bytes + cost(&record) <= OUTBOX_CACHE_BYTES {

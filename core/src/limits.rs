@@ -55,8 +55,9 @@ pub const ACK_ALL_RANGES: usize = 512;
 /// Segments held out of order on one channel. What lies beyond is dropped and comes again.
 pub const HELD_SEGMENTS: u64 = 1_024;
 
-/// Segments a receiver lets a direct link run ahead of what it has taken.
-pub const DIRECT_WINDOW: u64 = 256;
+/// Segments a receiver lets a direct link run ahead of what it has taken: 8 MiB. A stream that waits
+/// for what was lost twice delivers nothing for some round trips, and the sender is not to wait then.
+pub const DIRECT_WINDOW: u64 = 512;
 
 /// Segments sent on a direct link, per channel, before the peer's Resume was heard.
 pub const FIRST_FLIGHT: u64 = DIRECT_WINDOW / 2;

@@ -8,7 +8,7 @@ use outlive_core::wire::frame::{
     Token, Volatile,
 };
 use outlive_core::wire::packet::{self, PacketBuilder};
-use outlive_core::{ChannelId, Digest, Epoch, MessageId, ResumeId, Seq, limits};
+use outlive_core::{ChannelId, Digest, Epoch, MessageId, ResumeId, Seq};
 
 use crate::document::{Vectors, blocks, hex};
 use crate::peers::{a, counting};
@@ -37,7 +37,7 @@ fn received(next: u64, digest: Digest, consumed: u64, ranges: &[(u64, u64)]) -> 
         next: Seq(next),
         digest,
         consumed: Seq(consumed),
-        limit: Seq(next + limits::DIRECT_WINDOW),
+        limit: Seq(next + 256),
         ranges: ranges
             .iter()
             .map(|&(first, count)| Run {

@@ -32,7 +32,7 @@ pub(super) struct Kind {
 /// Packets of files that wait for their turn on a link. More than a session has on its way to a peer
 /// that has not answered ([`DIRECT_WINDOW`](outlive_core::limits::DIRECT_WINDOW)), so that they do not
 /// fill the way to the link; beyond it, the session holds back.
-const BULK_WAITING: usize = 256;
+const BULK_WAITING: usize = 512;
 
 /// A link that is bound, for whoever made it.
 pub(super) struct Carried {

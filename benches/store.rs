@@ -1,11 +1,13 @@
 //! Durable appends per second of many committers at once: what group commit brings.
 //!
 //! The baseline is sled itself writing the same bytes one after the other, with a flush and an
-//! `fdatasync` for each, which is what `Sync` promises, or with a flush for each, as `Buffered`.
+//! `fdatasync` for each, which is what `Sync` promises. For `Buffered` it is a flush for each, and a
+//! bare `write` to a file for each: no more than that is promised.
 
 mod baseline;
 
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,6 +111,17 @@ fn appends(criterion: &mut Criterion, runtime: &Runtime) {
                 });
             });
         }
+        let mut file = tempfile::tempfile().expect("a file");
+        let mut next = 0;
+        group.bench_function(BenchmarkId::new("write", committers), |bencher| {
+            bencher.iter(|| {
+                for committer in 0..committers {
+                    let record = [&key(committer, next)[..], &value()].concat();
+                    file.write_all(&record).expect("written");
+                }
+                next += 1;
+            });
+        });
     }
     group.finish();
 }
@@ -118,7 +131,11 @@ fn main() {
     let mut criterion = baseline::criterion();
     appends(&mut criterion, &runtime);
     criterion.final_summary();
-    for (ours, baseline) in [("sync", "sled-fdatasync"), ("buffered", "sled-flush")] {
+    for (ours, baseline) in [
+        ("sync", "sled-fdatasync"),
+        ("buffered", "sled-flush"),
+        ("buffered", "write"),
+    ] {
         let pair = Pair {
             group: GROUP,
             ours,

@@ -71,10 +71,11 @@ fn appends_until_it_is_killed() {
     let Some(dir) = std::env::var_os("APPEND_TO") else {
         return;
     };
-    let durability = match std::env::var("DURABILITY").as_deref() {
-        Ok("buffered") => Durability::Buffered {
-            flush_every: Duration::from_secs(3600),
-        },
+    let kind = std::env::var("DURABILITY").unwrap_or_default();
+    let buffered = |flush_every| Durability::Buffered { flush_every };
+    let durability = match kind.as_str() {
+        "buffered" | "buffered compacting" => buffered(Duration::from_secs(3600)),
+        "often synced" => buffered(Duration::from_millis(1)),
         _ => Durability::Sync,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -82,7 +83,7 @@ fn appends_until_it_is_killed() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let compacting = std::env::var("DURABILITY").as_deref() == Ok("compacting");
+        let compacting = kind.ends_with("compacting");
         let mut options = SledOptions::new(dir).durability(durability);
         if compacting {
             // What is written here is little: the log is compacted after every write.
@@ -147,6 +148,17 @@ fn twenty_kills_lose_no_buffered_commit() {
 fn twenty_kills_while_the_log_is_compacted_lose_no_commit() {
     let dir = survives_kills("compacting");
     assert!(!dir.path().join("log-0").exists(), "it never was");
+}
+
+#[test]
+fn twenty_kills_while_a_buffered_log_is_compacted_lose_no_commit() {
+    let dir = survives_kills("buffered compacting");
+    assert!(!dir.path().join("log-0").exists(), "it never was");
+}
+
+#[test]
+fn twenty_kills_while_buffered_commits_are_synced_lose_none() {
+    survives_kills("often synced");
 }
 
 #[test]

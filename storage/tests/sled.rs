@@ -1,11 +1,12 @@
-//! What only a store on disk has: group commit, a lock, a disk that is used and can be full.
+//! What only a store on disk has: group commit, a lock, a disk that is used.
 #![cfg(feature = "sled")]
 
+#[path = "support/disk_use.rs"]
+mod disk_use;
 mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,17 +14,8 @@ use bytes::Bytes;
 use outlive_core::store::{Batch, Store, StoreError};
 use outlive_storage::{Durability, MAX_KEY_BYTES, SledOptions, SledStore};
 
+use disk_use::disk_use;
 use support::{found, number, numbered};
-
-fn disk_use(dir: &Path) -> u64 {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-    entries
-        .map(|entry| match entry.metadata().unwrap() {
-            meta if meta.is_dir() => disk_use(&entry.path()),
-            meta => meta.len(),
-        })
-        .sum()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_that_wait_together_share_a_flush() {
@@ -90,89 +82,6 @@ async fn a_handle_that_is_dropped_or_closed_lets_the_next_one_in_at_once() {
             store.close().await.unwrap();
         }
     }
-}
-
-/// A file system of a few MiB, gone when this is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// Mounts it. Where that is not permitted the test is skipped, and says so; with
-    /// `OUTLIVE_LAB=required` it fails.
-    fn mount() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
-            .arg(dir.path())
-            .stderr(Stdio::null())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(dir));
-        }
-        let why = "a small file system can't be mounted here: mounting a tmpfs takes root";
-        let required = std::env::var_os("OUTLIVE_LAB").is_some_and(|is| is == "required");
-        assert!(!required, "{why}");
-        println!("skipped: {why}");
-        None
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        Command::new("umount").arg(self.0.path()).status().unwrap();
-    }
-}
-
-async fn fills_the_disk(len: usize) {
-    let Some(disk) = SmallDisk::mount() else {
-        return;
-    };
-    let dir = disk.0.path().join("store");
-    let ballast = disk.0.path().join("ballast");
-    let store = SledStore::open(&dir).unwrap();
-    fs::write(&ballast, vec![0; 8 << 20]).unwrap();
-    let mut acknowledged = Vec::new();
-    let mut at = 0;
-    let error = loop {
-        match store.commit(numbered(at, len)).await {
-            Ok(()) => acknowledged.push(at),
-            Err(error) => break error,
-        }
-        at += 1;
-    };
-    assert!(matches!(error, StoreError::Full), "{error}");
-    println!("full after {} batches of {len} bytes", acknowledged.len());
-    for _ in 0..3 {
-        let again = store.commit(numbered(at, len)).await;
-        match again {
-            Ok(()) => acknowledged.push(at),
-            Err(error) => assert!(matches!(error, StoreError::Full), "{error}"),
-        }
-        at += 1;
-    }
-    fs::remove_file(&ballast).unwrap();
-    for _ in 0..3 {
-        store.commit(numbered(at, len)).await.unwrap();
-        acknowledged.push(at);
-        at += 1;
-    }
-    assert_eq!(
-        found(&store).await,
-        acknowledged,
-        "what failed is not there, what did not is"
-    );
-    store.close().await.unwrap();
-    let store = SledStore::open(&dir).unwrap();
-    assert_eq!(found(&store).await, acknowledged);
-}
-
-#[tokio::test]
-async fn a_full_disk_fails_commits_until_there_is_room_again() {
-    fills_the_disk(3000).await;
-}
-
-#[tokio::test]
-async fn a_full_disk_fails_large_values_too() {
-    fills_the_disk(200_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -249,6 +158,16 @@ async fn a_backlog_that_was_drained_gives_its_disk_back() {
 
 #[tokio::test]
 async fn what_is_committed_while_the_log_is_compacted_is_in_the_new_one() {
+    commits_while_the_log_is_compacted(Durability::Sync).await;
+}
+
+#[tokio::test]
+async fn what_is_buffered_while_the_log_is_compacted_is_found_with_the_new_one() {
+    let flush_every = Duration::from_secs(3600);
+    commits_while_the_log_is_compacted(Durability::Buffered { flush_every }).await;
+}
+
+async fn commits_while_the_log_is_compacted(durability: Durability) {
     const BATCHES: u64 = 4_000;
     let dir = tempfile::tempdir().unwrap();
     let large = SledStore::open(dir.path()).unwrap();
@@ -268,6 +187,7 @@ async fn what_is_committed_while_the_log_is_compacted_is_in_the_new_one() {
     large.close().await.unwrap();
 
     let store = SledOptions::new(dir.path())
+        .durability(durability)
         .compact_above(0)
         .open()
         .unwrap();
@@ -313,43 +233,4 @@ async fn what_a_crash_left_of_a_compaction_is_removed() {
     let store = SledStore::open(dir.path()).unwrap();
     assert!(!log(0).exists(), "the old log is still there");
     assert_eq!(found(&store).await, [1, 2]);
-}
-
-#[tokio::test]
-async fn a_log_that_finds_no_room_to_be_compacted_goes_on_as_it_is() {
-    let Some(disk) = SmallDisk::mount() else {
-        println!("skipped: a small file system can't be mounted here");
-        return;
-    };
-    const BATCHES: u64 = 600;
-    const KEPT: u64 = 100;
-    let dir = disk.0.path().join("store");
-    let ballast = disk.0.path().join("ballast");
-    let store = SledStore::open(&dir).unwrap();
-    for at in 0..BATCHES {
-        store.commit(numbered(at, 4_000)).await.unwrap();
-    }
-    for at in KEPT..BATCHES {
-        let mut batch = Batch::new();
-        batch.delete(number(at));
-        batch.delete(number(at | 1 << 63));
-        store.commit(batch).await.unwrap();
-    }
-    store.close().await.unwrap();
-    let room = (24 << 20) - disk_use(disk.0.path()) - (1 << 20);
-    fs::write(&ballast, vec![0; usize::try_from(room).unwrap()]).unwrap();
-    let options = SledOptions::new(&dir).compact_above(0);
-    let store = options.clone().open().unwrap();
-    store.commit(numbered(KEPT, 100)).await.unwrap();
-    let kept: Vec<_> = (0..=KEPT).collect();
-    assert_eq!(found(&store).await, kept);
-    store.close().await.unwrap();
-    assert!(dir.join("log-0").exists(), "there was room");
-    fs::remove_file(&ballast).unwrap();
-    let store = options.open().unwrap();
-    store.commit(numbered(KEPT + 1, 100)).await.unwrap();
-    store.close().await.unwrap();
-    assert!(!dir.join("log-0").exists(), "the log was not compacted");
-    let store = SledStore::open(&dir).unwrap();
-    assert_eq!(found(&store).await.len() as u64, KEPT + 2);
 }

@@ -79,8 +79,8 @@ impl Compaction {
             None => Bound::Unbounded,
         };
         let (mut copied, mut whole) = (0_usize, true);
-        shared.read(|tree| {
-            for record in tree.range((from, Bound::Unbounded)) {
+        shared.read(|files| {
+            for record in files.db.range((from, Bound::Unbounded)) {
                 if copied >= bytes {
                     whole = false;
                     break;

@@ -6,12 +6,14 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use outlive_core::store::StoreError;
+use outlive_core::store::{Batch, StoreError};
 
 use super::errors::{damaged, from_io, guarded, is_locked};
 use super::header::Header;
+use super::journal::Journal;
 use super::options::SledOptions;
-use super::records::{Meta, SEGMENT_BYTES};
+use super::pending::Pending;
+use super::records::{Group, Meta, SEGMENT_BYTES};
 
 /// How often sled looks for segments to clean, in milliseconds. Shorter costs idle wake-ups, longer
 /// lets the log grow under load.
@@ -41,6 +43,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) db: sled::Db,
+    /// Over what sled holds.
+    pub(super) pending: Pending,
     /// A second handle on sled's log, to sync it.
     log: File,
 }
@@ -57,10 +61,10 @@ impl Shared {
     /// Runs a read. Writes wait meanwhile, so what it sees is between two commits.
     pub(super) fn read<T>(
         &self,
-        read: impl FnOnce(&sled::Tree) -> Result<Result<T, StoreError>, sled::Error>,
+        read: impl FnOnce(&Files) -> Result<Result<T, StoreError>, sled::Error>,
     ) -> Result<T, StoreError> {
         match &*self.share() {
-            State::Open(files) => guarded(|| read(&files.db))?,
+            State::Open(files) => guarded(|| read(files))?,
             State::Broken(error) => Err(error.clone()),
             State::Closed => Err(StoreError::Closed),
         }
@@ -79,15 +83,24 @@ impl Shared {
     /// Runs a write, alone. If it fails, reads can't see the part of it that was done.
     pub(super) fn write<T>(
         &self,
-        write: impl FnOnce(&Files) -> Result<T, StoreError>,
+        write: impl FnOnce(&mut Files) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut state = self.exclude();
-        let result = match &*state {
+        let result = match &mut *state {
             State::Open(files) => write(files),
             State::Broken(error) => return Err(error.clone()),
             State::Closed => return Err(StoreError::Closed),
         };
         result.inspect_err(|error| state.replace(State::Broken(error.clone())))
+    }
+
+    /// Puts another log in the place of the present one. What is pending stays so.
+    pub(super) fn switch(&self, mut files: Files) {
+        let mut state = self.exclude();
+        if let State::Open(old) = &mut *state {
+            files.pending = std::mem::take(&mut old.pending);
+        }
+        state.replace(State::Open(files));
     }
 
     /// Puts `state` in the place of the present one, whose files are closed when this returns.
@@ -105,16 +118,33 @@ impl State {
 }
 
 impl Files {
-    /// Opens the log and checks that it is ours and holds every write up to the mark.
+    /// Opens the log, checks that it is ours and holds every write up to the mark, and does again
+    /// what the journal holds beyond it.
     pub(super) fn open(
         options: &SledOptions,
         header: &mut Header,
+        journal: &mut Journal,
     ) -> Result<(Self, Meta), StoreError> {
         header.settle()?;
-        let files = Self::open_log(&header.log(), options)?;
-        let meta = match guarded(|| Meta::read(&files.db))? {
+        let mut files = Self::open_log(&header.log(), options)?;
+        match files.recover(options, header, journal) {
+            Ok(meta) => Ok((files, meta)),
+            Err(error) => {
+                files.close();
+                Err(error)
+            }
+        }
+    }
+
+    fn recover(
+        &mut self,
+        options: &SledOptions,
+        header: &mut Header,
+        journal: &mut Journal,
+    ) -> Result<Meta, StoreError> {
+        let meta = match guarded(|| Meta::read(&self.db))? {
             Some(meta) => meta?,
-            None => files.initialise(header)?,
+            None => self.initialise(header)?,
         };
         if meta.writes < header.mark() && !options.salvage {
             return Err(damaged(format!(
@@ -123,12 +153,69 @@ impl Files {
                 header.mark()
             )));
         }
-        files.sync()?;
+        let meta = self.replay(meta, journal)?;
+        self.sync()?;
         sync_dir(&header.log())?;
         sync_dir(&options.dir)?;
         header.set_mark(meta.writes);
         header.remove_others();
-        Ok((files, meta))
+        journal.clear()?;
+        Ok(meta)
+    }
+
+    /// Does again what the journal holds of the writes that follow the log's last one, and flushes
+    /// them.
+    fn replay(&mut self, before: Meta, journal: &mut Journal) -> Result<Meta, StoreError> {
+        let (mut writes, mut group) = (before.writes, Vec::new());
+        for write in journal.read()? {
+            if write.number <= writes {
+                continue;
+            }
+            if write.number != writes.saturating_add(1) {
+                tracing::warn!(
+                    last = writes,
+                    next = write.number,
+                    "what was committed between log and journal is gone; the journal is dropped"
+                );
+                break;
+            }
+            writes = write.number;
+            group.push(write.batch);
+        }
+        if group.is_empty() {
+            return Ok(before);
+        }
+        tracing::debug!(writes = group.len(), "took up what only the journal held");
+        let (meta, _) = self.apply(before, writes, &group, false)?;
+        self.flush()?;
+        Ok(meta)
+    }
+
+    /// Puts what is pending, and then batches, into the tree: all of it, or nothing. The last write
+    /// that the tree holds then is number `writes`. Returns what was done too if it is to be done to
+    /// a copy.
+    pub(super) fn apply(
+        &mut self,
+        before: Meta,
+        writes: u64,
+        group: &[Batch],
+        copying: bool,
+    ) -> Result<(Meta, Option<sled::Batch>), StoreError> {
+        let applied = guarded(|| {
+            let mut write = Group::new(before, writes);
+            for (key, value) in self.pending.iter() {
+                write.add(&self.db, key, value.as_ref())?;
+            }
+            for (key, value) in group.iter().flat_map(Batch::ops) {
+                write.add(&self.db, key, value.as_ref())?;
+            }
+            let (batch, meta) = write.finish();
+            let copy = copying.then(|| batch.clone());
+            self.db.apply_batch(batch)?;
+            Ok((meta, copy))
+        })?;
+        self.pending.clear();
+        Ok(applied)
     }
 
     /// Opens the log in `dir`, as it is.
@@ -138,7 +225,11 @@ impl Files {
             .write(true)
             .open(dir.join("db"))
             .map_err(from_io)?;
-        Ok(Self { db, log })
+        Ok(Self {
+            db,
+            pending: Pending::default(),
+            log,
+        })
     }
 
     /// sled flushes when it is dropped, and may panic if that fails. All that counts was flushed
@@ -215,5 +306,35 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
             .map_err(from_io)
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_journal_adds_is_counted_as_if_it_had_been_written_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SledOptions::new(dir.path());
+        let mut header = Header::open(dir.path()).unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        let mut open = |journal: &mut Journal| {
+            let (files, meta) = Files::open(&options, &mut header, journal).unwrap();
+            files.close();
+            meta
+        };
+        let before = open(&mut journal);
+        let (mut first, mut second) = (Batch::new(), Batch::new());
+        first.put("kept".into(), vec![1; 30_000].into());
+        first.put("gone".into(), vec![1; 30_000].into());
+        second.delete("gone".into());
+        second.put("kept".into(), "small".into());
+        for (at, batch) in (1..).zip([first, second]) {
+            assert!(journal.append(before.writes + at, &[batch]));
+        }
+        let after = open(&mut journal);
+        assert_eq!((after.writes, after.live), (before.writes + 2, 4 + 5));
+        assert_eq!(open(&mut journal), after);
     }
 }

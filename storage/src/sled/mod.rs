@@ -5,8 +5,12 @@ mod compact;
 mod errors;
 mod files;
 mod header;
+mod journal;
 mod options;
+mod pending;
+mod reads;
 mod records;
+mod writer;
 
 use std::fs;
 use std::io;
@@ -14,21 +18,20 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
-use self::committer::{Committer, Request};
+use self::committer::{Committer, Request, Waiting};
 use self::errors::from_io;
-use self::files::{Files, Shared};
-use self::header::Header;
+use self::files::Shared;
 pub use self::options::{Durability, SledOptions};
 pub use self::records::{FORMAT_VERSION, MAX_KEY_BYTES};
-use self::records::{prefixed, unprefixed, value};
+use self::writer::Writer;
 
 /// Bytes of batches that may wait for the committer: 8 MiB. When they do, commits wait before they
 /// enter the queue. A larger batch waits until it is alone.
@@ -47,9 +50,14 @@ type Outcome = Result<(), StoreError>;
 /// **Durability.** See [`Durability`]. Batches that wait at the same time are written and flushed as
 /// one. If that fails, all of them fail, and the store opens its files again at once, or, if that
 /// fails too, with the next commit; so after [`StoreError::Full`] it is enough to free space and to
-/// try again. Reads fail with the same error meanwhile. Only if the files could not be opened right
+/// try again. Reads fail with the same error meanwhile: on a full disk until there is room for what
+/// only the journal holds, which is not lost. Only if the files could not be opened right
 /// after the failure, or the device failed twice, a batch whose commit failed may be found later, as
 /// a whole.
+///
+/// **Commits** are written by a thread of the store's. In [`Durability::Buffered`] a short one that
+/// nobody else is before is written by the task that makes it: that blocks for a `write` to the
+/// operating system, and for longer only when the disk is full or fails.
 ///
 /// **Reads** go to the files directly and block the calling thread: on a page from disk if the cache
 /// lacks it, and while a group of at most a few MiB is put into the tree (not while it is synced).
@@ -70,6 +78,8 @@ type Outcome = Result<(), StoreError>;
 #[derive(Debug)]
 pub struct SledStore {
     shared: Arc<Shared>,
+    /// The committer's, gone with it.
+    writer: Weak<Mutex<Writer>>,
     /// Lets one commit after the other into the queue, in the order of their first poll.
     turn: Semaphore,
     /// The queue's free bytes.
@@ -94,7 +104,8 @@ impl SledStore {
         SledOptions::new(dir).open()
     }
 
-    /// How many times the log was flushed for commits since the store was opened.
+    /// How many times commits were flushed to the log or appended to the journal since the store was
+    /// opened.
     #[must_use]
     pub fn flushes(&self) -> u64 {
         self.shared.flushes.load(Ordering::Relaxed)
@@ -108,21 +119,12 @@ impl SledStore {
 
     fn start(options: SledOptions) -> Result<Self, StoreError> {
         create_private(&options.dir).map_err(from_io)?;
-        let mut header = Header::open(&options.dir)?;
-        let (files, meta) = Files::open(&options, &mut header)?;
-        let shared = Arc::new(Shared::new(files));
+        let (writer, shared) = Writer::open(options)?;
+        let writer = Arc::new(Mutex::new(writer));
+        let shared_writer = Arc::downgrade(&writer);
         let (queue, requests) = sync_channel(QUEUE_BATCHES);
         let (finished, done) = oneshot::channel();
-        let committer = Committer {
-            requests,
-            shared: shared.clone(),
-            header,
-            options,
-            meta,
-            unsynced: None,
-            compaction: None,
-            compact_again: None,
-        };
+        let committer = Committer { requests, writer };
         let thread = std::thread::Builder::new()
             .name("outlive-committer".to_owned())
             .spawn(move || {
@@ -132,6 +134,7 @@ impl SledStore {
             .map_err(from_io)?;
         Ok(Self {
             shared,
+            writer: shared_writer,
             turn: Semaphore::new(1),
             room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
             running: Mutex::new(Some(Running {
@@ -153,8 +156,32 @@ impl SledStore {
         self.running().take()
     }
 
+    /// Writes a batch without the committer, if nobody else writes and it waits for no device:
+    /// changing threads twice takes as long as such a write. Gives the turn back if it has to be
+    /// queued.
+    fn write_at_once<'a>(
+        &self,
+        turn: SemaphorePermit<'a>,
+        batch: &Batch,
+    ) -> Result<Outcome, SemaphorePermit<'a>> {
+        if self.room.available_permits() < QUEUE_BYTES as usize {
+            // Others were first.
+            return Err(turn);
+        }
+        let writer = self.writer.upgrade();
+        let Some(mut writer) = writer.as_ref().and_then(|writer| writer.try_lock().ok()) else {
+            return Err(turn);
+        };
+        if !writer.writes_at_once(batch) {
+            return Err(turn);
+        }
+        // Who comes meanwhile is queued, and written with the others.
+        drop(turn);
+        Ok(writer.write(std::slice::from_ref(batch)))
+    }
+
+    /// Called with the turn, which it holds until the batch is in the queue.
     async fn enqueue(&self, batch: Batch) -> Result<oneshot::Receiver<Outcome>, StoreError> {
-        let _turn = self.turn.acquire().await.map_err(|_| StoreError::Closed)?;
         let bytes = u32::try_from(batch.bytes()).unwrap_or(u32::MAX);
         let bytes = bytes.clamp(MIN_REQUEST_BYTES, QUEUE_BYTES);
         let room = self.room.clone().acquire_many_owned(bytes).await;
@@ -162,11 +189,8 @@ impl SledStore {
         let (answer, answered) = oneshot::channel();
         let running = self.running();
         let queue = &running.as_ref().ok_or(StoreError::Closed)?.queue;
-        match queue.try_send(Request {
-            batch,
-            answer,
-            room,
-        }) {
+        let waiting = Waiting { answer, room };
+        match queue.try_send(Request { batch, waiting }) {
             Ok(()) => Ok(answered),
             // Whoever has room finds a place: there are as many as the least share allows.
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(StoreError::Closed),
@@ -184,18 +208,19 @@ impl Store for SledStore {
             );
             return Err(from_io(error));
         }
+        let turn = self.turn.acquire().await.map_err(|_| StoreError::Closed)?;
+        let turn = match self.write_at_once(turn, &batch) {
+            Ok(outcome) => return outcome,
+            Err(turn) => turn,
+        };
+        let answered = self.enqueue(batch).await?;
+        drop(turn);
         // Without an answer the committer is gone.
-        self.enqueue(batch)
-            .await?
-            .await
-            .unwrap_or(Err(StoreError::Closed))
+        answered.await.unwrap_or(Err(StoreError::Closed))
     }
 
     async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
-        self.shared.read(|tree| match tree.get(prefixed(&key))? {
-            Some(stored) => Ok(value(tree, &stored)?.map(Some)),
-            None => Ok(Ok(None)),
-        })
+        self.shared.read(|files| files.get(&key))
     }
 
     async fn range(
@@ -203,26 +228,7 @@ impl Store for SledStore {
         range: Range<Bytes>,
         limit: ReadLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.shared.read(|tree| {
-            let mut records = Vec::new();
-            let mut bytes = 0_usize;
-            if range.start >= range.end {
-                return Ok(Ok(records));
-            }
-            for record in tree.range(prefixed(&range.start)..prefixed(&range.end)) {
-                let (key, stored) = record?;
-                let value = match value(tree, &stored)? {
-                    Ok(value) => value,
-                    Err(error) => return Ok(Err(error)),
-                };
-                bytes = bytes.saturating_add(value.len());
-                records.push((unprefixed(&key), value));
-                if records.len() >= limit.records || bytes >= limit.bytes {
-                    break;
-                }
-            }
-            Ok(Ok(records))
-        })
+        self.shared.read(|files| files.range(range, limit))
     }
 
     /// Dropped half-way, the store closes all the same.

@@ -24,6 +24,10 @@ pub enum Durability {
     /// A commit returns after the operating system has the data: it survives any end of the process,
     /// SIGKILL included. A crash of the operating system or a power cut may take what was committed
     /// since the last sync, always a suffix of the commits and never a part of one.
+    ///
+    /// A short commit is appended to a journal and goes into the log with others, when there are
+    /// 256 KiB of them or it is time to sync. What both hold is found again whatever durability the
+    /// store is opened with.
     Buffered {
         /// The longest time between a commit and the sync that follows it.
         flush_every: Duration,

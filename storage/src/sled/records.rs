@@ -177,9 +177,10 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(before: Meta) -> Self {
+    /// What follows `before`, up to write number `writes`.
+    pub(super) fn new(before: Meta, writes: u64) -> Self {
         let mut meta = before;
-        meta.writes = meta.writes.saturating_add(1);
+        meta.writes = writes;
         Self {
             batch: sled::Batch::default(),
             meta,
@@ -327,7 +328,7 @@ mod tests {
         );
         let chunks = || db.range([CHUNK]..[CHUNK + 1]).count();
         let write = |before, values: &[Option<&Bytes>]| {
-            let mut group = Group::new(before);
+            let mut group = Group::new(before, 1);
             for value in values {
                 group.add(&db, &key, *value).unwrap();
             }

@@ -90,7 +90,7 @@ const fn ms(milliseconds: u64) -> Duration {
 }
 
 /// Roads by name.
-fn roads() -> [(&'static str, Weather); 5] {
+fn roads() -> [(&'static str, Weather); 6] {
     let lossy = |delay, loss| Weather {
         loss,
         ..Weather::delayed(delay)
@@ -102,6 +102,7 @@ fn roads() -> [(&'static str, Weather); 5] {
     };
     [
         ("no impairment", Weather::default()),
+        ("RTT 2 ms", Weather::delayed(ms(1))),
         ("RTT 50 ms", Weather::delayed(ms(25))),
         ("RTT 50 ms, loss 1 %", lossy(ms(25), 0.01)),
         ("RTT 200 ms, loss 5 %", lossy(ms(100), 0.05)),

@@ -266,6 +266,27 @@ async fn reads_see_journal_and_log_as_one() {
 }
 
 #[tokio::test]
+async fn a_short_commit_does_not_overtake_a_long_one_that_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options(&dir).open().unwrap();
+    let key = Bytes::from_static(b"key");
+    let put = |len: usize| {
+        let mut batch = Batch::new();
+        batch.put(key.clone(), vec![7; len].into());
+        batch
+    };
+    for round in 0..200 {
+        // From the second commit after a sync on, short ones are written by whoever makes them.
+        store.commit(put(1)).await.unwrap();
+        let (long, short) = (store.commit(put(70_000)), store.commit(put(2)));
+        let (long, short) = tokio::join!(long, short);
+        long.and(short).unwrap();
+        let last = store.get(key.clone()).await.unwrap();
+        assert_eq!(last.map(|value| value.len()), Some(2), "round {round}");
+    }
+}
+
+#[tokio::test]
 async fn every_commit_is_followed_by_a_sync() {
     let dir = tempfile::tempdir().unwrap();
     let flush_every = Duration::from_millis(20);

@@ -109,6 +109,7 @@ impl Sending {
     }
 
     /// Whether more records of messages that lie elsewhere are in memory than may be.
+    #[cfg(feature = "sabotage")]
     pub(super) fn is_overgrown(&self) -> bool {
         self.elsewhere.len() > MESSAGES_ELSEWHERE
     }

@@ -313,7 +313,7 @@ impl Engine {
             link.sent.entry(channel).or_default().remove_run(first, end);
         }
         if let Some(sending) = self.sending.get_mut(&channel) {
-            sending.ending.insert_run(first, end);
+            sending.ends(first, end);
         }
         self.writes.rewrites_outbox();
         self.defer(After::Tombstones {
@@ -341,7 +341,8 @@ impl Engine {
         sending.wanted = None;
         let offer = out.offer;
         for (position, record) in records.into_iter().rev() {
-            if position < offer {
+            // What ends meanwhile was read as it was before.
+            if position < offer || sending.ending.contains(position) {
                 continue;
             }
             match record.state {

@@ -211,10 +211,15 @@ impl Sending {
         }
     }
 
+    /// These are to be tombstones: of a message that lies elsewhere there is one for each segment.
+    pub(super) fn ends(&mut self, first: Position, end: Position) {
+        self.ending.insert_run(first, end);
+        self.elsewhere.retain(|at, _| !(first..end).contains(at));
+    }
+
     /// These are tombstones on disk now.
     pub(super) fn ended(&mut self, first: Position, end: Position) {
         self.ending.remove_run(first, end);
-        self.elsewhere.retain(|at, _| !(first..end).contains(at));
         for (_, record) in self.cache.range_mut(first..end) {
             self.cached_bytes = self.cached_bytes.saturating_sub(cost(record));
             *record = record.tombstone(record.index);

@@ -304,6 +304,20 @@ fn a_message_given_up_in_its_middle_can_still_be_offered_from_its_beginning() {
 }
 
 #[test]
+fn a_message_given_up_as_the_peer_gets_all_of_it_leaves_no_record() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(FILE_PART_BYTES as usize)), 1);
+    sender.offer();
+    sender.bind();
+    sender
+        .engine
+        .give_up(ChannelId::FILES, TRANSFER, sender.now);
+    // Its record is found; its tombstones are not written yet.
+    assert!(sender.step());
+    sender.acknowledge(65);
+    assert_eq!(sender.records(), 0);
+}
+
+#[test]
 fn a_file_that_is_gone_ends_its_messages_and_holds_up_none_behind_it() {
     let mut sender = Sender::new(BTreeMap::new(), Some(file(2_000_000)), 1);
     sender.offer();

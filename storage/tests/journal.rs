@@ -296,6 +296,7 @@ async fn every_commit_is_followed_by_a_sync() {
         for at in 0..3 {
             store.commit(numbered(round * 3 + at, 10)).await.unwrap();
         }
+        // A sync tells nobody but the disk.
         let emptied = async {
             while fs::metadata(dir.path().join(JOURNAL)).unwrap().len() > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -81,7 +81,6 @@ impl OutboxRecord {
             let segment = Self {
                 index,
                 tally,
-                state: OutboxState::External(part),
                 payload,
                 ..*self
             };

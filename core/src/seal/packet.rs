@@ -109,7 +109,7 @@ pub(crate) fn seal(key: &Secret, header: Header, frames: &[u8]) -> Result<Bytes,
     let mut packet = Vec::with_capacity(frames.len() + SEALED_BYTES);
     packet.put_slice(&header_bytes);
     packet.put_slice(frames);
-    let body = packet.get_mut(HEADER_BYTES..).unwrap_or_default();
+    let body = packet.get_mut(HEADER_BYTES..).ok_or(super::SealError)?;
     let tag = cipher(key)
         .encrypt_inout_detached(&nonce(header.number.0), &header_bytes, body.into())
         .map_err(|_| super::SealError)?;

@@ -329,82 +329,7 @@ impl Engine {
         }));
     }
 
-    /// Records were read to go on sending.
-    pub(super) fn filled(&mut self, channel: ChannelId, records: Vec<(Position, OutboxRecord)>) {
-        let Some(sending) = self.sending.get_mut(&channel) else {
-            return;
-        };
-        let Some(out) = self.live.out.get(&channel) else {
-            return;
-        };
-        // Asked for again while this was read, most likely; what is missing yet is asked for anew.
-        sending.wanted = None;
-        let offer = out.offer;
-        for (position, record) in records.into_iter().rev() {
-            // What ends meanwhile was read as it was before.
-            if position < offer || sending.ending.contains(position) {
-                continue;
-            }
-            match record.state {
-                OutboxState::External(_) => sending.keep_elsewhere(position, record),
-                OutboxState::Live | OutboxState::Tombstone => sending.load(position, record),
-            }
-        }
-    }
-
-    /// The content was read of those segments of a message that begin at `from`.
-    pub(super) fn content_read(&mut self, channel: ChannelId, from: Position, mut content: Bytes) {
-        let Some(sending) = self.sending.get_mut(&channel) else {
-            return;
-        };
-        // As when records were read.
-        sending.wanted = None;
-        let Some((at, record)) = sending.elsewhere(from) else {
-            return;
-        };
-        let OutboxState::External(extent) = record.state else {
-            return;
-        };
-        let start = record.first(at);
-        let mut segments = Vec::new();
-        let skipped = usize::try_from(from.since(start)).unwrap_or(usize::MAX);
-        for (segment, part) in record.segments(extent).skip(skipped) {
-            let length = usize::try_from(part.length).unwrap_or(usize::MAX);
-            if length > content.len() {
-                break;
-            }
-            let here = content.split_to(length);
-            let payload = if segment.payload.is_empty() {
-                here
-            } else {
-                [segment.payload, here].concat().into()
-            };
-            let position = start.plus(u64::from(segment.index));
-            let segment = OutboxRecord {
-                state: OutboxState::Live,
-                payload,
-                ..segment
-            };
-            segments.push((position, segment));
-        }
-        for (position, segment) in segments.into_iter().rev() {
-            sending.load(position, segment);
-        }
-    }
-
-    /// The content of a message can't be read: it ends.
-    pub(super) fn content_lost(&mut self, channel: ChannelId, from: Position) {
-        let Some(sending) = self.sending.get_mut(&channel) else {
-            return;
-        };
-        sending.wanted = None;
-        if let Some((at, record)) = sending.elsewhere(from) {
-            let record = record.clone();
-            self.end_unless_ending(channel, at, &record, Ending::Unreadable);
-        }
-    }
-
-    fn end_unless_ending(
+    pub(super) fn end_unless_ending(
         &mut self,
         channel: ChannelId,
         position: Position,
@@ -414,80 +339,6 @@ impl Engine {
         let sending = self.sending.get(&channel);
         if sending.is_some_and(|sending| !sending.ending.contains(position)) {
             self.end_record(channel, position, record, how);
-        }
-    }
-
-    /// Looks for messages whose time is over.
-    pub(super) fn start_sweeps(&mut self) {
-        for (channel, out) in &mut self.live.out {
-            if out.earliest_expiry.is_some_and(|at| at <= self.now.wall)
-                && let Some(sending) = self.sending.get_mut(channel)
-                && sending.sweep.is_none()
-            {
-                out.earliest_expiry = None;
-                sending.sweep = Some(Sweep::from(out.offer));
-            }
-        }
-    }
-
-    /// Records were read to find those that have expired.
-    pub(super) fn swept(&mut self, channel: ChannelId, records: &[(Position, OutboxRecord)]) {
-        let Some(sending) = self.sending.get_mut(&channel) else {
-            return;
-        };
-        let Some(mut sweep) = sending.sweep.take() else {
-            return;
-        };
-        let all_given_up = std::mem::take(&mut sending.given_up);
-        let low = self
-            .live
-            .out
-            .get(&channel)
-            .map_or(Position(0), |out| out.low);
-        for (position, record) in records {
-            if *position < sweep.at {
-                continue;
-            }
-            sweep.at = position.next();
-            if record.state == OutboxState::Tombstone || *position < low {
-                continue;
-            }
-            let given_up = matches!(
-                record.state,
-                OutboxState::External(extent) if all_given_up.contains(&extent.transfer)
-            );
-            if given_up || record.expires <= self.now.wall {
-                sweep.at = position.plus(u64::from(record.count.saturating_sub(record.index)));
-                let how = if given_up {
-                    Ending::Cancelled
-                } else {
-                    Ending::Expired
-                };
-                self.end_unless_ending(channel, *position, record, how);
-            } else {
-                sweep.earliest = Some(
-                    sweep
-                        .earliest
-                        .map_or(record.expires, |old| old.min(record.expires)),
-                );
-            }
-        }
-        let (Some(out), Some(sending)) = (
-            self.live.out.get_mut(&channel),
-            self.sending.get_mut(&channel),
-        ) else {
-            return;
-        };
-        let done = records.is_empty();
-        if done {
-            out.earliest_expiry = match (out.earliest_expiry, sweep.earliest) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (one, other) => one.or(other),
-            };
-        }
-        if !done || sweep.again {
-            sending.sweep = Some(if done { Sweep::from(out.offer) } else { sweep });
-            sending.given_up = all_given_up;
         }
     }
 
@@ -615,28 +466,5 @@ impl Engine {
             .filter(|out| out.low < out.next)
             .filter_map(|o| o.earliest_expiry)
             .min()
-    }
-
-    /// An acknowledgement's record was read.
-    pub(super) fn checked(
-        &mut self,
-        channel: ChannelId,
-        position: Position,
-        record: Option<OutboxRecord>,
-    ) {
-        let Some(sending) = self.sending.get_mut(&channel) else {
-            return;
-        };
-        let Some(ack) = sending.ack else { return };
-        match record {
-            Some(record) if ack.next.minus(1) == position => {
-                sending.ack = None;
-                self.acknowledge(channel, ack, &record);
-            }
-            // A later acknowledgement took its place: its own record is read next.
-            Some(_) => {}
-            // What it acknowledges has left the outbox meanwhile.
-            None => sending.ack = None,
-        }
     }
 }

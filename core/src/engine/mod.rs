@@ -25,6 +25,7 @@ mod outbox;
 mod parking;
 mod pump;
 mod quality;
+mod reading;
 mod resume;
 mod rules;
 mod sealing;
@@ -47,16 +48,17 @@ pub use rules::Rule;
 use self::links::{Link, Links};
 use self::measuring::Gauge;
 use self::outbox::Sending;
+use self::reading::Reading;
 use self::resume::Asked;
 use self::rules::Rules;
 use self::sealing::Sealing;
 use self::streams::Held;
 use self::timers::Probe;
 use self::writes::{After, Writes};
-use crate::limits::{InboxLimits, PURGE_RECORDS, READ_BYTES, READ_RECORDS};
+use crate::limits::{InboxLimits, PURGE_RECORDS};
 use crate::link::LinkClass;
-use crate::record::{Key, OutboxRecord, Record, RecordError, SegmentRecord, Session};
-use crate::store::{Batch, ReadLimit};
+use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
+use crate::store::Batch;
 use crate::transport::Refusal;
 use crate::wire::frame::{CloseReason, Frame, Handshake, Token};
 use crate::wire::packet;
@@ -64,19 +66,6 @@ use crate::{
     ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, Now, OpenError, PeerId, Position,
     RunSet, Seq,
 };
-
-/// What a read on its way is for.
-#[derive(Clone, Copy, Debug)]
-enum Reading {
-    /// To go on sending.
-    Fill(ChannelId),
-    /// As that, of so many bytes of a message that lies elsewhere, from the segment at this position.
-    Content(ChannelId, Position, u64),
-    /// To check an acknowledgement's digest.
-    Check(ChannelId, Position),
-    /// To find what has expired.
-    Sweep(ChannelId),
-}
 
 /// What happened to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -639,48 +628,6 @@ impl Engine {
         self.outputs.clear();
     }
 
-    /// What the last [`Output::Read`] found.
-    ///
-    /// # Errors
-    /// [`RecordError`] if a record is damaged.
-    pub fn read(&mut self, rows: &[(Bytes, Bytes)], now: Now) -> Result<(), RecordError> {
-        self.now = now;
-        let Some(reading) = self.reading.take() else {
-            return Ok(());
-        };
-        let mut records: Vec<(_, OutboxRecord)> = Vec::with_capacity(rows.len());
-        for (key, value) in rows {
-            if let Ok(Key::Outbox(_, _, position)) = Key::of_peer(self.peer, key) {
-                records.push((position, Record::from_bytes(value)?));
-            }
-        }
-        match reading {
-            Reading::Fill(channel) => self.filled(channel, records),
-            Reading::Check(channel, position) => {
-                let record = records.iter().find_map(|(at, r)| r.of(*at, position));
-                self.checked(channel, position, record);
-            }
-            Reading::Sweep(channel) => self.swept(channel, &records),
-            Reading::Content(..) => {}
-        }
-        Ok(())
-    }
-
-    /// What the last [`Output::Content`] asked for; none if the file can't be read, or is not what it
-    /// was. Then its message ends as [`Ending::Unreadable`].
-    pub fn content(&mut self, content: Option<Bytes>, now: Now) {
-        self.now = now;
-        let Some(Reading::Content(channel, from, length)) = self.reading.take() else {
-            return;
-        };
-        match content {
-            Some(content) if content.len() as u64 == length => {
-                self.content_read(channel, from, content);
-            }
-            _ => self.content_lost(channel, from),
-        }
-    }
-
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
@@ -730,44 +677,6 @@ impl Engine {
             .batch()
             .put(Key::Session(self.peer).to_bytes(), record);
         self.writes.take(self.live.clone())
-    }
-
-    fn next_read(&mut self) {
-        let limit = ReadLimit {
-            records: READ_RECORDS,
-            bytes: READ_BYTES,
-        };
-        for (&channel, sending) in &mut self.sending {
-            let Some(out) = self.durable.out.get(&channel) else {
-                continue;
-            };
-            let (reading, from, count) = if let Some(ack) = sending.ack {
-                let last = ack.next.minus(1);
-                (Reading::Check(channel, last), last, 1)
-            } else if let Some(wanted) = sending.wanted.take() {
-                if let Some(extent) = sending.content(wanted) {
-                    self.reading = Some(Reading::Content(channel, wanted, extent.length));
-                    self.outputs.push_back(Output::Content(extent));
-                    return;
-                }
-                (Reading::Fill(channel), wanted, READ_RECORDS)
-            } else if let Some(sweep) = sending.sweep {
-                (Reading::Sweep(channel), sweep.at, READ_RECORDS)
-            } else {
-                continue;
-            };
-            if from >= out.next && !matches!(reading, Reading::Sweep(_)) {
-                continue;
-            }
-            self.reading = Some(reading);
-            let range = Key::outbox(self.peer, channel, from, out.next);
-            let limit = ReadLimit {
-                records: count,
-                ..limit
-            };
-            self.outputs.push_back(Output::Read { range, limit });
-            return;
-        }
     }
 
     fn defer(&mut self, after: After) {

@@ -46,6 +46,8 @@ struct Pair {
     slow: VecDeque<(Duration, usize, Transmit)>,
     /// Whole packets that were.
     lost: Vec<(usize, Transmit)>,
+    /// Packets that were sent.
+    packets: usize,
 }
 
 fn identity(n: u8) -> Identity {
@@ -79,6 +81,7 @@ impl Pair {
             takes: Box::new(|_| Duration::ZERO),
             slow: VecDeque::new(),
             lost: Vec::new(),
+            packets: 0,
         }
     }
 
@@ -94,7 +97,11 @@ impl Pair {
     }
 
     fn send(&mut self, text: &'static str) {
-        let sender = &mut self.peers[0].engine;
+        self.send_from(0, text);
+    }
+
+    fn send_from(&mut self, from: usize, text: &'static str) {
+        let sender = &mut self.peers[from].engine;
         let payload = Bytes::from_static(text.as_bytes());
         let sent = sender.send(CHAT, &payload, &SendOptions::default(), self.now);
         sent.expect("there is room");
@@ -138,7 +145,10 @@ impl Pair {
         let peer = &mut self.peers[from];
         while let Some(output) = peer.engine.poll() {
             match output {
-                Output::Transmit(transmit) => self.wire.push_back((1 - from, transmit)),
+                Output::Transmit(transmit) => {
+                    self.packets += 1;
+                    self.wire.push_back((1 - from, transmit));
+                }
                 Output::Write(batch) => {
                     for (key, value) in batch {
                         match value {
@@ -436,4 +446,68 @@ fn the_hundredth_link_resumes_like_the_first_while_dead_ones_are_still_open() {
         pair.settle();
     }
     assert_eq!(pair.arrived(), 200);
+}
+
+/// How long an app takes to answer.
+const AT_ONCE: Duration = Duration::from_micros(300);
+
+/// Two apps take turns, and each answers at once.
+fn take_turns(pair: &mut Pair, turns: usize) {
+    for turn in 0..turns {
+        pair.now.elapsed += AT_ONCE;
+        pair.send_from(turn % 2, "and you?");
+    }
+}
+
+#[test]
+fn peers_that_take_turns_acknowledge_with_their_answers() {
+    let mut pair = Pair::new();
+    pair.bind(Generation::nth(1, 1));
+    take_turns(&mut pair, 4);
+    let before = pair.packets;
+    take_turns(&mut pair, 10);
+    assert_eq!(pair.packets - before, 10, "a packet a turn");
+    pair.now.elapsed += Duration::from_millis(1);
+    for peer in &mut pair.peers {
+        assert!(peer.engine.deadline() >= Some(pair.now.elapsed));
+        peer.engine.tick(pair.now);
+    }
+    pair.settle();
+    assert_eq!(pair.packets - before, 11, "no answer came to the last");
+    assert!(pair.peers.iter().all(|peer| !peer.engine.outstanding()));
+}
+
+#[test]
+fn what_the_app_does_not_answer_is_acknowledged_at_once() {
+    let mut pair = Pair::new();
+    pair.bind(Generation::nth(1, 1));
+    pair.send("first");
+    assert!(pair.delivered(), "nothing is known of the app yet");
+    take_turns(&mut pair, 4);
+    pair.send("the app has taken turns before");
+    assert!(!pair.delivered());
+    pair.send("two are not kept waiting");
+    assert!(pair.delivered());
+
+    pair.send("once more");
+    assert!(!pair.delivered());
+    let deadline = pair.peers[1].engine.deadline();
+    pair.now.elapsed = deadline.expect("an acknowledgement that waits");
+    pair.peers[1].engine.tick(pair.now);
+    pair.settle();
+    assert!(pair.delivered(), "no later than its time");
+    pair.send("and now it is known that no answer comes");
+    assert!(pair.delivered());
+}
+
+#[test]
+fn what_waits_for_an_answer_is_acknowledged_before_the_process_ends() {
+    let mut pair = Pair::new();
+    pair.bind(Generation::nth(1, 1));
+    take_turns(&mut pair, 4);
+    pair.send("the last");
+    assert!(!pair.delivered());
+    pair.peers[1].engine.hasten(pair.now);
+    pair.settle();
+    assert!(pair.delivered());
 }

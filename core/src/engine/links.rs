@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::acks::Acks;
 use super::quality::{Merit, Quality, Standing};
 use crate::limits::{LINK_SILENCE, LINKS, PING_IDLE, RELAY_FLIGHT};
 use crate::link::LinkClass;
 use crate::runs::RunSet;
 use crate::wire::frame::{Frame, Token};
-use crate::{ChannelId, EnvelopeId, Epoch, Generation, MessageId, Position, ResumeId};
+use crate::{ChannelId, EnvelopeId, Generation, MessageId, Position};
 
 /// Small frames that wait for a link to be writable. More are left out: they matter only now.
 pub(super) const REPLIES: usize = 64;
@@ -100,8 +101,8 @@ pub(super) struct Link {
     pub(super) forged: u32,
     /// Whether a Resume is to be sent.
     pub(super) resume_due: bool,
-    /// The peer's epochs to acknowledge, and the Resume that is answered by it.
-    pub(super) acks_due: BTreeMap<Epoch, Option<ResumeId>>,
+    /// What is to be acknowledged on it.
+    pub(super) acks: Acks,
     /// Frames that matter only now.
     pub(super) replies: VecDeque<Frame>,
     /// The relay takes nothing before this moment.
@@ -140,7 +141,7 @@ impl Link {
             responded: None,
             forged: 0,
             resume_due: false,
-            acks_due: BTreeMap::new(),
+            acks: Acks::default(),
             replies: VecDeque::new(),
             held_until: None,
             refusals: 0,
@@ -336,10 +337,17 @@ impl Link {
             Some(again) => again.max(self.heard + PING_IDLE),
             None => self.heard + PING_IDLE,
         };
-        [silent, overdue, doubt, challenge, Some(idle)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            silent,
+            overdue,
+            doubt,
+            challenge,
+            Some(idle),
+            self.acks.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 

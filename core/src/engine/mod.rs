@@ -13,6 +13,7 @@
 //! It keeps two copies of the session's record: what is true now, and what the store holds. All it
 //! says to the peer or the app is drawn from the second (I4).
 
+mod acks;
 mod attempts;
 #[cfg(feature = "sabotage")]
 mod bounds;
@@ -641,6 +642,9 @@ impl Engine {
         if let Some((at, _)) = &mut self.tell_consumed {
             *at = now.elapsed;
         }
+        for link in self.links.iter_mut() {
+            link.acks.hasten();
+        }
         self.tick(now);
     }
 
@@ -698,8 +702,11 @@ impl Engine {
             } => {
                 let link = self.links.or_best(generation);
                 if let Some(link) = link.and_then(|generation| self.links.get(generation)) {
-                    let due = link.acks_due.entry(epoch).or_default();
-                    *due = answers.or(*due);
+                    if link.is_direct() && answers.is_none() {
+                        link.acks.owe_soon(epoch, self.now.elapsed);
+                    } else {
+                        link.acks.owe(epoch, answers);
+                    }
                 }
             }
             After::Keys { generation } => {

@@ -96,6 +96,10 @@ impl Engine {
         if builder.is_empty() {
             return false;
         }
+        // What waits for company is not to wait behind a file with it.
+        if direct && contents.lane != Some(Lane::Bulk) {
+            self.say_acks(generation, &mut builder);
+        }
         self.transmit(generation, class, builder, contents);
         true
     }
@@ -144,7 +148,8 @@ impl Engine {
         let Some(link) = self.links.get(generation) else {
             return false;
         };
-        if due || (link.resume_due && settled) || !link.acks_due.is_empty() {
+        let acks = link.acks.press(now);
+        if due || (link.resume_due && settled) || acks {
             for frame in self.handshake_frames(generation) {
                 // There is room for two of them in any packet.
                 let _ = builder.push(&frame);
@@ -166,18 +171,25 @@ impl Engine {
                 }
             }
         }
+        if acks {
+            self.say_acks(generation, builder);
+        }
+        handshake
+    }
+
+    fn say_acks(&mut self, generation: Generation, builder: &mut PacketBuilder) {
+        let now = self.now.elapsed;
         let Some(link) = self.links.get(generation) else {
-            return handshake;
+            return;
         };
-        for (epoch, answers) in std::mem::take(&mut link.acks_due) {
+        for (epoch, answers) in link.acks.take(now) {
             let ack = Frame::Ack(self.ack_for(epoch, answers));
             if !builder.push(&ack)
                 && let Some(link) = self.links.get(generation)
             {
-                link.acks_due.insert(epoch, answers);
+                link.acks.owe(epoch, answers);
             }
         }
-        handshake
     }
 
     /// What matters only now.
@@ -243,6 +255,7 @@ impl Engine {
         if let Some(link) = self.links.get(generation) {
             link.sent.entry(channel).or_default().insert(position);
             link.asks(now);
+            link.acks.segment_sent(now);
         }
         let sending = self.sending.get_mut(&channel)?;
         sending.high = sending.high.max(position.next());

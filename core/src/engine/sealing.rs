@@ -433,7 +433,7 @@ impl Engine {
             return;
         };
         match epoch {
-            Some(epoch) => drop(link.acks_due.entry(epoch).or_default()),
+            Some(epoch) => link.acks.owe(epoch, None),
             None => link.resume_due = true,
         }
     }

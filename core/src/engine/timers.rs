@@ -94,7 +94,7 @@ impl Engine {
             let best = self.links.best();
             if let Some(link) = best.and_then(|generation| self.links.get(generation)) {
                 for epoch in epochs {
-                    link.acks_due.entry(epoch).or_default();
+                    link.acks.owe(epoch, None);
                 }
             }
         }

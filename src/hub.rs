@@ -36,6 +36,9 @@ pub(crate) struct Hub {
     pub(crate) held: Notify,
     /// Rings when signals came.
     pub(crate) signaled: Notify,
+    /// Rings when something has changed that the way to the peer depends on: its links, whether it is
+    /// there, and what was decided about it.
+    pub(crate) moved: Notify,
     /// Whether a direct link may be dead.
     pub(crate) doubt: watch::Sender<bool>,
     /// Where the app says that the peer can be reached.
@@ -119,6 +122,7 @@ impl Hub {
             let_go: Notify::new(),
             held: Notify::new(),
             signaled: Notify::new(),
+            moved: Notify::new(),
             doubt: watch::Sender::new(false),
             found_at: watch::Sender::new(Vec::new()),
             holds: AtomicUsize::new(0),
@@ -141,11 +145,19 @@ impl Hub {
         self.holds.load(Ordering::SeqCst) > 0
     }
 
-    /// Changes the state and tells what happened, with the state as of it.
-    pub(crate) fn tell(&self, event: &SessionEvent, change: impl FnOnce(&mut SessionState)) {
-        self.state.send_modify(change);
-        let state = self.state.borrow().clone();
-        self.registry.emit(event, &state);
+    /// Changes what the way to the peer depends on, if `change` says so.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut SessionState) -> bool) {
+        if self.state.send_if_modified(change) {
+            self.moved.notify_one();
+        }
+    }
+
+    /// Tells what happened, with the state as it is now.
+    pub(crate) fn tell(&self, event: &SessionEvent) {
+        if self.registry.len() > 0 {
+            let state = self.state.borrow().clone();
+            self.registry.emit(event, &state);
+        }
     }
 
     pub(crate) fn inbox_grew(&self, channel: ChannelId, end: Position) {

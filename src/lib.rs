@@ -9,6 +9,7 @@
 //!             └──────────────── Receipt: custody, delivered, consumed ◀─────┘
 //! ```
 
+mod alarm;
 mod backoff;
 mod clock;
 mod direct;

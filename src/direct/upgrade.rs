@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use super::link::{self, Carried, Kind};
 use super::negotiation::{Negotiating, Wish};
 use super::{Asked, Endpoint, signals};
+use crate::alarm::Alarm;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::inbox::Inbox;
@@ -114,7 +115,6 @@ impl Upgrade {
                 false
             }
         };
-        let mut state = self.hub.state.subscribe();
         let (_none, nowhere) = watch::channel(Vec::new());
         let mut addresses = match &self.endpoint {
             Some(endpoint) => endpoint.addresses.clone(),
@@ -125,7 +125,7 @@ impl Upgrade {
         let mut doubt = self.hub.doubt.subscribe();
         rendezvous.located(addresses.borrow_and_update().clone(), self.now());
         rendezvous.given(found_at.borrow_and_update().clone(), self.now());
-        let mut linked = false;
+        let (mut linked, mut alarm) = (false, Alarm::default());
         loop {
             self.note_ended();
             match (linked, self.links.is_empty()) {
@@ -134,7 +134,7 @@ impl Upgrade {
                 (false, true) | (true, false) => {}
             }
             linked = !self.links.is_empty();
-            let present = state.borrow_and_update().clone();
+            let present = self.hub.state.borrow().clone();
             self.wish(&mut rendezvous, negotiating, &present);
             negotiating.restart(&present.links, self.now());
             rendezvous.doubt(*doubt.borrow_and_update(), self.now());
@@ -178,7 +178,7 @@ impl Upgrade {
                 () = tokio::time::sleep(STORE_RETRY), if self.failed => {
                     self.take_signals(&mut rendezvous, negotiating).await;
                 }
-                changed = state.changed() => if changed.is_err() { return },
+                () = self.hub.moved.notified() => {}
                 changed = addresses.changed() => {
                     if changed.is_err() { return }
                     rendezvous.located(addresses.borrow_and_update().clone(), self.now());
@@ -201,7 +201,7 @@ impl Upgrade {
                 () = self.hub.held.notified() => {}
                 () = tokio::time::sleep(EXTRA_AGAIN), if extra => {}
                 event = negotiating.event() => negotiating.heed(event, self.now()),
-                () = sleep_until(deadline) => {
+                () = alarm.at(deadline) => {
                     rendezvous.tick(self.now());
                     negotiating.tick(self.now());
                 }
@@ -376,11 +376,4 @@ pub(crate) fn let_signals_go(route: Route) {
             },
         }
     });
-}
-
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }

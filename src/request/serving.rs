@@ -260,7 +260,7 @@ const fn is_damage(error: &Error) -> bool {
 fn tell_malformed(route: &Route, settled: &Settled, error: &WireError) {
     let (hub, id) = (route.hub(), settled.record.id);
     warn!(peer = %hub.peer.short(), %id, %error, "a malformed request");
-    hub.tell(&SessionEvent::MalformedRequest { id }, |_| {});
+    hub.tell(&SessionEvent::MalformedRequest { id });
 }
 
 /// Has one request answered.

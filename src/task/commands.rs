@@ -143,11 +143,12 @@ impl Task {
             address,
         };
         let direct = class == LinkClass::Direct;
-        self.hub
-            .tell(&SessionEvent::LinkUp { generation }, |state| {
-                state.links.push(info);
-                state.outstanding = outstanding;
-            });
+        self.hub.change(|state| {
+            state.links.push(info);
+            state.outstanding = outstanding;
+            true
+        });
+        self.hub.tell(&SessionEvent::LinkUp { generation });
         // Who asks for a peer tells that it has to do with it.
         if self.unidentified.is_none() && !direct {
             self.push(generation, Outgoing::Watch { peers: vec![peer] });
@@ -164,21 +165,23 @@ impl Task {
             return;
         }
         debug!(peer = %self.peer.short(), %generation, "link lost");
-        self.hub
-            .tell(&SessionEvent::LinkDown { generation }, |state| {
-                state.links.retain(|link| link.generation != generation);
-                state.outstanding = outstanding;
-                if state.links.is_empty() {
-                    state.peer_online = None;
-                }
-            });
+        self.hub.change(|state| {
+            state.links.retain(|link| link.generation != generation);
+            state.outstanding = outstanding;
+            if state.links.is_empty() {
+                state.peer_online = None;
+            }
+            true
+        });
+        self.hub.tell(&SessionEvent::LinkDown { generation });
     }
 
     /// The peer came, or left.
     pub(super) fn presence(&self, online: bool) {
-        self.hub.tell(&SessionEvent::Presence { online }, |state| {
-            state.peer_online = Some(online);
-        });
+        let known = Some(online);
+        self.hub
+            .change(|state| std::mem::replace(&mut state.peer_online, known) != known);
+        self.hub.tell(&SessionEvent::Presence { online });
     }
 
     async fn command(&mut self, engine: &mut Engine, command: Command) -> Option<Done> {
@@ -348,8 +351,11 @@ impl Task {
 
     /// Tells what was decided about the peer, and goes by it.
     pub(super) fn decided(&mut self, trust: Trust) {
-        let changed = SessionEvent::TrustChanged { trust };
-        self.hub.tell(&changed, |state| state.trust = trust);
+        self.hub.change(|state| {
+            state.trust = trust;
+            true
+        });
+        self.hub.tell(&SessionEvent::TrustChanged { trust });
         self.accepted();
     }
 

@@ -36,6 +36,7 @@ use self::files::OfferedFile;
 pub(crate) use self::input::{Binding, Command, GivenUp, INPUTS, Input, Settled, ToLink};
 use self::input::{FileReply, Reply};
 use self::unidentified::Unidentified;
+use crate::alarm::Alarm;
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::files::Course;
@@ -259,7 +260,7 @@ impl Task {
                 Done::StoreFailed(error) => {
                     warn!(peer = %self.peer.short(), %error, "the session's store failed");
                     self.fail(&error);
-                    self.hub.tell(&SessionEvent::StoreFailed, |_| {});
+                    self.hub.tell(&SessionEvent::StoreFailed);
                     if let Some(error) = self.sit_out(&error).await {
                         break error;
                     }
@@ -268,9 +269,10 @@ impl Task {
             }
         };
         self.fail(&error);
-        self.hub.state.send_modify(|state| {
+        self.hub.change(|state| {
             state.links.clear();
             state.carrier = None;
+            true
         });
     }
 
@@ -326,8 +328,7 @@ impl Task {
         engine.set_inbox_limits(self.inner.inbox_limits);
         let trust = trust_of(&**store, self.peer).await?;
         self.hub
-            .state
-            .send_if_modified(|state| std::mem::replace(&mut state.trust, trust) != trust);
+            .change(|state| std::mem::replace(&mut state.trust, trust) != trust);
         self.allowance = self.inner.admission.allowance(self.peer, engine.session());
         self.hub.progress.loaded(engine.session());
         for (&channel, inbox) in &engine.session().inboxes {
@@ -352,7 +353,7 @@ impl Task {
     }
 
     async fn drive(&mut self, engine: &mut Engine) -> Done {
-        let mut idle_since = None;
+        let (mut idle_since, mut alarm) = (None, Alarm::default());
         loop {
             while let Some(output) = engine.poll() {
                 self.carry_out(engine, output);
@@ -430,7 +431,7 @@ impl Task {
                 }
                 // Nothing else may ever happen on a session that nobody holds any more.
                 () = self.hub.let_go.notified() => {}
-                () = sleep_until(at) => {
+                () = alarm.at(at) => {
                     let now = self.inner.clock.now();
                     if linger.is_some_and(|at| at <= now.elapsed) {
                         return Done::Idle(self.in_hand(engine));
@@ -447,7 +448,7 @@ impl Task {
             .doubt
             .send_if_modified(|known| std::mem::replace(known, doubt) != doubt);
         let carrier = engine.carrier();
-        self.hub.state.send_if_modified(|state| {
+        self.hub.change(|state| {
             let known = state.links.iter().map(|link| link.generation);
             let carrier = carrier.filter(|carrier| known.clone().any(|g| g == *carrier));
             std::mem::replace(&mut state.carrier, carrier) != carrier
@@ -497,13 +498,6 @@ async fn reserve(
 ) -> (Generation, Option<mpsc::OwnedPermit<ToLink>>) {
     match blocked {
         Some((generation, link)) => (*generation, link.clone().reserve_owned().await.ok()),
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -222,11 +222,9 @@ impl Task {
                     self.forget_files(engine);
                 }
                 let outstanding = engine.outstanding();
-                if self.hub.state.borrow().outstanding != outstanding {
-                    self.hub
-                        .state
-                        .send_modify(|state| state.outstanding = outstanding);
-                }
+                self.hub.state.send_if_modified(|state| {
+                    std::mem::replace(&mut state.outstanding, outstanding) != outstanding
+                });
                 self.room = !self.sends.is_empty();
                 self.tell_stopped(engine);
                 return;
@@ -286,15 +284,15 @@ impl Task {
             Event::PeerClosed { reason } => SessionEvent::PeerClosed { reason },
             _ => return,
         };
-        let moved = matches!(
-            event,
-            SessionEvent::Gap { .. } | SessionEvent::Message { .. }
-        );
-        self.hub.tell(&event, |state| {
-            if moved {
-                state.gaps = engine.session().gaps().collect();
-            }
-        });
+        if let SessionEvent::Gap { .. } | SessionEvent::Message { .. } = event {
+            let gaps: Vec<_> = engine.session().gaps().collect();
+            self.hub.state.send_if_modified(|state| {
+                let changed = state.gaps != gaps;
+                state.gaps = gaps;
+                changed
+            });
+        }
+        self.hub.tell(&event);
     }
 }
 

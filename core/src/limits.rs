@@ -149,6 +149,10 @@ pub const PING_IDLE: Duration = Duration::from_secs(15);
 /// Silence on a direct link, while an answer is due, after which it is given up.
 pub const LINK_SILENCE: Duration = Duration::from_secs(10);
 
+/// How long an acknowledgement may wait, on a direct link, for the app's answer: nobody notices it, and
+/// longer, a sender would wait on an idle link.
+pub const ACK_DELAY: Duration = Duration::from_millis(1);
+
 /// How long a commit may wait for company before the peer is told of it.
 pub const CONSUMED_DELAY: Duration = Duration::from_millis(50);
 

@@ -8,11 +8,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::limits::ACK_DELAY;
 use crate::{Epoch, ResumeId};
-
-/// How long an acknowledgement may wait for the app's answer. Nobody notices it; longer, and a link is
-/// idle while its sender waits.
-const ACK_WAIT: Duration = Duration::from_millis(1);
 
 /// Acknowledgements that are to be said on one link.
 #[derive(Debug, Default)]
@@ -40,14 +37,14 @@ impl Acks {
     pub(super) fn owe_soon(&mut self, epoch: Epoch, now: Duration) {
         let waits = self.answers_soon && self.due.is_empty();
         self.owe(epoch, None);
-        self.wait = waits.then_some(now + ACK_WAIT);
+        self.wait = waits.then_some(now + ACK_DELAY);
         self.came = Some(now);
     }
 
     /// A segment of ours goes out.
     pub(super) fn segment_sent(&mut self, now: Duration) {
         if let Some(came) = self.came.take() {
-            self.answers_soon = now.saturating_sub(came) <= ACK_WAIT;
+            self.answers_soon = now.saturating_sub(came) <= ACK_DELAY;
         }
     }
 

@@ -1,7 +1,7 @@
 //! What an engine holds in memory, for simulations that see it stay bounded (I7).
 
 use super::Engine;
-use super::links::REPLIES;
+use super::link::REPLIES;
 use crate::limits::{
     CHANNELS, HELD_SEGMENTS, LINKS, OUTBOX_CACHE_BYTES, PEER_EPOCHS, RELAY_FLIGHT, RESUMES_OPEN,
     SEGMENT_BYTES,

@@ -1,4 +1,4 @@
-//! What the app asks for: sending, taking back, listening.
+//! What the app asks for: sending, and taking back.
 
 use bytes::Bytes;
 
@@ -8,10 +8,8 @@ use super::outbox::{Sending, Sweep};
 use super::writes::After;
 use crate::limits::{
     CHANNELS, MESSAGE_BYTES, MESSAGE_TTL, OUTBOX_BYTES, OUTBOX_MESSAGES, SEGMENT_BYTES,
-    VOLATILE_BYTES,
 };
 use crate::record::{Key, OnceRecord, OutChannel, OutboxRecord, OutboxState, Record};
-use crate::wire::frame::{Channels, Frame, Volatile};
 use crate::{ChannelId, Now, Position, StoreId, TransferId, WallTime};
 
 /// What came of taking a message back.
@@ -386,76 +384,6 @@ impl Engine {
         }
         let at = self.now.elapsed + super::timers::LAZY_WRITE;
         self.write_lazily.get_or_insert(at);
-    }
-
-    /// Listens to a volatile channel: the peer is told, and sends only then.
-    pub fn listen(&mut self, channel: ChannelId, now: Now) {
-        self.now = now;
-        if self.listening.len() < CHANNELS && self.listening.insert(channel) {
-            self.say_on_all(&Frame::Subscribe(Channels {
-                channels: vec![channel],
-            }));
-        }
-    }
-
-    /// Ceases to listen to a volatile channel.
-    pub fn unlisten(&mut self, channel: ChannelId, now: Now) {
-        self.now = now;
-        if self.listening.remove(&channel) {
-            self.say_on_all(&Frame::Unsubscribe(Channels {
-                channels: vec![channel],
-            }));
-        }
-    }
-
-    /// The peer came back to the relay behind this link: what only matters now is told again.
-    pub fn peer_appeared(&mut self, generation: crate::Generation, now: Now) {
-        self.now = now;
-        let subscriptions = (!self.listening.is_empty()).then(|| self.subscriptions());
-        if let (Some(link), Some(frame)) = (self.links.get(generation), subscriptions) {
-            link.reply(frame);
-        }
-    }
-
-    pub(super) fn subscriptions(&self) -> Frame {
-        Frame::Subscribe(Channels {
-            channels: self.listening.iter().copied().collect(),
-        })
-    }
-
-    fn say_on_all(&mut self, frame: &Frame) {
-        for link in self.links.iter_mut() {
-            link.reply(frame.clone());
-        }
-    }
-
-    /// Sends on a volatile channel. Returns whether it went towards a listener: if the peer does
-    /// not listen, or no link is up, nothing is sent.
-    ///
-    /// # Errors
-    /// [`SendError::TooLarge`] above [`VOLATILE_BYTES`]; such messages are not cut.
-    pub fn send_volatile(
-        &mut self,
-        channel: ChannelId,
-        payload: Bytes,
-        now: Now,
-    ) -> Result<bool, SendError> {
-        self.now = now;
-        if payload.len() > VOLATILE_BYTES {
-            return Err(SendError::TooLarge {
-                size: payload.len(),
-                limit: VOLATILE_BYTES,
-            });
-        }
-        let best = self.links.best();
-        let Some(link) = best.and_then(|generation| self.links.get(generation)) else {
-            return Ok(false);
-        };
-        if !self.peer_listens.contains(&channel) {
-            return Ok(false);
-        }
-        link.reply(Frame::Volatile(Volatile { channel, payload }));
-        Ok(true)
     }
 
     /// Whether any channel has something that expires, and when that is next.

@@ -3,353 +3,13 @@
 //! A link is known by its generation. What comes under a generation that is not here is from a
 //! retired link and changes nothing (I5).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::acks::Acks;
-use super::quality::{Merit, Quality, Standing};
-use crate::limits::{LINK_SILENCE, LINKS, PING_IDLE, RELAY_FLIGHT};
-use crate::link::LinkClass;
-use crate::runs::RunSet;
-use crate::wire::frame::{Frame, Token};
-use crate::{ChannelId, EnvelopeId, Generation, MessageId, Position};
-
-/// Small frames that wait for a link to be writable. More are left out: they matter only now.
-pub(super) const REPLIES: usize = 64;
-
-/// Before the round trip of a link is known, acks count as overdue after this time.
-const FIRST_OVERDUE: Duration = Duration::from_secs(1);
-
-/// An answer that is overdue and has been awaited for this long may never come: another link to the
-/// peer is worth a try. Shorter, and a few lost packets are taken for the end of a link; longer, and
-/// a network that was gone for some seconds is waited for by the clocks of its transports, which have
-/// backed off.
-const DOUBT: Duration = Duration::from_secs(1);
-
-/// How long a Ping may wait behind our own packets before it counts all the same: then so does
-/// everything else that the session says. A link of 2 MB/s or more is never that full.
-const OWN_QUEUE: Duration = Duration::from_secs(2);
-
-/// A packet handed to a relay and not answered.
-#[derive(Debug, Default)]
-pub(super) struct Flight {
-    /// The segments in it.
-    pub(super) runs: Vec<(ChannelId, Position)>,
-    /// The first of each channel, with its message; at most one a channel.
-    pub(super) heads: Vec<(ChannelId, Position, MessageId)>,
-}
-
-impl Flight {
-    /// Notes a segment of a message that is still to be delivered.
-    pub(super) fn note_head(&mut self, channel: ChannelId, position: Position, id: MessageId) {
-        if self.heads.iter().all(|(of, ..)| *of != channel) {
-            self.heads.push((channel, position, id));
-        }
-    }
-
-    /// What it carried counts no more.
-    pub(super) fn clear(&mut self) {
-        self.runs.clear();
-        self.heads.clear();
-    }
-}
-
-/// What the other end has to say back over the link, to show that it is there.
-#[derive(Clone, Copy, Debug)]
-struct Challenge {
-    token: [u8; 8],
-    /// When it was said last.
-    said: Duration,
-    /// Whether it was said again: its answer then does not tell the round trip.
-    repeated: bool,
-}
-
-/// A Ping on its way.
-#[derive(Clone, Copy, Debug)]
-struct Ping {
-    token: [u8; 8],
-    said: Duration,
-    /// Whether much of our own went before it: then its answer tells nothing of the way.
-    behind_our_own: bool,
-}
-
-/// A link bound to the session.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) generation: Generation,
-    pub(super) class: LinkClass,
-    /// Order of preference among links of one class; the lowest is used first.
-    pub(super) rank: u8,
-    /// Whether its transport takes packets at the moment.
-    pub(super) writable: bool,
-    /// What was sent on it and is not acknowledged.
-    pub(super) sent: BTreeMap<ChannelId, RunSet<Position>>,
-    /// Packets its relay has not answered.
-    pub(super) flights: BTreeMap<EnvelopeId, Flight>,
-    next_envelope: EnvelopeId,
-    /// Whether the other end has answered a challenge over it. Until then others go before it.
-    pub(super) validated: bool,
-    /// The challenge on its way.
-    challenge: Option<Challenge>,
-    /// Whether the handshake is to be said, even if nothing else is.
-    pub(super) keys_due: bool,
-    /// When an initiation was said on it last.
-    pub(super) initiated: Option<Duration>,
-    /// When an initiation was answered on it that was not the newest word of the peer.
-    pub(super) responded: Option<Duration>,
-    /// Packets that came over it and did not open.
-    pub(super) forged: u32,
-    /// Whether a Resume is to be sent.
-    pub(super) resume_due: bool,
-    /// What is to be acknowledged on it.
-    pub(super) acks: Acks,
-    /// Frames that matter only now.
-    pub(super) replies: VecDeque<Frame>,
-    /// The relay takes nothing before this moment.
-    pub(super) held_until: Option<Duration>,
-    /// How often it refused in a row.
-    pub(super) refusals: u32,
-    /// When something authentic came over it last.
-    heard: Duration,
-    /// Since when something was sent on it that asks for an answer.
-    waiting: Option<Duration>,
-    /// The Ping on its way, and when it was said first.
-    ping: Option<Ping>,
-    /// When one was said last.
-    pinged: Duration,
-    /// How it answers.
-    pub(super) quality: Quality,
-    /// Whether it is good enough to carry.
-    pub(super) standing: Standing,
-}
-
-impl Link {
-    pub(super) fn new(generation: Generation, class: LinkClass, rank: u8, now: Duration) -> Self {
-        Self {
-            generation,
-            class,
-            rank,
-            writable: true,
-            sent: BTreeMap::new(),
-            flights: BTreeMap::new(),
-            next_envelope: EnvelopeId(1),
-            // Whoever signs in to a relay was answered by it.
-            validated: !matches!(class, LinkClass::Direct),
-            challenge: None,
-            keys_due: false,
-            initiated: None,
-            responded: None,
-            forged: 0,
-            resume_due: false,
-            acks: Acks::default(),
-            replies: VecDeque::new(),
-            held_until: None,
-            refusals: 0,
-            heard: now,
-            waiting: None,
-            ping: None,
-            pinged: now,
-            quality: Quality::default(),
-            standing: Standing::default(),
-        }
-    }
-
-    pub(super) const fn is_direct(&self) -> bool {
-        matches!(self.class, LinkClass::Direct)
-    }
-
-    /// A number for the next packet.
-    pub(super) fn envelope(&mut self) -> EnvelopeId {
-        let envelope = self.next_envelope;
-        self.next_envelope = EnvelopeId(envelope.0.saturating_add(1));
-        envelope
-    }
-
-    /// Whether its relay takes another packet of messages.
-    pub(super) fn has_room(&self, now: Duration) -> bool {
-        self.is_direct()
-            || (self.flights.len() < RELAY_FLIGHT && self.held_until.is_none_or(|at| at <= now))
-    }
-
-    /// The relay took nothing this time: the next try waits, longer each time.
-    pub(super) fn refused(&mut self, now: Duration) {
-        let wait = Duration::from_secs(1) * 2u32.saturating_pow(self.refusals.min(6));
-        self.held_until = Some(now + wait);
-        self.refusals = self.refusals.saturating_add(1);
-    }
-
-    /// Queues a frame that matters only now.
-    pub(super) fn reply(&mut self, frame: Frame) {
-        if self.replies.len() < REPLIES {
-            self.replies.push_back(frame);
-        }
-    }
-
-    /// Something was sent that asks for an answer.
-    pub(super) fn asks(&mut self, now: Duration) {
-        if self.is_direct() && self.waiting.is_none() {
-            self.waiting = Some(now);
-        }
-    }
-
-    /// Something authentic came: the link lives.
-    pub(super) const fn heard(&mut self, now: Duration) {
-        self.heard = now;
-        self.waiting = None;
-    }
-
-    /// Has the other end show that it is there. Until it does, links that have go before this one.
-    pub(super) fn challenge(&mut self, token: [u8; 8], now: Duration) {
-        self.validated = false;
-        self.say_challenge(Challenge {
-            token,
-            said: now,
-            repeated: false,
-        });
-    }
-
-    /// The same once more, if it is time. Whatever else is heard on the link answers nothing.
-    pub(super) fn challenge_again(&mut self, now: Duration) {
-        let due = |challenge: &Challenge| now >= challenge.said + self.patience();
-        if let Some(challenge) = self.challenge.filter(due) {
-            self.say_challenge(Challenge {
-                said: now,
-                repeated: true,
-                ..challenge
-            });
-        }
-    }
-
-    fn say_challenge(&mut self, challenge: Challenge) {
-        self.challenge = Some(challenge);
-        self.reply(Frame::PathChallenge(Token(challenge.token)));
-        self.asks(challenge.said);
-    }
-
-    /// An answer to a challenge came. Returns whether it was the awaited one.
-    pub(super) fn answered(&mut self, token: [u8; 8], now: Duration) -> bool {
-        let awaited = |challenge: &mut Challenge| challenge.token == token;
-        let Some(challenge) = self.challenge.take_if(awaited) else {
-            return false;
-        };
-        self.validated = true;
-        if !challenge.repeated {
-            self.quality
-                .measured(now.saturating_sub(challenge.said), now);
-        }
-        true
-    }
-
-    /// A Pong came. Returns whether it was the awaited one.
-    pub(super) fn pong(&mut self, token: [u8; 8], now: Duration) -> bool {
-        let Some(ping) = self.ping.take_if(|ping| ping.token == token) else {
-            return false;
-        };
-        if !ping.behind_our_own {
-            self.quality.measured(now.saturating_sub(ping.said), now);
-        }
-        true
-    }
-
-    /// Says a Ping, or the one on its way once more: its answer tells how long it took in all.
-    pub(super) fn ping(&mut self, token: [u8; 8], behind_our_own: bool, now: Duration) {
-        let fresh = Ping {
-            token,
-            said: now,
-            behind_our_own,
-        };
-        let Ping { token, .. } = *self.ping.get_or_insert(fresh);
-        self.pinged = now;
-        self.reply(Frame::Ping(Token(token)));
-    }
-
-    /// Whether it is to be asked how long an answer takes, `every` so often.
-    pub(super) fn sample_due(&self, every: Duration, now: Duration) -> bool {
-        self.validated && self.ping.is_none() && now >= self.pinged + every
-    }
-
-    /// How good it is at the moment.
-    pub(super) fn merit(&self, now: Duration) -> Merit {
-        let waited = self.ping.map_or(Duration::ZERO, |ping| {
-            let waited = now.saturating_sub(ping.said);
-            if ping.behind_our_own && waited <= OWN_QUEUE {
-                Duration::ZERO
-            } else {
-                waited
-            }
-        });
-        self.quality.merit(waited, now)
-    }
-
-    /// How long acks may take before they count as overdue.
-    fn patience(&self) -> Duration {
-        self.quality
-            .round_trip()
-            .map_or(FIRST_OVERDUE, |round_trip| {
-                (round_trip * 3 + Duration::from_millis(100)).min(LINK_SILENCE / 2)
-            })
-    }
-
-    /// Whether an answer is overdue: what waits for it goes over another link too.
-    pub(super) fn overdue(&self, now: Duration) -> bool {
-        self.waiting
-            .is_some_and(|since| now >= since + self.patience())
-    }
-
-    /// Whether the link to the peer itself may be dead, so that another is worth a try.
-    pub(super) fn doubtful(&self, now: Duration) -> bool {
-        self.is_direct() && self.doubted_at().is_some_and(|at| at <= now)
-    }
-
-    fn doubted_at(&self) -> Option<Duration> {
-        self.waiting.map(|since| since + self.patience().max(DOUBT))
-    }
-
-    /// Whether the link is dead.
-    pub(super) fn silent(&self, now: Duration) -> bool {
-        self.waiting
-            .is_some_and(|since| now >= since + LINK_SILENCE)
-    }
-
-    /// Whether a Ping is due: the link was silent for long, or an answer is overdue.
-    pub(super) fn ping_due(&self, now: Duration) -> bool {
-        self.is_direct()
-            && (self.ping.is_none() || now >= self.pinged + self.patience() * 4)
-            && (now >= self.heard + PING_IDLE || self.overdue(now))
-    }
-
-    /// When time alone changes something about the link.
-    pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
-        if !self.is_direct() {
-            return self.held_until.filter(|at| *at > now);
-        }
-        let silent = self.waiting.map(|since| since + LINK_SILENCE);
-        let overdue = self
-            .waiting
-            .map(|since| since + self.patience())
-            .filter(|at| *at > now);
-        let challenge = self
-            .challenge
-            .map(|challenge| challenge.said + self.patience());
-        let doubt = self.doubted_at().filter(|at| *at > now);
-        let again = self.ping.map(|_| self.pinged + self.patience() * 4);
-        let idle = match again {
-            Some(again) => again.max(self.heard + PING_IDLE),
-            None => self.heard + PING_IDLE,
-        };
-        [
-            silent,
-            overdue,
-            doubt,
-            challenge,
-            Some(idle),
-            self.acks.deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-}
+use super::link::{FIRST_OVERDUE, Link};
+use super::quality::Merit;
+use crate::Generation;
+use crate::limits::LINKS;
 
 /// All links bound to the session.
 #[derive(Debug, Default)]
@@ -513,8 +173,10 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
+    use super::super::quality::Quality;
     use super::*;
     use crate::StoreId;
+    use crate::link::LinkClass;
 
     const T: Duration = Duration::from_secs(100);
 
@@ -523,10 +185,9 @@ mod tests {
     }
 
     fn direct(n: u32) -> Link {
-        Link {
-            validated: true,
-            ..Link::new(generation(n), LinkClass::Direct, 0, T)
-        }
+        let mut link = Link::new(generation(n), LinkClass::Direct, 0, T);
+        link.validated = true;
+        link
     }
 
     fn relayed(n: u32, rank: u8) -> Link {
@@ -595,25 +256,6 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_a_challenge_tells_the_round_trip_if_it_was_said_once() {
-        let ms = Duration::from_millis;
-        let mut link = Link::new(generation(1), LinkClass::Direct, 0, T);
-        link.challenge([1; 8], T);
-        assert!(!link.answered([2; 8], T + ms(10)) && !link.validated);
-        assert!(link.answered([1; 8], T + ms(20)) && link.validated);
-        assert_eq!(link.quality.round_trip(), Some(ms(20)));
-        assert!(!link.answered([1; 8], T + ms(30)), "it is answered once");
-        link.challenge([3; 8], T);
-        link.challenge_again(T + ms(500));
-        assert!(link.answered([3; 8], T + ms(510)));
-        assert_eq!(
-            link.quality.round_trip(),
-            Some(ms(20)),
-            "which of both was answered?"
-        );
-    }
-
-    #[test]
     fn one_link_too_many_retires_the_worst() {
         let mut links = Links::default();
         links.bind(relayed(1, 1), T);
@@ -622,17 +264,5 @@ mod tests {
         }
         assert_eq!(links.bind(direct(99), T), Some(generation(1)));
         assert_eq!(links.len(), LINKS);
-    }
-
-    #[test]
-    fn acks_are_overdue_long_before_a_link_is_dead() {
-        let mut link = direct(1);
-        link.quality.measured(Duration::from_millis(50), T);
-        link.asks(T);
-        let later = T + Duration::from_millis(300);
-        assert!(link.overdue(later) && link.ping_due(later) && !link.silent(later));
-        assert!(link.silent(T + LINK_SILENCE));
-        link.heard(later);
-        assert!(!link.overdue(T + LINK_SILENCE));
     }
 }

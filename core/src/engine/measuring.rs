@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::links::Link;
+use super::link::Link;
 use super::outbox::Sending;
 use super::pump::lane;
 use crate::transport::Lane;

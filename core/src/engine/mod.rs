@@ -20,9 +20,13 @@ mod bounds;
 mod commands;
 mod doubts;
 mod event;
+mod gaps;
+mod inbox;
+mod link;
 mod links;
 mod measuring;
 mod outbox;
+mod packets;
 mod parking;
 mod pump;
 mod quality;
@@ -32,6 +36,7 @@ mod rules;
 mod sealing;
 mod streams;
 mod timers;
+mod volatile;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -44,9 +49,11 @@ pub use event::{
     DropReason, Ending, Event, External, Output, SendError, SendOptions, Stage, Ticket, Transmit,
     Violation,
 };
+pub use packets::Taken;
 pub use rules::Rule;
 
-use self::links::{Link, Links};
+use self::link::Link;
+use self::links::Links;
 use self::measuring::Gauge;
 use self::outbox::Sending;
 use self::reading::Reading;
@@ -55,31 +62,15 @@ use self::rules::Rules;
 use self::sealing::Sealing;
 use self::streams::Held;
 use self::timers::Probe;
-use self::writes::{After, Writes};
-use crate::limits::{InboxLimits, PURGE_RECORDS};
+use self::writes::Writes;
+use crate::limits::InboxLimits;
 use crate::link::LinkClass;
 use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
-use crate::store::Batch;
 use crate::transport::Refusal;
-use crate::wire::frame::{CloseReason, Frame, Handshake, Token};
-use crate::wire::packet;
+use crate::wire::frame::{CloseReason, Frame};
 use crate::{
-    ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, Now, OpenError, PeerId, Position,
-    RunSet, Seq,
+    ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, Now, PeerId, Position, RunSet, Seq,
 };
-
-/// What happened to a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// It was taken, or was nothing new.
-    Yes,
-    /// There was no room for all of it in the inbox: it stays in the mailbox, where
-    /// [`Output::Park`] leaves it until [`Output::Redeliver`] asks for it. What else was in it is
-    /// taken.
-    NoRoom,
-    /// It came over a retired link, or broke the protocol. It changed nothing.
-    No,
-}
 
 /// A session's protocol.
 pub struct Engine {
@@ -342,215 +333,6 @@ impl Engine {
         }
     }
 
-    /// A packet came over a link; `envelope` is the relay's number for it, if it waits in a mailbox.
-    pub fn receive(
-        &mut self,
-        generation: Generation,
-        envelope: Option<EnvelopeId>,
-        bytes: Bytes,
-        now: Now,
-    ) -> Taken {
-        self.now = now;
-        if self.stopped {
-            return Taken::No;
-        }
-        let known = self.links.get(generation).is_some();
-        if !known && self.rules.keeps(Rule::Generations) {
-            return Taken::No;
-        }
-        let opened = match self.open_packet(generation, &bytes) {
-            Ok(opened) => opened,
-            Err(error) => {
-                return self.sealed_off(generation, envelope, bytes.first().copied(), error);
-            }
-        };
-        let frames = match packet::decode(&opened.frames).map_err(Violation::from) {
-            Ok(frames) => frames,
-            Err(violation) => return self.violated(generation, envelope, violation),
-        };
-        if opened.fresh {
-            if let Some(link) = self.links.get(generation) {
-                link.heard(now.elapsed);
-            }
-            self.live.last_seen = Some(now.wall);
-        }
-        let mut taken = Taken::Yes;
-        let mut initiations = 0;
-        for frame in frames {
-            if !opened.fresh && !frame.counts_late() {
-                continue;
-            }
-            if opened.stale && !matches!(frame, Frame::Initiation(_) | Frame::Response(_)) {
-                continue;
-            }
-            if let Frame::Initiation(Handshake { message }) = &frame {
-                // Each costs several exchanges: one is enough for a packet.
-                initiations += 1;
-                if initiations == 1 {
-                    self.on_initiation(generation, opened.newest, message);
-                }
-                continue;
-            }
-            match self.frame(generation, frame) {
-                Ok(Taken::Yes) => {}
-                Ok(other) => taken = other,
-                Err(violation) => return self.violated(generation, envelope, violation),
-            }
-        }
-        match (taken, envelope) {
-            (Taken::NoRoom, Some(envelope)) => self.park(generation, envelope),
-            (_, Some(envelope)) => self.defer(After::Release {
-                generation,
-                envelope,
-            }),
-            (_, None) => {}
-        }
-        self.unpark();
-        taken
-    }
-
-    /// The same for a packet that nobody but itself says to be from the peer: if it does not open,
-    /// that is not held against the link.
-    pub fn receive_claimed(
-        &mut self,
-        generation: Generation,
-        envelope: Option<EnvelopeId>,
-        bytes: Bytes,
-        now: Now,
-    ) -> Taken {
-        self.claimed = true;
-        let taken = self.receive(generation, envelope, bytes, now);
-        self.claimed = false;
-        taken
-    }
-
-    fn frame(&mut self, generation: Generation, frame: Frame) -> Result<Taken, Violation> {
-        match frame {
-            Frame::Data(data) => return self.on_data(generation, data),
-            Frame::Skip(skip) => return self.on_skip(generation, skip),
-            Frame::Resume(resume) => self.on_resume(generation, resume)?,
-            Frame::Ack(ack) => self.on_ack(generation, &ack),
-            Frame::Volatile(volatile) => {
-                if self.listening.contains(&volatile.channel) {
-                    let event = Event::Volatile {
-                        channel: volatile.channel,
-                        payload: volatile.payload,
-                    };
-                    self.outputs.push_back(Output::Event(event));
-                } else if let Some(link) = self.links.get(generation) {
-                    let channels = vec![volatile.channel];
-                    link.reply(Frame::Unsubscribe(crate::wire::frame::Channels {
-                        channels,
-                    }));
-                }
-            }
-            Frame::Subscribe(list) => self.on_listening(&list.channels, true)?,
-            Frame::Unsubscribe(list) => self.on_listening(&list.channels, false)?,
-            Frame::Ping(Token(token)) => {
-                if let Some(link) = self.links.get(generation) {
-                    link.reply(Frame::Pong(Token(token)));
-                }
-            }
-            Frame::Pong(Token(token)) => {
-                let now = self.now.elapsed;
-                if self
-                    .links
-                    .get(generation)
-                    .is_some_and(|link| link.pong(token, now))
-                {
-                    self.links.choose(now);
-                }
-            }
-            Frame::PathChallenge(token) => {
-                if let Some(link) = self.links.get(generation) {
-                    link.reply(Frame::PathResponse(token));
-                }
-            }
-            Frame::PathResponse(Token(token)) => {
-                let now = self.now.elapsed;
-                if self
-                    .links
-                    .get(generation)
-                    .is_some_and(|link| link.answered(token, now))
-                {
-                    self.links.validated(generation, now);
-                }
-            }
-            // Taken before: it counts once for each packet.
-            Frame::Initiation(_) => {}
-            Frame::Response(handshake) => self.on_response(generation, &handshake.message),
-            Frame::Close(close) => {
-                self.peer_listens.clear();
-                let event = Event::PeerClosed {
-                    reason: close.reason,
-                };
-                self.outputs.push_back(Output::Event(event));
-            }
-        }
-        Ok(Taken::Yes)
-    }
-
-    /// A packet did not open: what was in it is sent again if it was the peer's.
-    fn sealed_off(
-        &mut self,
-        generation: Generation,
-        envelope: Option<EnvelopeId>,
-        kind: Option<u8>,
-        error: OpenError,
-    ) -> Taken {
-        if self.not_opened(generation, kind, error) {
-            return self.violated(generation, envelope, Violation::Open(error));
-        }
-        if let Some(envelope) = envelope {
-            self.defer(After::Release {
-                generation,
-                envelope,
-            });
-        }
-        Taken::No
-    }
-
-    /// A broken packet is let go of: delivered again it would be just as broken.
-    fn violated(
-        &mut self,
-        generation: Generation,
-        envelope: Option<EnvelopeId>,
-        violation: Violation,
-    ) -> Taken {
-        // A relay forwards what others made: the fault is not its own.
-        let direct = self.links.get(generation).is_some_and(|l| l.is_direct());
-        if let Some(envelope) = envelope {
-            self.defer(After::Release {
-                generation,
-                envelope,
-            });
-        } else if direct && self.links.unbind(generation, self.now.elapsed).is_some() {
-            let reason = DropReason::Violation(violation);
-            self.outputs.push_back(Output::Drop { generation, reason });
-        }
-        Taken::No
-    }
-
-    fn on_listening(&mut self, channels: &[ChannelId], listening: bool) -> Result<(), Violation> {
-        for &channel in channels {
-            let changed = if listening {
-                if self.peer_listens.len() >= crate::limits::CHANNELS
-                    && !self.peer_listens.contains(&channel)
-                {
-                    return Err(Violation::Channels);
-                }
-                self.peer_listens.insert(channel)
-            } else {
-                self.peer_listens.remove(&channel)
-            };
-            if changed {
-                self.outputs
-                    .push_back(Output::Event(Event::Listening { channel, listening }));
-            }
-        }
-        Ok(())
-    }
-
     /// The relay behind a link holds this packet.
     pub fn accepted(&mut self, generation: Generation, envelope: EnvelopeId, now: Now) {
         self.now = now;
@@ -607,21 +389,6 @@ impl Engine {
         }
     }
 
-    /// The last batch that [`Output::Write`] asked for is durable.
-    pub fn written(&mut self, now: Now) {
-        self.now = now;
-        let Some((session, after)) = self.writes.done() else {
-            return;
-        };
-        let before = std::mem::replace(&mut self.durable, session);
-        let first = !std::mem::replace(&mut self.stored, true);
-        self.tell_progress(&before, first);
-        for after in after {
-            self.run(after);
-        }
-        self.purge();
-    }
-
     /// The store failed. The engine is over: what it had in memory was never said to anybody; load
     /// the session again when the store works.
     pub fn stop(&mut self) {
@@ -661,136 +428,6 @@ impl Engine {
             }
         }
         self.outputs.pop_front()
-    }
-
-    fn next_batch(&mut self) -> Batch {
-        self.write_lazily = None;
-        self.live.keys.delete_old(self.now.wall);
-        let work = self.live.has_work();
-        if work != self.live.work || !self.stored {
-            self.live.work = work;
-            let key = Key::Work(self.peer).to_bytes();
-            if work {
-                self.writes.batch().put(key, Bytes::new());
-            } else {
-                self.writes.batch().delete(key);
-            }
-        }
-        let record = self.live.to_bytes();
-        self.writes
-            .batch()
-            .put(Key::Session(self.peer).to_bytes(), record);
-        self.writes.take(self.live.clone())
-    }
-
-    fn defer(&mut self, after: After) {
-        if !self.rules.keeps(Rule::AckAfterDurable) && matches!(after, After::Ack { .. }) {
-            self.durable.clone_from(&self.live);
-            self.run(after);
-        } else if let Some(after) = self.writes.defer(after) {
-            self.run(after);
-        }
-    }
-
-    fn run(&mut self, after: After) {
-        match after {
-            After::Event(event) => self.outputs.push_back(Output::Event(event)),
-            After::Ack {
-                generation,
-                epoch,
-                answers,
-            } => {
-                let link = self.links.or_best(generation);
-                if let Some(link) = link.and_then(|generation| self.links.get(generation)) {
-                    if link.is_direct() && answers.is_none() {
-                        link.acks.owe_soon(epoch, self.now.elapsed);
-                    } else {
-                        link.acks.owe(epoch, answers);
-                    }
-                }
-            }
-            After::Keys { generation } => {
-                let link = self.links.or_best(generation);
-                if let Some(link) = link.and_then(|generation| self.links.get(generation)) {
-                    link.keys_due = true;
-                }
-            }
-            After::Confirm { generation } => self.confirm_keys(generation),
-            After::Release {
-                generation,
-                envelope,
-            } => {
-                self.outputs.push_back(Output::Release {
-                    generation,
-                    envelope,
-                });
-            }
-            After::Tombstones {
-                channel,
-                first,
-                end,
-            } => {
-                if let Some(sending) = self.sending.get_mut(&channel) {
-                    sending.ended(first, end);
-                }
-            }
-        }
-    }
-
-    /// Tells the app what the last write made durable.
-    fn tell_progress(&mut self, before: &Session, first: bool) {
-        for (&channel, out) in &self.durable.out {
-            let was = before.out.get(&channel).filter(|_| !first);
-            let mut tell = |stage, below: Position, was: Option<Position>| {
-                if was.is_none_or(|was| was < below) && below > Position(1) {
-                    let event = Event::Progress {
-                        channel,
-                        stage,
-                        below,
-                    };
-                    self.outputs.push_back(Output::Event(event));
-                }
-            };
-            tell(Stage::Queued, out.next, was.map(|was| was.next));
-            tell(Stage::Delivered, out.offer, was.map(|was| was.offer));
-            tell(Stage::Consumed, out.consumed, was.map(|was| was.consumed));
-        }
-        for (&channel, inbox) in &self.durable.inboxes {
-            let was = before.inboxes.get(&channel).filter(|_| !first);
-            if was.is_none_or(|was| was.next < inbox.next) {
-                let event = Event::Inbox {
-                    channel,
-                    end: inbox.next,
-                };
-                self.outputs.push_back(Output::Event(event));
-            }
-        }
-    }
-
-    /// Deletes what is no longer offered, a bounded part at a time.
-    fn purge(&mut self) {
-        for (&channel, out) in &mut self.live.out {
-            let end = out.offer.min(out.stored.plus(PURGE_RECORDS));
-            let mut sending = self.sending.get_mut(&channel);
-            while out.stored < end {
-                // Of a message that lies elsewhere there is no record but its last.
-                if let Some(sending) = &sending
-                    && let Some((at, _)) = sending.elsewhere(out.stored)
-                {
-                    out.stored = at;
-                    if at >= end {
-                        out.stored = end;
-                        break;
-                    }
-                }
-                let key = Key::Outbox(self.peer, channel, out.stored);
-                self.writes.batch().delete(key.to_bytes());
-                out.stored = out.stored.next();
-            }
-            if let Some(sending) = &mut sending {
-                sending.forget_elsewhere(out.stored);
-            }
-        }
     }
 
     /// Ends our use of the session: the peer is told if it is there.

@@ -7,7 +7,7 @@
 
 use super::Engine;
 use super::event::{Ending, Output, Transmit};
-use super::links::Flight;
+use super::link::Flight;
 use crate::limits::{FIRST_FLIGHT, SEGMENT_BYTES};
 use crate::link::LinkClass;
 use crate::record::OutboxState;
@@ -144,10 +144,14 @@ impl Engine {
     fn say_state(&mut self, generation: Generation, builder: &mut PacketBuilder) -> bool {
         let settled = self.settled();
         let now = self.now.elapsed;
-        let due = self.handshake_due(generation);
+        let (due, shaking) = (self.handshake_due(generation), self.is_shaking_hands());
         let Some(link) = self.links.get(generation) else {
             return false;
         };
+        if shaking {
+            // A handshake is said again with each Ack that is said.
+            link.acks.hasten();
+        }
         let acks = link.acks.press(now);
         if due || (link.resume_due && settled) || acks {
             for frame in self.handshake_frames(generation) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use super::event::{Event, Violation};
-use super::links::Flight;
+use super::link::Flight;
 use super::outbox::PendingAck;
 use super::rules::Rule;
 use super::writes::After;

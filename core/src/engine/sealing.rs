@@ -244,8 +244,12 @@ impl Engine {
 
     /// Whether the handshake alone is reason enough to say something on a link.
     pub(super) fn handshake_due(&mut self, generation: Generation) -> bool {
-        let something = self.durable.keys.pending.is_some() || self.sealing.responding.is_some();
-        something && self.links.get(generation).is_some_and(|link| link.keys_due)
+        self.is_shaking_hands() && self.links.get(generation).is_some_and(|link| link.keys_due)
+    }
+
+    /// Whether there is a handshake to say.
+    pub(super) const fn is_shaking_hands(&self) -> bool {
+        self.durable.keys.pending.is_some() || self.sealing.responding.is_some()
     }
 
     pub(super) fn open_packet(

@@ -6,16 +6,15 @@
 
 use bytes::Bytes;
 
+use super::Engine;
 use super::event::{Event, Violation};
+use super::packets::Taken;
 use super::rules::Rule;
 use super::writes::After;
-use super::{Engine, Taken};
-use crate::limits::{CHANNELS, HELD_SEGMENTS, PEER_EPOCHS};
-use crate::record::{
-    Gap, InboxBody, InboxRecord, Key, Partial, Record, RxChannel, RxStream, SegmentRecord,
-};
-use crate::wire::frame::{Data, Skip};
-use crate::{ChannelId, Digest, Epoch, Generation, MessageId, Position, Seq};
+use crate::limits::{CHANNELS, PEER_EPOCHS};
+use crate::record::{InboxBody, Key, Partial, Record, RxChannel, RxStream, SegmentRecord};
+use crate::wire::frame::Data;
+use crate::{ChannelId, Digest, Epoch, Generation, MessageId, Seq};
 
 /// How many ranges of seqs seen under a later epoch are remembered. Beyond that a late copy may
 /// come unmarked only if the store of a peer went back in time many times over.
@@ -31,10 +30,10 @@ pub(super) enum Held {
 /// Which part of which message a segment is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
-    id: MessageId,
+    pub(super) id: MessageId,
     index: u32,
     count: u32,
-    redelivered: bool,
+    pub(super) redelivered: bool,
 }
 
 impl Held {
@@ -77,7 +76,11 @@ impl Held {
 
 impl Engine {
     /// The receiving side of a channel, made if need be.
-    fn receiving(&mut self, epoch: Epoch, channel: ChannelId) -> Result<&mut RxChannel, Violation> {
+    pub(super) fn receiving(
+        &mut self,
+        epoch: Epoch,
+        channel: ChannelId,
+    ) -> Result<&mut RxChannel, Violation> {
         let stream = self.ensure_stream(epoch);
         let streams = &mut self.live.streams;
         let channels = &mut streams.get_mut(stream).ok_or(Violation::Channels)?.channels;
@@ -216,7 +219,7 @@ impl Engine {
     }
 
     /// Keeps what came before its turn.
-    fn hold(
+    pub(super) fn hold(
         &mut self,
         epoch: Epoch,
         channel: ChannelId,
@@ -316,50 +319,13 @@ impl Engine {
         }
     }
 
-    /// Puts a whole message into the inbox.
-    fn deliver(
-        &mut self,
-        channel: ChannelId,
-        epoch: Epoch,
-        last: Seq,
-        part: Part,
-        body: InboxBody,
-        bytes: u64,
-    ) {
-        let inbox = self.live.inboxes.entry(channel).or_default();
-        let position = inbox.next;
-        inbox.next = position.next();
-        inbox.messages = inbox.messages.saturating_add(1);
-        inbox.bytes = inbox.bytes.saturating_add(bytes);
-        self.received = self
-            .received
-            .saturating_add(u64::from(channel != ChannelId::SIGNALING));
-        let gap = self
-            .receiving(epoch, channel)
-            .ok()
-            .and_then(|rx| rx.gap.take());
-        let record = InboxRecord {
-            id: part.id,
-            epoch,
-            last,
-            gap,
-            redelivered: part.redelivered,
-            start: self.start,
-            attempts: 0,
-            received: self.now.wall,
-            body,
-        };
-        let key = Key::Inbox(self.peer, channel, position).to_bytes();
-        self.writes.batch().put(key, record.to_bytes());
-    }
-
     /// Takes what waited for the segment that just came.
-    fn drain(&mut self, epoch: Epoch, channel: ChannelId) {
+    pub(super) fn drain(&mut self, epoch: Epoch, channel: ChannelId) {
         self.drain_below(epoch, channel, Seq(u64::MAX));
     }
 
     /// The same, but only what begins below `end`.
-    fn drain_below(&mut self, epoch: Epoch, channel: ChannelId, end: Seq) {
+    pub(super) fn drain_below(&mut self, epoch: Epoch, channel: ChannelId, end: Seq) {
         loop {
             let Ok(rx) = self.receiving(epoch, channel) else {
                 return;
@@ -406,110 +372,18 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_skip(
-        &mut self,
-        generation: Generation,
-        skip: Skip,
-    ) -> Result<Taken, Violation> {
-        let Skip {
-            epoch,
-            channel,
-            first,
-            last,
-            digest,
-        } = skip;
-        let rx = self.receiving(epoch, channel)?;
-        let next = rx.next;
-        let free = !rx
-            .held
-            .iter()
-            .any(|(from, end)| from <= last && first < end);
-        let near = last.0 < next.0.saturating_add(HELD_SEGMENTS);
-        if first == next && free {
-            self.step_over(epoch, channel, last, Some(digest));
-            self.drain(epoch, channel);
-        } else if first > next && free && near {
-            let record = SegmentRecord::Skip { last, digest };
-            self.hold(epoch, channel, first, last, &record);
-        } else if first > next && free {
-            return Ok(self.turn_away(epoch, channel, first));
-        }
-        self.defer(After::Ack {
-            generation,
-            epoch,
-            answers: None,
-        });
-        Ok(Taken::Yes)
-    }
-
-    /// Nothing up to and with `last` will come any more, but what waits of it is still taken.
-    pub(super) fn skip_to(&mut self, epoch: Epoch, channel: ChannelId, last: Seq, digest: Digest) {
-        loop {
-            let Ok(rx) = self.receiving(epoch, channel) else {
-                return;
-            };
-            let next = rx.next;
-            if next > last {
-                break;
-            }
-            let waiting = self
-                .held
-                .get(&(epoch, channel))
-                .and_then(|held| held.range(next..=last).next().map(|(&seq, _)| seq));
-            match waiting {
-                // What lies beyond waits until the digest below it is adopted.
-                Some(seq) if seq == next => self.drain_below(epoch, channel, last.next()),
-                Some(seq) => self.step_over(epoch, channel, seq.previous(), None),
-                None => self.step_over(epoch, channel, last, None),
-            }
-        }
-        if let Ok(rx) = self.receiving(epoch, channel)
-            && rx.next == last.next()
-        {
-            rx.digest = digest;
-        }
-        self.writes.touch();
-        self.drain(epoch, channel);
-    }
-
-    /// Goes past what will not come, and tells the app: at once, and in its place before the next
-    /// message, for an app that does not live to hear the first.
-    /// `skipped` is the sum over it: added, not adopted, so that a difference from before stays
-    /// visible.
-    fn step_over(&mut self, epoch: Epoch, channel: ChannelId, last: Seq, skipped: Option<Digest>) {
-        let Ok(rx) = self.receiving(epoch, channel) else {
-            return;
-        };
-        let first = rx.next;
-        rx.next = last.next();
-        rx.held.remove_below(last.next());
-        if let Some(skipped) = skipped {
-            rx.digest = rx.digest.plus(skipped);
-        }
-        let partial = rx.partial.take();
-        let start = partial.map_or(first, |partial| partial.first);
-        rx.gap = Some(Gap {
-            epoch,
-            first: rx.gap.map_or(start, |gap| gap.first),
-            last,
-        });
-        // A message that has lost a part is missing as a whole.
-        self.delete_segments(epoch, channel, start, first);
-        self.writes.touch();
-        self.defer(After::Event(Event::Gap {
-            channel,
-            epoch,
-            first: start,
-            last,
-        }));
-    }
-
-    fn delete_segment(&mut self, epoch: Epoch, channel: ChannelId, seq: Seq) {
+    pub(super) fn delete_segment(&mut self, epoch: Epoch, channel: ChannelId, seq: Seq) {
         let key = Key::Segment(self.peer, epoch, channel, seq);
         self.writes.batch().delete(key.to_bytes());
     }
 
-    fn delete_segments(&mut self, epoch: Epoch, channel: ChannelId, first: Seq, end: Seq) {
+    pub(super) fn delete_segments(
+        &mut self,
+        epoch: Epoch,
+        channel: ChannelId,
+        first: Seq,
+        end: Seq,
+    ) {
         // A message has a bounded number of segments, and so has this loop.
         let end = end.0.min(
             first
@@ -519,67 +393,5 @@ impl Engine {
         for seq in first.0..end {
             self.delete_segment(epoch, channel, Seq(seq));
         }
-    }
-
-    /// The app has this message in hand. Returns whether it does: not if it was committed meanwhile
-    /// by who had it in hand before.
-    pub fn hand(&mut self, channel: ChannelId, position: Position, record: &InboxRecord) -> bool {
-        let done = self.done.get(&channel);
-        if done.is_some_and(|done| done.contains(position)) {
-            return false;
-        }
-        let count = match record.body {
-            InboxBody::Inline(_) => 1,
-            InboxBody::Segments(count) => u64::from(count),
-        };
-        let first = Seq(record.last.0.saturating_sub(count.saturating_sub(1)));
-        let handed = self.handed.entry(channel).or_default();
-        handed.insert(position, (record.epoch, first, record.last));
-        true
-    }
-
-    /// The app is done with a message of `bytes` bytes that it has in hand. Nothing happens if it
-    /// has it not.
-    pub fn commit(
-        &mut self,
-        channel: ChannelId,
-        position: Position,
-        record: &InboxRecord,
-        bytes: u64,
-        now: crate::Now,
-    ) {
-        self.now = now;
-        let handed = self.handed.entry(channel).or_default();
-        let Some((epoch, first, last)) = handed.remove(&position) else {
-            return;
-        };
-        let lowest = handed
-            .values()
-            .filter(|(of, ..)| *of == epoch)
-            .map(|(_, first, _)| *first)
-            .min();
-        self.done.entry(channel).or_default().insert(position);
-        self.writes
-            .batch()
-            .delete(Key::Inbox(self.peer, channel, position).to_bytes());
-        if matches!(record.body, InboxBody::Segments(_)) {
-            self.delete_segments(epoch, channel, first, last.next());
-        }
-        if let Some(inbox) = self.live.inboxes.get_mut(&channel) {
-            inbox.messages = inbox.messages.saturating_sub(1);
-            inbox.bytes = inbox.bytes.saturating_sub(bytes);
-        }
-        let mut streams = self.live.streams.iter_mut();
-        let stream = streams.find(|stream| stream.epoch == epoch);
-        if let Some(rx) = stream.and_then(|stream| stream.channels.get_mut(&channel)) {
-            let done = lowest.unwrap_or_else(|| last.next()).min(last.next());
-            rx.consumed = rx.consumed.max(done).min(rx.next);
-        }
-        let at = now.elapsed + crate::limits::CONSUMED_DELAY;
-        self.tell_consumed
-            .get_or_insert_with(|| (at, Default::default()))
-            .1
-            .insert(epoch);
-        self.unpark();
     }
 }

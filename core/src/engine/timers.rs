@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::event::{DropReason, Output};
-use super::links::Link;
+use super::link::Link;
 use crate::Now;
 use crate::limits::{PROBE_BUSY, PROBE_FIRST, PROBE_MOST_DIRECT, PROBE_MOST_RELAYED};
 

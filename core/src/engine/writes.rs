@@ -3,11 +3,15 @@
 //! One batch is on its way at a time; what changes meanwhile collects in the next. So a session
 //! costs one durable write however many messages come and go while the last one is made.
 
-use crate::record::Session;
-use crate::store::Batch;
-use crate::{ChannelId, EnvelopeId, Epoch, Generation, Position, ResumeId};
+use bytes::Bytes;
 
-use super::event::Event;
+use super::Engine;
+use super::event::{Event, Output, Stage};
+use super::rules::Rule;
+use crate::limits::PURGE_RECORDS;
+use crate::record::{Key, Record, Session};
+use crate::store::Batch;
+use crate::{ChannelId, EnvelopeId, Epoch, Generation, Now, Position, ResumeId};
 
 /// What is done when a batch is durable.
 #[derive(Clone, Debug)]
@@ -114,5 +118,152 @@ impl Writes {
         self.flight
             .take()
             .map(|flight| (flight.session, flight.after))
+    }
+}
+
+impl Engine {
+    /// The last batch that [`Output::Write`] asked for is durable.
+    pub fn written(&mut self, now: Now) {
+        self.now = now;
+        let Some((session, after)) = self.writes.done() else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.durable, session);
+        let first = !std::mem::replace(&mut self.stored, true);
+        self.tell_progress(&before, first);
+        for after in after {
+            self.run(after);
+        }
+        self.purge();
+    }
+
+    pub(super) fn next_batch(&mut self) -> Batch {
+        self.write_lazily = None;
+        self.live.keys.delete_old(self.now.wall);
+        let work = self.live.has_work();
+        if work != self.live.work || !self.stored {
+            self.live.work = work;
+            let key = Key::Work(self.peer).to_bytes();
+            if work {
+                self.writes.batch().put(key, Bytes::new());
+            } else {
+                self.writes.batch().delete(key);
+            }
+        }
+        let record = self.live.to_bytes();
+        self.writes
+            .batch()
+            .put(Key::Session(self.peer).to_bytes(), record);
+        self.writes.take(self.live.clone())
+    }
+
+    pub(super) fn defer(&mut self, after: After) {
+        if !self.rules.keeps(Rule::AckAfterDurable) && matches!(after, After::Ack { .. }) {
+            self.durable.clone_from(&self.live);
+            self.run(after);
+        } else if let Some(after) = self.writes.defer(after) {
+            self.run(after);
+        }
+    }
+
+    pub(super) fn run(&mut self, after: After) {
+        match after {
+            After::Event(event) => self.outputs.push_back(Output::Event(event)),
+            After::Ack {
+                generation,
+                epoch,
+                answers,
+            } => {
+                let link = self.links.or_best(generation);
+                if let Some(link) = link.and_then(|generation| self.links.get(generation)) {
+                    if link.is_direct() && answers.is_none() {
+                        link.acks.owe_soon(epoch, self.now.elapsed);
+                    } else {
+                        link.acks.owe(epoch, answers);
+                    }
+                }
+            }
+            After::Keys { generation } => {
+                let link = self.links.or_best(generation);
+                if let Some(link) = link.and_then(|generation| self.links.get(generation)) {
+                    link.keys_due = true;
+                }
+            }
+            After::Confirm { generation } => self.confirm_keys(generation),
+            After::Release {
+                generation,
+                envelope,
+            } => {
+                self.outputs.push_back(Output::Release {
+                    generation,
+                    envelope,
+                });
+            }
+            After::Tombstones {
+                channel,
+                first,
+                end,
+            } => {
+                if let Some(sending) = self.sending.get_mut(&channel) {
+                    sending.ended(first, end);
+                }
+            }
+        }
+    }
+
+    /// Tells the app what the last write made durable.
+    fn tell_progress(&mut self, before: &Session, first: bool) {
+        for (&channel, out) in &self.durable.out {
+            let was = before.out.get(&channel).filter(|_| !first);
+            let mut tell = |stage, below: Position, was: Option<Position>| {
+                if was.is_none_or(|was| was < below) && below > Position(1) {
+                    let event = Event::Progress {
+                        channel,
+                        stage,
+                        below,
+                    };
+                    self.outputs.push_back(Output::Event(event));
+                }
+            };
+            tell(Stage::Queued, out.next, was.map(|was| was.next));
+            tell(Stage::Delivered, out.offer, was.map(|was| was.offer));
+            tell(Stage::Consumed, out.consumed, was.map(|was| was.consumed));
+        }
+        for (&channel, inbox) in &self.durable.inboxes {
+            let was = before.inboxes.get(&channel).filter(|_| !first);
+            if was.is_none_or(|was| was.next < inbox.next) {
+                let event = Event::Inbox {
+                    channel,
+                    end: inbox.next,
+                };
+                self.outputs.push_back(Output::Event(event));
+            }
+        }
+    }
+
+    /// Deletes what is no longer offered, a bounded part at a time.
+    pub(super) fn purge(&mut self) {
+        for (&channel, out) in &mut self.live.out {
+            let end = out.offer.min(out.stored.plus(PURGE_RECORDS));
+            let mut sending = self.sending.get_mut(&channel);
+            while out.stored < end {
+                // Of a message that lies elsewhere there is no record but its last.
+                if let Some(sending) = &sending
+                    && let Some((at, _)) = sending.elsewhere(out.stored)
+                {
+                    out.stored = at;
+                    if at >= end {
+                        out.stored = end;
+                        break;
+                    }
+                }
+                let key = Key::Outbox(self.peer, channel, out.stored);
+                self.writes.batch().delete(key.to_bytes());
+                out.stored = out.stored.next();
+            }
+            if let Some(sending) = &mut sending {
+                sending.forget_elsewhere(out.stored);
+            }
+        }
     }
 }

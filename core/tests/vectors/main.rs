@@ -103,6 +103,7 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("PROBE_MOST_RELAYED", limits::PROBE_MOST_RELAYED.as_millis()),
         ("PING_IDLE", limits::PING_IDLE.as_millis()),
         ("LINK_SILENCE", limits::LINK_SILENCE.as_millis()),
+        ("ACK_DELAY", limits::ACK_DELAY.as_millis()),
         ("CONSUMED_DELAY", limits::CONSUMED_DELAY.as_millis()),
         ("NEGOTIATION_TIME", limits::NEGOTIATION_TIME.as_millis()),
         ("ICE_RESTART_TIME", limits::ICE_RESTART_TIME.as_millis()),

@@ -1,0 +1,108 @@
+//! The inbox: whole messages, until the app has committed them (I2, I3).
+
+use super::Engine;
+use super::streams::Part;
+use crate::limits::CONSUMED_DELAY;
+use crate::record::{InboxBody, InboxRecord, Key, Record};
+use crate::{ChannelId, Epoch, Now, Position, Seq};
+
+impl Engine {
+    /// Puts a whole message into the inbox.
+    pub(super) fn deliver(
+        &mut self,
+        channel: ChannelId,
+        epoch: Epoch,
+        last: Seq,
+        part: Part,
+        body: InboxBody,
+        bytes: u64,
+    ) {
+        let inbox = self.live.inboxes.entry(channel).or_default();
+        let position = inbox.next;
+        inbox.next = position.next();
+        inbox.messages = inbox.messages.saturating_add(1);
+        inbox.bytes = inbox.bytes.saturating_add(bytes);
+        self.received = self
+            .received
+            .saturating_add(u64::from(channel != ChannelId::SIGNALING));
+        let gap = self
+            .receiving(epoch, channel)
+            .ok()
+            .and_then(|rx| rx.gap.take());
+        let record = InboxRecord {
+            id: part.id,
+            epoch,
+            last,
+            gap,
+            redelivered: part.redelivered,
+            start: self.start,
+            attempts: 0,
+            received: self.now.wall,
+            body,
+        };
+        let key = Key::Inbox(self.peer, channel, position).to_bytes();
+        self.writes.batch().put(key, record.to_bytes());
+    }
+
+    /// The app has this message in hand. Returns whether it does: not if it was committed meanwhile
+    /// by who had it in hand before.
+    pub fn hand(&mut self, channel: ChannelId, position: Position, record: &InboxRecord) -> bool {
+        let done = self.done.get(&channel);
+        if done.is_some_and(|done| done.contains(position)) {
+            return false;
+        }
+        let count = match record.body {
+            InboxBody::Inline(_) => 1,
+            InboxBody::Segments(count) => u64::from(count),
+        };
+        let first = Seq(record.last.0.saturating_sub(count.saturating_sub(1)));
+        let handed = self.handed.entry(channel).or_default();
+        handed.insert(position, (record.epoch, first, record.last));
+        true
+    }
+
+    /// The app is done with a message of `bytes` bytes that it has in hand. Nothing happens if it
+    /// has it not.
+    pub fn commit(
+        &mut self,
+        channel: ChannelId,
+        position: Position,
+        record: &InboxRecord,
+        bytes: u64,
+        now: Now,
+    ) {
+        self.now = now;
+        let handed = self.handed.entry(channel).or_default();
+        let Some((epoch, first, last)) = handed.remove(&position) else {
+            return;
+        };
+        let lowest = handed
+            .values()
+            .filter(|(of, ..)| *of == epoch)
+            .map(|(_, first, _)| *first)
+            .min();
+        self.done.entry(channel).or_default().insert(position);
+        self.writes
+            .batch()
+            .delete(Key::Inbox(self.peer, channel, position).to_bytes());
+        if matches!(record.body, InboxBody::Segments(_)) {
+            self.delete_segments(epoch, channel, first, last.next());
+        }
+        if let Some(inbox) = self.live.inboxes.get_mut(&channel) {
+            inbox.messages = inbox.messages.saturating_sub(1);
+            inbox.bytes = inbox.bytes.saturating_sub(bytes);
+        }
+        let mut streams = self.live.streams.iter_mut();
+        let stream = streams.find(|stream| stream.epoch == epoch);
+        if let Some(rx) = stream.and_then(|stream| stream.channels.get_mut(&channel)) {
+            let done = lowest.unwrap_or_else(|| last.next()).min(last.next());
+            rx.consumed = rx.consumed.max(done).min(rx.next);
+        }
+        let at = now.elapsed + CONSUMED_DELAY;
+        self.tell_consumed
+            .get_or_insert_with(|| (at, Default::default()))
+            .1
+            .insert(epoch);
+        self.unpark();
+    }
+}

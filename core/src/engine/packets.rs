@@ -1,0 +1,202 @@
+//! A packet comes in: it is opened, and its frames are taken one by one.
+
+use bytes::Bytes;
+
+use super::Engine;
+use super::event::{DropReason, Event, Output, Violation};
+use super::rules::Rule;
+use super::writes::After;
+use crate::wire::frame::{Frame, Handshake, Token};
+use crate::wire::packet;
+use crate::{EnvelopeId, Generation, Now, OpenError};
+
+/// What happened to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was taken, or was nothing new.
+    Yes,
+    /// There was no room for all of it in the inbox: it stays in the mailbox, where
+    /// [`Output::Park`] leaves it until [`Output::Redeliver`] asks for it. What else was in it is
+    /// taken.
+    NoRoom,
+    /// It came over a retired link, or broke the protocol. It changed nothing.
+    No,
+}
+
+impl Engine {
+    /// A packet came over a link; `envelope` is the relay's number for it, if it waits in a mailbox.
+    pub fn receive(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        bytes: Bytes,
+        now: Now,
+    ) -> Taken {
+        self.now = now;
+        if self.stopped {
+            return Taken::No;
+        }
+        let known = self.links.get(generation).is_some();
+        if !known && self.rules.keeps(Rule::Generations) {
+            return Taken::No;
+        }
+        let opened = match self.open_packet(generation, &bytes) {
+            Ok(opened) => opened,
+            Err(error) => {
+                return self.sealed_off(generation, envelope, bytes.first().copied(), error);
+            }
+        };
+        let frames = match packet::decode(&opened.frames).map_err(Violation::from) {
+            Ok(frames) => frames,
+            Err(violation) => return self.violated(generation, envelope, violation),
+        };
+        if opened.fresh {
+            if let Some(link) = self.links.get(generation) {
+                link.heard(now.elapsed);
+            }
+            self.live.last_seen = Some(now.wall);
+        }
+        let mut taken = Taken::Yes;
+        let mut initiations = 0;
+        for frame in frames {
+            if !opened.fresh && !frame.counts_late() {
+                continue;
+            }
+            if opened.stale && !matches!(frame, Frame::Initiation(_) | Frame::Response(_)) {
+                continue;
+            }
+            if let Frame::Initiation(Handshake { message }) = &frame {
+                // Each costs several exchanges: one is enough for a packet.
+                initiations += 1;
+                if initiations == 1 {
+                    self.on_initiation(generation, opened.newest, message);
+                }
+                continue;
+            }
+            match self.frame(generation, frame) {
+                Ok(Taken::Yes) => {}
+                Ok(other) => taken = other,
+                Err(violation) => return self.violated(generation, envelope, violation),
+            }
+        }
+        match (taken, envelope) {
+            (Taken::NoRoom, Some(envelope)) => self.park(generation, envelope),
+            (_, Some(envelope)) => self.defer(After::Release {
+                generation,
+                envelope,
+            }),
+            (_, None) => {}
+        }
+        self.unpark();
+        taken
+    }
+
+    /// The same for a packet that nobody but itself says to be from the peer: if it does not open,
+    /// that is not held against the link.
+    pub fn receive_claimed(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        bytes: Bytes,
+        now: Now,
+    ) -> Taken {
+        self.claimed = true;
+        let taken = self.receive(generation, envelope, bytes, now);
+        self.claimed = false;
+        taken
+    }
+
+    fn frame(&mut self, generation: Generation, frame: Frame) -> Result<Taken, Violation> {
+        match frame {
+            Frame::Data(data) => return self.on_data(generation, data),
+            Frame::Skip(skip) => return self.on_skip(generation, skip),
+            Frame::Resume(resume) => self.on_resume(generation, resume)?,
+            Frame::Ack(ack) => self.on_ack(generation, &ack),
+            Frame::Volatile(volatile) => self.on_volatile(generation, volatile),
+            Frame::Subscribe(list) => self.on_listening(&list.channels, true)?,
+            Frame::Unsubscribe(list) => self.on_listening(&list.channels, false)?,
+            Frame::Ping(Token(token)) => {
+                if let Some(link) = self.links.get(generation) {
+                    link.reply(Frame::Pong(Token(token)));
+                }
+            }
+            Frame::Pong(Token(token)) => {
+                let now = self.now.elapsed;
+                if self
+                    .links
+                    .get(generation)
+                    .is_some_and(|link| link.pong(token, now))
+                {
+                    self.links.choose(now);
+                }
+            }
+            Frame::PathChallenge(token) => {
+                if let Some(link) = self.links.get(generation) {
+                    link.reply(Frame::PathResponse(token));
+                }
+            }
+            Frame::PathResponse(Token(token)) => {
+                let now = self.now.elapsed;
+                if self
+                    .links
+                    .get(generation)
+                    .is_some_and(|link| link.answered(token, now))
+                {
+                    self.links.validated(generation, now);
+                }
+            }
+            // Taken before: it counts once for each packet.
+            Frame::Initiation(_) => {}
+            Frame::Response(handshake) => self.on_response(generation, &handshake.message),
+            Frame::Close(close) => {
+                self.peer_listens.clear();
+                let event = Event::PeerClosed {
+                    reason: close.reason,
+                };
+                self.outputs.push_back(Output::Event(event));
+            }
+        }
+        Ok(Taken::Yes)
+    }
+
+    /// A packet did not open: what was in it is sent again if it was the peer's.
+    fn sealed_off(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        kind: Option<u8>,
+        error: OpenError,
+    ) -> Taken {
+        if self.not_opened(generation, kind, error) {
+            return self.violated(generation, envelope, Violation::Open(error));
+        }
+        if let Some(envelope) = envelope {
+            self.defer(After::Release {
+                generation,
+                envelope,
+            });
+        }
+        Taken::No
+    }
+
+    /// A broken packet is let go of: delivered again it would be just as broken.
+    fn violated(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        violation: Violation,
+    ) -> Taken {
+        // A relay forwards what others made: the fault is not its own.
+        let direct = self.links.get(generation).is_some_and(|l| l.is_direct());
+        if let Some(envelope) = envelope {
+            self.defer(After::Release {
+                generation,
+                envelope,
+            });
+        } else if direct && self.links.unbind(generation, self.now.elapsed).is_some() {
+            let reason = DropReason::Violation(violation);
+            self.outputs.push_back(Output::Drop { generation, reason });
+        }
+        Taken::No
+    }
+}

@@ -1,0 +1,115 @@
+//! Volatile channels: what matters only now goes to whoever listens, and is kept nowhere.
+
+use bytes::Bytes;
+
+use super::Engine;
+use super::event::{Event, Output, SendError, Violation};
+use crate::limits::{CHANNELS, VOLATILE_BYTES};
+use crate::wire::frame::{Channels, Frame, Volatile};
+use crate::{ChannelId, Generation, Now};
+
+impl Engine {
+    /// Listens to a volatile channel: the peer is told, and sends only then.
+    pub fn listen(&mut self, channel: ChannelId, now: Now) {
+        self.now = now;
+        if self.listening.len() < CHANNELS && self.listening.insert(channel) {
+            self.say_on_all(&Frame::Subscribe(Channels {
+                channels: vec![channel],
+            }));
+        }
+    }
+
+    /// Ceases to listen to a volatile channel.
+    pub fn unlisten(&mut self, channel: ChannelId, now: Now) {
+        self.now = now;
+        if self.listening.remove(&channel) {
+            self.say_on_all(&Frame::Unsubscribe(Channels {
+                channels: vec![channel],
+            }));
+        }
+    }
+
+    /// The peer came back to the relay behind this link: what only matters now is told again.
+    pub fn peer_appeared(&mut self, generation: Generation, now: Now) {
+        self.now = now;
+        let subscriptions = (!self.listening.is_empty()).then(|| self.subscriptions());
+        if let (Some(link), Some(frame)) = (self.links.get(generation), subscriptions) {
+            link.reply(frame);
+        }
+    }
+
+    pub(super) fn subscriptions(&self) -> Frame {
+        Frame::Subscribe(Channels {
+            channels: self.listening.iter().copied().collect(),
+        })
+    }
+
+    fn say_on_all(&mut self, frame: &Frame) {
+        for link in self.links.iter_mut() {
+            link.reply(frame.clone());
+        }
+    }
+
+    /// Sends on a volatile channel. Returns whether it went towards a listener: if the peer does
+    /// not listen, or no link is up, nothing is sent.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`] above [`VOLATILE_BYTES`]; such messages are not cut.
+    pub fn send_volatile(
+        &mut self,
+        channel: ChannelId,
+        payload: Bytes,
+        now: Now,
+    ) -> Result<bool, SendError> {
+        self.now = now;
+        if payload.len() > VOLATILE_BYTES {
+            return Err(SendError::TooLarge {
+                size: payload.len(),
+                limit: VOLATILE_BYTES,
+            });
+        }
+        let best = self.links.best();
+        let Some(link) = best.and_then(|generation| self.links.get(generation)) else {
+            return Ok(false);
+        };
+        if !self.peer_listens.contains(&channel) {
+            return Ok(false);
+        }
+        link.reply(Frame::Volatile(Volatile { channel, payload }));
+        Ok(true)
+    }
+
+    pub(super) fn on_volatile(&mut self, generation: Generation, volatile: Volatile) {
+        let Volatile { channel, payload } = volatile;
+        if self.listening.contains(&channel) {
+            let event = Event::Volatile { channel, payload };
+            self.outputs.push_back(Output::Event(event));
+        } else if let Some(link) = self.links.get(generation) {
+            let channels = vec![channel];
+            link.reply(Frame::Unsubscribe(Channels { channels }));
+        }
+    }
+
+    /// The peer listens to these channels, or no longer.
+    pub(super) fn on_listening(
+        &mut self,
+        channels: &[ChannelId],
+        listening: bool,
+    ) -> Result<(), Violation> {
+        for &channel in channels {
+            let changed = if listening {
+                if self.peer_listens.len() >= CHANNELS && !self.peer_listens.contains(&channel) {
+                    return Err(Violation::Channels);
+                }
+                self.peer_listens.insert(channel)
+            } else {
+                self.peer_listens.remove(&channel)
+            };
+            if changed {
+                self.outputs
+                    .push_back(Output::Event(Event::Listening { channel, listening }));
+            }
+        }
+        Ok(())
+    }
+}

@@ -23,6 +23,7 @@ mod node;
 mod receipt;
 mod relay;
 mod request;
+mod route;
 mod session;
 mod slot;
 mod state;

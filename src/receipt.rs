@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::Error;
 use crate::hub::Hub;
-use crate::session::Route;
+use crate::route::Route;
 use crate::task::Command;
 
 /// How far a message got, or why it ended.

@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::hub::Hub;
 use crate::inbox::Inbox;
 use crate::node::Inner;
-use crate::session::Route;
+use crate::route::Route;
 use crate::state::SessionState;
 use crate::task::{Input, STORE_RETRY, pending_or};
 

@@ -21,7 +21,7 @@ use super::received::ReceivedFile;
 use super::receiving::{Desk, Receiving};
 use super::step::Step;
 use crate::inbox::{Delivery, Inbox};
-use crate::session::Route;
+use crate::route::Route;
 use crate::task::pending_or;
 
 /// Messages that are taken out of the inbox at once: so many parts, and MiB, the disk is waited for

@@ -14,7 +14,7 @@ use super::error::FileError;
 use super::name;
 use super::receiving::Receiving;
 use crate::error::Error;
-use crate::session::Route;
+use crate::route::Route;
 
 /// What a file that is not whole yet ends with.
 const PART: &str = ".part";

@@ -10,7 +10,7 @@ use outlive_core::wire::file::FileInfo;
 
 use super::error::FileError;
 use crate::error::Error;
-use crate::session::Route;
+use crate::route::Route;
 
 /// A file that is whole. Comes again when the inbox is taken anew, until it is committed.
 pub struct ReceivedFile {

@@ -22,7 +22,7 @@ use super::received::ReceivedFile;
 use super::step::Step;
 use super::{FileProgress, name};
 use crate::error::Error;
-use crate::session::Route;
+use crate::route::Route;
 use crate::task::Command;
 
 /// Files from one peer that are being received, or that the app has not committed. One more is

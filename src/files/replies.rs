@@ -7,7 +7,7 @@ use tracing::{Instrument, debug, warn};
 
 use crate::error::Error;
 use crate::inbox::{Delivery, Inbox};
-use crate::session::Route;
+use crate::route::Route;
 use crate::task::{Command, STORE_RETRY};
 
 /// Has the channel read until nothing is left on it, unless that is under way.

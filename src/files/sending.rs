@@ -16,7 +16,7 @@ use super::disk::{self, blocking, hash, stamp};
 use super::error::FileError;
 use super::{FileProgress, Outcome};
 use crate::error::Error;
-use crate::session::Route;
+use crate::route::Route;
 use crate::task::Command;
 
 /// Files on their way to one peer at once. One more is refused.

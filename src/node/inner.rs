@@ -23,7 +23,7 @@ use crate::hub::{Hub, InHand};
 use crate::network::NetworkMonitor;
 use crate::relay::{Attach, RelayState};
 use crate::request::{self, HandlerPlace};
-use crate::session::Route;
+use crate::route::Route;
 use crate::task::{Command, INPUTS, Input, STORE_RETRY, Task};
 
 /// Sessions woken in one step when a relay comes up.

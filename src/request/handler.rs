@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use outlive_core::{MessageId, PeerId, RequestId, WallTime};
 
 use crate::node::Inner;
-use crate::session::Route;
+use crate::route::Route;
 use crate::slot::Slot;
 
 /// A request of the peer's, in its handler's hands.

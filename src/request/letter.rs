@@ -7,7 +7,7 @@ use outlive_core::{ChannelId, Position, Seq};
 
 use crate::error::Error;
 use crate::inbox;
-use crate::session::Route;
+use crate::route::Route;
 use crate::task::Settled;
 
 /// A message and where it lies.

@@ -33,7 +33,7 @@ use self::pending::Pending;
 use self::serving::Mail;
 pub use self::serving::{HANDLED_BYTES, NODE_HANDLERS, SESSION_HANDLERS};
 use crate::error::Error;
-use crate::session::Route;
+use crate::route::Route;
 use crate::task::{Command, Input};
 
 /// Why a request has no answer.

@@ -31,7 +31,7 @@ use super::letter::{self, Letter, first_part};
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::inbox;
-use crate::session::Route;
+use crate::route::Route;
 use crate::task::{Command, STORE_RETRY, Settled, pending_or};
 
 /// Handlers of one session at work at once. More requests wait in the store.

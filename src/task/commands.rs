@@ -18,7 +18,7 @@ use crate::event::SessionEvent;
 use crate::hub::InHand;
 use crate::inbox;
 use crate::receipt::Receipt;
-use crate::session::Route;
+use crate::route::Route;
 use crate::state::LinkInfo;
 use crate::trust::Trust;
 

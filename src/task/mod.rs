@@ -12,6 +12,7 @@
 mod commands;
 mod files;
 mod input;
+mod loading;
 mod outage;
 mod outputs;
 mod unidentified;
@@ -22,12 +23,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use outlive_core::engine::{Engine, Output, SendOptions, Stored, Ticket};
+use outlive_core::engine::{Engine, Output, SendOptions, Ticket};
 use outlive_core::link::LinkClass;
-use outlive_core::record::{InboxRecord, Key, SendingFileRecord};
-use outlive_core::store::{ReadLimit, StoreError};
+use outlive_core::record::{InboxRecord, SendingFileRecord};
+use outlive_core::store::StoreError;
 use outlive_core::transport::{Lane, Outgoing};
-use outlive_core::{ChannelId, Entropy, Generation, PeerId, Position, TransferId};
+use outlive_core::{ChannelId, Generation, PeerId, Position, TransferId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -43,7 +44,6 @@ use crate::files::Course;
 use crate::hub::{Hub, InHand};
 use crate::node::{Allowance, Inner};
 use crate::receipt::Receipt;
-use crate::trust::trust_of;
 
 /// Sends that may wait for room in the outbox. One more fails at once.
 const WAITING_SENDS: usize = 1_024;
@@ -59,9 +59,6 @@ const LINGER: Duration = Duration::from_secs(10);
 
 /// How long to wait before what a failing store is needed for is tried again.
 pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// Segments read at once when a session is loaded.
-const LOAD_RECORDS: usize = 256;
 
 struct Bound {
     transport: &'static str,
@@ -290,66 +287,6 @@ impl Task {
         for send in self.sends.drain(..) {
             send.then.fail(error.clone());
         }
-    }
-
-    async fn load(&mut self) -> Result<Engine, Error> {
-        self.load_unidentified().await?;
-        // What was not written comes again.
-        self.course = None;
-        let store = &self.inner.store;
-        let session = store.get(Key::Session(self.peer).to_bytes()).await?;
-        let mut segments = Vec::new();
-        if session.is_some() {
-            let mut range = Key::all_segments(self.peer);
-            let limit = ReadLimit {
-                records: LOAD_RECORDS,
-                bytes: 4 << 20,
-            };
-            loop {
-                let rows = store.range(range.clone(), limit).await?;
-                let Some((last, _)) = rows.last() else { break };
-                range.start = [last, &[0][..]].concat().into();
-                // What waits is bounded by the window of each channel; payloads are not kept.
-                segments.extend(rows);
-            }
-        }
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|_| Error::Entropy)?;
-        let now = self.inner.clock.now();
-        let stored = Stored { session, segments };
-        let mut engine = Engine::open(
-            &self.inner.identity,
-            self.peer,
-            self.inner.start,
-            &stored,
-            Entropy::from_seed(seed),
-            now,
-        )?;
-        engine.set_inbox_limits(self.inner.inbox_limits);
-        let trust = trust_of(&**store, self.peer).await?;
-        self.hub
-            .change(|state| std::mem::replace(&mut state.trust, trust) != trust);
-        self.allowance = self.inner.admission.allowance(self.peer, engine.session());
-        self.hub.progress.loaded(engine.session());
-        for (&channel, inbox) in &engine.session().inboxes {
-            if inbox.messages > 0 {
-                self.arrived(channel, inbox.next);
-            }
-        }
-        for channel in self.hub.listening() {
-            engine.listen(channel, now);
-        }
-        self.load_files(&mut engine).await?;
-        for ((channel, position), record) in &self.in_hand {
-            engine.hand(*channel, *position, record);
-        }
-        for (channel, position) in std::mem::take(&mut self.uncommitted) {
-            self.hub.not_committed(channel, position);
-        }
-        for (&generation, &(class, rank)) in &self.bindings {
-            engine.bind(generation, class, rank, now);
-        }
-        Ok(engine)
     }
 
     async fn drive(&mut self, engine: &mut Engine) -> Done {

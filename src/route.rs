@@ -1,0 +1,78 @@
+//! The way from a handle to the task of its session.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::error::Error;
+use crate::hub::{Hold, Hub};
+use crate::node::Inner;
+use crate::task::{Command, Input};
+
+/// The way to a session's task, wherever it is at the moment.
+#[derive(Clone)]
+pub(crate) struct Route {
+    inner: Arc<Inner>,
+    hub: Hold,
+}
+
+impl Route {
+    pub(crate) const fn new(inner: Arc<Inner>, hub: Hold) -> Self {
+        Self { inner, hub }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(crate) fn hold(&self) -> Hold {
+        self.hub.clone()
+    }
+
+    /// A place among the task's inputs. Cancellation-safe.
+    pub(crate) async fn reserve(&self) -> Result<mpsc::OwnedPermit<Input>, Error> {
+        loop {
+            if let Ok(place) = self.inputs()?.reserve_owned().await {
+                return Ok(place);
+            }
+        }
+    }
+
+    pub(crate) async fn send(&self, command: Command) -> Result<(), Error> {
+        let mut input = Input::Command(command);
+        loop {
+            match self.inputs()?.send(input).await {
+                Ok(()) => return Ok(()),
+                // The task ended between the two: there is a new one.
+                Err(mpsc::error::SendError(back)) => input = back,
+            }
+        }
+    }
+
+    fn inputs(&self) -> Result<mpsc::Sender<Input>, Error> {
+        if self.hub.ended.is_cancelled() {
+            return Err(self.gone());
+        }
+        self.inner.inputs(self.hub.peer)
+    }
+
+    /// Waits until the session was closed or the node shut down.
+    pub(crate) async fn ended(&self) {
+        self.hub.ended.cancelled().await;
+    }
+
+    /// What it was, for whoever has lost an answer by it.
+    pub(crate) fn gone(&self) -> Error {
+        if self.inner.cancel.is_cancelled() {
+            Error::Shutdown
+        } else if self.inner.admission.is_blocked(self.hub.peer) {
+            Error::Blocked(self.hub.peer)
+        } else {
+            Error::Closed
+        }
+    }
+}

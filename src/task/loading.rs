@@ -1,0 +1,75 @@
+//! Loading a session: its engine, as the store has it, and what this process knows beside it.
+
+use outlive_core::Entropy;
+use outlive_core::engine::{Engine, Stored};
+use outlive_core::record::Key;
+use outlive_core::store::ReadLimit;
+
+use super::Task;
+use crate::error::Error;
+use crate::trust::trust_of;
+
+/// Segments read at once.
+const LOAD_RECORDS: usize = 256;
+
+impl Task {
+    pub(super) async fn load(&mut self) -> Result<Engine, Error> {
+        self.load_unidentified().await?;
+        // What was not written comes again.
+        self.course = None;
+        let store = &self.inner.store;
+        let session = store.get(Key::Session(self.peer).to_bytes()).await?;
+        let mut segments = Vec::new();
+        if session.is_some() {
+            let mut range = Key::all_segments(self.peer);
+            let limit = ReadLimit {
+                records: LOAD_RECORDS,
+                bytes: 4 << 20,
+            };
+            loop {
+                let rows = store.range(range.clone(), limit).await?;
+                let Some((last, _)) = rows.last() else { break };
+                range.start = [last, &[0][..]].concat().into();
+                // What waits is bounded by the window of each channel; payloads are not kept.
+                segments.extend(rows);
+            }
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|_| Error::Entropy)?;
+        let now = self.inner.clock.now();
+        let stored = Stored { session, segments };
+        let mut engine = Engine::open(
+            &self.inner.identity,
+            self.peer,
+            self.inner.start,
+            &stored,
+            Entropy::from_seed(seed),
+            now,
+        )?;
+        engine.set_inbox_limits(self.inner.inbox_limits);
+        let trust = trust_of(&**store, self.peer).await?;
+        self.hub
+            .change(|state| std::mem::replace(&mut state.trust, trust) != trust);
+        self.allowance = self.inner.admission.allowance(self.peer, engine.session());
+        self.hub.progress.loaded(engine.session());
+        for (&channel, inbox) in &engine.session().inboxes {
+            if inbox.messages > 0 {
+                self.arrived(channel, inbox.next);
+            }
+        }
+        for channel in self.hub.listening() {
+            engine.listen(channel, now);
+        }
+        self.load_files(&mut engine).await?;
+        for ((channel, position), record) in &self.in_hand {
+            engine.hand(*channel, *position, record);
+        }
+        for (channel, position) in std::mem::take(&mut self.uncommitted) {
+            self.hub.not_committed(channel, position);
+        }
+        for (&generation, &(class, rank)) in &self.bindings {
+            engine.bind(generation, class, rank, now);
+        }
+        Ok(engine)
+    }
+}

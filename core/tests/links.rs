@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::{DropReason, Engine, Output, SendOptions, Stored, Taken, Transmit};
-use outlive_core::limits::{LINK_SILENCE, PING_IDLE};
+use outlive_core::limits::{ACK_DELAY, LINK_SILENCE, PING_IDLE};
 use outlive_core::link::LinkClass;
 use outlive_core::seal::KIND_PLAIN;
 use outlive_core::wire::frame::Frame;
@@ -478,7 +478,7 @@ fn peers_that_take_turns_acknowledge_with_their_answers() {
     let before = pair.packets;
     take_turns(&mut pair, 10);
     assert_eq!(pair.packets - before, 10, "a packet a turn");
-    pair.now.elapsed += Duration::from_millis(1);
+    pair.now.elapsed += ACK_DELAY;
     for peer in &mut pair.peers {
         assert!(peer.engine.deadline() >= Some(pair.now.elapsed));
         peer.engine.tick(pair.now);
@@ -503,7 +503,9 @@ fn what_the_app_does_not_answer_is_acknowledged_at_once() {
     pair.send("once more");
     assert!(!pair.delivered());
     let deadline = pair.peers[1].engine.deadline();
-    pair.now.elapsed = deadline.expect("an acknowledgement that waits");
+    let deadline = deadline.expect("an acknowledgement that waits");
+    assert!(deadline <= pair.now.elapsed + ACK_DELAY);
+    pair.now.elapsed = deadline;
     pair.peers[1].engine.tick(pair.now);
     pair.settle();
     assert!(pair.delivered(), "no later than its time");

@@ -524,3 +524,21 @@ fn what_waits_for_an_answer_is_acknowledged_before_the_process_ends() {
     pair.settle();
     assert!(pair.delivered());
 }
+
+#[test]
+fn an_acknowledgement_that_a_full_link_does_not_take_wakes_nobody_again_and_again() {
+    let mut pair = Pair::sealed();
+    let link = Generation::nth(1, 1);
+    pair.bind(link);
+    take_turns(&mut pair, 4);
+    pair.peers[1].engine.writable(link, false, pair.now);
+    pair.send("to a peer whose transport takes nothing");
+    pair.now.elapsed += ACK_DELAY;
+    pair.peers[1].engine.tick(pair.now);
+    pair.settle();
+    assert!(!pair.delivered());
+    assert!(pair.peers[1].engine.deadline() > Some(pair.now.elapsed));
+    pair.peers[1].engine.writable(link, true, pair.now);
+    pair.settle();
+    assert!(pair.delivered());
+}

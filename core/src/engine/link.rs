@@ -340,7 +340,7 @@ impl Link {
             doubt,
             challenge,
             Some(idle),
-            self.acks.deadline(),
+            self.acks.deadline().filter(|at| *at > now),
         ]
         .into_iter()
         .flatten()

@@ -240,6 +240,8 @@ impl Task {
                 Ok(mut engine) => {
                     if std::mem::take(&mut failed) {
                         self.ask_for_what_was_missed();
+                        // A stranger may have been accepted while nobody was told of it.
+                        self.hub.moved.notify_one();
                     }
                     self.drive(&mut engine).await
                 }

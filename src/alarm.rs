@@ -4,9 +4,9 @@ use std::pin::Pin;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Rings at a deadline. To have the runtime ring earlier than it was going to costs a system call, so
-/// that is all that is asked of it: a deadline that moved to later is waited for when it rings too
-/// early.
+/// Rings at a deadline. To have the runtime ring earlier than it was going to costs a system call, so a
+/// deadline that moves to later leaves the ring where it is: it comes too early once, is waited out here,
+/// and is set anew.
 #[derive(Default)]
 pub(crate) struct Alarm {
     ring: Option<Pin<Box<Sleep>>>,

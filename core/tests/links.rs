@@ -499,7 +499,10 @@ fn what_the_app_does_not_answer_is_acknowledged_at_once() {
     assert!(!pair.delivered());
     pair.send("two are not kept waiting");
     assert!(pair.delivered());
+    pair.send("nor is what follows, as no answer came between them");
+    assert!(pair.delivered());
 
+    take_turns(&mut pair, 4);
     pair.send("once more");
     assert!(!pair.delivered());
     let deadline = pair.peers[1].engine.deadline();

@@ -35,6 +35,8 @@ impl Acks {
     /// Something came on a stream: it is acknowledged now, or with the app's answer. A second one does
     /// not wait with the first (RFC 1122, 4.2.3.2; RFC 9000, 13.2.2).
     pub(super) fn owe_soon(&mut self, epoch: Epoch, now: Duration) {
+        // What came before this still waits: no answer came between the two.
+        self.answers_soon &= self.wait.is_none();
         let waits = self.answers_soon && self.due.is_empty();
         self.owe(epoch, None);
         self.wait = waits.then_some(now + ACK_DELAY);

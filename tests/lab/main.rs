@@ -14,6 +14,7 @@
 
 mod choice;
 mod cuts;
+mod files;
 mod gate;
 mod gates;
 mod host;

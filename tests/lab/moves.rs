@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use outlive::FileEvent;
-
-use crate::peer::{Talk, soon};
+use crate::peer::Talk;
 use crate::town::{Town, figure};
 use crate::weather::Weather;
 
@@ -19,7 +17,11 @@ pub(crate) const LINES: Talk = Talk {
 };
 
 /// A round trip from peer to peer takes 40 ms.
-const CALM: Weather = Weather::delayed(ms(10));
+pub(crate) const CALM: Weather = Weather::delayed(ms(10));
+
+/// When data is to flow again after a move: three round trips and 100 ms, and as much again for a machine
+/// that does other things at the same time.
+pub(crate) const BACK: Duration = ms(3 * 40 + 100 + 100);
 
 /// Far more than a session needs to be back, and less than the timers of a link or a relay take.
 const LOOSE: Duration = Duration::from_secs(4);
@@ -97,7 +99,7 @@ async fn a_node_finds_out_by_itself_that_its_host_has_another_address() {
         let silence = town.silence_since(moved);
         figure("new address, nobody tells", "silent for", silence);
         town.until_direct().await;
-        assert!(silence < LOOSE, "{silence:?}");
+        assert!(silence <= BACK, "{silence:?}");
     }
     town.hush().await;
     town.end().await;
@@ -148,59 +150,10 @@ async fn a_host_gets_another_address_in_the_middle_of_a_transfer() {
         figure("new address", "silent for", silence);
         town.until_direct().await;
         figure("new address", "direct again after at most", moved.elapsed());
-        assert!(silence < LOOSE, "{silence:?}");
+        assert!(silence <= BACK, "{silence:?}");
     }
     town.hush().await;
     town.end().await;
-}
-
-#[tokio::test]
-async fn a_host_gets_another_address_in_the_middle_of_a_file() {
-    const BYTES: u32 = 48 << 20;
-    let Some(mut town) = Town::open(27, CALM).await else {
-        return;
-    };
-    let disk = tempfile::tempdir().expect("a directory");
-    let path = disk.path().join("a");
-    let whole: Vec<u8> = (0..BYTES).map(|n| (n / 5 % 251) as u8).collect();
-    std::fs::write(&path, &whole).expect("room on the disk");
-    let into = disk.path().join("into");
-    std::fs::create_dir(&into).expect("room on the disk");
-    town.talk(LINES);
-    town.until_direct().await;
-    town.hear_more(20).await;
-    let sending = town.peers[0].session.send_file(&path).await;
-    let sending = sending.expect("it is taken");
-    let mut files = town.peers[1].session.files().await.expect("its inbox");
-    let mut moved = None;
-    let file = loop {
-        match soon("a part", files.next()).await.expect("it comes") {
-            FileEvent::Offered(mut offer) => offer.accept(&into).await.expect("room"),
-            FileEvent::Progress(_, progress) if moved.is_none() && progress.done >= 4 << 20 => {
-                let there = sending.progress();
-                assert!(there.done < there.size, "it is in the middle");
-                moved = Some(Instant::now());
-                move_host(&town, 2, 3);
-            }
-            FileEvent::Progress(..) => {}
-            FileEvent::Received(file) => break file,
-            FileEvent::Failed(_, reason) => panic!("{reason}"),
-        }
-    };
-    let moved = moved.expect("it moved");
-    figure("new address, file", "whole after", moved.elapsed());
-    // Nobody waits behind a file.
-    let silence = town.silence_since(moved);
-    figure("new address, file", "silent for", silence);
-    assert!(std::fs::read(file.path()).expect("it is there") == whole);
-    soon("the word of it", sending.done())
-        .await
-        .expect("it is there");
-    drop((file, files, sending));
-    town.until_direct().await;
-    town.hush().await;
-    town.end().await;
-    assert!(silence < LOOSE, "{silence:?}");
 }
 
 #[tokio::test]
@@ -219,7 +172,7 @@ async fn a_host_gets_another_address_while_the_relay_is_gone() {
         town.hear_more(20).await;
         let silence = town.silence_since(moved);
         figure("new address, no relay", "silent for", silence);
-        assert!(silence < LOOSE, "{silence:?}");
+        assert!(silence <= BACK, "{silence:?}");
     }
     town.roads[2].mend();
     for peer in &town.peers {
@@ -259,7 +212,7 @@ async fn one_of_two_interfaces_dies_and_comes_back() {
         let silence = town.silence_since(moved);
         figure("two interfaces", &format!("{what}, silent for"), silence);
         town.until_direct().await;
-        assert!(silence < LOOSE, "{silence:?}");
+        assert!(silence <= BACK, "{silence:?}");
     }
     town.hush().await;
     town.end().await;

@@ -58,12 +58,23 @@ pub(crate) const CHATTER: Talk = Talk {
     bytes: 100,
 };
 
+/// When each of several things was, in their order.
+type Moments = Arc<Mutex<Vec<Instant>>>;
+
+fn note(moments: &Moments) {
+    let mut moments = moments.lock().unwrap_or_else(PoisonError::into_inner);
+    moments.push(Instant::now());
+}
+
 pub(crate) struct Peer {
     pub(crate) host: Host,
     pub(crate) network: NetworkMonitor,
     node: Node,
     pub(crate) session: Session,
-    heard: Arc<Mutex<Vec<Instant>>>,
+    /// When it said each of its messages.
+    spoke: Moments,
+    /// When it heard each of the other's.
+    heard: Moments,
     listening: JoinHandle<Result<(), Error>>,
     /// How many it has heard of.
     count: watch::Receiver<u64>,
@@ -100,7 +111,7 @@ impl Peer {
                 (node, session, inbox)
             })
             .await;
-        let heard = Arc::<Mutex<Vec<Instant>>>::default();
+        let heard = Moments::default();
         let (counted, count) = watch::channel(0);
         let listening = host.start(listen(inbox, heard.clone(), counted));
         Self {
@@ -108,6 +119,7 @@ impl Peer {
             network,
             node,
             session,
+            spoke: Moments::default(),
             heard,
             listening,
             count,
@@ -119,7 +131,8 @@ impl Peer {
     /// Begins to say messages. `heard` is how many the peer has heard.
     pub(crate) fn talk(&mut self, talk: Talk, heard: watch::Receiver<u64>) {
         let (stop, stopped) = watch::channel(false);
-        let say = say(self.session.clone(), talk, self.said, heard, stopped);
+        let (session, spoke) = (self.session.clone(), self.spoke.clone());
+        let say = say(session, talk, spoke, self.said, heard, stopped);
         self.talking = Some((stop, self.host.start(say)));
     }
 
@@ -209,6 +222,16 @@ impl Peer {
         longest
     }
 
+    /// The longest that what it said since then took to the other, as far as that has heard it.
+    pub(crate) fn longest_way(&self, other: &Self, since: Instant) -> Duration {
+        let spoke = self.spoke.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = other.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let ways = spoke.iter().zip(heard.iter());
+        let ways = ways.filter(|(spoke, _)| **spoke >= since);
+        let ways = ways.map(|(spoke, heard)| heard.saturating_duration_since(*spoke));
+        ways.max().unwrap_or_default()
+    }
+
     pub(crate) async fn until(&self, what: &str, is: impl FnMut(&SessionState) -> bool) {
         let mut state = self.session.state();
         let reached = tokio::time::timeout(PATIENCE, state.wait_for(is)).await;
@@ -236,6 +259,7 @@ impl Peer {
 async fn say(
     session: Session,
     talk: Talk,
+    spoke: Moments,
     mut next: u64,
     mut heard: watch::Receiver<u64>,
     mut stop: watch::Receiver<bool>,
@@ -259,17 +283,14 @@ async fn say(
         }
         let mut payload = next.to_be_bytes().to_vec();
         payload.resize(talk.bytes.max(8), 0);
+        note(&spoke);
         let queued = session.send(CHAT, payload).await;
         drop(queued.expect("room in the outbox"));
         next += 1;
     }
 }
 
-async fn listen(
-    mut inbox: Inbox,
-    heard: Arc<Mutex<Vec<Instant>>>,
-    count: watch::Sender<u64>,
-) -> Result<(), Error> {
+async fn listen(mut inbox: Inbox, heard: Moments, count: watch::Sender<u64>) -> Result<(), Error> {
     for expected in 0.. {
         let delivery = inbox.next().await?;
         let number = delivery.payload().first_chunk().copied();
@@ -277,10 +298,7 @@ async fn listen(
         assert_eq!(number, Some(expected), "lost, doubled or out of order");
         assert!(!delivery.redelivered(), "{expected} came twice");
         delivery.commit().await?;
-        heard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Instant::now());
+        note(&heard);
         count.send_replace(expected + 1);
     }
     Ok(())

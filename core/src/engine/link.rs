@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::acks::Acks;
+use super::bulk::BulkWindow;
 use super::quality::{Merit, Quality, Standing};
 use crate::limits::{LINK_SILENCE, PING_IDLE, RELAY_FLIGHT};
 use crate::link::LinkClass;
@@ -34,6 +35,8 @@ pub(super) struct Flight {
     pub(super) runs: Vec<(ChannelId, Position)>,
     /// The first of each channel, with its message; at most one a channel.
     pub(super) heads: Vec<(ChannelId, Position, MessageId)>,
+    /// When it left, if there is something of a file in it.
+    pub(super) bulk: Option<Duration>,
 }
 
 impl Flight {
@@ -83,6 +86,8 @@ pub(super) struct Link {
     pub(super) sent: BTreeMap<ChannelId, RunSet<Position>>,
     /// Packets its relay has not answered.
     pub(super) flights: BTreeMap<EnvelopeId, Flight>,
+    /// How many of these may carry files.
+    pub(super) bulk: BulkWindow,
     next_envelope: EnvelopeId,
     /// Whether the other end has answered a challenge over it. Until then others go before it.
     pub(super) validated: bool,
@@ -129,6 +134,7 @@ impl Link {
             writable: true,
             sent: BTreeMap::new(),
             flights: BTreeMap::new(),
+            bulk: BulkWindow::default(),
             next_envelope: EnvelopeId(1),
             // Whoever signs in to a relay was answered by it.
             validated: !matches!(class, LinkClass::Direct),
@@ -166,6 +172,15 @@ impl Link {
     pub(super) fn has_room(&self, now: Duration) -> bool {
         self.is_direct()
             || (self.flights.len() < RELAY_FLIGHT && self.held_until.is_none_or(|at| at <= now))
+    }
+
+    /// Whether its relay takes another packet with something of a file, beside what others say.
+    pub(super) fn has_room_for_bulk(&self) -> bool {
+        let bulk = |flight: &&Flight| flight.bulk.is_some();
+        self.is_direct()
+            || self
+                .bulk
+                .has_room(self.flights.values().filter(bulk).count())
     }
 
     /// The relay took nothing this time: the next try waits, longer each time.

@@ -17,6 +17,7 @@ mod acks;
 mod attempts;
 #[cfg(feature = "sabotage")]
 mod bounds;
+mod bulk;
 mod commands;
 mod doubts;
 mod event;
@@ -343,6 +344,10 @@ impl Engine {
             return;
         };
         link.refusals = 0;
+        if let Some(said) = flight.bulk {
+            link.bulk
+                .answered(now.elapsed.saturating_sub(said), now.elapsed);
+        }
         let LinkClass::Relayed(store) = link.class else {
             return;
         };

@@ -253,6 +253,9 @@ impl Engine {
     ) -> Option<WallTime> {
         let now = self.now.elapsed;
         flight.runs.push((channel, position));
+        if lane(channel) == Lane::Bulk {
+            flight.bulk = Some(now);
+        }
         if let Frame::Data(data) = frame {
             flight.note_head(channel, position, data.id);
         }
@@ -283,7 +286,11 @@ impl Engine {
         let fits = |channel| begun.is_none_or(|begun| begun == lane(channel));
         let mut ready = Vec::new();
         let channels: Vec<ChannelId> = self.durable.out.keys().copied().collect();
+        let bulk = self.links.get(generation)?.has_room_for_bulk();
         for channel in channels {
+            if lane(channel) == Lane::Bulk && !bulk {
+                continue;
+            }
             if let Some(position) = self.next_on(generation, channel) {
                 if channel == ChannelId::SIGNALING && fits(channel) {
                     return Some((channel, position));

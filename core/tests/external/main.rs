@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::{Ending, Engine, Event, External, Output, SendOptions, Stored};
-use outlive_core::limits::{FILE_PART_BYTES, SEGMENT_BYTES};
+use outlive_core::limits::{FILE_PART_BYTES, RELAY_FLIGHT, SEGMENT_BYTES};
 use outlive_core::link::LinkClass;
 use outlive_core::record::{Extent, Key};
 use outlive_core::seal::KIND_PLAIN;
@@ -30,6 +30,8 @@ struct Sender {
     frames: Vec<Frame>,
     packets: Vec<(Lane, Vec<Frame>)>,
     endings: Vec<Ending>,
+    /// What the relay was handed and has not answered, unless it answers at once.
+    unanswered: Option<Vec<EnvelopeId>>,
     now: Now,
 }
 
@@ -65,6 +67,7 @@ impl Sender {
             frames: Vec::new(),
             packets: Vec::new(),
             endings: Vec::new(),
+            unanswered: None,
             now,
         }
     }
@@ -113,9 +116,13 @@ impl Sender {
                     let frames = packet::decode(&transmit.packet.slice(1..)).expect("in the clear");
                     self.frames.extend(frames.clone());
                     self.packets.push((transmit.lane, frames));
-                    // The relay takes it at once, so that the next goes out.
-                    self.engine
-                        .accepted(transmit.generation, transmit.envelope, self.now);
+                    match &mut self.unanswered {
+                        Some(unanswered) => unanswered.push(transmit.envelope),
+                        None => {
+                            let (link, envelope) = (transmit.generation, transmit.envelope);
+                            self.engine.accepted(link, envelope, self.now);
+                        }
+                    }
                 }
                 Output::Write(batch) => {
                     for (key, value) in batch {
@@ -153,6 +160,18 @@ impl Sender {
             Found::Content(content) => self.engine.content(content, self.now),
         }
         true
+    }
+
+    /// The relay answers all that it was handed, after so long. Returns how much was on its way then.
+    fn answered(&mut self, after: Duration) -> usize {
+        self.now.elapsed += after;
+        let packets = self.unanswered.replace(Vec::new()).unwrap_or_default();
+        for envelope in &packets {
+            let link = Generation::nth(1, 1);
+            self.engine.accepted(link, *envelope, self.now);
+        }
+        self.drive();
+        packets.len()
     }
 
     /// Records in the outbox.
@@ -439,4 +458,47 @@ fn on_a_direct_link_a_file_and_all_else_have_lanes_and_packets_of_their_own() {
     }
     let counts: Vec<_> = lanes.iter().map(|(c, lanes)| (c.0, lanes.len())).collect();
     assert_eq!(counts, [(0, 3), (1, 3), (2, 3), (16, 3)]);
+}
+
+#[test]
+fn a_relay_that_answers_late_has_little_of_a_file_on_its_way() {
+    let ms = Duration::from_millis;
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(64 << 20)), 1);
+    sender.offer();
+    sender.unanswered = Some(Vec::new());
+    sender.bind();
+    let mut most = 0;
+    for _ in 0..8 {
+        most = most.max(sender.answered(ms(20)));
+    }
+    assert!(most >= RELAY_FLIGHT, "{most} are on their way");
+    // What it has now waits in a queue, on a road that takes 20 ms.
+    for _ in 0..20 {
+        sender.answered(ms(400));
+    }
+    let least = sender.answered(ms(400));
+    assert!(least <= 4, "{least} are on their way");
+    let again = (0..40).map(|_| sender.answered(ms(20))).max();
+    assert!(
+        again >= Some(RELAY_FLIGHT),
+        "the queue was of others: {again:?}"
+    );
+}
+
+#[test]
+fn what_is_said_goes_out_while_no_more_of_a_file_may() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(4 << 20)), 1);
+    sender.offer();
+    sender.unanswered = Some(Vec::new());
+    sender.bind();
+    let of_file = sender.packets.len();
+    assert!(of_file < RELAY_FLIGHT, "{of_file} are on their way");
+    let word = Bytes::from_static(b"a word");
+    let options = SendOptions::default();
+    let said = sender
+        .engine
+        .send(ChannelId::MESSAGES, &word, &options, sender.now);
+    said.expect("room for it");
+    sender.drive();
+    assert_eq!(sender.packets.len(), of_file + 1);
 }

@@ -165,7 +165,7 @@ async fn negotiate(
 pub(crate) async fn goodput(ends: &Ends, kind: Kind, goal: Goal) -> anyhow::Result<Goodput> {
     let [near, far] = link(ends, kind).await?;
     let End {
-        mut sender,
+        sender,
         receiver: _near,
         _endpoint,
         _events,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug};
 
 use crate::node::Inner;
-use crate::task::{Binding, Input, ToLink};
+use crate::task::{Binding, Input, ToLink, pending_or};
 
 /// Packets on their way from a session to a link. When they fill it, the session holds back.
 const TO_LINK: usize = 64;
@@ -100,7 +100,7 @@ async fn run(
         let error = tokio::select! {
             // What was handed over before the end is sent.
             biased;
-            error = send_all(&mut *sender, &mut outgoing) => error,
+            error = send_all(&*sender, &mut outgoing) => error,
             error = receive_all(&mut *receiver, generation, &inputs, heard) => error,
             () = retire.cancelled() => None,
         };
@@ -116,45 +116,49 @@ async fn run(
 }
 
 /// Sends what the session hands over, as much at once as is there, until it lets the link go. Bulk
-/// goes packet by packet, when nothing else is there: what comes meanwhile waits for one of them.
+/// goes packet by packet, and nothing waits while one of them does.
 async fn send_all(
-    sender: &mut dyn DirectSender,
+    sender: &dyn DirectSender,
     outgoing: &mut mpsc::Receiver<ToLink>,
 ) -> Option<TransportError> {
-    let mut items = Vec::new();
-    let mut bulk = VecDeque::new();
-    loop {
-        if bulk.is_empty() {
-            if outgoing.recv_many(&mut items, TO_LINK).await == 0 {
-                return None;
+    let (mut items, mut bulk) = (Vec::new(), VecDeque::new());
+    let (mut sending, mut open) = (None, true);
+    while open || sending.is_some() {
+        let sent = tokio::select! {
+            biased;
+            count = outgoing.recv_many(&mut items, TO_LINK), if open && bulk.len() < BULK_WAITING => {
+                open = count > 0;
+                let packets = sort(&mut items, &mut bulk);
+                match packets.is_empty() {
+                    true => Ok(()),
+                    false => sender.send(Lane::Interactive, packets).await,
+                }
             }
-        } else {
-            while bulk.len() + items.len() < BULK_WAITING
-                && let Ok(item) = outgoing.try_recv()
-            {
-                items.push(item);
-            }
-        }
-        let mut packets = Vec::new();
-        for item in items.drain(..) {
-            let lane = item.lane;
-            match (packet(item), lane) {
-                (Some(packet), Lane::Interactive) => packets.push(packet),
-                (Some(packet), Lane::Bulk) => bulk.push_back(packet),
-                (None, _) => {}
-            }
-        }
-        let sent = if !packets.is_empty() {
-            sender.send(Lane::Interactive, packets).await
-        } else if let Some(packet) = bulk.pop_front() {
-            sender.send(Lane::Bulk, vec![packet]).await
-        } else {
-            Ok(())
+            sent = pending_or(&mut sending) => sent,
         };
         if let Err(error) = sent {
             return Some(error);
         }
+        if sending.is_none() {
+            let next = bulk.pop_front();
+            sending = next.map(|packet| sender.send(Lane::Bulk, vec![packet]));
+        }
     }
+    None
+}
+
+/// Has bulk wait for its turn. Returns what does not.
+fn sort(items: &mut Vec<ToLink>, bulk: &mut VecDeque<Bytes>) -> Vec<Bytes> {
+    let mut packets = Vec::new();
+    for item in items.drain(..) {
+        let lane = item.lane;
+        match (packet(item), lane) {
+            (Some(packet), Lane::Interactive) => packets.push(packet),
+            (Some(packet), Lane::Bulk) => bulk.push_back(packet),
+            (None, _) => {}
+        }
+    }
+    packets
 }
 
 /// What of a session's words is for a peer itself: packets, and not what is said to a mailbox.
@@ -186,5 +190,78 @@ async fn receive_all(
         if inputs.send(input).await.is_err() {
             return None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use outlive_core::transport::Class;
+    use outlive_core::{EnvelopeId, Identity};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Takes as much of bulk as it may.
+    struct Narrow {
+        may: Arc<Semaphore>,
+        sent: mpsc::Sender<Bytes>,
+    }
+
+    #[async_trait]
+    impl DirectSender for Narrow {
+        async fn send(&self, lane: Lane, packets: Vec<Bytes>) -> Result<(), TransportError> {
+            if lane == Lane::Bulk {
+                self.may.acquire().await.expect("it is open").forget();
+            }
+            for packet in packets {
+                self.sent.send(packet).await.expect("somebody looks");
+            }
+            Ok(())
+        }
+
+        async fn close(&mut self) {}
+    }
+
+    fn item(lane: Lane, packet: &'static [u8]) -> ToLink {
+        ToLink {
+            generation: Generation::at_start(1),
+            lane,
+            item: Outgoing::Submit {
+                envelope: EnvelopeId(1),
+                to: Identity::from_seed([1; 32]).peer_id(),
+                class: Class::Keep,
+                ttl: 1,
+                packet: Bytes::from_static(packet),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_while_bulk_does_and_what_was_handed_over_is_sent() {
+        let may = Arc::new(Semaphore::new(0));
+        let (sent, mut seen) = mpsc::channel(8);
+        let sender = Narrow {
+            may: may.clone(),
+            sent,
+        };
+        let (to_link, mut outgoing) = mpsc::channel(TO_LINK);
+        let sending = tokio::spawn(async move { send_all(&sender, &mut outgoing).await });
+        let hand = async |lane, packet| {
+            let handed = to_link.send(item(lane, packet)).await;
+            handed.expect("it is open");
+        };
+        hand(Lane::Bulk, b"a part").await;
+        hand(Lane::Bulk, b"another").await;
+        hand(Lane::Interactive, b"a word").await;
+        assert_eq!(seen.recv().await.as_deref(), Some(&b"a word"[..]));
+        hand(Lane::Interactive, b"one more").await;
+        assert_eq!(seen.recv().await.as_deref(), Some(&b"one more"[..]));
+        may.add_permits(1);
+        assert_eq!(seen.recv().await.as_deref(), Some(&b"a part"[..]));
+        drop(to_link);
+        may.add_permits(1);
+        assert_eq!(seen.recv().await.as_deref(), Some(&b"another"[..]));
+        assert!(sending.await.expect("no panic").is_none());
     }
 }

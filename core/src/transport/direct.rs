@@ -102,13 +102,14 @@ impl std::fmt::Debug for DirectLink {
 
 /// The sending half of a link.
 #[async_trait]
-pub trait DirectSender: Send {
-    /// Sends packets, of each lane in order. Waits while the lane's buffer is full. Not
+pub trait DirectSender: Send + Sync {
+    /// Sends packets, of each lane in order. Waits while the lane's buffer is full, and meanwhile the
+    /// other lane may be sent on: as far as the transport has two, neither waits for the other. Not
     /// cancellation-safe: dropped half-way, the link is to be dropped too.
     ///
     /// # Errors
     /// [`TransportError`] if the link is gone.
-    async fn send(&mut self, lane: Lane, packets: Vec<Bytes>) -> Result<(), TransportError>;
+    async fn send(&self, lane: Lane, packets: Vec<Bytes>) -> Result<(), TransportError>;
 
     /// Hands over what was sent and closes the link. Returns within a second, whatever the peer does.
     async fn close(&mut self);

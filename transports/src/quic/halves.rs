@@ -12,6 +12,7 @@ use outlive_core::PeerId;
 use outlive_core::limits::PACKET_BYTES;
 use outlive_core::transport::{DirectLink, DirectReceiver, DirectSender, Lane, TransportError};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
+use tokio::sync::Mutex;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use super::{SEND_WINDOW, errors, peer_address};
@@ -84,8 +85,8 @@ fn link(peer: PeerId, sender: Sender, receiver: Receiver) -> DirectLink {
 
 struct Sender {
     connection: Connection,
-    interactive: SendStream,
-    bulk: SendStream,
+    interactive: Mutex<SendStream>,
+    bulk: Mutex<SendStream>,
 }
 
 /// What both lanes together may have unacknowledged before a packet of `lane` has to wait: of bulk,
@@ -104,8 +105,8 @@ fn window(connection: &Connection, lane: Lane) -> u64 {
 impl Sender {
     async fn open(connection: Connection) -> Result<Self, TransportError> {
         Ok(Self {
-            interactive: open_lane(&connection, Lane::Interactive).await?,
-            bulk: open_lane(&connection, Lane::Bulk).await?,
+            interactive: Mutex::new(open_lane(&connection, Lane::Interactive).await?),
+            bulk: Mutex::new(open_lane(&connection, Lane::Bulk).await?),
             connection,
         })
     }
@@ -123,7 +124,7 @@ async fn open_lane(connection: &Connection, lane: Lane) -> Result<SendStream, Tr
 
 #[async_trait]
 impl DirectSender for Sender {
-    async fn send(&mut self, lane: Lane, packets: Vec<Bytes>) -> Result<(), TransportError> {
+    async fn send(&self, lane: Lane, packets: Vec<Bytes>) -> Result<(), TransportError> {
         let mut lengths = BytesMut::with_capacity(LENGTH_BYTES * packets.len());
         for packet in &packets {
             match u32::try_from(packet.len()) {
@@ -139,9 +140,9 @@ impl DirectSender for Sender {
             }
         }
         let mut lengths = lengths.freeze();
-        let stream = match lane {
-            Lane::Interactive => &mut self.interactive,
-            Lane::Bulk => &mut self.bulk,
+        let mut stream = match lane {
+            Lane::Interactive => self.interactive.lock().await,
+            Lane::Bulk => self.bulk.lock().await,
         };
         for packet in packets {
             self.connection
@@ -150,14 +151,18 @@ impl DirectSender for Sender {
             let written = stream.write_all_chunks(&mut chunks).await;
             written.map_err(|error| errors::writing(&error))?;
         }
+        // Bulk that waits meanwhile waits for no more room than before.
+        let bulk = window(&self.connection, Lane::Bulk);
+        self.connection.set_send_window(bulk);
         Ok(())
     }
 
     async fn close(&mut self) {
         // Whether it is heard or not, the connection ends.
-        let _ = self.interactive.finish();
-        let _ = self.bulk.finish();
-        let heard = futures_util::future::join(self.interactive.stopped(), self.bulk.stopped());
+        let (interactive, bulk) = (self.interactive.get_mut(), self.bulk.get_mut());
+        let _ = interactive.finish();
+        let _ = bulk.finish();
+        let heard = futures_util::future::join(interactive.stopped(), bulk.stopped());
         let _ = tokio::time::timeout(FAREWELL, heard).await;
         self.connection.close(DONE, b"");
     }

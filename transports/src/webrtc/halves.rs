@@ -46,7 +46,7 @@ impl Sender {
 #[async_trait]
 impl DirectSender for Sender {
     /// There is one data channel, and so one lane.
-    async fn send(&mut self, _lane: Lane, packets: Vec<Bytes>) -> Result<(), TransportError> {
+    async fn send(&self, _lane: Lane, packets: Vec<Bytes>) -> Result<(), TransportError> {
         for packet in packets {
             if !(1..=PACKET_BYTES).contains(&packet.len()) {
                 return Err(TransportError::Broken(format!(

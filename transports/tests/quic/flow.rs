@@ -23,7 +23,7 @@ async fn a_sender_waits_while_the_receiver_does_not_read() {
     let (a, b) = (node(1).await, node(2).await);
     let (dialed, mut accepted) = linked(&a, &b).await;
     let DirectLink {
-        mut sender,
+        sender,
         mut receiver,
         ..
     } = dialed;
@@ -122,6 +122,32 @@ async fn what_somebody_waits_for_goes_before_bulk_that_waits_already() {
         }
     }
     assert!(passed <= UNDER_WAY, "{passed} packets of bulk went before");
+}
+
+#[tokio::test]
+async fn while_bulk_waits_the_other_lane_is_sent_on_and_makes_it_no_room() {
+    let (a, b) = (node(1).await, node(2).await);
+    let (wire, dialed, mut accepted) = linked_over(&a, &b).await;
+    wire.hold(true);
+    let handed = AtomicUsize::new(0);
+    let mut bulk = std::pin::pin!(async {
+        for n in 0.. {
+            let sent = dialed.sender.send(Lane::Bulk, vec![packet(n, BYTES)]);
+            sent.await.expect("it is up");
+            handed.fetch_add(BYTES, Ordering::Relaxed);
+        }
+    });
+    assert!(at_once(&mut bulk).await.is_none());
+    for n in 7_777..7_877 {
+        let word = vec![packet(n, 8)];
+        let sent = at_once(dialed.sender.send(Lane::Interactive, word)).await;
+        sent.expect("it has room of its own").expect("it is up");
+        assert!(at_once(&mut bulk).await.is_none());
+    }
+    let handed = handed.load(Ordering::Relaxed);
+    assert!(handed <= 2 * FIRST_WINDOW, "{handed} bytes of bulk wait");
+    wire.hold(false);
+    while number(&hear(&mut accepted).await) != 7_876 {}
 }
 
 #[tokio::test]

@@ -236,7 +236,7 @@ async fn a_link_closes_when_both_of_its_halves_are_dropped() {
     assert!(matches!(error, TransportError::Broken(_)), "{error:?}");
     let (dialed, mut accepted) = linked(&a, &b).await;
     drop(dialed.receiver);
-    let mut sender = dialed.sender;
+    let sender = dialed.sender;
     sender
         .send(Lane::Interactive, vec![packet(1, 8)])
         .await
@@ -282,7 +282,7 @@ async fn a_change_of_the_network_in_the_middle_of_a_transfer_loses_nothing() {
     // Either end moves, the one that dialed and the one that accepted.
     for moves in [&a.endpoint, &b.endpoint] {
         let (dialed, mut accepted) = linked(&a, &b).await;
-        let DirectLink { mut sender, .. } = dialed;
+        let DirectLink { sender, .. } = dialed;
         let sending = tokio::spawn(async move {
             for n in 0..PACKETS {
                 let sent = sender.send(Lane::Bulk, vec![packet(n, 16 * 1024)]).await;
@@ -296,7 +296,7 @@ async fn a_change_of_the_network_in_the_middle_of_a_transfer_loses_nothing() {
             }
             assert_eq!(number(&hear(&mut accepted).await), n);
         }
-        let mut sender = sending.await.expect("it sends");
+        let sender = sending.await.expect("it sends");
         // The other direction goes on too, and so does dialing.
         say(&mut accepted, Lane::Interactive, vec![packet(1, 8)]).await;
         sender

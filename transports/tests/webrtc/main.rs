@@ -162,7 +162,7 @@ async fn candidates_that_come_late_and_twice_do() {
 async fn a_sender_waits_when_the_peer_does_not_read() {
     const PACKETS: usize = 2_000;
     let mut pair = Pair::up().await;
-    let mut link = pair.a.links.pop().expect("a link");
+    let link = pair.a.links.pop().expect("a link");
     let (sent, mut count) = tokio::sync::watch::channel(0_usize);
     let sending = tokio::spawn(async move {
         for n in 0..PACKETS {
@@ -249,7 +249,7 @@ async fn closing_returns_whatever_is_going_on() {
 
     let mut pair = Pair::up().await;
     pair.a.connection = None;
-    let mut link = pair.b.links.pop().expect("a link");
+    let link = pair.b.links.pop().expect("a link");
     let (full, mut filled) = tokio::sync::watch::channel(0);
     let sending = tokio::spawn(async move {
         for n in 0.. {

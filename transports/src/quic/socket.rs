@@ -44,12 +44,15 @@ impl Socket {
     /// and those that dialed us find us nowhere else.
     pub(super) fn fresh(&self, address: Option<SocketAddr>) -> io::Result<Self> {
         let again = self.local().and_then(|local| {
-            // For this moment alone both are at one port. Sharing it for longer, any process of this
-            // host could take the node's packets.
+            // For this moment alone the new one shares the port. For longer, any process of this host
+            // could take the node's packets. The old one goes on sharing, which alone it can't: it may
+            // be in use for a while, and the next one may be opened by then.
             let this = SockRef::from(&self.io);
             this.set_reuse_address(true)?;
             let again = bound(local, true);
-            this.set_reuse_address(false)?;
+            if again.is_err() {
+                this.set_reuse_address(false)?;
+            }
             again
         });
         match again {
@@ -201,5 +204,26 @@ impl UdpPoller for Writable {
         let writable = ready!(waiting.as_mut().poll(context));
         self.waiting = None;
         Poll::Ready(writable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_keeps_its_port_however_often_it_is_opened_anew() {
+        let first = Socket::open(Some((Ipv4Addr::LOCALHOST, 0).into())).expect("a port");
+        let port = first.local().expect("bound");
+        let mut opened = vec![first];
+        for _ in 0..3 {
+            // Those before may still be in use.
+            let next = opened.last().expect("the first").fresh(None);
+            opened.push(next.expect("the same again"));
+        }
+        for socket in &opened {
+            assert_eq!(socket.local().expect("bound"), port);
+        }
+        bound(port, true).expect_err("it is shared with nobody");
     }
 }

@@ -1,5 +1,6 @@
 //! What waits for what.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -130,7 +131,7 @@ async fn while_bulk_waits_the_other_lane_is_sent_on_and_makes_it_no_room() {
     let (wire, dialed, mut accepted) = linked_over(&a, &b).await;
     wire.hold(true);
     let handed = AtomicUsize::new(0);
-    let mut bulk = std::pin::pin!(async {
+    let mut bulk = pin!(async {
         for n in 0.. {
             let sent = dialed.sender.send(Lane::Bulk, vec![packet(n, BYTES)]);
             sent.await.expect("it is up");
@@ -148,6 +149,41 @@ async fn while_bulk_waits_the_other_lane_is_sent_on_and_makes_it_no_room() {
     assert!(handed <= 2 * FIRST_WINDOW, "{handed} bytes of bulk wait");
     wire.hold(false);
     while number(&hear(&mut accepted).await) != 7_876 {}
+}
+
+#[tokio::test]
+async fn a_link_that_was_full_for_the_first_time_takes_as_much_again() {
+    let (a, b) = (node(1).await, node(2).await);
+    let (wire, dialed, mut accepted) = linked_over(&a, &b).await;
+    let DirectLink {
+        sender,
+        mut receiver,
+        ..
+    } = dialed;
+    let sent = AtomicUsize::new(0);
+    let mut bulk = pin!(async {
+        loop {
+            let packet = packet(sent.load(Ordering::Relaxed) as u64, BYTES);
+            let taken = sender.send(Lane::Bulk, vec![packet]).await;
+            taken.expect("it is up");
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let mut heard = 0;
+    for _ in 0..3 {
+        wire.hold(true);
+        assert!(at_once(&mut bulk).await.is_none(), "it never ends");
+        let took = sent.load(Ordering::Relaxed) - heard;
+        assert!(took * BYTES >= FIRST_WINDOW, "{took} packets fill it");
+        wire.hold(false);
+        while heard < sent.load(Ordering::Relaxed) {
+            hear(&mut accepted).await;
+            heard += 1;
+        }
+        // Who hears this has heard that all came.
+        say(&mut accepted, Lane::Interactive, vec![packet(7_777, 8)]).await;
+        receiver.receive().await.expect("it is up");
+    }
 }
 
 #[tokio::test]

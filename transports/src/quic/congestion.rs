@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{
@@ -34,36 +34,21 @@ impl Congestion {
 /// while a connection starts; less than that would slow the start down.
 const GROWTH: u64 = 3;
 
-/// How often a connection that is not full has its shortest round trip taken for measured.
-const MEASURED: Duration = Duration::from_secs(1);
-
-/// Longer than BBR takes to measure it, 200 ms.
-const PROBE: Duration = Duration::from_secs(1);
-
-/// Makes BBR controllers whose window follows what is used of it, and that measure the round trip while
-/// nobody waits.
+/// Makes BBR controllers whose window follows what is used of it.
 ///
 /// quinn's BBR adds to its window what is acknowledged, as long as it does not know the path's rate;
 /// and it does not learn it while an app sends little. A connection that carries a chat for a day
 /// would then let a file out in one burst.
-///
-/// And it measures the shortest round trip as soon as a connection is full, unless it did in the last ten
-/// seconds: for 200 ms next to nothing goes out, at the beginning of every file. While a connection is not
-/// full there is no queue of its own, and each answer tells the round trip (draft-ietf-ccwg-bbr, "Restarting
-/// From Idle"); so BBR is led through that phase then.
 #[derive(Debug, Default)]
 struct Bounded(Arc<BbrConfig>);
 
 impl ControllerFactory for Bounded {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
-        let mut controller = BoundedController {
+        Box::new(BoundedController {
             inner: self.0.clone().build(now, mtu),
             acknowledged: 0,
             most: 0,
-            measured: now,
-        };
-        controller.measure(now);
-        Box::new(controller)
+        })
     }
 }
 
@@ -73,19 +58,6 @@ struct BoundedController {
     acknowledged: u64,
     /// The most bytes that were under way at once.
     most: u64,
-    /// When the shortest round trip was last taken for measured.
-    measured: Instant,
-}
-
-impl BoundedController {
-    /// The round trip is measured as of some time ago: BBR, which asks no more than once in ten seconds,
-    /// begins to with the first call in which nothing is on its way, and ends with the next answer that
-    /// comes after 200 ms.
-    fn measure(&mut self, now: Instant) {
-        self.measured = now;
-        let began = now.checked_sub(PROBE).unwrap_or(now);
-        self.inner.on_end_acks(began, 0, false, None);
-    }
 }
 
 impl Controller for BoundedController {
@@ -117,9 +89,6 @@ impl Controller for BoundedController {
         self.most = self.most.max(before);
         self.inner
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
-        if app_limited && now.saturating_duration_since(self.measured) >= MEASURED {
-            self.measure(now);
-        }
     }
 
     fn on_congestion_event(
@@ -191,13 +160,12 @@ mod tests {
 
     #[test]
     fn a_window_follows_what_was_under_way() {
-        let now = Instant::now();
         let mut controller = BoundedController {
             inner: Box::new(Boundless),
             acknowledged: 0,
             most: 0,
-            measured: now,
         };
+        let now = Instant::now();
         assert_eq!(controller.window(), 10_000);
         for _ in 0..1_000 {
             controller.on_end_acks(now, 2_000, true, None);

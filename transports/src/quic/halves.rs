@@ -151,9 +151,11 @@ impl DirectSender for Sender {
             let written = stream.write_all_chunks(&mut chunks).await;
             written.map_err(|error| errors::writing(&error))?;
         }
-        // Bulk that waits meanwhile waits for no more room than before.
-        let bulk = window(&self.connection, Lane::Bulk);
-        self.connection.set_send_window(bulk);
+        if lane == Lane::Interactive && self.bulk.try_lock().is_err() {
+            // Bulk that waits meanwhile waits for no more room than before.
+            let bulk = window(&self.connection, Lane::Bulk);
+            self.connection.set_send_window(bulk);
+        }
         Ok(())
     }
 

@@ -152,41 +152,6 @@ async fn while_bulk_waits_the_other_lane_is_sent_on_and_makes_it_no_room() {
 }
 
 #[tokio::test]
-async fn a_link_that_was_full_for_the_first_time_takes_as_much_again() {
-    let (a, b) = (node(1).await, node(2).await);
-    let (wire, dialed, mut accepted) = linked_over(&a, &b).await;
-    let DirectLink {
-        sender,
-        mut receiver,
-        ..
-    } = dialed;
-    let sent = AtomicUsize::new(0);
-    let mut bulk = pin!(async {
-        loop {
-            let packet = packet(sent.load(Ordering::Relaxed) as u64, BYTES);
-            let taken = sender.send(Lane::Bulk, vec![packet]).await;
-            taken.expect("it is up");
-            sent.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    let mut heard = 0;
-    for _ in 0..3 {
-        wire.hold(true);
-        assert!(at_once(&mut bulk).await.is_none(), "it never ends");
-        let took = sent.load(Ordering::Relaxed) - heard;
-        assert!(took * BYTES >= FIRST_WINDOW, "{took} packets fill it");
-        wire.hold(false);
-        while heard < sent.load(Ordering::Relaxed) {
-            hear(&mut accepted).await;
-            heard += 1;
-        }
-        // Who hears this has heard that all came.
-        say(&mut accepted, Lane::Interactive, vec![packet(7_777, 8)]).await;
-        receiver.receive().await.expect("it is up");
-    }
-}
-
-#[tokio::test]
 async fn no_more_bulk_waits_here_than_the_path_has_use_for() {
     let (a, b) = (node(1).await, node(2).await);
     let (wire, mut dialed, mut accepted) = linked_over(&a, &b).await;

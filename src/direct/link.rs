@@ -195,6 +195,8 @@ async fn receive_all(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use async_trait::async_trait;
     use outlive_core::transport::Class;
     use outlive_core::{EnvelopeId, Identity};
@@ -237,7 +239,12 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    async fn soon<T>(future: impl Future<Output = T>) -> T {
+        let done = tokio::time::timeout(Duration::from_secs(1), future).await;
+        done.expect("nobody holds it up")
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nothing_waits_while_bulk_does_and_what_was_handed_over_is_sent() {
         let may = Arc::new(Semaphore::new(0));
         let (sent, mut seen) = mpsc::channel(8);
@@ -254,14 +261,14 @@ mod tests {
         hand(Lane::Bulk, b"a part").await;
         hand(Lane::Bulk, b"another").await;
         hand(Lane::Interactive, b"a word").await;
-        assert_eq!(seen.recv().await.as_deref(), Some(&b"a word"[..]));
+        assert_eq!(soon(seen.recv()).await.as_deref(), Some(&b"a word"[..]));
         hand(Lane::Interactive, b"one more").await;
-        assert_eq!(seen.recv().await.as_deref(), Some(&b"one more"[..]));
+        assert_eq!(soon(seen.recv()).await.as_deref(), Some(&b"one more"[..]));
         may.add_permits(1);
-        assert_eq!(seen.recv().await.as_deref(), Some(&b"a part"[..]));
+        assert_eq!(soon(seen.recv()).await.as_deref(), Some(&b"a part"[..]));
         drop(to_link);
         may.add_permits(1);
-        assert_eq!(seen.recv().await.as_deref(), Some(&b"another"[..]));
-        assert!(sending.await.expect("no panic").is_none());
+        assert_eq!(soon(seen.recv()).await.as_deref(), Some(&b"another"[..]));
+        assert!(soon(sending).await.expect("no panic").is_none());
     }
 }

@@ -32,6 +32,9 @@ const CUTS: u64 = 5;
 /// what a machine adds that does other things at the same time is as much, and not in all of them.
 const OURS: Duration = ms(5);
 
+/// What a machine that does other things may add to the slowest judgment.
+const BUSY: Duration = ms(100);
+
 /// What there is to know of a cut.
 struct Cut {
     /// From the cut until messages went over the relay too, for the link was judged.
@@ -98,8 +101,11 @@ async fn goes_on(name: &str, seed: u64, roads: Roads, round_trip: Duration, talk
     }
     judged.sort_unstable();
     ours.sort_unstable();
-    let (judged, ours) = (judged[judged.len() / 2], ours[0]);
-    assert!(judged <= round_trip * 4 + ms(200), "after {judged:?}");
+    let (usual, slowest) = (judged[judged.len() / 2], judged[judged.len() - 1]);
+    let most = round_trip * 4 + ms(200);
+    assert!(usual <= most, "after {usual:?}");
+    assert!(slowest <= most + BUSY, "one of them after {slowest:?}");
+    let ours = ours[1];
     assert!(ours <= OURS, "it took {ours:?} beside the road");
 }
 

@@ -25,6 +25,9 @@
 //!   in its description alone. So its peer here waits for the last of ours.
 //! * A browser that hides its addresses has candidates that we do not look up. It finds us, whoever
 //!   offers, for it is told our addresses.
+//! * Chromium says that a channel which the other end has made is open before it is. What a page sends
+//!   on it until then is lost without a word: on a busy machine the first messages. So its page here
+//!   begins when it has heard us.
 //! * A channel that is in order but gives up what was lost can't be told from a reliable one, as
 //!   `webrtc` 0.21 does not say. One that is not in order is refused.
 //!

@@ -5,6 +5,7 @@
 //! ```text
 //! cargo bench -p outlive --bench links                    all rows, medians of three rounds
 //! cargo bench -p outlive --bench links -- quic loss       those with these words in their names
+//! cargo bench -p outlive --bench links -- --rounds=11     medians of eleven
 //! ```
 //!
 //! The bare link sends packets of 16 KiB for 16 seconds, or until it has sent so many bytes; the file

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use tokio::runtime::Builder;
 
 use crate::host::Host;
@@ -119,6 +120,13 @@ struct Round {
     trips: Vec<Duration>,
 }
 
+impl Round {
+    /// Of the bare link's goodput, what the file had.
+    fn share(&self) -> f64 {
+        self.file.megabytes() / self.bare.megabytes()
+    }
+}
+
 async fn round(
     seed: u64,
     weather: Weather,
@@ -161,15 +169,20 @@ fn median(mut of: Vec<f64>) -> f64 {
 
 fn print(road: &str, kind: Kind, rounds: &[Round]) {
     let of = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
+    let shares = || rounds.iter().map(Round::share);
+    let (least, most) = (
+        shares().fold(f64::INFINITY, f64::min),
+        shares().fold(0.0, f64::max),
+    );
     let trip = |of: &[Duration]| median(of.iter().map(|trip| trip.as_secs_f64() * 1e3).collect());
     let bare_trip = median(rounds.iter().map(|round| trip(&round.bare_trips)).collect());
     let own_trip = median(rounds.iter().map(|round| trip(&round.trips)).collect());
     println!(
-        "| {road} | {} | {:.2} | {:.2} | **{:.2}** | {:.2} | {bare_trip:.2} | {own_trip:.2} | **{:.2}** |",
+        "| {road} | {} | {:.2} | {:.2} | **{:.2}** ({least:.2} to {most:.2}) | {:.2} | {bare_trip:.2} | {own_trip:.2} | **{:.2}** |",
         kind.name(),
         of(|round| round.bare.megabytes()),
         of(|round| round.file.megabytes()),
-        of(|round| round.file.megabytes() / round.bare.megabytes()),
+        of(Round::share),
         of(|round| round.messages.megabytes()),
         own_trip / bare_trip,
     );
@@ -178,6 +191,10 @@ fn print(road: &str, kind: Kind, rounds: &[Round]) {
 pub(crate) fn measure() -> anyhow::Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let measured = arguments.iter().any(|argument| argument == "--bench");
+    let asked = arguments
+        .iter()
+        .find_map(|argument| argument.strip_prefix("--rounds="));
+    let asked = asked.map(str::parse).transpose().context("--rounds")?;
     let words: Vec<_> = arguments
         .iter()
         .filter(|argument| !argument.starts_with("--"))
@@ -190,7 +207,7 @@ pub(crate) fn measure() -> anyhow::Result<()> {
     // Not measured: a look at whether it works.
     let (rounds, goal) = if measured {
         (
-            ROUNDS,
+            asked.unwrap_or(ROUNDS),
             Goal {
                 time: ms(4_000),
                 bytes: 512 << 20,

@@ -185,6 +185,10 @@ impl Link {
 
     /// The relay took nothing this time: the next try waits, longer each time.
     pub(super) fn refused(&mut self, now: Duration) {
+        if self.held_until.is_some_and(|at| at > now) {
+            // It left with what was refused before, and is the same try.
+            return;
+        }
         let wait = Duration::from_secs(1) * 2u32.saturating_pow(self.refusals.min(6));
         self.held_until = Some(now + wait);
         self.refusals = self.refusals.saturating_add(1);
@@ -366,11 +370,16 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::StoreId;
 
     const T: Duration = Duration::from_secs(100);
 
+    fn generation() -> Generation {
+        Generation::at_start(1)
+    }
+
     fn direct() -> Link {
-        Link::new(Generation::at_start(1), LinkClass::Direct, 0, T)
+        Link::new(generation(), LinkClass::Direct, 0, T)
     }
 
     #[test]
@@ -390,6 +399,21 @@ mod tests {
             Some(ms(20)),
             "which of both was answered?"
         );
+    }
+
+    #[test]
+    fn packets_that_are_refused_together_are_one_try() {
+        let seconds = Duration::from_secs;
+        let mut link = Link::new(generation(), LinkClass::Relayed(StoreId([1; 16])), 0, T);
+        let refused = |link: &mut Link, now| {
+            for late in 0..20 {
+                link.refused(now + Duration::from_millis(late));
+            }
+        };
+        refused(&mut link, T);
+        assert!(!link.has_room(T + seconds(1) / 2) && link.has_room(T + seconds(1)));
+        refused(&mut link, T + seconds(1));
+        assert!(!link.has_room(T + seconds(2)) && link.has_room(T + seconds(3)));
     }
 
     #[test]

@@ -401,8 +401,7 @@ impl World {
     }
 
     fn act(&mut self, act: Act, who: usize) {
-        self.now.elapsed += self.pace;
-        self.now.wall = self.now.wall.plus(self.pace);
+        self.pass(self.pace);
         if !matches!(act, Act::Tick) {
             self.log(|| format!("{act:?} {who}"));
         }
@@ -783,8 +782,7 @@ impl World {
     }
 
     fn tick(&mut self, who: usize, time: Duration) {
-        self.now.elapsed += time;
-        self.now.wall = self.now.wall.plus(time);
+        self.pass(time);
         self.peers[who].tick(self.now);
     }
 
@@ -1159,6 +1157,16 @@ impl World {
         self.only = None;
     }
 
+    /// Both clocks go on. That on the wall shows no less than a millisecond, and loses nothing of
+    /// less by it: an expiry would never come if it did.
+    fn pass(&mut self, time: Duration) {
+        let millis = |elapsed: Duration| Duration::from_millis(elapsed.as_millis() as u64);
+        let before = millis(self.now.elapsed);
+        self.now.elapsed += time;
+        let passed = millis(self.now.elapsed) - before;
+        self.now.wall = self.now.wall.plus(passed);
+    }
+
     /// Everybody does what there is to do; if there is nothing, time passes up to the next
     /// deadline. Returns whether there was something.
     pub(crate) fn round(&mut self) -> bool {
@@ -1180,9 +1188,7 @@ impl World {
         if let Some(next) = next.min()
             && next > self.now.elapsed
         {
-            let time = next - self.now.elapsed;
-            self.now.elapsed += time;
-            self.now.wall = self.now.wall.plus(time);
+            self.pass(next - self.now.elapsed);
         }
         for who in 0..2 {
             self.peers[who].tick(self.now);

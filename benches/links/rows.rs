@@ -1,6 +1,7 @@
 //! What is measured, in which order, and the table that comes of it.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -194,7 +195,8 @@ pub(crate) fn measure() -> anyhow::Result<()> {
     let asked = arguments
         .iter()
         .find_map(|argument| argument.strip_prefix("--rounds="));
-    let asked = asked.map(str::parse).transpose().context("--rounds")?;
+    let asked = asked.map(str::parse::<NonZeroU64>).transpose();
+    let asked = asked.context("--rounds takes a number from 1 on")?;
     let words: Vec<_> = arguments
         .iter()
         .filter(|argument| !argument.starts_with("--"))
@@ -207,7 +209,7 @@ pub(crate) fn measure() -> anyhow::Result<()> {
     // Not measured: a look at whether it works.
     let (rounds, goal) = if measured {
         (
-            asked.unwrap_or(ROUNDS),
+            asked.map_or(ROUNDS, NonZeroU64::get),
             Goal {
                 time: ms(4_000),
                 bytes: 512 << 20,

@@ -374,12 +374,12 @@ mod tests {
 
     const T: Duration = Duration::from_secs(100);
 
-    fn generation() -> Generation {
-        Generation::at_start(1)
+    fn link(class: LinkClass) -> Link {
+        Link::new(Generation::at_start(1), class, 0, T)
     }
 
     fn direct() -> Link {
-        Link::new(generation(), LinkClass::Direct, 0, T)
+        link(LinkClass::Direct)
     }
 
     #[test]
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn packets_that_are_refused_together_are_one_try() {
         let seconds = Duration::from_secs;
-        let mut link = Link::new(generation(), LinkClass::Relayed(StoreId([1; 16])), 0, T);
+        let mut link = link(LinkClass::Relayed(StoreId([1; 16])));
         let refused = |link: &mut Link, now| {
             for late in 0..20 {
                 link.refused(now + Duration::from_millis(late));

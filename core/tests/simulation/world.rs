@@ -1157,8 +1157,8 @@ impl World {
         self.only = None;
     }
 
-    /// Both clocks go on. That on the wall shows no less than a millisecond, and loses nothing of
-    /// less by it: an expiry would never come if it did.
+    /// Both clocks go on. The one on the wall shows whole milliseconds, and what is less counts with
+    /// what follows: it goes on by parts of one, and would stand still if they were lost.
     fn pass(&mut self, time: Duration) {
         let millis = |elapsed: Duration| Duration::from_millis(elapsed.as_millis() as u64);
         let before = millis(self.now.elapsed);

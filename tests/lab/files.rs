@@ -7,8 +7,8 @@ use outlive::{FileEvent, SendingFile};
 use tempfile::TempDir;
 
 use crate::moves::{BACK, CALM, LINES, move_host};
-use crate::peer::soon;
-use crate::town::{Town, figure};
+use crate::peer::{CHATTER, soon};
+use crate::town::{Kind, Plan, Town, figure};
 use crate::weather::Weather;
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -122,4 +122,30 @@ async fn nobody_waits_behind_a_file_that_goes_over_the_relay() {
     town.hush().await;
     town.end().await;
     assert!(way <= BESIDE_A_FILE, "{way:?}");
+}
+
+/// How long a message may take beside a file over WebRTC, over a road of 200 ms. Before it are the 96 KiB
+/// that get there in that time, and a packet; 256 KiB and a packet took 1.2 s.
+const BESIDE_A_FILE_OVER_WEBRTC: Duration = ms(800);
+
+#[tokio::test]
+async fn nobody_waits_long_behind_a_file_that_goes_over_webrtc() {
+    let plan = Plan::new(30, Weather::delayed(ms(50)), Kind::WebRtc);
+    let Some(mut town) = Town::of(plan).await else {
+        return;
+    };
+    let disk = Disk::with(2 << 20);
+    town.talk(CHATTER);
+    town.until_direct().await;
+    // No better way than the link.
+    town.roads[2].set(Weather::delayed(ms(500)));
+    town.hear_more(20).await;
+    let [began, whole] = send(&town, &disk, 1 << 20, || ()).await;
+    let way = town.peers[0].longest_way(&town.peers[1], began);
+    figure("file over webrtc", "1 MiB after", whole - began);
+    figure("file over webrtc", "a message took at most", way);
+    town.until_direct().await;
+    town.hush().await;
+    town.end().await;
+    assert!(way <= BESIDE_A_FILE_OVER_WEBRTC, "{way:?}");
 }

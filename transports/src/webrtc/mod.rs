@@ -35,10 +35,10 @@ use webrtc::peer_connection::{
 
 use self::connection::Connection;
 
-/// Bytes of a link that wait here until the peer has acknowledged them; then sending waits. More, and
-/// a chat line waits longer behind what was sent before it. This much covers 1.3 MB/s over a round
-/// trip of 200 ms, which is more than a data channel gets there.
-const SEND_BUFFER: usize = 256 * 1024;
+/// Bytes of a link that may wait here until the peer has acknowledged them, before one packet more is
+/// taken. A chat line waits behind all of them; less than what a peer of ours lets be on its way
+/// ([`RECEIVE_BUFFER`]), and the path would run dry.
+const SEND_BUFFER: usize = RECEIVE_BUFFER as usize;
 
 /// Bytes that a peer may send before they are read. Its SCTP doubles what it sends at once up to that,
 /// and a burst that a UDP socket does not hold (a system gives it 208 KiB, and counts a packet of

@@ -35,9 +35,9 @@ use webrtc::peer_connection::{
 
 use self::connection::Connection;
 
-/// Bytes of a link that may wait here until the peer has acknowledged them, before one packet more is
-/// taken. A chat line waits behind all of them; less than what a peer of ours lets be on its way
-/// ([`RECEIVE_BUFFER`]), and the path would run dry.
+/// Bytes of a link that wait here for the peer to acknowledge them; while there are as many, sending
+/// waits. More, and a chat line waits longer behind them; less than a peer of ours lets be on its way,
+/// and the path runs dry.
 const SEND_BUFFER: usize = RECEIVE_BUFFER as usize;
 
 /// Bytes that a peer may send before they are read. Its SCTP doubles what it sends at once up to that,

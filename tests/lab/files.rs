@@ -125,7 +125,7 @@ async fn nobody_waits_behind_a_file_that_goes_over_the_relay() {
 }
 
 /// How long a message may take beside a file over WebRTC, over a road of 200 ms. Before it are the 96 KiB
-/// that get there in that time, and a packet; 256 KiB and a packet took 1.2 s.
+/// that get there in that time, and a packet; 256 KiB and a packet took 1.15 s.
 const BESIDE_A_FILE_OVER_WEBRTC: Duration = ms(800);
 
 #[tokio::test]

@@ -46,6 +46,9 @@ struct Pair {
     slow: VecDeque<(Duration, usize, Transmit)>,
     /// Whole packets that were.
     lost: Vec<(usize, Transmit)>,
+    /// A link that delivers a packet in a tenth of a second each way, and what waits for it.
+    narrow: Option<Generation>,
+    waiting: [VecDeque<Transmit>; 2],
     /// Packets that were sent.
     packets: usize,
 }
@@ -87,6 +90,8 @@ impl Pair {
             takes: Box::new(|_| Duration::ZERO),
             slow: VecDeque::new(),
             lost: Vec::new(),
+            narrow: None,
+            waiting: Default::default(),
             packets: 0,
         }
     }
@@ -153,7 +158,12 @@ impl Pair {
             match output {
                 Output::Transmit(transmit) => {
                     self.packets += 1;
-                    self.wire.push_back((1 - from, transmit));
+                    if self.narrow == Some(transmit.generation) {
+                        peer.engine.writable(transmit.generation, false, self.now);
+                        self.waiting[1 - from].push_back(transmit);
+                    } else {
+                        self.wire.push_back((1 - from, transmit));
+                    }
                 }
                 Output::Write(batch) => {
                     for (key, value) in batch {
@@ -211,6 +221,17 @@ impl Pair {
         engine.receive(transmit.generation, None, packet, self.now)
     }
 
+    fn deliver_narrowly(&mut self) {
+        for to in 0..2 {
+            if let Some(transmit) = self.waiting[to].pop_front() {
+                self.deliver(to, &transmit);
+            }
+            if let Some(narrow) = self.narrow.filter(|_| self.waiting[to].is_empty()) {
+                self.peers[1 - to].engine.writable(narrow, true, self.now);
+            }
+        }
+    }
+
     fn pass(&mut self, time: Duration) {
         let step = Duration::from_millis(100);
         let end = self.now.elapsed + time;
@@ -220,6 +241,7 @@ impl Pair {
             for peer in &mut self.peers {
                 peer.engine.tick(self.now);
             }
+            self.deliver_narrowly();
             self.settle();
         }
     }
@@ -413,6 +435,44 @@ fn links_that_all_answer_late_do_not_take_turns() {
     talk(&mut pair, 5);
     assert_eq!(talk(&mut pair, 60), 0);
     assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+}
+
+/// Has a narrow direct link and a relay, and megabytes to send. Returns which of them carries after
+/// each tenth of a second.
+fn send_much(pair: &mut Pair, time: Duration) -> Vec<Option<Generation>> {
+    const MUCH: &str = match str::from_utf8(&[b'm'; 16 * 1024]) {
+        Ok(much) => much,
+        Err(_) => "",
+    };
+    for _ in 0..600 {
+        pair.send(MUCH);
+    }
+    let mut carriers = Vec::new();
+    let end = pair.now.elapsed + time;
+    while pair.now.elapsed < end {
+        pair.pass(Duration::from_millis(100));
+        carriers.push(pair.peers[0].engine.carrier());
+    }
+    carriers
+}
+
+#[test]
+fn what_a_direct_link_takes_in_slowly_goes_over_a_relay_that_is_wide() {
+    let mut pair = Pair::sealed();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.narrow = Some(direct);
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.pass(Duration::from_secs(1));
+    let carriers = send_much(&mut pair, Duration::from_secs(8));
+    let before = carriers
+        .iter()
+        .take_while(|carrier| **carrier == Some(direct));
+    assert!((30..=50).contains(&before.count()), "{carriers:?}");
+    assert!(pair.delivered(), "at 30 segments a second it takes 20 s");
+    assert_eq!(pair.arrived(), 600, "each once");
+    let again = carriers.last() == Some(&Some(direct));
+    assert!(again, "nothing was learned of the relay: {carriers:?}");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
+use crate::files::{Disk, send};
 use crate::lab::say;
 use crate::peer::{CHATTER, Peer, Talk};
-use crate::town::{Town, figure};
+use crate::town::{Town, carried_by, figure};
 use crate::weather::Weather;
 use crate::wire::Wire;
 
@@ -83,6 +84,33 @@ async fn a_direct_link_too_narrow_for_what_is_said_yields_to_the_relay() {
     town.hear_more(50).await;
     town.hush().await;
     town.end().await;
+}
+
+#[tokio::test]
+async fn a_file_goes_over_the_relay_where_the_direct_link_takes_in_little() {
+    let Some((mut town, wire)) = talking(45).await else {
+        return;
+    };
+    // It answers in time all the while: QUIC has a file wait and whoever talks not.
+    wire.set(Weather {
+        rate: Some(4_000_000),
+        ..SHORTCUT
+    });
+    let disk = Disk::with(16 << 20);
+    let relayed = town.peers[0].until("the relay", |state| carried_by(state) == Some("relay"));
+    let (_, [began, whole]) = tokio::join!(relayed, send(&town, &disk, 1 << 20, || ()));
+    let heard = town.peers[1].session.traffic();
+    let over = |transport| heard.get(transport).map_or(0, |heard| heard.bytes_received);
+    let (direct, relayed) = (over("quic"), over("relay"));
+    say(&format!(
+        "4 Mbit/s: {direct} bytes came over QUIC, {relayed} over the relay"
+    ));
+    figure("4 Mbit/s", "15 MiB after", whole - began);
+    town.hush().await;
+    town.end().await;
+    assert!(relayed > direct, "{relayed} bytes, {direct} direct");
+    let alone = Duration::from_secs(15 * 2);
+    assert!(whole - began < alone / 2, "{:?}", whole - began);
 }
 
 /// Counts the changes of what carries, until it is dropped.

@@ -16,7 +16,7 @@ const fn ms(milliseconds: u64) -> Duration {
 }
 
 /// A file that one peer has, and a place for it at the other.
-struct Disk {
+pub(crate) struct Disk {
     path: PathBuf,
     content: Vec<u8>,
     into: PathBuf,
@@ -24,7 +24,7 @@ struct Disk {
 }
 
 impl Disk {
-    fn with(bytes: u32) -> Self {
+    pub(crate) fn with(bytes: u32) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, into) = (dir.path().join("a"), dir.path().join("into"));
         let content: Vec<u8> = (0..bytes).map(|n| (n / 5 % 251) as u8).collect();
@@ -45,7 +45,7 @@ impl Disk {
 
 /// Has the first peer send the file to the other. `when` is called once, when that much is there.
 /// Returns when it was, and when the whole file was.
-async fn send(town: &Town, disk: &Disk, much: u64, when: impl FnOnce()) -> [Instant; 2] {
+pub(crate) async fn send(town: &Town, disk: &Disk, much: u64, when: impl FnOnce()) -> [Instant; 2] {
     let sending = town.peers[0].session.send_file(&disk.path).await;
     let sending = sending.expect("it is taken");
     let mut files = town.peers[1].session.files().await.expect("its inbox");

@@ -24,6 +24,9 @@ pub(super) const FIRST_OVERDUE: Duration = Duration::from_secs(1);
 /// backed off.
 const DOUBT: Duration = Duration::from_secs(1);
 
+/// How long a relay counts as one that refuses.
+const REFUSING: Duration = Duration::from_secs(30);
+
 /// How long a Ping may wait behind our own packets before it counts all the same: then so does
 /// everything else that the session says. A link of 2 MB/s or more is never that full.
 const OWN_QUEUE: Duration = Duration::from_secs(2);
@@ -111,6 +114,8 @@ pub(super) struct Link {
     pub(super) held_until: Option<Duration>,
     /// How often it refused in a row.
     pub(super) refusals: u32,
+    /// When it refused last.
+    refused: Option<Duration>,
     /// When something authentic came over it last.
     heard: Duration,
     /// Since when something was sent on it that asks for an answer.
@@ -148,6 +153,7 @@ impl Link {
             replies: VecDeque::new(),
             held_until: None,
             refusals: 0,
+            refused: None,
             heard: now,
             waiting: None,
             ping: None,
@@ -174,6 +180,13 @@ impl Link {
             || (self.flights.len() < RELAY_FLIGHT && self.held_until.is_none_or(|at| at <= now))
     }
 
+    /// Whether it may carry in place of a link that lags or rests. A relay that refuses now and then may
+    /// not: both would take turns.
+    pub(super) fn may_stand_in(&self, now: Duration) -> bool {
+        let refuses = self.refused.is_some_and(|at| now < at + REFUSING);
+        self.validated && !self.standing.lags() && !refuses
+    }
+
     /// Whether its relay takes another packet with something of a file, beside what others say.
     pub(super) fn has_room_for_bulk(&self) -> bool {
         let bulk = |flight: &&Flight| flight.bulk.is_some();
@@ -185,6 +198,7 @@ impl Link {
 
     /// The relay took nothing this time: the next try waits, longer each time.
     pub(super) fn refused(&mut self, now: Duration) {
+        self.refused = Some(now);
         if self.held_until.is_some_and(|at| at > now) {
             // It left with what was refused before, and is the same try.
             return;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::link::{FIRST_OVERDUE, Link};
 use super::quality::Merit;
+use super::trial::Trial;
 use crate::Generation;
 use crate::limits::LINKS;
 
@@ -16,6 +17,7 @@ use crate::limits::LINKS;
 pub(super) struct Links {
     bound: BTreeMap<Generation, Link>,
     best: Option<Generation>,
+    trial: Trial,
 }
 
 impl Links {
@@ -86,14 +88,34 @@ impl Links {
         self.best.into_iter().chain(others).collect()
     }
 
-    /// Whether a direct link makes one wait: then others are worth measuring.
+    /// Whether there is something to be said against the direct links: one makes one wait, or takes in
+    /// little. Then others are worth measuring.
     pub(super) fn in_doubt(&self, now: Duration) -> bool {
+        let is_slow = |link: &Link| {
+            link.is_direct()
+                && link.validated
+                && (link.standing.lags() || link.merit(now).is_slow())
+        };
         self.bound.len() > 1
-            && self.bound.values().any(|link| {
-                link.is_direct()
-                    && link.validated
-                    && (link.standing.lags() || link.merit(now).is_slow())
-            })
+            && (self.trial.of().is_some()
+                || self.bound.values().any(is_slow)
+                || self.worth_a_trial(now).next().is_some())
+    }
+
+    /// The link whose turn it is to show what it takes in. The others rest.
+    pub(super) const fn on_trial(&self) -> Option<Generation> {
+        self.trial.of()
+    }
+
+    /// When a trial has lasted long enough.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.trial.deadline()
+    }
+
+    pub(super) fn time_passed(&mut self, now: Duration) {
+        if self.trial.deadline().is_some_and(|at| at <= now) {
+            self.choose(now);
+        }
     }
 
     /// The other end of a link has just shown that it is there. A link that carries and is as good in
@@ -128,16 +150,67 @@ impl Links {
         }
     }
 
+    /// The links of which nobody knows whether they take in more than the one that carries and takes
+    /// in little.
+    fn worth_a_trial(&self, now: Duration) -> impl Iterator<Item = &Link> {
+        let carrier = self.best.and_then(|best| self.bound.get(&best));
+        let narrow = carrier.filter(|link| {
+            link.is_direct() && link.quality.takes_little(now) && self.trial.is_due(now)
+        });
+        let others = narrow.map(|carrier| {
+            self.bound.values().filter(move |link| {
+                link.generation != carrier.generation
+                    && link.may_stand_in(now)
+                    && link.quality.takes(now).is_none()
+            })
+        });
+        others.into_iter().flatten()
+    }
+
+    /// Has another link carry for a while if it might take in more, and no longer than until that is
+    /// known.
+    fn try_others(&mut self, now: Duration) {
+        if let Some(tries) = self.trial.of() {
+            let tried = self
+                .bound
+                .get(&tries)
+                .filter(|link| link.may_stand_in(now) && link.quality.takes(now).is_none());
+            if tried.is_none() || self.trial.deadline().is_some_and(|at| at <= now) {
+                self.trial.end();
+            }
+            return;
+        }
+        let Some(carrier) = self.best.and_then(|best| self.bound.get(&best)) else {
+            return;
+        };
+        let own = carrier.merit(now);
+        let tries = self
+            .worth_a_trial(now)
+            .filter(|link| link.merit(now).keeps_up_with(&own))
+            .min_by_key(|link| (!link.is_direct(), link.rank, link.generation))
+            .map(|link| link.generation);
+        if let Some(tries) = tries {
+            self.trial.begin(tries, now);
+        }
+    }
+
     /// Chooses the best link: validated before others, so that a recorded packet can't pull a session
-    /// over, then those that do not lag, then direct before relayed, then by rank, then by round trip.
+    /// over, then those that do not yield, then direct before relayed, then by rank, then by round trip.
+    /// A link yields that lags, or rests while another is tried, if there is one that may stand in for it.
     /// A link takes over from one of its own kind only if it is clearly faster, so that two of equal
     /// speed don't take turns.
     pub(super) fn choose(&mut self, now: Duration) {
         self.judge(now);
+        self.try_others(now);
+        let rests = |link: &Link| self.on_trial().is_some_and(|of| of != link.generation);
+        let replaceable = |link: &Link| {
+            let mut others = self.bound.values();
+            others.any(|other| other.generation != link.generation && other.may_stand_in(now))
+        };
+        let yields = |link: &Link| rests(link) || (link.standing.lags() && replaceable(link));
         let merit = |link: &Link| {
             let round_trip = link.quality.round_trip().unwrap_or(FIRST_OVERDUE);
-            let lags = link.standing.lags();
-            let unlike = (!link.validated, lags, !link.is_direct(), link.rank);
+            let unlike = (!link.validated, yields(link), !link.is_direct(), link.rank);
             (unlike, round_trip, link.generation)
         };
         let Some(winner) = self.bound.values().min_by_key(|link| merit(link)) else {
@@ -147,7 +220,7 @@ impl Links {
         if let Some(present) = self.best.and_then(|best| self.bound.get(&best)) {
             let same_kind = present.is_direct() == winner.is_direct()
                 && present.rank == winner.rank
-                && present.standing.lags() == winner.standing.lags()
+                && yields(present) == yields(winner)
                 && present.validated == winner.validated;
             let clearly_faster = match (winner.quality.round_trip(), present.quality.round_trip()) {
                 (Some(new), Some(old)) => new * 5 < old * 4,
@@ -172,97 +245,4 @@ impl Links {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::quality::Quality;
-    use super::*;
-    use crate::StoreId;
-    use crate::link::LinkClass;
-
-    const T: Duration = Duration::from_secs(100);
-
-    fn generation(n: u32) -> Generation {
-        (0..n).fold(Generation::at_start(1), |g, _| g.next())
-    }
-
-    fn direct(n: u32) -> Link {
-        let mut link = Link::new(generation(n), LinkClass::Direct, 0, T);
-        link.validated = true;
-        link
-    }
-
-    fn relayed(n: u32, rank: u8) -> Link {
-        Link::new(
-            generation(n),
-            LinkClass::Relayed(StoreId([rank; 16])),
-            rank,
-            T,
-        )
-    }
-
-    #[test]
-    fn a_direct_link_goes_before_a_relayed_one() {
-        let mut links = Links::default();
-        links.bind(relayed(1, 0), T);
-        assert_eq!(links.best(), Some(generation(1)));
-        links.bind(direct(2), T);
-        assert_eq!(links.best(), Some(generation(2)));
-        links.bind(relayed(3, 0), T);
-        assert_eq!(links.best(), Some(generation(2)));
-        links.unbind(generation(2), T);
-        assert_eq!(links.best(), Some(generation(3)));
-    }
-
-    #[test]
-    fn a_link_that_did_not_answer_its_challenge_carries_nothing_while_there_is_another() {
-        let unanswered = |n| Link::new(generation(n), LinkClass::Direct, 0, T);
-        let mut links = Links::default();
-        links.bind(unanswered(1), T);
-        assert_eq!(links.best(), Some(generation(1)));
-        links.bind(relayed(2, 0), T);
-        assert_eq!(links.best(), Some(generation(2)));
-        if let Some(link) = links.get(generation(1)) {
-            link.validated = true;
-        }
-        links.choose(T);
-        assert_eq!(links.best(), Some(generation(1)));
-    }
-
-    #[test]
-    fn two_links_of_like_speed_do_not_take_turns() {
-        let mut links = Links::default();
-        links.bind(direct(1), T);
-        links.bind(direct(2), T);
-        let ms = Duration::from_millis;
-        for (one, two, best) in [
-            (50, 49, 1),
-            (50, 41, 1),
-            (50, 30, 2),
-            (29, 30, 2),
-            (20, 30, 1),
-        ] {
-            for (n, round_trip) in [(1, one), (2, two)] {
-                if let Some(link) = links.get(generation(n)) {
-                    link.quality = Quality::default();
-                    link.quality.measured(ms(round_trip), T);
-                }
-            }
-            links.choose(T);
-            assert_eq!(
-                links.best(),
-                Some(generation(best)),
-                "{one} ms against {two} ms"
-            );
-        }
-    }
-
-    #[test]
-    fn one_link_too_many_retires_the_worst() {
-        let mut links = Links::default();
-        links.bind(relayed(1, 1), T);
-        for n in 2..=LINKS as u32 {
-            assert_eq!(links.bind(direct(n), T), None);
-        }
-        assert_eq!(links.bind(direct(99), T), Some(generation(1)));
-        assert_eq!(links.len(), LINKS);
-    }
-}
+mod tests;

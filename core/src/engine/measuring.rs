@@ -30,21 +30,21 @@ const FULL_TIME: Duration = Duration::from_secs(2);
 pub(super) struct Gauge {
     /// Which one is being looked at, and since when.
     of: Option<(Generation, Duration)>,
-    /// Segments that were acknowledged since.
-    segments: u64,
-}
-
-impl Gauge {
-    pub(super) const fn acknowledged(&mut self, segments: u64) {
-        self.segments = self.segments.saturating_add(segments);
-    }
+    /// Bytes that were acknowledged since.
+    bytes: u64,
 }
 
 impl Engine {
-    /// Whether so much waits for the peer that what carries is full.
+    /// Whether so much waits for the peer that what carries is full. What the peer has no room for waits
+    /// for that, and not for the link.
     fn is_full(&self) -> bool {
-        let bytes: usize = self.sending.values().map(Sending::cached_bytes).sum();
-        bytes > FULL_BYTES
+        let waits = |(channel, sending): (&ChannelId, &Sending)| {
+            let out = self.live.out.get(channel).filter(|_| !sending.crowded)?;
+            let segments = out.next.since(out.low);
+            Some(segments.saturating_mul(sending.bytes_of_a_segment()))
+        };
+        let bytes = self.sending.iter().filter_map(waits);
+        bytes.fold(0, u64::saturating_add) > FULL_BYTES as u64
     }
 
     /// Whether so much waits on the lane that Pings are on.
@@ -55,16 +55,18 @@ impl Engine {
         bytes > FULL_BYTES
     }
 
-    /// Something was sent: asks the links how long an answer takes, if that is due.
+    /// Something is under way: asks the links how long an answer takes, if that is due.
     pub(super) fn measure(&mut self) {
         let now = self.now.elapsed;
-        self.gauge(self.is_full(), now);
         let full = self.is_full_for_pings();
         let carrier = self.links.best();
         let doubt = self.links.in_doubt(now);
+        let tries = self.links.on_trial();
         for link in self.links.iter_mut() {
             let carries = carrier == Some(link.generation);
-            let wanted = doubt || (carries && link.is_direct());
+            // What waits on the way to a link that rests is ours.
+            let rests = tries.is_some() && tries != Some(link.generation);
+            let wanted = (doubt && !rests) || (carries && link.is_direct());
             if wanted && link.sample_due(every(link), now) {
                 link.ping(self.entropy.token(), full && carries, now);
             }
@@ -74,20 +76,28 @@ impl Engine {
         }
     }
 
-    fn gauge(&mut self, full: bool, now: Duration) {
-        let Some(carrier) = self.links.best().filter(|_| full && !self.probe.spread) else {
+    /// The peer acknowledged so much, roughly: tells what the link takes in that carries, while it is
+    /// full. What was sent may wait on the way to the link, so that sending tells nothing of it. What
+    /// another link still delivers is counted too; links are compared by a factor of three.
+    pub(super) fn gauge(&mut self, bytes: u64) {
+        let now = self.now.elapsed;
+        if !self.is_full() || self.probe.spread {
             self.gauge = Gauge::default();
+            return;
+        }
+        self.measure();
+        let Some(carrier) = self.links.best() else {
             return;
         };
         match self.gauge.of {
             Some((of, since)) if of == carrier => {
+                self.gauge.bytes = self.gauge.bytes.saturating_add(bytes);
                 let time = now.saturating_sub(since);
                 if time < FULL_TIME {
                     return;
                 }
-                let segments = self.gauge.segments;
                 if let Some(link) = self.links.get(carrier) {
-                    link.quality.took(segments, time, now);
+                    link.quality.took(self.gauge.bytes, time, now);
                 }
                 self.links.choose(now);
             }
@@ -95,7 +105,7 @@ impl Engine {
         }
         self.gauge = Gauge {
             of: Some((carrier, now)),
-            segments: 0,
+            bytes: 0,
         };
     }
 }

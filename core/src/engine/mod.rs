@@ -37,6 +37,7 @@ mod rules;
 mod sealing;
 mod streams;
 mod timers;
+mod trial;
 mod volatile;
 mod writes;
 
@@ -378,6 +379,7 @@ impl Engine {
                     .or_default()
                     .remove_run(position, position.next());
             }
+            self.links.choose(now.elapsed);
             for (channel, first, id) in flight.heads {
                 let event = Event::Held {
                     channel,

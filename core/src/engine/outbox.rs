@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::limits::{OUTBOX_CACHE_BYTES, READ_BYTES, READ_RECORDS};
+use crate::limits::{OUTBOX_CACHE_BYTES, READ_BYTES, READ_RECORDS, SEGMENT_BYTES};
 use crate::record::{Extent, OutboxRecord, OutboxState};
 use crate::runs::RunSet;
 use crate::{Digest, Position, Seq, TransferId};
@@ -41,6 +41,8 @@ pub(super) struct Sending {
     pub(super) ending: RunSet<Position>,
     /// The first seq a direct link has no room for, once the peer told.
     pub(super) limit: Option<Seq>,
+    /// Whether the peer has no room for more.
+    pub(super) crowded: bool,
     /// An acknowledgement that waits for a record.
     pub(super) ack: Option<PendingAck>,
     /// A record that is wanted to go on sending.
@@ -89,6 +91,7 @@ impl Sending {
             held: RunSet::default(),
             ending: RunSet::default(),
             limit: None,
+            crowded: false,
             ack: None,
             wanted: None,
             sweep: None,
@@ -106,6 +109,12 @@ impl Sending {
     /// Bytes of the records in memory, roughly.
     pub(super) const fn cached_bytes(&self) -> usize {
         self.cached_bytes
+    }
+
+    /// How large a segment is: the mean of those in memory, or as large as one can be.
+    pub(super) fn bytes_of_a_segment(&self) -> u64 {
+        let mean = self.cached_bytes.checked_div(self.cache.len());
+        mean.unwrap_or(SEGMENT_BYTES) as u64
     }
 
     /// Whether more records of messages that lie elsewhere are in memory than may be.
@@ -232,6 +241,7 @@ impl Sending {
         self.high = offer;
         self.held.clear();
         self.limit = None;
+        self.crowded = false;
         self.ack = None;
     }
 

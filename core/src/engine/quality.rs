@@ -14,10 +14,14 @@ const SOON: Duration = Duration::from_millis(200);
 /// A link lags when another answers, or takes in, so many times as well.
 const LAG: u32 = 3;
 
+/// Bytes a second that are enough: a link that takes in so many is not compared with others that were
+/// never full.
+const ENOUGH: u64 = 1024 * 1024;
+
 /// Answers before a link is judged by them. The first ones tell little of how they vary.
 const ANSWERS: u32 = 4;
 
-/// How long an answer tells something about the link.
+/// How long an answer tells something about the link; and how long one that was full counts as full.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// How long what a link took in when it was full counts.
@@ -26,6 +30,10 @@ const FULL_FRESH: Duration = Duration::from_secs(300);
 /// How long a link that lagged must do well before it carries again, for the first time. Each time it
 /// lags again the time doubles: however bad the weather, links take turns ever more rarely.
 const PROOF: Duration = Duration::from_secs(5);
+
+/// A link that carries and answers this late, and many times later than one that lags, is as good as
+/// gone: then there is nothing to prove, and no matter what it takes in.
+const GONE: Duration = Duration::from_secs(1);
 
 /// The longest such time.
 const PROOF_MOST: Duration = Duration::from_secs(300);
@@ -41,7 +49,7 @@ pub(super) struct Quality {
     answers: u32,
     /// When the last of them came.
     answered: Duration,
-    /// Segments a second that the peer acknowledged while the link was full, and when that was.
+    /// Bytes a second that the peer acknowledged while the link was full, and when that was.
     full: Option<(u64, Duration)>,
 }
 
@@ -65,12 +73,12 @@ impl Quality {
         self.answered = now;
     }
 
-    /// While the link was full the peer acknowledged so many segments in this time.
-    pub(super) fn took(&mut self, segments: u64, time: Duration, now: Duration) {
+    /// While the link was full the peer acknowledged so many bytes in this time.
+    pub(super) fn took(&mut self, bytes: u64, time: Duration, now: Duration) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-        let rate = segments.saturating_mul(1_000) / millis;
-        let known = self.fullest(now);
-        self.full = Some((known.map_or(rate, |known| (known + rate) / 2), now));
+        let rate = bytes.saturating_mul(1_000) / millis;
+        let known = self.takes(now);
+        self.full = Some((known.map_or(rate, |known| known.midpoint(rate)), now));
     }
 
     /// The smoothed round trip.
@@ -78,9 +86,16 @@ impl Quality {
         self.smoothed.map(|(smoothed, _)| smoothed)
     }
 
-    fn fullest(&self, now: Duration) -> Option<u64> {
+    /// Bytes a second that the link takes in, if that is known.
+    pub(super) fn takes(&self, now: Duration) -> Option<u64> {
         let known = self.full?;
         (now.saturating_sub(known.1) <= FULL_FRESH).then_some(known.0)
+    }
+
+    /// Whether it was full just now, and takes in so little that others are worth a try.
+    pub(super) fn takes_little(&self, now: Duration) -> bool {
+        let little = |(takes, at)| takes < ENOUGH && now.saturating_sub(at) <= FRESH;
+        self.full.is_some_and(little)
     }
 
     /// What it comes to at the moment. `waited` is how long an answer has been awaited for by now.
@@ -91,7 +106,7 @@ impl Quality {
         Merit {
             answers_within: within.map(|within| within.max(waited)),
             waited,
-            takes: self.fullest(now),
+            takes: self.takes(now),
         }
     }
 }
@@ -103,7 +118,7 @@ pub(super) struct Merit {
     answers_within: Option<Duration>,
     /// The next one takes longer than this.
     waited: Duration,
-    /// Segments a second.
+    /// Bytes a second.
     takes: Option<u64>,
 }
 
@@ -131,7 +146,13 @@ impl Merit {
     fn lags_behind(&self, other: &Self) -> bool {
         let sooner = other.answers_within;
         let slower = self.is_slow() && sooner.is_some_and(|it| self.answers_after() > it * LAG);
-        slower || self.is_narrower_than(other)
+        slower || (self.is_narrower_than(other) && !other.is_gone_beside(self))
+    }
+
+    /// Whether it answers so late that the other is better, whatever was said against that.
+    fn is_gone_beside(&self, other: &Self) -> bool {
+        let late = |other: Duration| self.answers_after() > GONE.max(other * LAG);
+        other.answers_within.is_some_and(late)
     }
 
     fn is_narrower_than(&self, other: &Self) -> bool {
@@ -141,14 +162,10 @@ impl Merit {
         }
     }
 
-    fn keeps_up_with(&self, other: &Self) -> bool {
+    /// Whether its answers come soon enough, or not much later, and nobody knows it to take in far less.
+    pub(super) fn keeps_up_with(&self, other: &Self) -> bool {
         let soon_enough = |own| own <= SOON || own * 2 <= other.answers_after() * LAG;
         self.answers_within.is_some_and(soon_enough) && !self.is_narrower_than(other)
-    }
-
-    fn answers_before(&self, other: &Self) -> bool {
-        self.answers_within
-            .is_some_and(|own| own < other.answers_after())
     }
 }
 
@@ -195,8 +212,7 @@ impl Standing {
                     PROOF
                 },
             },
-            // The other has become so bad that there is nothing to prove.
-            Self::Lags { proof, .. } if own.answers_before(other) && other.is_slow() => {
+            Self::Lags { proof, .. } if other.is_gone_beside(own) => {
                 Self::Again { since: now, proof }
             }
             Self::Lags { proof, .. } if !own.keeps_up_with(other) => {
@@ -236,9 +252,9 @@ mod tests {
         quality.merit(Duration::ZERO, T)
     }
 
-    fn takes(segments: u64) -> Merit {
+    fn takes(bytes: u64) -> Merit {
         let mut quality = Quality::default();
-        quality.took(segments, Duration::from_secs(1), T);
+        quality.took(bytes, Duration::from_secs(1), T);
         quality.merit(Duration::ZERO, T)
     }
 
@@ -350,6 +366,30 @@ mod tests {
         assert!(standing.lags());
         let silent = Quality::default().merit(Duration::from_secs(8), T);
         assert!(!standing.judged(&slow, &silent, T).lags());
+    }
+
+    #[test]
+    fn a_narrow_link_and_a_wide_one_that_is_late_do_not_take_turns() {
+        let with = |after, takes| {
+            let mut quality = Quality::default();
+            (0..20).for_each(|_| quality.measured(ms(after), T));
+            quality.took(takes, Duration::from_secs(1), T);
+            quality.merit(Duration::ZERO, T)
+        };
+        for late in [150, 250, 600, 1_500] {
+            let (narrow, wide) = (with(50, 10), with(late, 100));
+            let (mut standing, mut changes) = (Standing::Good, 0);
+            for _ in 0..100 {
+                let judged = standing.judged(&narrow, &wide, T);
+                changes += u32::from(judged.lags() != standing.lags());
+                standing = judged;
+            }
+            assert!(
+                changes <= 1,
+                "{changes} beside one that answers after {late} ms"
+            );
+            assert_eq!(standing.lags(), late < 1_000, "{late} ms");
+        }
     }
 
     #[test]

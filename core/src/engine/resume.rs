@@ -262,6 +262,7 @@ impl Engine {
             } else {
                 sending.limit.map_or(one.limit, |old| old.max(one.limit))
             });
+            sending.crowded = one.limit <= one.next;
             // What went out before we heard how much room there is may have found none.
             if is_resume
                 && let Some(link) = self.links.get(generation)
@@ -334,7 +335,7 @@ impl Engine {
         if ack.digest != out.digest(record.tally) {
             return self.renew();
         }
-        self.gauge.acknowledged(ack.next.since(out.low));
+        let segments = ack.next.since(out.low);
         out.low = ack.next;
         out.low_tally = record.tally;
         if record.is_last() {
@@ -360,7 +361,9 @@ impl Engine {
             }
         }
         if let Some(sending) = self.sending.get_mut(&channel) {
+            let bytes = segments.saturating_mul(sending.bytes_of_a_segment());
             sending.acknowledged(low, offer);
+            self.gauge(bytes);
         }
         self.writes.touch();
         self.purge();

@@ -77,9 +77,15 @@ impl Engine {
             .iter()
             .filter_map(|link| link.deadline(now))
             .chain(
-                [probe, expiry, consumed, self.write_lazily]
-                    .into_iter()
-                    .flatten(),
+                [
+                    probe,
+                    expiry,
+                    consumed,
+                    self.write_lazily,
+                    self.links.deadline(),
+                ]
+                .into_iter()
+                .flatten(),
             )
             .min()
     }
@@ -99,6 +105,7 @@ impl Engine {
             }
         }
         self.start_sweeps();
+        self.links.time_passed(now.elapsed);
         self.check_links(now);
         self.ask_again(now);
     }

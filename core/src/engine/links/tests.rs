@@ -1,0 +1,242 @@
+use super::super::quality::Quality;
+use super::*;
+use crate::StoreId;
+use crate::link::LinkClass;
+
+const SECOND: Duration = Duration::from_secs(1);
+const T: Duration = Duration::from_secs(100);
+
+fn generation(n: u32) -> Generation {
+    (0..n).fold(Generation::at_start(1), |g, _| g.next())
+}
+
+fn direct(n: u32) -> Link {
+    let mut link = Link::new(generation(n), LinkClass::Direct, 0, T);
+    link.validated = true;
+    link
+}
+
+fn relayed(n: u32, rank: u8) -> Link {
+    Link::new(
+        generation(n),
+        LinkClass::Relayed(StoreId([rank; 16])),
+        rank,
+        T,
+    )
+}
+
+#[test]
+fn a_direct_link_goes_before_a_relayed_one() {
+    let mut links = Links::default();
+    links.bind(relayed(1, 0), T);
+    assert_eq!(links.best(), Some(generation(1)));
+    links.bind(direct(2), T);
+    assert_eq!(links.best(), Some(generation(2)));
+    links.bind(relayed(3, 0), T);
+    assert_eq!(links.best(), Some(generation(2)));
+    links.unbind(generation(2), T);
+    assert_eq!(links.best(), Some(generation(3)));
+}
+
+#[test]
+fn a_link_that_did_not_answer_its_challenge_carries_nothing_while_there_is_another() {
+    let unanswered = |n| Link::new(generation(n), LinkClass::Direct, 0, T);
+    let mut links = Links::default();
+    links.bind(unanswered(1), T);
+    assert_eq!(links.best(), Some(generation(1)));
+    links.bind(relayed(2, 0), T);
+    assert_eq!(links.best(), Some(generation(2)));
+    if let Some(link) = links.get(generation(1)) {
+        link.validated = true;
+    }
+    links.choose(T);
+    assert_eq!(links.best(), Some(generation(1)));
+}
+
+#[test]
+fn two_links_of_like_speed_do_not_take_turns() {
+    let mut links = Links::default();
+    links.bind(direct(1), T);
+    links.bind(direct(2), T);
+    let ms = Duration::from_millis;
+    for (one, two, best) in [
+        (50, 49, 1),
+        (50, 41, 1),
+        (50, 30, 2),
+        (29, 30, 2),
+        (20, 30, 1),
+    ] {
+        for (n, round_trip) in [(1, one), (2, two)] {
+            if let Some(link) = links.get(generation(n)) {
+                link.quality = Quality::default();
+                link.quality.measured(ms(round_trip), T);
+            }
+        }
+        links.choose(T);
+        assert_eq!(
+            links.best(),
+            Some(generation(best)),
+            "{one} ms against {two} ms"
+        );
+    }
+}
+
+/// A narrow direct link, which carries, and a relay of which is known how soon it answers.
+fn narrow(kilobytes: u64) -> Links {
+    let mut links = Links::default();
+    links.bind(direct(1), T);
+    links.bind(relayed(2, 0), T);
+    answers(&mut links, 1, 50, T);
+    answers(&mut links, 2, 150, T);
+    took(&mut links, 1, kilobytes, T);
+    links
+}
+
+fn answers(links: &mut Links, n: u32, after: u64, now: Duration) {
+    if let Some(link) = links.get(generation(n)) {
+        (0..20).for_each(|_| link.quality.measured(Duration::from_millis(after), now));
+    }
+}
+
+/// A link was full and took in so many KiB a second.
+fn took(links: &mut Links, n: u32, kilobytes: u64, now: Duration) {
+    if let Some(link) = links.get(generation(n)) {
+        link.quality
+            .took(kilobytes * 1024, Duration::from_secs(1), now);
+    }
+    links.choose(now);
+}
+
+fn carries(links: &Links, n: u32) -> bool {
+    links.best() == Some(generation(n))
+}
+
+#[test]
+fn a_link_that_takes_in_little_has_a_relay_tried_that_takes_the_file_if_it_is_far_wider() {
+    let mut links = narrow(250);
+    assert!(carries(&links, 2));
+    took(&mut links, 2, 5_000, T + SECOND * 2);
+    assert!(carries(&links, 2));
+    links.choose(T + SECOND * 60);
+    assert!(carries(&links, 2) && links.deadline().is_none());
+}
+
+#[test]
+fn a_relay_that_is_no_wider_gives_it_back() {
+    let mut links = narrow(250);
+    took(&mut links, 2, 700, T + SECOND * 2);
+    assert!(carries(&links, 1) && links.deadline().is_none());
+}
+
+#[test]
+fn a_trial_that_tells_nothing_ends_and_the_next_is_long_after() {
+    let mut links = narrow(250);
+    let end = links.deadline().unwrap_or_default();
+    assert_eq!(end, T + SECOND * 4);
+    links.time_passed(end);
+    for seconds in 4..300 {
+        answers(&mut links, 2, 150, T + SECOND * seconds);
+        took(&mut links, 1, 250, T + SECOND * seconds);
+        assert!(carries(&links, 1), "after {seconds} s");
+        assert_eq!(links.deadline(), None);
+    }
+    took(&mut links, 1, 250, T + SECOND * 300);
+    assert!(carries(&links, 2));
+}
+
+#[test]
+fn a_link_that_takes_in_enough_has_none_tried() {
+    assert!(carries(&narrow(1_024), 1));
+}
+
+#[test]
+fn a_relay_is_asked_how_soon_it_answers_and_tried_if_that_is_soon_enough() {
+    let mut links = Links::default();
+    links.bind(direct(1), T);
+    links.bind(relayed(2, 0), T);
+    answers(&mut links, 1, 50, T);
+    assert!(!links.in_doubt(T), "nobody asks without a reason");
+    took(&mut links, 1, 250, T);
+    assert!(links.in_doubt(T) && carries(&links, 1), "it is asked");
+    answers(&mut links, 2, 900, T);
+    links.choose(T);
+    assert!(carries(&links, 1), "who talks would wait");
+    let later = T + SECOND * 11;
+    assert!(!links.in_doubt(later), "nothing is full any more");
+    (0..3).for_each(|_| answers(&mut links, 2, 150, T));
+    links.choose(T);
+    assert!(carries(&links, 2));
+}
+
+#[test]
+fn of_several_links_the_one_is_tried_that_nobody_knows_and_that_answers_soon() {
+    let mut links = Links::default();
+    for n in 1..=2 {
+        links.bind(direct(n), T);
+        answers(&mut links, n, 50, T);
+    }
+    for (n, after) in [(3, 900), (4, 150)] {
+        links.bind(relayed(n, n as u8), T);
+        answers(&mut links, n, after, T);
+    }
+    took(&mut links, 2, 300, T);
+    took(&mut links, 1, 250, T);
+    assert!(carries(&links, 4), "{:?}", links.best());
+}
+
+#[test]
+fn no_trial_outlives_the_links() {
+    for gone in [&[1_u32, 2][..], &[2], &[2, 1]] {
+        let mut links = narrow(250);
+        for n in gone {
+            links.unbind(generation(*n), T + SECOND);
+        }
+        links.time_passed(T + SECOND * 4);
+        assert_eq!(links.deadline(), None, "without {gone:?}");
+    }
+}
+
+fn refuse(links: &mut Links, n: u32, now: Duration) {
+    if let Some(link) = links.get(generation(n)) {
+        link.refused(now);
+    }
+    links.choose(now);
+}
+
+#[test]
+fn a_relay_that_refuses_is_not_tried() {
+    let mut links = narrow(250);
+    refuse(&mut links, 2, T + SECOND);
+    assert!(carries(&links, 1) && links.deadline().is_none());
+
+    let mut links = narrow(1_024);
+    refuse(&mut links, 2, T + SECOND);
+    took(&mut links, 1, 100, T + SECOND * 5);
+    assert!(carries(&links, 1));
+}
+
+#[test]
+fn a_relay_that_refuses_now_and_then_keeps_nothing_from_a_link_that_lags() {
+    let mut links = narrow(250);
+    took(&mut links, 2, 5_000, T + SECOND * 2);
+    assert!(carries(&links, 2), "the direct one lags");
+    for seconds in [3, 5, 8, 13] {
+        refuse(&mut links, 2, T + SECOND * seconds);
+        assert!(carries(&links, 1), "and is better than nothing");
+        links.choose(T + SECOND * (seconds + 2));
+        assert!(carries(&links, 1), "they do not take turns");
+    }
+    links.choose(T + SECOND * 43);
+    assert!(carries(&links, 2));
+}
+
+#[test]
+fn one_link_too_many_retires_the_worst() {
+    let mut links = Links::default();
+    links.bind(relayed(1, 1), T);
+    for n in 2..=LINKS as u32 {
+        assert_eq!(links.bind(direct(n), T), None);
+    }
+    assert_eq!(links.bind(direct(99), T), Some(generation(1)));
+    assert_eq!(links.len(), LINKS);
+}

@@ -31,8 +31,8 @@ const FULL_FRESH: Duration = Duration::from_secs(300);
 /// lags again the time doubles: however bad the weather, links take turns ever more rarely.
 const PROOF: Duration = Duration::from_secs(5);
 
-/// A link that carries and answers this late, and many times later than one that lags, is as good as
-/// gone: then there is nothing to prove, and no matter what it takes in.
+/// A link that answers this late, and many times later than another, is as good as gone: what it takes
+/// in does not count.
 const GONE: Duration = Duration::from_secs(1);
 
 /// The longest such time.
@@ -149,7 +149,7 @@ impl Merit {
         slower || (self.is_narrower_than(other) && !other.is_gone_beside(self))
     }
 
-    /// Whether it answers so late that the other is better, whatever was said against that.
+    /// Whether it answers so late that the other is better, however little that takes in.
     fn is_gone_beside(&self, other: &Self) -> bool {
         let late = |other: Duration| self.answers_after() > GONE.max(other * LAG);
         other.answers_within.is_some_and(late)
@@ -166,6 +166,11 @@ impl Merit {
     pub(super) fn keeps_up_with(&self, other: &Self) -> bool {
         let soon_enough = |own| own <= SOON || own * 2 <= other.answers_after() * LAG;
         self.answers_within.is_some_and(soon_enough) && !self.is_narrower_than(other)
+    }
+
+    fn answers_before(&self, other: &Self) -> bool {
+        self.answers_within
+            .is_some_and(|own| own < other.answers_after())
     }
 }
 
@@ -212,7 +217,10 @@ impl Standing {
                     PROOF
                 },
             },
-            Self::Lags { proof, .. } if other.is_gone_beside(own) => {
+            // The other has become so bad that there is nothing to prove.
+            Self::Lags { proof, .. }
+                if own.answers_before(other) && other.is_slow() && !own.lags_behind(other) =>
+            {
                 Self::Again { since: now, proof }
             }
             Self::Lags { proof, .. } if !own.keeps_up_with(other) => {

@@ -184,7 +184,8 @@ impl Link {
     /// not: both would take turns.
     pub(super) fn may_stand_in(&self, now: Duration) -> bool {
         let refuses = self.refused.is_some_and(|at| now < at + REFUSING);
-        self.validated && !self.standing.lags() && !refuses
+        let is_held = self.held_until.is_some_and(|at| now < at);
+        self.validated && !self.standing.lags() && !refuses && !is_held
     }
 
     /// Whether its relay takes another packet with something of a file, beside what others say.
@@ -198,7 +199,7 @@ impl Link {
 
     /// The relay took nothing this time: the next try waits, longer each time.
     pub(super) fn refused(&mut self, now: Duration) {
-        self.refused = Some(now);
+        self.refused_one(now);
         if self.held_until.is_some_and(|at| at > now) {
             // It left with what was refused before, and is the same try.
             return;
@@ -206,6 +207,11 @@ impl Link {
         let wait = Duration::from_secs(1) * 2u32.saturating_pow(self.refusals.min(6));
         self.held_until = Some(now + wait);
         self.refusals = self.refusals.saturating_add(1);
+    }
+
+    /// The relay did not take a packet, for whatever reason.
+    pub(super) const fn refused_one(&mut self, now: Duration) {
+        self.refused = Some(now);
     }
 
     /// Queues a frame that matters only now.

@@ -40,6 +40,14 @@ impl Links {
     /// Binds a link. Returns the one that has to go for it, if there are too many: the oldest of
     /// those that are no better than others.
     pub(super) fn bind(&mut self, link: Link, now: Duration) -> Option<Generation> {
+        let tried = self.trial.of().and_then(|tries| self.bound.get(&tries));
+        if let Some(tried) = tried
+            && !tried.is_direct()
+            && tried.class == link.class
+            && tried.rank == link.rank
+        {
+            self.trial.replace(tried.generation, link.generation);
+        }
         self.bound.insert(link.generation, link);
         let surplus = if self.bound.len() > LINKS {
             self.bound
@@ -122,32 +130,47 @@ impl Links {
     /// kind, but older, has not: somebody had a reason to make this one.
     pub(super) fn validated(&mut self, generation: Generation, now: Duration) {
         self.choose(now);
-        let present = self.best.and_then(|best| self.bound.get(&best));
+        let carrier = self.trial.rests().or(self.best);
+        let present = carrier.and_then(|carrier| self.bound.get(&carrier));
         if let (Some(present), Some(new)) = (present, self.bound.get(&generation))
             && present.class == new.class
             && present.rank == new.rank
             && present.generation < new.generation
             && !new.standing.lags()
         {
-            self.best = Some(generation);
+            self.trial.replace(present.generation, generation);
+            if self.trial.of().is_none() {
+                self.best = Some(generation);
+            }
         }
     }
 
     /// Judges the direct links by what was measured on them and on the others. A relay is never
     /// judged: it is what is there when nothing else is good.
     fn judge(&mut self, now: Duration) {
-        let merits: Vec<_> = self
-            .bound
-            .values()
-            .filter(|link| link.validated)
-            .map(|link| (link.generation, link.merit(now)))
-            .collect();
+        let merits = self.merits(now);
+        for link in self.bound.values_mut() {
+            let own = link.merit(now);
+            let mut others = merits.iter().filter(|(of, _)| *of != link.generation);
+            if others.any(|(_, other)| own.is_gone_beside(other)) {
+                // Else it would carry again for that as soon as nobody asks how late it is.
+                link.quality.forget_what_it_takes();
+            }
+        }
+        let merits = self.merits(now);
         for link in self.bound.values_mut().filter(|link| link.is_direct()) {
             let own = link.merit(now);
             let others = merits.iter().filter(|(of, _)| *of != link.generation);
             let best = others.map(|(_, merit)| *merit).reduce(Merit::best_of);
             link.standing = link.standing.judged(&own, &best.unwrap_or_default(), now);
         }
+    }
+
+    fn merits(&self, now: Duration) -> Vec<(Generation, Merit)> {
+        let validated = self.bound.values().filter(|link| link.validated);
+        validated
+            .map(|link| (link.generation, link.merit(now)))
+            .collect()
     }
 
     /// The links of which nobody knows whether they take in more than the one that carries and takes
@@ -176,21 +199,22 @@ impl Links {
                 .get(&tries)
                 .filter(|link| link.may_stand_in(now) && link.quality.takes(now).is_none());
             if tried.is_none() || self.trial.deadline().is_some_and(|at| at <= now) {
-                self.trial.end();
+                let before = self.trial.end();
+                self.best = before.filter(|rests| self.bound.contains_key(rests));
             }
             return;
         }
         let Some(carrier) = self.best.and_then(|best| self.bound.get(&best)) else {
             return;
         };
-        let own = carrier.merit(now);
+        let (own, carrier) = (carrier.merit(now), carrier.generation);
         let tries = self
             .worth_a_trial(now)
             .filter(|link| link.merit(now).keeps_up_with(&own))
             .min_by_key(|link| (!link.is_direct(), link.rank, link.generation))
             .map(|link| link.generation);
         if let Some(tries) = tries {
-            self.trial.begin(tries, now);
+            self.trial.begin(tries, carrier, now);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Measuring the links while there is something to measure them with.
 //!
 //! Whoever talks has the link that carries asked now and then how long an answer takes. Only while a
-//! direct link makes one wait the others are asked too: a relay is not bothered for nothing.
+//! direct link makes one wait, or takes in little, the others are asked too: a relay is not bothered for
+//! nothing.
 
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ const FULL_BYTES: usize = 256 * 1024;
 /// How long a link must be full until what it took in tells something.
 const FULL_TIME: Duration = Duration::from_secs(2);
 
+/// How long nothing may come until it is a silence, and not what the link takes in.
+const SILENCE: Duration = Duration::from_secs(4);
+
 /// What a full link takes in.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
@@ -32,6 +36,8 @@ pub(super) struct Gauge {
     of: Option<(Generation, Duration)>,
     /// Bytes that were acknowledged since.
     bytes: u64,
+    /// When the last of them were.
+    last: Duration,
 }
 
 impl Engine {
@@ -90,9 +96,10 @@ impl Engine {
             return;
         };
         match self.gauge.of {
-            Some((of, since)) if of == carrier => {
+            Some((of, since)) if of == carrier && now <= self.gauge.last + SILENCE => {
                 self.gauge.bytes = self.gauge.bytes.saturating_add(bytes);
                 let time = now.saturating_sub(since);
+                self.gauge.last = now;
                 if time < FULL_TIME {
                     return;
                 }
@@ -106,6 +113,7 @@ impl Engine {
         self.gauge = Gauge {
             of: Some((carrier, now)),
             bytes: 0,
+            last: now,
         };
     }
 }

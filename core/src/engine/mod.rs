@@ -295,6 +295,7 @@ impl Engine {
         if link.is_direct() {
             for sending in self.sending.values_mut() {
                 sending.limit = None;
+                sending.crowded = false;
             }
         }
         if let Some(generation) = self.links.bind(link, now.elapsed) {
@@ -371,6 +372,7 @@ impl Engine {
         let Some(flight) = link.flights.remove(&envelope) else {
             return;
         };
+        link.refused_one(now.elapsed);
         if reason.may_pass() {
             link.refused(now.elapsed);
             for &(channel, position) in &flight.runs {
@@ -379,7 +381,6 @@ impl Engine {
                     .or_default()
                     .remove_run(position, position.next());
             }
-            self.links.choose(now.elapsed);
             for (channel, first, id) in flight.heads {
                 let event = Event::Held {
                     channel,
@@ -394,6 +395,7 @@ impl Engine {
                 self.end_message(channel, position, Ending::Refused(reason));
             }
         }
+        self.links.choose(now.elapsed);
     }
 
     /// The store failed. The engine is over: what it had in memory was never said to anybody; load

@@ -262,7 +262,7 @@ impl Engine {
             } else {
                 sending.limit.map_or(one.limit, |old| old.max(one.limit))
             });
-            sending.crowded = one.limit <= one.next;
+            sending.crowded = sending.limit.is_some_and(|limit| limit <= one.next);
             // What went out before we heard how much room there is may have found none.
             if is_resume
                 && let Some(link) = self.links.get(generation)

@@ -25,6 +25,8 @@ pub(super) enum Trial {
     On {
         /// Whose turn it is.
         tries: Generation,
+        /// Who carries again if it tells nothing.
+        rests: Generation,
         /// Since when.
         since: Duration,
     },
@@ -45,17 +47,32 @@ impl Trial {
         }
     }
 
-    /// Begins one of this link.
-    pub(super) const fn begin(&mut self, link: Generation, now: Duration) {
+    /// Begins one of a link, while the one that carries now rests.
+    pub(super) const fn begin(&mut self, tries: Generation, rests: Generation, now: Duration) {
         *self = Self::On {
-            tries: link,
+            tries,
+            rests,
             since: now,
         };
     }
 
-    pub(super) const fn end(&mut self) {
-        if let Self::On { since, .. } = *self {
-            *self = Self::Over { since };
+    /// Ends the one that is on. Returns who carried before.
+    pub(super) const fn end(&mut self) -> Option<Generation> {
+        let Self::On { since, rests, .. } = *self else {
+            return None;
+        };
+        *self = Self::Over { since };
+        Some(rests)
+    }
+
+    /// A link takes the place of the one whose turn it is, or of the one that rests.
+    pub(super) fn replace(&mut self, old: Generation, new: Generation) {
+        if let Self::On { tries, rests, .. } = self {
+            for link in [tries, rests] {
+                if *link == old {
+                    *link = new;
+                }
+            }
         }
     }
 
@@ -63,6 +80,14 @@ impl Trial {
     pub(super) const fn of(&self) -> Option<Generation> {
         match self {
             Self::On { tries, .. } => Some(*tries),
+            Self::Never | Self::Over { .. } => None,
+        }
+    }
+
+    /// The link that rests meanwhile.
+    pub(super) const fn rests(&self) -> Option<Generation> {
+        match self {
+            Self::On { rests, .. } => Some(*rests),
             Self::Never | Self::Over { .. } => None,
         }
     }

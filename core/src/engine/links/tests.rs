@@ -191,8 +191,9 @@ fn no_trial_outlives_the_links() {
         for n in gone {
             links.unbind(generation(*n), T + SECOND);
         }
-        links.time_passed(T + SECOND * 4);
+        links.choose(T + SECOND);
         assert_eq!(links.deadline(), None, "without {gone:?}");
+        assert!(carries(&links, 1) || gone.contains(&1));
     }
 }
 
@@ -201,6 +202,54 @@ fn refuse(links: &mut Links, n: u32, now: Duration) {
         link.refused(now);
     }
     links.choose(now);
+}
+
+#[test]
+fn a_trial_of_a_relay_goes_on_over_its_newer_link_and_not_over_a_direct_one() {
+    let mut links = narrow(250);
+    links.bind(relayed(3, 0), T + SECOND);
+    links.unbind(generation(2), T + SECOND);
+    assert!(carries(&links, 3));
+    took(&mut links, 3, 5_000, T + SECOND * 3);
+    assert!(carries(&links, 3) && links.deadline().is_none());
+
+    let mut links = narrow(250);
+    links.bind(direct(3), T + SECOND);
+    links.validated(generation(3), T + SECOND);
+    assert!(carries(&links, 2));
+    links.time_passed(T + SECOND * 4);
+    assert!(carries(&links, 3), "the newer one of two alike");
+}
+
+#[test]
+fn of_two_direct_links_the_one_that_was_tried_goes_back() {
+    for (tried, best) in [(400, 1), (5_000, 2)] {
+        let mut links = Links::default();
+        for n in 1..=2 {
+            links.bind(direct(n), T);
+            answers(&mut links, n, 50, T);
+        }
+        took(&mut links, 1, 250, T);
+        assert!(carries(&links, 2));
+        took(&mut links, 2, tried, T + SECOND * 2);
+        assert!(carries(&links, best), "with {tried} KiB a second");
+    }
+}
+
+#[test]
+fn a_relay_that_was_left_for_its_delay_is_not_used_again_for_what_it_took_in() {
+    let mut links = narrow(250);
+    took(&mut links, 2, 5_000, T + SECOND * 2);
+    assert!(carries(&links, 2));
+    answers(&mut links, 1, 50, T + SECOND * 3);
+    answers(&mut links, 2, 3_000, T + SECOND * 3);
+    links.choose(T + SECOND * 3);
+    assert!(carries(&links, 1));
+    for seconds in 4..120 {
+        answers(&mut links, 1, 50, T + SECOND * seconds);
+        links.choose(T + SECOND * seconds);
+        assert!(carries(&links, 1), "after {seconds} s");
+    }
 }
 
 #[test]
@@ -228,6 +277,13 @@ fn a_relay_that_refuses_now_and_then_keeps_nothing_from_a_link_that_lags() {
     }
     links.choose(T + SECOND * 43);
     assert!(carries(&links, 2));
+    for times in 1..3 {
+        let now = T + SECOND * (43 + times * 40);
+        refuse(&mut links, 2, now);
+        links.choose(now + SECOND * 31);
+        let is_held = times == 2;
+        assert_eq!(carries(&links, 1), is_held, "it waits 16 s, and 32");
+    }
 }
 
 #[test]

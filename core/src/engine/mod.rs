@@ -372,7 +372,6 @@ impl Engine {
         let Some(flight) = link.flights.remove(&envelope) else {
             return;
         };
-        link.refused_one(now.elapsed);
         if reason.may_pass() {
             link.refused(now.elapsed);
             for &(channel, position) in &flight.runs {
@@ -391,6 +390,7 @@ impl Engine {
                 self.outputs.push_back(Output::Event(event));
             }
         } else {
+            link.refused_one(now.elapsed);
             for (channel, position) in flight.runs {
                 self.end_message(channel, position, Ending::Refused(reason));
             }

@@ -1,0 +1,120 @@
+//! Which of several links carries.
+
+use std::time::Duration;
+
+use outlive_core::link::LinkClass;
+use outlive_core::transport::Refusal;
+use outlive_core::{Generation, StoreId};
+
+use crate::pair::Pair;
+
+/// Talks for so long, and returns how often another link began to carry.
+fn talk(pair: &mut Pair, seconds: u32) -> usize {
+    let mut changes = 0;
+    for _ in 0..seconds * 10 {
+        let carrier = pair.peers[0].engine.carrier();
+        pair.send("hello");
+        pair.pass(Duration::from_millis(100));
+        changes += usize::from(carrier != pair.peers[0].engine.carrier());
+    }
+    changes
+}
+
+#[test]
+fn a_direct_link_that_answers_late_yields_to_a_relay_and_carries_again_when_it_is_well() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    assert_eq!(talk(&mut pair, 5), 0);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+    pair.takes = Box::new(move |generation| Duration::from_secs(u64::from(generation == direct)));
+    assert_eq!(talk(&mut pair, 30), 1);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(relayed));
+    pair.takes = Box::new(|_| Duration::ZERO);
+    assert_eq!(talk(&mut pair, 60), 1);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+    pair.pass(Duration::from_secs(1));
+    assert_eq!(pair.arrived(), 950);
+    assert!(pair.delivered());
+}
+
+#[test]
+fn links_that_all_answer_late_do_not_take_turns() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.takes = Box::new(move |generation| {
+        Duration::from_millis(if generation == direct { 600 } else { 400 })
+    });
+    talk(&mut pair, 5);
+    assert_eq!(talk(&mut pair, 60), 0);
+    assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+}
+
+const MUCH: &str = match str::from_utf8(&[b'm'; 16 * 1024]) {
+    Ok(much) => much,
+    Err(_) => "",
+};
+
+/// Two peers with a narrow direct link and a wide relay, and some MB to send.
+fn busy(messages: usize, bytes: usize) -> (Pair, [Generation; 2]) {
+    let mut pair = Pair::sealed();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.narrow = Some(direct);
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.pass(Duration::from_secs(1));
+    for _ in 0..messages {
+        pair.send(&MUCH[..bytes]);
+    }
+    (pair, [direct, relayed])
+}
+
+/// Until another link carries. Returns after how many tenths of a second.
+fn until_carried_by(pair: &mut Pair, link: Generation) -> usize {
+    let carries = |pair: &mut Pair| {
+        pair.pass(Duration::from_millis(100));
+        pair.peers[0].engine.carrier() == Some(link)
+    };
+    let after = (1..100).find(|_| carries(pair));
+    after.expect("it carries within ten seconds")
+}
+
+#[test]
+fn what_a_direct_link_takes_in_slowly_goes_over_a_relay_that_is_wide() {
+    let (mut pair, [direct, relayed]) = busy(600, 16 * 1024);
+    let after = until_carried_by(&mut pair, relayed);
+    assert!((30..=50).contains(&after), "{after}");
+    pair.pass(Duration::from_secs(1));
+    assert!(pair.delivered(), "at 30 segments a second it takes 20 s");
+    assert_eq!(pair.arrived(), 600, "each once");
+    let deadline = pair.peers[0].engine.deadline().expect("it waits for that");
+    assert!(deadline < pair.now.elapsed + Duration::from_secs(4));
+    let again = until_carried_by(&mut pair, direct);
+    assert!((20..=40).contains(&again), "nothing was learned: {again}");
+}
+
+#[test]
+fn a_link_is_narrow_by_the_bytes_that_it_takes_in_however_many_messages_they_are() {
+    let (mut pair, [_, relayed]) = busy(6_000, 1_024);
+    until_carried_by(&mut pair, relayed);
+}
+
+#[test]
+fn the_first_refusal_ends_a_trial_whether_it_may_pass_or_not() {
+    for reason in [Refusal::MailboxFull, Refusal::TooLarge] {
+        let (mut pair, [direct, relayed]) = busy(600, 16 * 1024);
+        pair.refuse = Some((relayed, reason));
+        while pair.refused == 0 {
+            assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+            pair.pass(Duration::from_millis(100));
+        }
+        assert_eq!(pair.peers[0].engine.carrier(), Some(direct), "{reason:?}");
+        let refused = pair.refused;
+        pair.pass(Duration::from_secs(5));
+        assert_eq!(pair.refused, refused, "{reason:?}: it is not tried again");
+        assert!(!pair.delivered());
+    }
+}

@@ -1,0 +1,259 @@
+//! Two engines and the wires between them, on which nothing is lost but what a test takes away.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::engine::{DropReason, Engine, Output, SendOptions, Stored, Taken, Transmit};
+use outlive_core::link::LinkClass;
+use outlive_core::seal::KIND_PLAIN;
+use outlive_core::transport::Refusal;
+use outlive_core::wire::frame::Frame;
+use outlive_core::wire::packet::{self, PacketBuilder};
+use outlive_core::{ChannelId, Entropy, Generation, Identity, Now, WallTime};
+
+pub(crate) const CHAT: ChannelId = ChannelId::MESSAGES;
+
+pub(crate) type Lose = Box<dyn Fn(Generation, &Frame) -> bool>;
+
+pub(crate) struct Peer {
+    pub(crate) engine: Engine,
+    pub(crate) disk: BTreeMap<Bytes, Bytes>,
+    pub(crate) dropped: Vec<(Generation, DropReason)>,
+}
+
+impl Peer {
+    pub(crate) fn retired(&self, link: Generation) -> bool {
+        self.dropped
+            .iter()
+            .any(|(generation, _)| *generation == link)
+    }
+}
+
+/// Two peers. Links have the same generation at both ends.
+pub(crate) struct Pair {
+    pub(crate) peers: [Peer; 2],
+    /// Packets and where they go.
+    pub(crate) wire: VecDeque<(usize, Transmit)>,
+    pub(crate) now: Now,
+    /// What is lost on its way over a link.
+    pub(crate) lose: Lose,
+    /// How long a packet takes over a link.
+    pub(crate) takes: Box<dyn Fn(Generation) -> Duration>,
+    /// Packets under way that take some time, and when they arrive.
+    pub(crate) slow: VecDeque<(Duration, usize, Transmit)>,
+    /// Whole packets that were.
+    pub(crate) lost: Vec<(usize, Transmit)>,
+    /// A link that delivers a packet in a tenth of a second each way, and what waits for it.
+    pub(crate) narrow: Option<Generation>,
+    pub(crate) waiting: [VecDeque<Transmit>; 2],
+    /// A link whose relay refuses what is larger than a Ping, and why.
+    pub(crate) refuse: Option<(Generation, Refusal)>,
+    /// How much it has refused.
+    pub(crate) refused: usize,
+    /// Packets that were sent.
+    pub(crate) packets: usize,
+}
+
+pub(crate) fn identity(n: u8) -> Identity {
+    Identity::from_seed([n; 32])
+}
+
+impl Pair {
+    /// Whose packets can be looked into, and lose single frames.
+    pub(crate) fn new() -> Self {
+        let mut pair = Self::sealed();
+        for peer in &mut pair.peers {
+            peer.engine.seal_nothing();
+        }
+        pair
+    }
+
+    pub(crate) fn sealed() -> Self {
+        let now = Now {
+            elapsed: Duration::from_secs(1),
+            wall: WallTime(1_000_000),
+        };
+        let peer = |n: u8| {
+            let (stored, entropy) = (Stored::default(), Entropy::from_seed([n; 32]));
+            let (me, other) = (identity(n), identity(3 - n).peer_id());
+            let opened = Engine::open(&me, other, 1, &stored, entropy, now);
+            Peer {
+                engine: opened.expect("a new session"),
+                disk: BTreeMap::new(),
+                dropped: Vec::new(),
+            }
+        };
+        Self {
+            peers: [peer(1), peer(2)],
+            wire: VecDeque::new(),
+            now,
+            lose: Box::new(|_, _| false),
+            takes: Box::new(|_| Duration::ZERO),
+            slow: VecDeque::new(),
+            lost: Vec::new(),
+            narrow: None,
+            waiting: Default::default(),
+            refuse: None,
+            refused: 0,
+            packets: 0,
+        }
+    }
+
+    pub(crate) fn bind(&mut self, generation: Generation) {
+        self.bind_as(generation, LinkClass::Direct);
+    }
+
+    pub(crate) fn bind_as(&mut self, generation: Generation, class: LinkClass) {
+        for peer in &mut self.peers {
+            peer.engine.bind(generation, class, 0, self.now);
+        }
+        self.settle();
+    }
+
+    pub(crate) fn send(&mut self, text: &'static str) {
+        self.send_from(0, text);
+    }
+
+    pub(crate) fn send_from(&mut self, from: usize, text: &'static str) {
+        let sender = &mut self.peers[from].engine;
+        let payload = Bytes::from_static(text.as_bytes());
+        let sent = sender.send(CHAT, &payload, &SendOptions::default(), self.now);
+        sent.expect("there is room");
+        self.settle();
+    }
+
+    /// Messages that reached the other side, each once.
+    pub(crate) fn arrived(&self) -> u64 {
+        let inboxes = &self.peers[1].engine.session().inboxes;
+        inboxes.get(&CHAT).map_or(0, |inbox| inbox.messages)
+    }
+
+    pub(crate) fn delivered(&self) -> bool {
+        !self.peers[0].engine.outstanding()
+    }
+
+    /// Does all that can be done without time.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            for from in 0..2 {
+                self.poll(from);
+            }
+            let due = |(at, ..): &(Duration, usize, Transmit)| *at <= self.now.elapsed;
+            if let Some(at) = self.slow.iter().position(due)
+                && let Some((_, to, transmit)) = self.slow.remove(at)
+            {
+                self.deliver(to, &transmit);
+                continue;
+            }
+            let Some((to, transmit)) = self.wire.pop_front() else {
+                return;
+            };
+            match (self.takes)(transmit.generation) {
+                Duration::ZERO => drop(self.deliver(to, &transmit)),
+                time => self.slow.push_back((self.now.elapsed + time, to, transmit)),
+            }
+        }
+    }
+
+    pub(crate) fn poll(&mut self, from: usize) {
+        let peer = &mut self.peers[from];
+        while let Some(output) = peer.engine.poll() {
+            match output {
+                Output::Transmit(transmit) => {
+                    self.packets += 1;
+                    if self.narrow == Some(transmit.generation) {
+                        peer.engine.writable(transmit.generation, false, self.now);
+                        self.waiting[1 - from].push_back(transmit);
+                    } else {
+                        self.wire.push_back((1 - from, transmit));
+                    }
+                }
+                Output::Write(batch) => {
+                    for (key, value) in batch {
+                        match value {
+                            Some(value) => peer.disk.insert(key, value),
+                            None => peer.disk.remove(&key),
+                        };
+                    }
+                    peer.engine.written(self.now);
+                }
+                Output::Read { range, limit } => {
+                    let rows = peer.disk.range(range).take(limit.records);
+                    let rows: Vec<_> = rows.map(|(k, v)| (k.clone(), v.clone())).collect();
+                    peer.engine.read(&rows, self.now).expect("own disk");
+                }
+                Output::Drop { generation, reason } => {
+                    peer.engine.unbind(generation, self.now);
+                    peer.dropped.push((generation, reason));
+                }
+                Output::Release { .. }
+                | Output::Park { .. }
+                | Output::Redeliver { .. }
+                | Output::Content(_)
+                | Output::Event(_) => {}
+            }
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, to: usize, transmit: &Transmit) -> Taken {
+        // As a relay says; of packets on direct links nobody says so, and nothing comes of it.
+        let Transmit {
+            generation,
+            envelope,
+            ..
+        } = *transmit;
+        let sender = &mut self.peers[1 - to].engine;
+        let large = transmit.packet.len() > 1_024;
+        let refuse = self.refuse.filter(|(of, _)| *of == generation && large);
+        if let Some((_, reason)) = refuse {
+            self.refused += 1;
+            sender.refused(generation, envelope, reason, self.now);
+            return Taken::Yes;
+        }
+        sender.accepted(generation, envelope, self.now);
+        if transmit.packet.first() != Some(&KIND_PLAIN) {
+            let packet = transmit.packet.clone();
+            let engine = &mut self.peers[to].engine;
+            return engine.receive(generation, None, packet, self.now);
+        }
+        let frames = packet::decode(&transmit.packet.slice(1..)).expect("own packet");
+        let mut builder = PacketBuilder::new();
+        let lost = |frame: &&Frame| (self.lose)(transmit.generation, frame);
+        for frame in frames.iter().filter(|frame| !lost(frame)) {
+            assert!(builder.push(frame));
+        }
+        if builder.is_empty() {
+            self.lost.push((to, transmit.clone()));
+            return Taken::Yes;
+        }
+        let packet = [&[KIND_PLAIN][..], &builder.finish()].concat().into();
+        let engine = &mut self.peers[to].engine;
+        engine.receive(transmit.generation, None, packet, self.now)
+    }
+
+    pub(crate) fn deliver_narrowly(&mut self) {
+        for to in 0..2 {
+            if let Some(transmit) = self.waiting[to].pop_front() {
+                self.deliver(to, &transmit);
+            }
+            if let Some(narrow) = self.narrow.filter(|_| self.waiting[to].is_empty()) {
+                self.peers[1 - to].engine.writable(narrow, true, self.now);
+            }
+        }
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let step = Duration::from_millis(100);
+        let end = self.now.elapsed + time;
+        while self.now.elapsed < end {
+            self.now.elapsed += step;
+            self.now.wall = self.now.wall.plus(step);
+            for peer in &mut self.peers {
+                peer.engine.tick(self.now);
+            }
+            self.deliver_narrowly();
+            self.settle();
+        }
+    }
+}

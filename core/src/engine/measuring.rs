@@ -26,9 +26,6 @@ const FULL_BYTES: usize = 256 * 1024;
 /// How long a link must be full until what it took in tells something.
 const FULL_TIME: Duration = Duration::from_secs(2);
 
-/// How long nothing may come until it is a silence, and not what the link takes in.
-const SILENCE: Duration = Duration::from_secs(4);
-
 /// What a full link takes in.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
@@ -36,8 +33,6 @@ pub(super) struct Gauge {
     of: Option<(Generation, Duration)>,
     /// Bytes that were acknowledged since.
     bytes: u64,
-    /// When the last of them were.
-    last: Duration,
 }
 
 impl Engine {
@@ -96,10 +91,9 @@ impl Engine {
             return;
         };
         match self.gauge.of {
-            Some((of, since)) if of == carrier && now <= self.gauge.last + SILENCE => {
+            Some((of, since)) if of == carrier => {
                 self.gauge.bytes = self.gauge.bytes.saturating_add(bytes);
                 let time = now.saturating_sub(since);
-                self.gauge.last = now;
                 if time < FULL_TIME {
                     return;
                 }
@@ -113,7 +107,6 @@ impl Engine {
         self.gauge = Gauge {
             of: Some((carrier, now)),
             bytes: 0,
-            last: now,
         };
     }
 }

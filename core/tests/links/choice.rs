@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::transport::Refusal;
 use outlive_core::{Generation, StoreId};
@@ -117,4 +118,25 @@ fn the_first_refusal_ends_a_trial_whether_it_may_pass_or_not() {
         assert_eq!(pair.refused, refused, "{reason:?}: it is not tried again");
         assert!(!pair.delivered());
     }
+}
+
+#[test]
+fn what_waits_for_room_at_the_peer_says_nothing_of_the_link() {
+    let mut pair = Pair::sealed();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    let mut small = InboxLimits::default();
+    small.messages = 64;
+    pair.peers[1].engine.set_inbox_limits(small);
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.pass(Duration::from_secs(1));
+    for _ in 0..600 {
+        pair.send(MUCH);
+    }
+    for _ in 0..200 {
+        pair.take();
+        pair.pass(Duration::from_millis(100));
+        assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+    }
+    assert_eq!(pair.arrived(), 64, "as many as there is room for");
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use outlive_core::engine::{DropReason, Engine, Output, SendOptions, Stored, Taken, Transmit};
 use outlive_core::link::LinkClass;
+use outlive_core::record::{InboxBody, InboxRecord, Key, Record};
 use outlive_core::seal::KIND_PLAIN;
 use outlive_core::transport::Refusal;
 use outlive_core::wire::frame::Frame;
 use outlive_core::wire::packet::{self, PacketBuilder};
-use outlive_core::{ChannelId, Entropy, Generation, Identity, Now, WallTime};
+use outlive_core::{ChannelId, Entropy, Generation, Identity, Now, Position, WallTime};
 
 pub(crate) const CHAT: ChannelId = ChannelId::MESSAGES;
 
@@ -120,6 +121,25 @@ impl Pair {
         let payload = Bytes::from_static(text.as_bytes());
         let sent = sender.send(CHAT, &payload, &SendOptions::default(), self.now);
         sent.expect("there is room");
+        self.settle();
+    }
+
+    /// The app at the other side takes a message out of its inbox, and commits it.
+    pub(crate) fn take(&mut self) {
+        let from = identity(1).peer_id();
+        let peer = &mut self.peers[1];
+        let inbox = Key::inbox(from, CHAT, Position(0), Position(u64::MAX));
+        let (key, value) = peer.disk.range(inbox).next().expect("a message");
+        let Ok(Key::Inbox(_, _, position)) = Key::from_bytes(key) else {
+            panic!("a key of the inbox");
+        };
+        let record = InboxRecord::from_bytes(value).expect("own record");
+        peer.engine.hand(CHAT, position, &record);
+        let bytes = match &record.body {
+            InboxBody::Inline(payload) => payload.len() as u64,
+            InboxBody::Segments(_) => panic!("one segment a message"),
+        };
+        peer.engine.commit(CHAT, position, &record, bytes, self.now);
         self.settle();
     }
 

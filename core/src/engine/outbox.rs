@@ -43,6 +43,8 @@ pub(super) struct Sending {
     pub(super) limit: Option<Seq>,
     /// Whether the peer has no room for more.
     pub(super) crowded: bool,
+    /// Up to where the peer had everything when it last answered a question on a direct link.
+    pub(super) answered: Option<Position>,
     /// An acknowledgement that waits for a record.
     pub(super) ack: Option<PendingAck>,
     /// A record that is wanted to go on sending.
@@ -92,6 +94,7 @@ impl Sending {
             ending: RunSet::default(),
             limit: None,
             crowded: false,
+            answered: None,
             ack: None,
             wanted: None,
             sweep: None,
@@ -242,6 +245,7 @@ impl Sending {
         self.held.clear();
         self.limit = None;
         self.crowded = false;
+        self.answered = None;
         self.ack = None;
     }
 

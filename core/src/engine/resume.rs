@@ -10,12 +10,14 @@ use super::Engine;
 use super::event::{Event, Violation};
 use super::link::Flight;
 use super::outbox::PendingAck;
+use super::pump::lane;
 use super::rules::Rule;
 use super::writes::After;
 use crate::limits::{ACK_ALL_RANGES, ACK_RANGES, OWN_EPOCHS, RESUMES_OPEN};
 use crate::link::LinkClass;
 use crate::record::{OutboxRecord, PastChannel, PastEpoch, RxChannel};
 use crate::runs::RunSet;
+use crate::transport::Lane;
 use crate::wire::frame::{Ack, Offered, Received, Resume, Run};
 use crate::{ChannelId, Epoch, Generation, Position, ResumeId};
 
@@ -23,6 +25,8 @@ use crate::{ChannelId, Epoch, Generation, Position, ResumeId};
 #[derive(Debug)]
 pub(super) struct Asked {
     id: ResumeId,
+    /// Whether it went to the peer itself, past what waits on the lane of files.
+    direct: bool,
     sent: BTreeMap<ChannelId, RunSet<Position>>,
     low: BTreeMap<ChannelId, Position>,
 }
@@ -44,6 +48,7 @@ impl Engine {
         let id = self.entropy.resume_id();
         let answer = self.wants_answer();
         let link = self.links.get(generation)?;
+        let direct = link.is_direct();
         let mut sent = link.sent.clone();
         for (&channel, out) in &self.live.out {
             let sent = sent.entry(channel).or_default();
@@ -66,7 +71,12 @@ impl Engine {
             .iter()
             .map(|(&channel, out)| (channel, out.low))
             .collect();
-        self.asked.push_back(Asked { id, sent, low });
+        self.asked.push_back(Asked {
+            id,
+            direct,
+            sent,
+            low,
+        });
         let offered = self
             .durable
             .out
@@ -390,24 +400,36 @@ impl Engine {
     }
 
     /// An answer shows what is missing of all that was sent before the question: that is sent
-    /// again, wherever it was thought to be [5].
+    /// again, wherever it was thought to be [5]. Not so what is behind the last that came of a file,
+    /// as long as some of it comes: the question went past it.
     fn void_missing(&mut self, asked: &Asked, received: &[Received]) {
         for (&channel, sent) in &asked.sent {
             let Some(out) = self.live.out.get_mut(&channel) else {
                 continue;
             };
             let mut missing = sent.clone();
-            missing.remove_below(out.low);
+            let (mut next, mut behind) = (out.low, out.low);
             if let Some(one) = received.iter().find(|one| one.channel == channel) {
                 // A full inbox: what it lacks is parked in its mailbox, or waits for credit.
                 if one.limit <= one.next {
                     continue;
                 }
-                missing.remove_below(out.position(one.next));
+                next = next.max(out.position(one.next));
+                behind = next;
                 for run in &one.ranges {
                     let first = out.position(run.first);
-                    missing.remove_run(first, first.plus(run.count));
+                    let end = first.plus(run.count);
+                    missing.remove_run(first, end);
+                    behind = behind.max(end);
                 }
+            }
+            missing.remove_below(next);
+            if asked.direct
+                && lane(channel) == Lane::Bulk
+                && let Some(sending) = self.sending.get_mut(&channel)
+                && sending.answered.replace(next) != Some(next)
+            {
+                missing.remove_run(behind, Position(u64::MAX));
             }
             if missing.is_empty() {
                 continue;

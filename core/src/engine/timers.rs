@@ -19,6 +19,8 @@ pub(super) struct Probe {
     /// The last one, or when there was something to ask about for the first time since.
     last: Option<Duration>,
     wait: Duration,
+    /// When something moved last, or was begun to be waited for.
+    moved: Duration,
     /// Whether everything goes over all links, because the best one brought no progress.
     pub(super) spread: bool,
 }
@@ -29,6 +31,7 @@ impl Default for Probe {
             at: None,
             last: None,
             wait: PROBE_FIRST,
+            moved: Duration::ZERO,
             spread: false,
         }
     }
@@ -45,6 +48,7 @@ impl Probe {
     pub(super) fn restart(&mut self, now: Duration) {
         let last = *self.last.get_or_insert(now);
         self.wait = PROBE_FIRST;
+        self.moved = now;
         self.at = Some((now + PROBE_FIRST).min(last + PROBE_BUSY));
     }
 
@@ -167,7 +171,8 @@ impl Engine {
         if self.links.len() == 0 {
             return;
         }
-        if self.links.len() > 1 {
+        // What moves is asked about now and then too, and needs no other way.
+        if self.links.len() > 1 && now.elapsed >= self.probe.moved + PROBE_FIRST {
             self.probe.spread = true;
         }
         let best = self.links.best();

@@ -7,7 +7,7 @@ use outlive_core::link::LinkClass;
 use outlive_core::transport::Refusal;
 use outlive_core::{Generation, StoreId};
 
-use crate::pair::Pair;
+use crate::pair::{MUCH, Pair};
 
 /// Talks for so long, and returns how often another link began to carry.
 fn talk(pair: &mut Pair, seconds: u32) -> usize {
@@ -53,11 +53,6 @@ fn links_that_all_answer_late_do_not_take_turns() {
     assert_eq!(talk(&mut pair, 60), 0);
     assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
 }
-
-const MUCH: &str = match str::from_utf8(&[b'm'; 16 * 1024]) {
-    Ok(much) => much,
-    Err(_) => "",
-};
 
 /// Two peers with a narrow direct link and a wide relay, and some MB to send.
 fn busy(messages: usize, bytes: usize) -> (Pair, [Generation; 2]) {

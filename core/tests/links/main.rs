@@ -1,6 +1,7 @@
 //! What a session makes of links that linger, and of pongs that are lost.
 
 mod choice;
+mod file;
 mod pair;
 mod turns;
 

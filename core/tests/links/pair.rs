@@ -8,12 +8,18 @@ use outlive_core::engine::{DropReason, Engine, Output, SendOptions, Stored, Take
 use outlive_core::link::LinkClass;
 use outlive_core::record::{InboxBody, InboxRecord, Key, Record};
 use outlive_core::seal::KIND_PLAIN;
-use outlive_core::transport::Refusal;
+use outlive_core::transport::{Lane, Refusal};
 use outlive_core::wire::frame::Frame;
 use outlive_core::wire::packet::{self, PacketBuilder};
 use outlive_core::{ChannelId, Entropy, Generation, Identity, Now, Position, WallTime};
 
 pub(crate) const CHAT: ChannelId = ChannelId::MESSAGES;
+
+/// The content of a full segment.
+pub(crate) const MUCH: &str = match str::from_utf8(&[b'm'; 16 * 1024]) {
+    Ok(much) => much,
+    Err(_) => "",
+};
 
 pub(crate) type Lose = Box<dyn Fn(Generation, &Frame) -> bool>;
 
@@ -48,6 +54,11 @@ pub(crate) struct Pair {
     /// A link that delivers a packet in a tenth of a second each way, and what waits for it.
     pub(crate) narrow: Option<Generation>,
     pub(crate) waiting: [VecDeque<Transmit>; 2],
+    /// How long each packet of a file takes, one behind the other, beside everything else; what waits
+    /// for that, and how many bytes there were in all.
+    pub(crate) part_takes: Option<Duration>,
+    pub(crate) parts: VecDeque<(Duration, usize, Transmit)>,
+    pub(crate) part_bytes: usize,
     /// A link whose relay refuses what is larger than a Ping, and why.
     pub(crate) refuse: Option<(Generation, Refusal)>,
     /// How much it has refused.
@@ -95,6 +106,9 @@ impl Pair {
             lost: Vec::new(),
             narrow: None,
             waiting: Default::default(),
+            part_takes: None,
+            parts: VecDeque::new(),
+            part_bytes: 0,
             refuse: None,
             refused: 0,
             packets: 0,
@@ -117,9 +131,13 @@ impl Pair {
     }
 
     pub(crate) fn send_from(&mut self, from: usize, text: &'static str) {
+        self.send_on(from, CHAT, text);
+    }
+
+    pub(crate) fn send_on(&mut self, from: usize, channel: ChannelId, text: &'static str) {
         let sender = &mut self.peers[from].engine;
         let payload = Bytes::from_static(text.as_bytes());
-        let sent = sender.send(CHAT, &payload, &SendOptions::default(), self.now);
+        let sent = sender.send(channel, &payload, &SendOptions::default(), self.now);
         sent.expect("there is room");
         self.settle();
     }
@@ -182,7 +200,12 @@ impl Pair {
             match output {
                 Output::Transmit(transmit) => {
                     self.packets += 1;
-                    if self.narrow == Some(transmit.generation) {
+                    let part = Some(transmit.lane) == self.part_takes.map(|_| Lane::Bulk);
+                    if let Some(takes) = self.part_takes.filter(|_| part) {
+                        let behind = self.parts.back().map_or(self.now.elapsed, |(at, ..)| *at);
+                        self.part_bytes += transmit.packet.len();
+                        self.parts.push_back((behind + takes, 1 - from, transmit));
+                    } else if self.narrow == Some(transmit.generation) {
                         peer.engine.writable(transmit.generation, false, self.now);
                         self.waiting[1 - from].push_back(transmit);
                     } else {
@@ -273,6 +296,11 @@ impl Pair {
                 peer.engine.tick(self.now);
             }
             self.deliver_narrowly();
+            let arrived = |(at, ..): &(Duration, usize, Transmit)| *at <= self.now.elapsed;
+            let arrived = self.parts.iter().take_while(|part| arrived(part)).count();
+            for (_, to, part) in self.parts.drain(..arrived).collect::<Vec<_>>() {
+                self.deliver(to, &part);
+            }
             self.settle();
         }
     }

@@ -322,9 +322,11 @@ impl Task {
             } => self.file_reply(engine, transfer, outcome, reply),
             Command::Weight { channel, weight } => engine.set_weight(channel, weight),
             Command::Unidentified { token, reply } => {
-                let done = self.send_unidentified(token).await;
-                // The caller may have gone away.
-                let _ = reply.send(done);
+                let waiter = Waiter::Noted(reply);
+                match self.send_unidentified(engine, token) {
+                    Ok(()) => self.next.waiters.push(waiter),
+                    Err(error) => waiter.answer(Err(error)),
+                }
             }
             Command::Wake => {
                 engine.keep(now);

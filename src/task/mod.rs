@@ -99,12 +99,15 @@ struct Hanging {
     waiters: Vec<Waiter>,
     /// Messages in it that were sent under a key: the store does not show them yet.
     once: BTreeMap<[u8; 32], Ticket>,
+    /// How packets are sent from then on, if that changes.
+    unidentified: Option<Option<Unidentified>>,
 }
 
 impl Hanging {
     /// Answers all. They are bounded by what the session's inputs hold while one write is made.
     fn answer(&mut self, result: &Result<(), Error>) {
         self.once.clear();
+        self.unidentified = None;
         for waiter in self.waiters.drain(..) {
             waiter.answer(result.clone());
         }
@@ -325,10 +328,7 @@ impl Task {
                     return self.finish(engine).await;
                 }
                 result = pending_or(&mut self.write) => match result {
-                    Ok(()) => {
-                        engine.written(self.inner.clock.now());
-                        self.flight.answer(&Ok(()));
-                    }
+                    Ok(()) => self.written(engine),
                     Err(error) => {
                         engine.stop();
                         return Done::StoreFailed(error.into());
@@ -381,6 +381,15 @@ impl Task {
         }
     }
 
+    /// What was under way is durable.
+    fn written(&mut self, engine: &mut Engine) {
+        engine.written(self.inner.clock.now());
+        if let Some(unidentified) = self.flight.unidentified.take() {
+            self.unidentified = unidentified;
+        }
+        self.flight.answer(&Ok(()));
+    }
+
     fn note_carrier(&self, engine: &Engine) {
         let doubt = engine.doubts_a_link();
         self.hub
@@ -408,8 +417,7 @@ impl Task {
     async fn finish(&mut self, engine: &mut Engine) -> Done {
         for _ in 0..2 {
             if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
-                engine.written(self.inner.clock.now());
-                self.flight.answer(&Ok(()));
+                self.written(engine);
             }
             engine.hasten(self.inner.clock.now());
             while let Some(output) = engine.poll() {

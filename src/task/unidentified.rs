@@ -1,8 +1,8 @@
 //! A session that is not named to the relay as the sender of what it sends.
 
+use outlive_core::engine::Engine;
 use outlive_core::record::{Key, Record, UnidentifiedRecord};
 use outlive_core::seal;
-use outlive_core::store::Batch;
 use outlive_core::transport::{Class, DeliveryToken, Outgoing, Slot};
 use outlive_core::{Entropy, EnvelopeId, PeerId};
 
@@ -64,30 +64,29 @@ impl Task {
         Ok(())
     }
 
-    /// Sends with this token from now on, or under our name again.
-    pub(super) async fn send_unidentified(
+    /// Sends with this token from when that is durable on, or under our name again.
+    pub(super) fn send_unidentified(
         &mut self,
+        engine: &mut Engine,
         token: Option<DeliveryToken>,
     ) -> Result<(), Error> {
-        let key = Key::Unidentified(self.peer).to_bytes();
-        let mut batch = Batch::new();
-        let next = match token {
-            None => {
-                batch.delete(key);
-                None
+        let on_its_way = [&self.next, &self.flight].map(|of| of.unidentified.as_ref());
+        let [next, flight] = on_its_way;
+        let before = next.or(flight).unwrap_or(&self.unidentified);
+        let unidentified = match (token, before) {
+            (None, _) => None,
+            (Some(token), Some(before)) => {
+                let slot = before.record.slot;
+                Some(Unidentified::new(UnidentifiedRecord { token, slot })?)
             }
-            Some(token) => {
-                let slot = match &self.unidentified {
-                    Some(before) => before.record.slot,
-                    None => Slot(random()?),
-                };
-                let record = UnidentifiedRecord { token, slot };
-                batch.put(key, record.to_bytes());
-                Some(Unidentified::new(record)?)
+            (Some(token), None) => {
+                let slot = Slot(random()?);
+                Some(Unidentified::new(UnidentifiedRecord { token, slot })?)
             }
         };
-        self.inner.store.commit(batch).await?;
-        self.unidentified = next;
+        let record = unidentified.as_ref().map(|of| of.record.to_bytes());
+        engine.note(Key::Unidentified(self.peer), record);
+        self.next.unidentified = Some(unidentified);
         Ok(())
     }
 }

@@ -1,10 +1,13 @@
 //! Messages over a connection on which the relay is not told who sends them.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use outlive::{DeliveryToken, Ending, Error, Identity, Node, Refusal, RelayTransport, Session};
+use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
 use outlive_core::transport::{Incoming, RelayConnection, RelayReceiver, TransportError};
 use outlive_relay::Relay;
 use outlive_storage::{MemoryStore, SledStore};
@@ -256,4 +259,75 @@ async fn through_cuts_of_both_connections_and_a_restart_all_arrives_once_and_in_
         soon("the commit", receipt.consumed()).await.unwrap();
     }
     assert!(inbox.try_next().await.unwrap().is_none());
+}
+
+/// A store that writes one batch after the other, in the order in which it was asked to, as long as it
+/// is open.
+struct InTurn {
+    inner: MemoryStore,
+    turn: tokio::sync::Mutex<()>,
+    open: watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl Store for InTurn {
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let mut open = self.open.clone();
+        let _ = open.wait_for(|open| *open).await;
+        self.inner.commit(batch).await
+    }
+
+    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn range(
+        &self,
+        range: Range<Bytes>,
+        limit: ReadLimit,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.inner.range(range, limit).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
+
+/// Until a session has taken what it was asked to do: there is nothing else to be done.
+async fn taken() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_noted_while_the_store_is_busy_with_something_else() {
+    let (open, opened) = watch::channel(true);
+    let store = InTurn {
+        inner: MemoryStore::new(),
+        turn: tokio::sync::Mutex::default(),
+        open: opened,
+    };
+    let alice = Node::builder()
+        .identity(Identity::from_seed([ALICE; 32]))
+        .store(store);
+    let alice = alice.start().await.unwrap();
+    let session = alice.session(id(BOB)).await.unwrap();
+    drop(session.send(CHAT, "the first").await.unwrap());
+
+    open.send_replace(false);
+    let sending = tokio::spawn({
+        let session = session.clone();
+        async move { session.send(CHAT, "while it is closed").await }
+    });
+    taken().await;
+    let noting = tokio::spawn(async move { session.send_unidentified(None).await });
+    taken().await;
+    assert!(!sending.is_finished() && !noting.is_finished());
+    open.send_replace(true);
+    drop(soon("the message", sending).await.unwrap().unwrap());
+    soon("the token", noting).await.unwrap().unwrap();
+    alice.shutdown().await.unwrap();
 }

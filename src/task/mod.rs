@@ -320,8 +320,10 @@ impl Task {
             let blocked = self
                 .links
                 .iter()
-                .find(|(_, bound)| !bound.waiting.is_empty());
-            let blocked = blocked.map(|(generation, bound)| (*generation, bound.link.clone()));
+                .filter(|(_, bound)| !bound.waiting.is_empty());
+            let blocked: Vec<_> = blocked
+                .map(|(generation, bound)| (*generation, bound.link.clone()))
+                .collect();
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => {
@@ -352,7 +354,7 @@ impl Task {
                         return Done::StoreFailed(error);
                     }
                 }
-                permit = reserve(blocked.as_ref()) => {
+                permit = outputs::room(&blocked) => {
                     self.unblock(engine, permit);
                 }
                 input = self.inputs.recv() => {
@@ -437,14 +439,5 @@ impl Task {
             self.flight.answer(&Ok(()));
         }
         Done::Cancelled
-    }
-}
-
-async fn reserve(
-    blocked: Option<&(Generation, mpsc::Sender<ToLink>)>,
-) -> (Generation, Option<mpsc::OwnedPermit<ToLink>>) {
-    match blocked {
-        Some((generation, link)) => (*generation, link.clone().reserve_owned().await.ok()),
-        None => std::future::pending().await,
     }
 }

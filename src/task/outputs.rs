@@ -1,5 +1,6 @@
 //! What the task does with what its engine wants done.
 
+use futures_util::future::select_all;
 use outlive_core::engine::{Engine, Event, Output, Transmit};
 use outlive_core::link::LinkClass;
 use outlive_core::transport::{Lane, Outgoing};
@@ -296,9 +297,51 @@ impl Task {
     }
 }
 
+/// Waits for room on the first of these links that has some; for ever if there are none. None of them is
+/// to wait for another. Cancellation-safe.
+pub(super) async fn room(
+    of: &[(Generation, mpsc::Sender<ToLink>)],
+) -> (Generation, Option<mpsc::OwnedPermit<ToLink>>) {
+    if of.is_empty() {
+        return std::future::pending().await;
+    }
+    let each = |(generation, link): &(Generation, mpsc::Sender<ToLink>)| {
+        let (generation, link) = (*generation, link.clone());
+        Box::pin(async move { (generation, link.reserve_owned().await.ok()) })
+    };
+    select_all(of.iter().map(each)).await.0
+}
+
 const fn is_packet(item: &Outgoing) -> bool {
     matches!(
         item,
         Outgoing::Submit { .. } | Outgoing::SubmitUnidentified { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_that_takes_nothing_holds_no_other_up() {
+        let ((stuck, _stuck), (busy, mut taken)) = (mpsc::channel(1), mpsc::channel(1));
+        let links = [stuck, busy].map(|link| {
+            let probe = ToLink::from_relay(Outgoing::Redeliver {
+                from: outlive_core::Identity::from_seed([1; 32]).peer_id().into(),
+            });
+            assert!(link.try_send(probe).is_ok());
+            link
+        });
+        let [stuck, busy] = [1, 2].map(|n| Generation::nth(1, n));
+        let links: Vec<_> = [stuck, busy].into_iter().zip(links).collect();
+        assert!(room(&links).now_or_never().is_none());
+        assert!(taken.recv().await.is_some());
+        let (generation, permit) = room(&links).await;
+        assert_eq!(generation, busy);
+        assert!(permit.is_some());
+        assert!(room(&[]).now_or_never().is_none());
+    }
 }

@@ -30,6 +30,9 @@ use crate::task::{Input, STORE_RETRY, pending_or};
 /// How often it is looked whether a link too many can go, while there is one.
 const EXTRA_AGAIN: Duration = Duration::from_millis(500);
 
+/// Signals that are taken at once. A peer may send on for ever; links and commands are not to wait for it.
+const SIGNALS: usize = 32;
+
 /// Before all others that go to the peer itself.
 const RANK: u8 = 0;
 
@@ -118,7 +121,7 @@ impl Upgrade {
         let (_none, nowhere) = watch::channel(Vec::new());
         let mut addresses = match &self.endpoint {
             Some(endpoint) => endpoint.addresses.clone(),
-            None => nowhere,
+            None => nowhere.clone(),
         };
         let mut network = self.inner.network.watch();
         let mut found_at = self.hub.found_at.subscribe();
@@ -180,7 +183,11 @@ impl Upgrade {
                 }
                 () = self.hub.moved.notified() => {}
                 changed = addresses.changed() => {
-                    if changed.is_err() { return }
+                    if changed.is_err() {
+                        // The socket is closed for good. What is negotiated has sockets of its own.
+                        self.endpoint = None;
+                        addresses = nowhere.clone();
+                    }
                     rendezvous.located(addresses.borrow_and_update().clone(), self.now());
                 }
                 changed = doubt.changed() => if changed.is_err() { return },
@@ -340,20 +347,29 @@ impl Upgrade {
         })
         .await;
         self.failed = taken.is_err();
-        if let Err(error) = taken {
-            debug!(peer = %self.hub.peer.short(), %error, "signals can't be taken");
+        match taken {
+            // The links have their turn first.
+            Ok(true) => self.hub.signaled.notify_one(),
+            Ok(false) => {}
+            Err(error) => {
+                debug!(peer = %self.hub.peer.short(), %error, "signals can't be taken");
+            }
         }
     }
 }
 
-/// Hands over the signals that came, and has them leave the inbox.
-async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<(), Error> {
+/// Hands over some of the signals that came, and has them leave the inbox. Returns whether there may be
+/// more.
+async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<bool, Error> {
     let hub = Arc::clone(route.hub());
     if !hub.take_inbox(ChannelId::SIGNALING) {
-        return Ok(());
+        return Ok(false);
     }
     let mut inbox = Inbox::new(hub.clone(), route, ChannelId::SIGNALING);
-    while let Some(delivery) = inbox.try_next().await? {
+    for _ in 0..SIGNALS {
+        let Some(delivery) = inbox.try_next().await? else {
+            return Ok(false);
+        };
         match Signal::decode(delivery.payload()) {
             Ok(Some(signal)) => each(signal),
             Ok(None) => {}
@@ -361,6 +377,11 @@ async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<(), Error> {
         }
         delivery.commit().await?;
     }
+    Ok(true)
+}
+
+async fn take_all(route: Route) -> Result<(), Error> {
+    while take(route.clone(), drop).await? {}
     Ok(())
 }
 
@@ -371,7 +392,7 @@ pub(crate) fn let_signals_go(route: Route) {
         let hub = Arc::clone(route.hub());
         tokio::select! {
             () = hub.ended.cancelled() => {}
-            taken = take(route, drop) => if let Err(error) = taken {
+            taken = take_all(route) => if let Err(error) = taken {
                 debug!(peer = %hub.peer.short(), %error, "signals can't be taken");
             },
         }

@@ -59,3 +59,15 @@ async fn a_negotiated_link_carries_where_no_dial_gets_through_until_one_does() {
     world.talk().await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_socket_that_fails_takes_no_negotiated_link_with_it() {
+    let mut world = World::with_both().await;
+    world.until_carried_by("webrtc").await;
+    world.peers[1].road.fail();
+    world.talk().await;
+    world.restart(0).await;
+    world.until_carried_by("webrtc").await;
+    world.talk().await;
+    world.end().await;
+}

@@ -19,6 +19,8 @@ use tokio::task::JoinSet;
 #[derive(Clone)]
 pub(crate) struct Road {
     open: watch::Sender<bool>,
+    /// Whether the socket of the one who lives here has failed.
+    failed: watch::Sender<bool>,
     dials: Arc<AtomicUsize>,
 }
 
@@ -26,6 +28,7 @@ impl Road {
     pub(crate) fn new() -> Self {
         Self {
             open: watch::Sender::new(true),
+            failed: watch::Sender::new(false),
             dials: Arc::default(),
         }
     }
@@ -36,6 +39,11 @@ impl Road {
 
     pub(crate) fn open(&self) {
         self.open.send_replace(true);
+    }
+
+    /// The socket takes nothing any more.
+    pub(crate) fn fail(&self) {
+        self.failed.send_replace(true);
     }
 
     /// How often the one who lives here has dialed others.
@@ -151,7 +159,13 @@ impl DirectEndpoint for AtRoad {
     }
 
     async fn accept(&self) -> Result<DirectLink, TransportError> {
-        self.socket.accept().await
+        let mut failed = self.road.failed.subscribe();
+        tokio::select! {
+            accepted = self.socket.accept() => accepted,
+            _ = failed.wait_for(|failed| *failed) => {
+                Err(TransportError::Broken("the socket failed".to_owned()))
+            }
+        }
     }
 
     async fn network_changed(&self) -> Result<(), TransportError> {

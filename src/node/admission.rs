@@ -231,10 +231,9 @@ pub(crate) enum Allowance {
 }
 
 impl Allowance {
-    /// Whether a packet of this length is taken. One that is not stays in the mailbox.
-    pub(crate) fn takes(&mut self, length: usize) -> bool {
+    /// Whether another packet is taken. One that is not stays in the mailbox.
+    pub(crate) const fn takes_more(&mut self) -> bool {
         match self {
-            Self::Unlimited => true,
             Self::Left {
                 bytes: 0,
                 held_back,
@@ -242,10 +241,14 @@ impl Allowance {
                 *held_back = true;
                 false
             }
-            Self::Left { bytes, .. } => {
-                *bytes = bytes.saturating_sub(length as u64);
-                true
-            }
+            Self::Unlimited | Self::Left { .. } => true,
+        }
+    }
+
+    /// A packet of this length was taken that is from the peer itself.
+    pub(crate) const fn took(&mut self, length: usize) {
+        if let Self::Left { bytes, .. } = self {
+            *bytes = bytes.saturating_sub(length as u64);
         }
     }
 
@@ -339,11 +342,14 @@ mod tests {
             bytes: 100,
             held_back: false,
         };
-        assert!(allowance.takes(60));
-        assert!(allowance.takes(60), "the one that reaches the bound");
-        assert!(!allowance.takes(1));
+        for what in ["the first", "the one that reaches the bound"] {
+            assert!(allowance.takes_more(), "{what}");
+            allowance.took(60);
+        }
+        assert!(!allowance.takes_more());
         assert!(allowance.lift(), "something was held back");
-        assert!(allowance.takes(usize::MAX));
+        allowance.took(usize::MAX);
+        assert!(allowance.takes_more());
         assert!(!allowance.lift());
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 
-use outlive_core::engine::{Engine, SendError, SendOptions, Skipped, Ticket};
+use bytes::Bytes;
+use outlive_core::engine::{Engine, SendError, SendOptions, Skipped, Taken, Ticket};
 use outlive_core::link::LinkClass;
 use outlive_core::record::{Key, OnceRecord, Record};
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
-use outlive_core::{ChannelId, Generation};
+use outlive_core::{ChannelId, EnvelopeId, Generation};
 use tracing::debug;
 
 use super::files::OfferedFile;
@@ -42,28 +43,15 @@ impl Task {
                 generation,
                 envelope,
                 packet,
-                claimed: false,
+                claimed,
             } => {
                 self.count_received(generation, packet.len());
-                if self.allowance.takes(packet.len()) {
-                    let before = engine.messages_received();
-                    engine.receive(generation, envelope, packet, now);
-                    self.count_messages(generation, engine.messages_received() - before);
+                if self.allowance.takes_more() {
+                    self.receive(engine, generation, envelope, packet, claimed);
                 } else {
                     // Only the app can let it in: its message may be too large for a stranger's.
                     self.inner.message_arrived(self.peer);
                 }
-            }
-            Input::Packet {
-                generation,
-                envelope,
-                packet,
-                claimed: true,
-            } => {
-                self.count_received(generation, packet.len());
-                let before = engine.messages_received();
-                engine.receive_claimed(generation, envelope, packet, now);
-                self.count_messages(generation, engine.messages_received() - before);
             }
             Input::Missed { generation } => {
                 let from = self.peer.into();
@@ -91,6 +79,26 @@ impl Task {
             }
         }
         None
+    }
+
+    fn receive(
+        &mut self,
+        engine: &mut Engine,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        packet: Bytes,
+        claimed: bool,
+    ) {
+        let (now, length) = (self.inner.clock.now(), packet.len());
+        let before = engine.messages_received();
+        if !claimed {
+            self.allowance.took(length);
+            engine.receive(generation, envelope, packet, now);
+        } else if engine.receive_claimed(generation, envelope, packet, now) != Taken::No {
+            // One that did not open may be from anybody, who is not to use up what is the peer's.
+            self.allowance.took(length);
+        }
+        self.count_messages(generation, engine.messages_received() - before);
     }
 
     fn count_received(&self, generation: Generation, bytes: usize) {

@@ -215,7 +215,7 @@ async fn the_app_is_asked_about_strangers() {
 }
 
 /// Bytes of all values under keys of this kind.
-async fn kept(store: &MemoryStore, kinds: &[u8]) -> u64 {
+pub(crate) async fn kept(store: &MemoryStore, kinds: &[u8]) -> u64 {
     let all = ReadLimit {
         records: usize::MAX,
         bytes: usize::MAX,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use outlive::{DeliveryToken, Ending, Error, Identity, Node, Refusal, RelayTransport, Session};
+use outlive_core::limits;
 use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
 use outlive_core::transport::{Incoming, RelayConnection, RelayReceiver, TransportError};
 use outlive_relay::Relay;
@@ -15,6 +16,7 @@ use outlive_transports::{MemoryRelay, WebSocketRelay};
 use tokio::sync::watch;
 
 use crate::secrecy::{contents, holds};
+use crate::trust::kept;
 use crate::world::{CHAT, id, node, relay, relay_over, soon, take, url, way};
 
 const ALICE: u8 = 1;
@@ -94,6 +96,42 @@ async fn a_stranger_reaches_a_peer_that_is_away_and_the_relay_holds_no_name_of_i
     let session = anew.session(id(ALICE)).await.unwrap();
     let mut inbox = session.inbox(CHAT).unwrap();
     assert!(inbox.try_next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_stranger_whom_no_relay_names_fills_no_disk_either() {
+    const MESSAGES: usize = 100;
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let (bob, token) = reachable(store.clone(), &relay).await;
+    bob.shutdown().await.unwrap();
+    let store = store.faults().crash();
+    let (alice, session) = unnamed(token, way(&relay)).await;
+    let text = |n: usize| format!("{n} {}", "x".repeat(16_000));
+    let mut receipts = Vec::new();
+    for n in 0..MESSAGES {
+        receipts.push(session.send(CHAT, text(n)).await.unwrap());
+    }
+    let [first, .., last] = &receipts[..] else {
+        panic!("some messages");
+    };
+    soon("custody", last.custody()).await.unwrap();
+
+    let bob = crate::world::node_over(BOB, store.clone(), &relay).await;
+    soon("the first", first.delivered()).await.unwrap();
+    // Time for more to come, if more came.
+    for _ in 0..5 {
+        heard_of(&bob).await;
+    }
+    assert_eq!(bob.strangers(), [id(ALICE)]);
+    let most = limits::STRANGER_BYTES + limits::PACKET_BYTES as u64;
+    let kept = kept(&store, b"ig").await;
+    assert!(kept <= most, "{kept} bytes of a stranger");
+
+    let mut inbox = bob.session(id(ALICE)).await.unwrap().inbox(CHAT).unwrap();
+    for n in 0..MESSAGES {
+        assert_eq!(take(&mut inbox).await, text(n));
+    }
+    alice.shutdown().await.unwrap();
 }
 
 #[tokio::test]

@@ -26,7 +26,8 @@ const NUMBER_BLOCK: u64 = 65_536;
 /// Mailboxes whose usage is kept in memory. One more, and all are read anew when needed.
 const USAGES: usize = 65_536;
 
-/// Envelopes removed in one step because their time is over.
+/// Envelopes of peers, and as many in slots, removed in one step because their time is over. If
+/// there are more, the next step follows when the requests that wait have had their turn.
 const SWEEP: usize = 1_024;
 
 /// Newest-only envelopes one mailbox holds, beside its quota: a full mailbox takes them, or the
@@ -146,9 +147,15 @@ impl Writer {
     /// Runs until every connection is gone.
     pub(crate) async fn run(mut self) {
         let mut requests = Vec::with_capacity(REQUESTS);
-        let mut sweep = tokio::time::interval(self.config.sweep_every);
+        let mut tick = tokio::time::interval(self.config.sweep_every);
+        // Whether it is time to sweep, or the last sweep left something.
+        let mut sweeping = false;
         loop {
+            // What waits has its turn between two sweeps, and a sweep between two turns: neither
+            // senders nor what expires can hold up the other.
             tokio::select! {
+                biased;
+                _ = tick.tick(), if !sweeping => sweeping = true,
                 count = self.requests.recv_many(&mut requests, REQUESTS) => {
                     if count == 0 {
                         return;
@@ -156,7 +163,12 @@ impl Writer {
                     let taken = std::mem::take(&mut requests);
                     self.step(taken).await;
                 }
-                _ = sweep.tick() => self.sweep().await,
+                () = tokio::task::yield_now(), if sweeping => {}
+            }
+            if sweeping {
+                sweeping = self.sweep().await;
+                // However long it took: the next begins later, not in place of requests.
+                tick.reset();
             }
         }
     }
@@ -210,7 +222,8 @@ impl Writer {
         self.commit(step, failed).await;
     }
 
-    async fn commit(&mut self, mut step: Step, failed: Option<StoreError>) {
+    /// Writes a step, and answers who waits for it. Says whether the store took it.
+    async fn commit(&mut self, mut step: Step, failed: Option<StoreError>) -> bool {
         for recipient in &step.touched {
             let usage = self.usages.get(recipient).copied().unwrap_or_default();
             let key = records::usage(recipient);
@@ -250,6 +263,7 @@ impl Writer {
         if self.usages.len() > USAGES {
             self.usages.clear();
         }
+        result.is_ok()
     }
 
     async fn usage(&mut self, recipient: PeerId) -> Result<&mut Usage, StoreError> {
@@ -389,18 +403,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes a bounded part of what has expired.
-    async fn sweep(&mut self) {
+    /// Removes a bounded part of what has expired. Says whether there may be more of it; not if the
+    /// store failed, which needs time.
+    async fn sweep(&mut self) -> bool {
         let limit = ReadLimit {
             records: SWEEP,
             bytes: usize::MAX,
         };
         let mut rows = Vec::new();
+        let mut more = false;
         for range in records::expired(now()) {
             match self.store.range(range, limit).await {
-                Ok(found) => rows.extend(found),
+                Ok(found) => {
+                    more |= found.len() >= SWEEP;
+                    rows.extend(found);
+                }
                 Err(error) => {
-                    return warn!(%error, "the store can't be searched for what has expired");
+                    warn!(%error, "the store can't be searched for what has expired");
+                    return false;
                 }
             }
         }
@@ -414,7 +434,7 @@ impl Writer {
             }
             step.batch.delete(key);
         }
-        self.commit(step, failed).await;
+        self.commit(step, failed).await && more
     }
 }
 
@@ -445,3 +465,6 @@ async fn store_id(store: &dyn Store) -> Result<StoreId, RelayError> {
     store.commit(batch).await?;
     Ok(id)
 }
+
+#[cfg(test)]
+mod tests;

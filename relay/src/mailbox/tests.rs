@@ -1,0 +1,135 @@
+use std::time::Duration;
+
+use outlive_core::Identity;
+use outlive_core::transport::Slot;
+use outlive_storage::MemoryStore;
+
+use super::*;
+
+/// Longer than anything here takes; only a test that fails waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn peer(n: u8) -> PeerId {
+    Identity::from_seed([n; 32]).peer_id()
+}
+
+/// A relay that was down while envelopes expired, so many of a peer and as many in a slot.
+async fn relay_with_expired(count: usize) -> (MemoryStore, Writer, Mailboxes) {
+    let store = MemoryStore::new();
+    let directory = Arc::new(Directory::default());
+    let config = RelayConfig {
+        // One tick, and not another.
+        sweep_every: Duration::from_secs(3_600),
+        ..RelayConfig::default()
+    };
+    let opened = Writer::open(Arc::new(store.clone()), config, directory).await;
+    let (writer, mailboxes, _) = opened.expect("an empty store");
+    let envelope = Envelope {
+        class: Class::Keep,
+        expires: WallTime(1),
+        packet: Bytes::from_static(b"late"),
+    };
+    let mut batch = Batch::new();
+    for from in [Sender::Peer(peer(1)), Sender::Slot(Slot([1; 32]))] {
+        for number in 1..=count as u64 {
+            let number = EnvelopeId(number);
+            let key = records::envelope(&peer(0), &from, number);
+            batch.put(key, records::to_value(&envelope));
+            let expiry = records::expiry(envelope.expires, &peer(0), &from, number);
+            batch.put(expiry, Bytes::new());
+        }
+    }
+    let envelopes = 2 * count as u64;
+    let kept = Amount {
+        envelopes,
+        bytes: envelopes * envelope.packet.len() as u64,
+    };
+    let newest = Amount::default();
+    let usage = records::to_value(&Usage { kept, newest });
+    batch.put(records::usage(&peer(0)), usage);
+    store.commit(batch).await.expect("written");
+    (store, writer, mailboxes)
+}
+
+/// Envelopes whose time is over, and which are there still.
+async fn unswept(store: &MemoryStore) -> usize {
+    let limit = ReadLimit {
+        records: usize::MAX,
+        bytes: usize::MAX,
+    };
+    let mut count = 0;
+    for range in records::expired(now()) {
+        count += store.range(range, limit).await.expect("rows").len();
+    }
+    count
+}
+
+async fn all_swept(store: &MemoryStore) {
+    let swept = async {
+        while unswept(store).await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let swept = tokio::time::timeout(PATIENCE, swept).await;
+    assert!(swept.is_ok(), "{} are left", unswept(store).await);
+}
+
+fn put(to: PeerId) -> (Request, oneshot::Receiver<Vec<Result<(), Refusal>>>) {
+    let (reply, answers) = oneshot::channel();
+    let put = Put {
+        to,
+        class: Class::Keep,
+        ttl: 60,
+        packet: Bytes::from_static(b"in time"),
+    };
+    let request = Request::Put {
+        from: peer(2).into(),
+        puts: vec![put],
+        reply,
+    };
+    (request, answers)
+}
+
+#[tokio::test]
+async fn more_that_has_expired_than_one_sweep_takes_is_gone_at_the_same_tick() {
+    let (store, writer, _mailboxes) = relay_with_expired(4 * SWEEP + 1).await;
+    let running = tokio::spawn(writer.run());
+    all_swept(&store).await;
+    let usage = store.get(records::usage(&peer(0))).await.expect("read");
+    assert_eq!(usage, None, "it counts against the quota still");
+    running.abort();
+}
+
+#[tokio::test]
+async fn requests_have_their_turns_while_much_has_expired() {
+    let (store, writer, mailboxes) = relay_with_expired(16 * SWEEP).await;
+    let running = tokio::spawn(writer.run());
+    while unswept(&store).await == 32 * SWEEP {
+        tokio::task::yield_now().await;
+    }
+    for turn in 1..=4 {
+        let (request, answers) = put(peer(3));
+        mailboxes.send(request).await.expect("a writer");
+        let answers = tokio::time::timeout(PATIENCE, answers).await;
+        assert_eq!(answers.expect("in time").expect("answers"), [Ok(())]);
+        let left = unswept(&store).await;
+        assert!(left > 0, "turn {turn} came behind all of it");
+        // Nor does it wait until nobody asks for anything.
+        assert!(left <= (32 - 2 * turn) * SWEEP, "turn {turn} held it up");
+    }
+    all_swept(&store).await;
+    running.abort();
+}
+
+#[tokio::test]
+async fn a_sweep_that_the_store_fails_is_not_followed_by_the_next_at_once() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(SWEEP).await;
+    store.faults().fail_commits(1, &StoreError::Full);
+    assert!(!writer.sweep().await, "it keeps a core busy");
+    store.faults().fail_reads(1, &StoreError::Full);
+    assert!(!writer.sweep().await, "it keeps a core busy");
+    assert_eq!(unswept(&store).await, 2 * SWEEP);
+    assert!(writer.sweep().await, "there may be more");
+    assert!(!writer.sweep().await, "there is no more");
+    assert_eq!(unswept(&store).await, 0);
+}

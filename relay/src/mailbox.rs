@@ -334,6 +334,17 @@ impl Writer {
             },
             Class::Keep | Class::NowOrNever => (usage.kept, None, quota),
         };
+        if ttl.is_zero() {
+            // Its time is over: all it can do is to take the place of an older one.
+            if let Some(old) = replaced {
+                usage.newest = amount;
+                step.remove(to, from, old.number, old.expires);
+                step.newest.insert((to, from), None);
+                step.batch.delete(records::newest(&to, &from));
+                self.count(step, to, usage);
+            }
+            return Ok(Ok(()));
+        }
         let Some(more) = amount.plus(bytes, most) else {
             return Ok(Err(Refusal::MailboxFull));
         };

@@ -120,6 +120,17 @@ async fn what_was_replaced_by_something_newer_leaves_nothing_behind() {
     only_settings_are_left(&store).await;
 }
 
+/// An envelope for Bob that may wait for so many seconds.
+fn waits(envelope: u64, class: Class, ttl: u32) -> ToRelay {
+    ToRelay::Submit {
+        envelope: EnvelopeId(envelope),
+        to: id(BOB),
+        class,
+        ttl,
+        packet: "late".into(),
+    }
+}
+
 #[tokio::test]
 async fn what_has_expired_is_not_delivered_and_frees_its_place() {
     let mut config = RelayConfig::default();
@@ -128,18 +139,14 @@ async fn what_has_expired_is_not_delivered_and_frees_its_place() {
     let store = MemoryStore::new();
     let relay = relay_over(store.clone(), config).await;
     let mut alice = Client::sign_in(&relay, ALICE).await;
-    let at_once = |envelope, class| ToRelay::Submit {
-        envelope: EnvelopeId(envelope),
-        to: id(BOB),
-        class,
-        ttl: 0,
-        packet: "late".into(),
-    };
-    assert_eq!(alice.submit(at_once(1, Class::Keep)).await, accepted(1));
-    let newest = at_once(2, Class::NewestOnly);
-    assert_eq!(alice.submit(newest).await, accepted(2));
+    let late = waits(1, Class::Keep, 1);
+    assert_eq!(alice.submit(late).await, accepted(1));
+    let late = waits(2, Class::NewestOnly, 1);
+    assert_eq!(alice.submit(late).await, accepted(2));
     let mut answer = alice.submit(keep(3, b"in time")).await;
+    assert_eq!(answer, refused(3), "it has not expired yet");
     while answer == refused(3) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
         answer = alice.submit(keep(3, b"in time")).await;
     }
     assert_eq!(answer, accepted(3));
@@ -148,6 +155,53 @@ async fn what_has_expired_is_not_delivered_and_frees_its_place() {
     assert_eq!(packet, "in time");
     bob.say([acknowledge(id(ALICE), [number])]).await;
     only_settings_are_left(&store).await;
+}
+
+#[tokio::test]
+async fn what_may_not_wait_at_all_is_accepted_and_takes_no_place() {
+    let mut config = RelayConfig::default();
+    config.mailbox_envelopes = 1;
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), config).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    let before = count(&store).await;
+    let classes = [Class::Keep, Class::NewestOnly, Class::Keep, Class::Keep];
+    alice
+        .say((1..).zip(classes).map(|(n, class)| waits(n, class, 0)))
+        .await;
+    for n in 1..=4 {
+        assert_eq!(alice.hear().await, Some(accepted(n)));
+    }
+    assert_eq!(count(&store).await, before, "something was written");
+    assert_eq!(alice.submit(keep(5, b"in time")).await, accepted(5));
+    // Where there is no room, it needs none.
+    assert_eq!(alice.submit(keep(6, b"one more")).await, refused(6));
+    let late = waits(7, Class::Keep, 0);
+    assert_eq!(alice.submit(late).await, accepted(7));
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    assert_eq!(bob.delivery().await.1, "in time");
+    bob.settle().await;
+}
+
+#[tokio::test]
+async fn something_newer_that_may_not_wait_leaves_neither_itself_nor_what_it_replaced() {
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), RelayConfig::default()).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    let newest = |n, ttl| waits(n, Class::NewestOnly, ttl);
+    assert_eq!(alice.submit(newest(1, 60)).await, accepted(1));
+    assert_eq!(alice.submit(newest(2, 0)).await, accepted(2));
+    assert_eq!(count(&store).await, 2, "more than settings is left");
+    // In one batch, of which no read shows anything yet.
+    alice.say([newest(3, 60), newest(4, 0)]).await;
+    for n in 3..=4 {
+        assert_eq!(alice.hear().await, Some(accepted(n)));
+    }
+    assert_eq!(count(&store).await, 2, "more than settings is left");
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    bob.settle().await;
+    assert_eq!(alice.submit(newest(5, 60)).await, accepted(5));
+    assert_eq!(bob.delivery().await.1, "late");
 }
 
 async fn count(store: &MemoryStore) -> usize {

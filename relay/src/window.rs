@@ -125,18 +125,21 @@ impl Window {
 
     /// The recipient wants again what it has not acknowledged.
     pub(crate) fn redeliver(&mut self, sender: Sender) {
-        if let Some(of) = self.senders.get_mut(&sender) {
-            let idle = of.idle;
-            let of = std::mem::replace(
-                of,
-                OnTheWay {
-                    idle,
-                    ..OnTheWay::default()
-                },
-            );
-            self.on_the_way = self.on_the_way.saturating_sub(of.unacknowledged.len());
-            self.parked_senders = self.parked_senders.saturating_sub(usize::from(of.parked));
-        }
+        // Of any other nothing is outstanding, and what it has in the mailbox comes without being asked
+        // for. Whoever could name senders as it likes would fill the memory with their turns.
+        let Some(of) = self.senders.get_mut(&sender) else {
+            return;
+        };
+        let idle = of.idle;
+        let of = std::mem::replace(
+            of,
+            OnTheWay {
+                idle,
+                ..OnTheWay::default()
+            },
+        );
+        self.on_the_way = self.on_the_way.saturating_sub(of.unacknowledged.len());
+        self.parked_senders = self.parked_senders.saturating_sub(usize::from(of.parked));
         self.wake([sender]);
     }
 

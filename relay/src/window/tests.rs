@@ -208,3 +208,43 @@ async fn however_many_senders_have_mail_few_of_them_wait_for_a_turn_at_once() {
     }
     assert_eq!(window.ready.len(), seen, "each waits once");
 }
+
+#[tokio::test]
+async fn asking_again_for_senders_who_sent_nothing_leaves_nothing_behind() {
+    let store = MemoryStore::new();
+    put(&store, peer(1), 1..=1).await;
+    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    assert_eq!(delivered(&mut window).await.len(), 1);
+    // As long as nothing is taken, nobody has a turn.
+    window.on_the_way = ALL_ENVELOPES;
+    for n in 0..10_000_u16 {
+        let mut slot = [7; 32];
+        slot[..2].copy_from_slice(&n.to_be_bytes());
+        window.redeliver(Sender::Slot(outlive_core::transport::Slot(slot)));
+    }
+    assert_eq!((window.ready.len(), window.senders.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn asking_again_before_the_mail_was_found_or_after_it_was_forgotten_loses_none() {
+    let store = MemoryStore::new();
+    put(&store, peer(1), 1..=2).await;
+    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    // The search has not come to this sender.
+    window.redeliver(peer(1).into());
+    assert_eq!(delivered(&mut window).await.len(), 2);
+    // This one waits for its first turn.
+    put(&store, peer(2), 3..=3).await;
+    window.wake([peer(2).into()]);
+    window.redeliver(peer(2).into());
+    assert_eq!(delivered(&mut window).await, [(peer(2).into(), 3)]);
+    // Of this one all was taken, and it is not remembered any more.
+    window.acknowledged(peer(2).into(), &numbers(3, 4));
+    assert_eq!(delivered(&mut window).await, []);
+    window.senders.remove(&peer(2).into());
+    window.redeliver(peer(2).into());
+    put(&store, peer(2), 4..=4).await;
+    window.wake([peer(2).into()]);
+    let again = delivered(&mut window).await;
+    assert_eq!(again.last(), Some(&(peer(2).into(), 4)));
+}

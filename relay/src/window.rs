@@ -33,6 +33,10 @@ const PARKED_SENDERS: usize = 4_096;
 /// again.
 const IDLE_SENDERS: usize = 4_096;
 
+/// Senders that wait for their turn. The mail of more of them is searched for when these had theirs:
+/// what comes and expires while nothing is taken would add to them without end.
+const TURNS: usize = 4_096;
+
 /// What is read of one sender's mail at once.
 const READ: ReadLimit = ReadLimit {
     records: 32,
@@ -56,6 +60,8 @@ pub(crate) struct Window {
     recipient: PeerId,
     /// Where the search for senders goes on.
     search: Vec<std::ops::Range<Bytes>>,
+    /// Whether a sender found no room among those that wait: then the search begins again.
+    search_again: bool,
     senders: HashMap<Sender, OnTheWay>,
     /// Senders that have more, in the order of their turns.
     ready: Turns,
@@ -71,6 +77,7 @@ impl Window {
             store,
             recipient,
             search: records::mailbox(&recipient).into(),
+            search_again: false,
             senders: HashMap::new(),
             ready: Turns::default(),
             idle: VecDeque::new(),
@@ -82,13 +89,18 @@ impl Window {
     /// These senders have new mail.
     pub(crate) fn wake(&mut self, senders: impl IntoIterator<Item = Sender>) {
         for sender in senders {
-            self.ready.add(sender);
+            if self.ready.len() < TURNS {
+                self.ready.add(sender);
+            } else {
+                self.search_again = true;
+            }
         }
     }
 
     /// Whether [`next`](Self::next) may find something.
     pub(crate) fn has_more(&self) -> bool {
-        self.on_the_way < ALL_ENVELOPES && (!self.search.is_empty() || !self.ready.is_empty())
+        self.on_the_way < ALL_ENVELOPES
+            && (!self.search.is_empty() || self.search_again || !self.ready.is_empty())
     }
 
     /// The recipient has these.
@@ -214,8 +226,15 @@ impl Window {
         }
     }
 
-    /// One step of the search for senders whose mail was there before the connection.
+    /// One step of the search for senders whose mail was there before the connection, or who found no
+    /// room among those that wait.
     async fn find_sender(&mut self) -> Result<(), StoreError> {
+        if self.ready.len() >= TURNS {
+            return Ok(());
+        }
+        if self.search.is_empty() && std::mem::take(&mut self.search_again) {
+            self.search = records::mailbox(&self.recipient).into();
+        }
         let Some(range) = self.search.last().cloned() else {
             return Ok(());
         };

@@ -38,6 +38,12 @@ fn peer(n: u8) -> PeerId {
     Identity::from_seed([n; 32]).peer_id()
 }
 
+fn slot(n: u16) -> Sender {
+    let mut slot = [7; 32];
+    slot[..2].copy_from_slice(&n.to_be_bytes());
+    Sender::Slot(outlive_core::transport::Slot(slot))
+}
+
 async fn put(
     store: &MemoryStore,
     sender: impl Into<Sender>,
@@ -185,11 +191,6 @@ async fn what_was_acknowledged_does_not_come_again_before_it_is_deleted() {
 async fn however_many_senders_have_mail_few_of_them_wait_for_a_turn_at_once() {
     const SENDERS: u16 = 1_000;
     let store = MemoryStore::new();
-    let slot = |n: u16| {
-        let mut slot = [7; 32];
-        slot[..2].copy_from_slice(&n.to_be_bytes());
-        Sender::Slot(outlive_core::transport::Slot(slot))
-    };
     for n in 0..SENDERS {
         put(&store, slot(n), [u64::from(n) + 1]).await;
     }
@@ -217,10 +218,8 @@ async fn asking_again_for_senders_who_sent_nothing_leaves_nothing_behind() {
     assert_eq!(delivered(&mut window).await.len(), 1);
     // As long as nothing is taken, nobody has a turn.
     window.on_the_way = ALL_ENVELOPES;
-    for n in 0..10_000_u16 {
-        let mut slot = [7; 32];
-        slot[..2].copy_from_slice(&n.to_be_bytes());
-        window.redeliver(Sender::Slot(outlive_core::transport::Slot(slot)));
+    for n in 0..10_000 {
+        window.redeliver(slot(n));
     }
     assert_eq!((window.ready.len(), window.senders.len()), (0, 1));
 }
@@ -247,4 +246,31 @@ async fn asking_again_before_the_mail_was_found_or_after_it_was_forgotten_loses_
     window.wake([peer(2).into()]);
     let again = delivered(&mut window).await;
     assert_eq!(again.last(), Some(&(peer(2).into(), 4)));
+}
+
+#[tokio::test]
+async fn more_senders_than_may_wait_for_a_turn_are_found_when_the_others_had_theirs() {
+    let store = MemoryStore::new();
+    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    assert_eq!(delivered(&mut window).await, []);
+    // While nothing is taken, mail comes and expires, of ever new senders.
+    window.on_the_way = ALL_ENVELOPES;
+    for n in 0..10_000 {
+        window.wake([slot(n)]);
+    }
+    assert!(window.ready.len() <= TURNS, "{}", window.ready.len());
+    let last = [3, 9_998, 9_999];
+    for n in last {
+        put(&store, slot(n), [u64::from(n)]).await;
+        window.wake([slot(n)]);
+    }
+    window.on_the_way = 0;
+    let mut all = delivered(&mut window).await;
+    all.sort_unstable();
+    assert_eq!(all, last.map(|n| (slot(n), u64::from(n))));
+    // The search has an end.
+    assert!(!window.has_more());
+    put(&store, slot(5), [10_000]).await;
+    window.wake([slot(5)]);
+    assert_eq!(delivered(&mut window).await, [(slot(5), 10_000)]);
 }

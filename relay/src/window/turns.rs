@@ -35,7 +35,6 @@ impl Turns {
         self.order.is_empty()
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.order.len()
     }

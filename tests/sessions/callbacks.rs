@@ -1,5 +1,6 @@
-//! Callbacks belong to a session, not to a connection (I6): every test recommended with the bug that
-//! started the project. Its four scenarios are in `scenarios`.
+//! Callbacks belong to a session, not to a connection (I6): each peer has its own, none is lost or left
+//! behind over reconnects and changes of the relay, and none is entered after it was dropped. How they
+//! fare when several things happen at once is in `scenarios`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

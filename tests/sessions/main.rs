@@ -1,5 +1,5 @@
-//! The public API over real sockets and over a relay in memory whose faults can be ordered: the four
-//! scenarios of the bug that started the project (`scenarios`), every test recommended with it
+//! The public API over real sockets and over a relay in memory whose faults can be ordered: peers that
+//! come and go while a relay is replaced (`scenarios`), callbacks that outlive connections
 //! (`callbacks`), and what users of other systems reported.
 //!
 //! | where it happened, and what | so here |

@@ -1,5 +1,7 @@
-//! The four scenarios of the bug that started the project, by the names they have there. What failed
-//! there was one callback for all peers, configured and reset beside the connections it served.
+//! Four scenarios in which one callback for all peers, configured and reset beside the connections it
+//! serves, would go wrong: a connection fails and the next ones come at once, all are disposed of while
+//! they are busy, the relay is replaced while the old one has something to say, and events come while
+//! the connection is taken away under them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

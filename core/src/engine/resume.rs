@@ -1,8 +1,7 @@
 //! Who has what: Resume and Ack, as they are said and as they are heard.
 //!
 //! Both are drawn from the record in the store (I4) and neither ever writes a counter (I8). The
-//! numbers in brackets are the rules of the randomized model that showed each to be needed; see
-//! `docs/PROTOCOL.md`.
+//! rules they follow are in section 10 of `docs/PROTOCOL.md`.
 
 use std::collections::BTreeMap;
 

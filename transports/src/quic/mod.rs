@@ -31,8 +31,8 @@ use quinn::{IdleTimeout, TransportConfig, VarInt};
 pub use self::congestion::Congestion;
 use self::endpoint::Endpoint;
 
-/// Bytes of one lane that a peer may send before they are read. It is what a session lets a peer run
-/// ahead on a channel (256 segments of 16 KiB), and covers 160 Mbit/s over a round trip of 200 ms.
+/// Bytes of one lane that a peer may send before they are read: half of what a session lets a peer run
+/// ahead on a channel (512 segments of 16 KiB). Covers 160 Mbit/s over a round trip of 200 ms.
 const LANE_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Bytes of all lanes together that a peer may make us hold, in order or not. A peer that has proved
@@ -118,7 +118,7 @@ impl Quic {
     }
 
     /// Asks this STUN server too where the socket is seen from outside, so that peers elsewhere can
-    /// be told: `stun.example:3478`. At most four are asked, the first that were named.
+    /// be told: `stun.example:3478`, without a scheme. At most four are asked, the first that were named.
     #[must_use]
     pub fn ask_stun(mut self, server: impl Into<String>) -> Self {
         if self.servers.len() < stun::SERVERS {
@@ -128,7 +128,7 @@ impl Quic {
     }
 
     /// Has peers told this address, and no other unless it is named so too: where a router passes
-    /// what comes on to the socket.
+    /// what comes on to the socket. At most 16, the first that were named; more are left out.
     #[must_use]
     pub fn found_at(mut self, address: SocketAddr) -> Self {
         if self.found_at.len() < addresses::ADDRESSES {

@@ -43,7 +43,7 @@ const SEND_BUFFER: usize = RECEIVE_BUFFER as usize;
 /// Bytes that a peer may send before they are read. Its SCTP doubles what it sends at once up to that,
 /// and a burst that a UDP socket does not hold (a system gives it 208 KiB, and counts a packet of
 /// 1,200 bytes as 2,304) costs seconds of recovery: with 1 MiB a link over 50 ms carried 0.1 MB/s,
-/// with this it carries 1.7. A packet has to fit. What was read waits in two queues of 256 packets
+/// with this it carries 1.8. A packet has to fit. What was read waits in two queues of 256 packets
 /// each, until the session takes it: a peer can make us hold 32 MiB a link.
 const RECEIVE_BUFFER: u32 = 96 * 1024;
 
@@ -73,8 +73,12 @@ const CHANNEL_LABEL: &str = "outlive";
 ///
 /// let webrtc = WebRtc::new()
 ///     .with_stun("stun:relay.example:3478")
-///     .with_turn("turn:relay.example:3478", "me", "secret");
+///     .with_turn("turn:turn.example:3478", "me", "secret");
 /// ```
+///
+/// An outlive relay can be the STUN server; for TURN it takes another one. The scheme is a part of their
+/// addresses here, unlike in `Quic::ask_stun`. One that can't be used shows when a connection is to be
+/// made: each then fails, with [`TransportError::Address`], which a node logs at the level `debug`.
 #[derive(Clone)]
 pub struct WebRtc {
     addresses: Vec<SocketAddr>,

@@ -33,7 +33,11 @@ pub(crate) enum Command {
     Send(Send),
     /// Print messages as they come, and commit each once it is printed.
     Listen(Listen),
-    /// Send files. What is not there when this ends goes on at the next start.
+    /// Send files.
+    ///
+    /// What is not there when this ends goes on with the next command that connects this data
+    /// directory to a relay, as listen, chat or send do, for as long as that runs. A file that is named
+    /// again is sent once more, as another file.
     SendFile(SendFile),
     /// Receive the files that peers send, into a directory.
     ReceiveFiles(ReceiveFiles),
@@ -63,7 +67,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Data {
-    /// The directory that holds identity and store.
+    /// The directory that holds identity and store. One command at a time can have it open; `sessions`
+    /// and `id` work beside it.
     #[arg(long = "data", value_name = "DIR")]
     pub(crate) dir: PathBuf,
     /// A file whose first line is the passphrase of the directory; a new directory is encrypted
@@ -196,7 +201,7 @@ fn server(text: &str) -> Result<String, String> {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ways {
     /// The relay, as wss://host or ws://host:port. Not needed where the contact of the peer names
-    /// one, nor for `send --wait queued`.
+    /// one.
     #[arg(long, value_name = "URL")]
     pub(crate) relay: Option<String>,
     /// A certificate authority to trust too, for a relay with a certificate of its own.
@@ -282,7 +287,8 @@ pub(crate) struct Send {
     /// The channel.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = channel)]
     pub(crate) channel: u16,
-    /// How far each message has to get before this ends.
+    /// How far each message has to get before this ends. `queued` needs no relay; `delivered` and
+    /// `consumed` wait as long as the peer is away, unless --timeout is given.
     #[arg(long, value_enum, default_value = "delivered")]
     pub(crate) wait: Wait,
     /// Give up after this many seconds. What is queued stays queued.
@@ -345,7 +351,7 @@ pub(crate) struct ReceiveFiles {
     pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) ways: Ways,
-    /// The directory for them. Nothing in it is overwritten.
+    /// The directory for them, which has to exist. Nothing in it is overwritten.
     #[arg(long, value_name = "DIR")]
     pub(crate) into: PathBuf,
     /// Only files of this peer, given as its peer id or contact; of anyone if not said.

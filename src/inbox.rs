@@ -75,7 +75,8 @@ impl Inbox {
     /// The next message. Waits until there is one. Cancellation-safe.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Record`], [`Error::Shutdown`], or [`Error::Closed`].
+    /// [`Error::Store`], [`Error::Record`], [`Error::Shutdown`], [`Error::Closed`] or
+    /// [`Error::Blocked`].
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         let mut arrivals = self.hub.arrivals();
         loop {
@@ -403,7 +404,9 @@ impl Delivery {
     /// Dropped half-way, the message may or may not be committed; if not, it comes again, marked.
     ///
     /// # Errors
-    /// [`Error::Store`] if the store failed; the message then comes again.
+    /// [`Error::Store`] or [`Error::Record`] if the store failed or what it holds can't be used,
+    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`] if the node, the session or its
+    /// peer was gone first. What was not written comes again.
     pub async fn commit(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         let bytes = self.bytes();
@@ -426,7 +429,9 @@ impl Delivery {
     /// Dropped half-way, the message may or may not be skipped; if not, it comes again, marked.
     ///
     /// # Errors
-    /// [`Error::Store`] if the store failed; the message then comes again.
+    /// [`Error::Store`] or [`Error::Record`] if the store failed or what it holds can't be used,
+    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`] if the node, the session or its
+    /// peer was gone first. What was not written comes again.
     pub async fn skip(self, reason: &str) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         let bytes = self.bytes();

@@ -213,7 +213,9 @@ impl Receipt {
     /// Cancellation-safe.
     ///
     /// # Errors
-    /// [`Error::Ended`] if the message ended before.
+    /// [`Error::Ended`] if the message ended before. [`Error::Shutdown`], [`Error::Closed`] or
+    /// [`Error::Blocked`] if the node, the session or its peer is gone in that way meanwhile: the
+    /// message itself waits on disk.
     pub async fn custody(&self) -> Result<(), Error> {
         self.reached(Stage::Custody).await
     }
@@ -221,7 +223,7 @@ impl Receipt {
     /// Waits until the message is durable at the peer. Cancellation-safe.
     ///
     /// # Errors
-    /// [`Error::Ended`] if the message ended before.
+    /// As [`custody`](Self::custody).
     pub async fn delivered(&self) -> Result<(), Error> {
         self.reached(Stage::Delivered).await
     }
@@ -229,7 +231,7 @@ impl Receipt {
     /// Waits until the peer's app has committed the message. Cancellation-safe.
     ///
     /// # Errors
-    /// [`Error::Ended`] if the message ended before.
+    /// As [`custody`](Self::custody).
     pub async fn consumed(&self) -> Result<(), Error> {
         let (channel, position) = (self.ticket.channel, self.ticket.end);
         self.route
@@ -241,7 +243,8 @@ impl Receipt {
     /// Waits for a change of [`state`](Self::state) from `seen`. Cancellation-safe.
     ///
     /// # Errors
-    /// [`Error::Shutdown`] if the node is gone, [`Error::Closed`] if the session is.
+    /// [`Error::Shutdown`] if the node is gone, [`Error::Closed`] if the session is, [`Error::Blocked`]
+    /// if its peer was blocked.
     pub async fn changed(&self, seen: ReceiptState) -> Result<ReceiptState, Error> {
         let mut changed = self.hub.progress.changed.subscribe();
         let mut links = self.hub.state.subscribe();
@@ -270,10 +273,12 @@ impl Receipt {
         }
     }
 
-    /// Takes the message back if no part of it can have left this device.
+    /// Takes the message back if no part of it can have left this device. Dropped half-way, it may or
+    /// may not be taken back.
     ///
     /// # Errors
-    /// [`Error::TooLate`] if it has, or may have: see [`state`](Self::state) for how far it got.
+    /// [`Error::TooLate`] if it has, or may have: see [`state`](Self::state) for how far it got. So it
+    /// is too while the store fails. [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`].
     pub async fn cancel(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.route

@@ -63,10 +63,12 @@ impl fmt::Debug for Queuing {
 }
 
 impl Queuing {
-    /// Waits until the message is durable on this device.
+    /// Waits until the message is durable on this device. Dropped half-way, the message goes its way
+    /// all the same, unless it could not be taken, which nobody hears then.
     ///
     /// # Errors
-    /// As [`Session::send`].
+    /// As [`Session::send`], [`SendError::Full`](outlive_core::engine::SendError::Full) in
+    /// [`Error::Send`] included: while the outbox is full at most 1,024 sends wait.
     pub async fn durable(self) -> Result<Receipt, Error> {
         self.answer.await.map_err(|_| self.route.gone())?
     }
@@ -108,14 +110,19 @@ impl Session {
     }
 
     /// Sends a message. Returns when it is durable on this device, whether or not there is a
-    /// network; waits while the outbox is full.
+    /// network. While the outbox is full it waits; at most 1,024 sends of a session do, those of files
+    /// and answers included, and one more fails at once.
     ///
-    /// Dropped half-way, it has either queued the message or not touched anything.
+    /// Dropped half-way, it has either queued the message or not touched anything. One that waits for
+    /// room is queued when there is some.
     ///
     /// # Errors
-    /// [`Error::Send`] if the message can't be taken, [`Error::Store`] if the store failed, and
+    /// [`Error::Send`] if the message can't be taken, with
+    /// [`SendError::Full`](outlive_core::engine::SendError::Full) in it if too many wait already.
+    /// [`Error::Store`] or [`Error::Record`] if the store failed or what it holds can't be used.
     /// [`Error::Requests`], [`Error::Signaling`] or [`Error::Reserved`] for a channel that is not for
-    /// apps ([`ChannelId::is_for_apps`]).
+    /// apps ([`ChannelId::is_for_apps`]). [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`]
+    /// if the node, the session or its peer is gone in that way.
     pub async fn send(
         &self,
         channel: ChannelId,
@@ -124,10 +131,11 @@ impl Session {
         self.send_with(channel, payload, Sending::default()).await
     }
 
-    /// As [`send`](Self::send), with a time to live or a key.
+    /// As [`send`](Self::send), with a time to live or a key. It waits for room in the same way, and
+    /// is as safe to drop.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send), [`SendError::Full`](outlive_core::engine::SendError::Full) included.
     pub async fn send_with(
         &self,
         channel: ChannelId,
@@ -141,10 +149,11 @@ impl Session {
         self.queue(channel, payload.into(), options, true).await
     }
 
-    /// As [`send`](Self::send), but fails when the outbox is full.
+    /// As [`send`](Self::send), but never waits for room.
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`SendError::Full`](outlive_core::engine::SendError::Full).
+    /// As [`send`](Self::send), and [`SendError::Full`](outlive_core::engine::SendError::Full)
+    /// whenever the outbox is full.
     pub async fn try_send(
         &self,
         channel: ChannelId,
@@ -157,8 +166,13 @@ impl Session {
     /// Sends a message once: the same key again, also after a restart, sends nothing and returns
     /// the receipt of the first.
     ///
+    /// A key holds for this peer, whatever the channel: the same one on another channel is a repeat
+    /// too. What a repeat carries is not compared with what was sent. The key's hash is kept on disk
+    /// for good, so each key costs a small record. Waits for room as [`send`](Self::send) does, and is
+    /// as safe to drop: if in doubt, call it again.
+    ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send), [`SendError::Full`](outlive_core::engine::SendError::Full) included.
     pub async fn send_once(
         &self,
         key: &[u8],
@@ -175,8 +189,12 @@ impl Session {
     /// Hands a message over for sending, and returns before it is durable: to have many on their
     /// way to the disk at once. They go in the order in which this was called.
     ///
+    /// Dropped half-way, it has either handed the message over, which then goes its way, or not touched
+    /// anything.
+    ///
     /// # Errors
-    /// [`Error::Shutdown`], and for a channel that is not for apps as [`send`](Self::send).
+    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`], and for a channel that is not for
+    /// apps as [`send`](Self::send). Whether the message was taken [`Queuing::durable`] tells.
     pub async fn start_send(
         &self,
         channel: ChannelId,
@@ -318,23 +336,25 @@ impl Session {
         }
     }
 
-    /// Sends a file. Waits while the outbox is full, as [`send`](Self::send) does, and returns when
-    /// the file's messages are durable on this device. Its content stays where it is, and is read as
-    /// links take it: whatever happens to links and processes, the file goes on where it stopped. If
-    /// it changes or vanishes before it has left, the transfer ends as
-    /// [`StopReason::Changed`](crate::StopReason::Changed) on both sides.
+    /// Sends a file. Waits while the outbox is full, as one of the sends that may
+    /// ([`send`](Self::send)), and returns when the file's messages are durable on this device. Its
+    /// content stays where it is, and is read as links take it: whatever happens to links and
+    /// processes, the file goes on where it stopped. If it changes or vanishes before it has left, the
+    /// transfer ends as [`StopReason::Changed`](crate::StopReason::Changed) on both sides.
     ///
     /// A file larger than [`FILE_BYTES`](outlive_core::limits::FILE_BYTES) is refused. Files go one
     /// after another, and yield to everything else. Dropped half-way, the file is either on its way,
     /// or nothing was touched.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`], with [`SendError::Full`](outlive_core::engine::SendError::Full) in its
+    /// [`FileError::Session`] if too many sends wait for room already.
     pub async fn send_file(&self, path: impl Into<PathBuf>) -> Result<SendingFile, FileError> {
         files::offer(&self.route, path.into()).await
     }
 
     /// The files on their way to the peer, those included that were sent before a restart.
+    /// Cancellation-safe: it only reads.
     ///
     /// # Errors
     /// [`FileError::Session`].
@@ -344,6 +364,9 @@ impl Session {
 
     /// The files that the peer sends, for their one consumer. Those that were accepted before a
     /// restart go on by themselves.
+    ///
+    /// Dropped half-way, the place of the consumer is free again; but if what was there of a file was
+    /// gone, the word of that may be lost with it.
     ///
     /// # Errors
     /// [`FileError::Session`], with [`Error::InboxTaken`] in it while another one is held, and
@@ -355,7 +378,7 @@ impl Session {
 
     /// The messages of a channel that were skipped, oldest first: the last
     /// [`SKIPPED_RECORDS`](outlive_core::limits::SKIPPED_RECORDS) of them, as far as they were not
-    /// forgotten.
+    /// forgotten. Cancellation-safe: it only reads.
     ///
     /// # Errors
     /// [`Error::Store`] or [`Error::Record`].
@@ -366,6 +389,7 @@ impl Session {
     }
 
     /// Forgets that a message of a channel was skipped. Returns whether it had been known.
+    /// Dropped half-way, it may or may not be forgotten.
     ///
     /// # Errors
     /// [`Error::Store`] or [`Error::Record`].
@@ -404,7 +428,7 @@ impl Session {
     }
 
     /// The events as a stream of bounded length: when `capacity` of them wait, the newest are left
-    /// out until some were taken.
+    /// out until some were taken. A `capacity` of 0 is taken for 1.
     #[must_use]
     pub fn events(&self, capacity: usize) -> Events {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
@@ -440,18 +464,23 @@ impl Session {
 
     /// Listens to a volatile channel: its messages come as [`SessionEvent::Volatile`].
     ///
+    /// Dropped half-way, the session may or may not listen, and may begin to later: call it or
+    /// [`unlisten`](Self::unlisten) again.
+    ///
     /// # Errors
-    /// [`Error::Shutdown`], and for a channel that is not for apps as [`send`](Self::send).
+    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`], and for a channel that is not for
+    /// apps as [`send`](Self::send).
     pub async fn listen(&self, channel: ChannelId) -> Result<(), Error> {
         for_apps(channel)?;
         self.hub.listen(channel, true);
         self.route.send(Command::Listen { channel, on: true }).await
     }
 
-    /// Ceases to listen to a volatile channel.
+    /// Ceases to listen to a volatile channel. Dropped half-way, the session may or may not listen
+    /// still, and may cease to later: call it again.
     ///
     /// # Errors
-    /// [`Error::Shutdown`].
+    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`].
     pub async fn unlisten(&self, channel: ChannelId) -> Result<(), Error> {
         self.hub.listen(channel, false);
         self.route
@@ -460,11 +489,12 @@ impl Session {
     }
 
     /// Sends on a volatile channel. Returns whether it went towards a listener; without one,
-    /// nothing is sent.
+    /// nothing is sent. Dropped half-way, it may or may not be sent.
     ///
     /// # Errors
-    /// [`Error::Send`] if the message is too large, and for a channel that is not for apps as
-    /// [`send`](Self::send).
+    /// [`Error::Send`] if the message is too large, [`Error::Shutdown`], [`Error::Closed`] or
+    /// [`Error::Blocked`], the store's failure while the session can't be loaded, and for a channel
+    /// that is not for apps as [`send`](Self::send).
     pub async fn send_volatile(
         &self,
         channel: ChannelId,
@@ -484,10 +514,11 @@ impl Session {
     }
 
     /// Sets the share a channel gets of a link when several have something to send (1 to 255;
-    /// 4 if not said, 1 for files). Signaling goes before all.
+    /// 4 if not said, 1 for files; 0 is taken for 1). Signaling goes before all. Dropped half-way, it
+    /// is either set or not.
     ///
     /// # Errors
-    /// [`Error::Shutdown`].
+    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`].
     pub async fn set_weight(&self, channel: ChannelId, weight: u8) -> Result<(), Error> {
         self.route.send(Command::Weight { channel, weight }).await
     }
@@ -503,8 +534,11 @@ impl Session {
     /// [`SessionState::peer_online`] stays unknown once the link is bound anew. What the relay sees
     /// all the same is in `docs/SECURITY.md`.
     ///
+    /// Dropped half-way, it may or may not hold: call it again.
+    ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Shutdown`], or [`Error::Closed`].
+    /// [`Error::Store`], [`Error::Entropy`], [`Error::Shutdown`], [`Error::Closed`] or
+    /// [`Error::Blocked`].
     pub async fn send_unidentified(&self, token: Option<DeliveryToken>) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Unidentified { token, reply };
@@ -517,8 +551,11 @@ impl Session {
     /// [make them](crate::NodeBuilder::direct). Kept on disk; when this returns with `false`, none
     /// is left and none is made.
     ///
+    /// Dropped half-way, it may or may not be on disk, and links may be left as they are: call it
+    /// again.
+    ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Shutdown`], or [`Error::Closed`].
+    /// [`Error::Store`], [`Error::Shutdown`] or [`Error::Blocked`].
     pub async fn allow_direct(&self, allowed: bool) -> Result<(), Error> {
         let key = Key::RelayOnly(self.hub.peer).to_bytes();
         let mut batch = Batch::new();
@@ -553,10 +590,11 @@ impl Session {
     /// Closes the session for this process: the peer is told if it is there, every subscription
     /// ends, and whoever waits on another handle, receipt or inbox of it hears [`Error::Closed`].
     /// What is queued stays on disk, and is sent when the session is opened again with
-    /// [`Node::session`](crate::Node::session).
+    /// [`Node::session`](crate::Node::session). Dropped half-way, it is either closed, perhaps a little
+    /// later, or nothing was touched.
     ///
     /// # Errors
-    /// [`Error::Shutdown`], or [`Error::Closed`] if it was closed before.
+    /// [`Error::Shutdown`], [`Error::Closed`] if it was closed before, or [`Error::Blocked`].
     pub async fn close(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.route.send(Command::Close { reply }).await?;

@@ -45,7 +45,9 @@ impl SessionState {
         self.links.iter().find(|link| link.generation == carrier)
     }
 
-    /// How the session is connected.
+    /// How the session is connected: [`Direct`](Connectivity::Direct) as soon as a link to the peer
+    /// itself is bound, even while a relay carries what is sent. Which link does,
+    /// [`carrier`](Self::carrier()) tells.
     #[must_use]
     pub fn connectivity(&self) -> Connectivity {
         if self
@@ -69,6 +71,6 @@ pub enum Connectivity {
     Offline,
     /// Through a relay, whether the peer is there or not.
     Relayed,
-    /// To the peer itself.
+    /// To the peer itself, whichever link carries.
     Direct,
 }

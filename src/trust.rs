@@ -107,7 +107,7 @@ impl Inner {
 }
 
 impl Node {
-    /// What was decided about a peer.
+    /// What was decided about a peer. Cancellation-safe: it only reads.
     ///
     /// # Errors
     /// [`Error::Store`] or [`Error::Record`].
@@ -117,7 +117,8 @@ impl Node {
 
     /// Decides about a peer. Returns once that is durable and its session goes by it.
     ///
-    /// Dropped half-way, it may or may not be decided.
+    /// Dropped half-way, it may or may not be decided, or be on disk and hold from the next start on:
+    /// call it again.
     ///
     /// # Errors
     /// [`Error::Oneself`], [`Error::TooManyBlocked`], or a failure of the store.
@@ -128,7 +129,8 @@ impl Node {
     }
 
     /// Blocks a peer: its session is closed and can't be opened, what it sends is refused and let
-    /// go, and nothing is sent to it. What waits for it stays on disk. Survives restarts.
+    /// go, and nothing is sent to it. What waits for it stays on disk. Survives restarts. Dropped
+    /// half-way as [`set_trust`](Self::set_trust).
     ///
     /// # Errors
     /// As [`set_trust`](Self::set_trust).
@@ -136,7 +138,8 @@ impl Node {
         self.set_trust(peer, Trust::Blocked).await
     }
 
-    /// Unblocks a peer. It is trusted as it was before; its session has to be opened anew.
+    /// Unblocks a peer. It is trusted as it was before; its session has to be opened anew. Dropped
+    /// half-way as [`set_trust`](Self::set_trust).
     ///
     /// # Errors
     /// As [`set_trust`](Self::set_trust).
@@ -166,7 +169,8 @@ impl Session {
         SafetyNumber::of(own, self.peer())
     }
 
-    /// Marks the peer as verified, given the number that its person sees on the other device.
+    /// Marks the peer as verified, given the number that its person sees on the other device. Dropped
+    /// half-way as [`Node::set_trust`].
     ///
     /// # Errors
     /// [`Error::SafetyNumber`] if it is another, and then nothing changes; else as

@@ -115,7 +115,7 @@ pub const SKIPPED_BYTES: usize = 16 * 1024;
 pub const SKIP_REASON_BYTES: usize = 1_024;
 
 /// Messages of one session that wait in the outbox. When it is full, `send` waits and `try_send`
-/// fails.
+/// fails. At most 1,024 sends of a session wait; one more fails as well.
 pub const OUTBOX_MESSAGES: u64 = 10_000_000;
 
 /// Bytes of one session that wait in the outbox.

@@ -71,7 +71,8 @@ impl RelayBuilder {
         self
     }
 
-    /// Starts the relay on an address; port 0 takes a free one.
+    /// Starts the relay on an address; port 0 takes a free one. Dropped half-way, no relay runs; at
+    /// most the store has got its id.
     ///
     /// # Errors
     /// [`RelayError`] if the address or the store can't be used.
@@ -166,7 +167,8 @@ impl Relay {
 
     /// Drains: takes no more connections, tells those there are, answers what was submitted, and
     /// closes the store. Clients that take nothing hold it up for
-    /// [`drain_timeout`](RelayConfig::drain_timeout) at most.
+    /// [`drain_timeout`](RelayConfig::drain_timeout) at most. Dropped half-way, it drains all the
+    /// same, but nobody waits for that, and the store is not closed.
     ///
     /// # Errors
     /// [`RelayError::Store`] if the last flush failed.

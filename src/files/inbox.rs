@@ -112,6 +112,9 @@ impl FileInbox {
     /// Calls off a file that was accepted; the peer hears it. Returns whether there was one. What
     /// else happened meanwhile comes from [`next`](Self::next).
     ///
+    /// Dropped half-way, the peer may hear it although what came of the file is not removed yet: call
+    /// it again.
+    ///
     /// # Errors
     /// [`FileError::Session`], and [`FileError::Io`] if what is there of it can't be removed.
     pub async fn cancel(&mut self, transfer: TransferId) -> Result<bool, FileError> {

@@ -48,7 +48,8 @@ impl ReceivedFile {
         &self.record.info
     }
 
-    /// The app knows of the file: nothing of it is kept but the file itself.
+    /// The app knows of the file: nothing of it is kept but the file itself. Dropped half-way, it may
+    /// or may not be committed; if not, the file comes again when the inbox is taken anew.
     ///
     /// # Errors
     /// [`FileError::Session`].

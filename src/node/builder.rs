@@ -116,10 +116,12 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts the node: counts the start in the store, and dials the relays.
+    /// Starts the node: counts the start in the store, and dials the relays. Dropped half-way, there
+    /// is no node; at most the start was counted.
     ///
     /// # Errors
-    /// [`Error::NoIdentity`], [`Error::NoStore`], or a failure of the store.
+    /// [`Error::NoIdentity`], [`Error::NoStore`], [`Error::Entropy`], or [`Error::Store`]: also if what
+    /// the node itself keeps there is damaged, or the store is encrypted and was not unlocked.
     pub async fn start(self) -> Result<Node, Error> {
         let identity = self.identity.ok_or(Error::NoIdentity)?;
         let store = self.store.ok_or(Error::NoStore)?;

@@ -20,10 +20,10 @@ pub struct SessionInfo {
 }
 
 /// Up to `limit` of the sessions in a store, from behind `after` on. For tools that look into a
-/// store without starting a node.
+/// store without starting a node. Cancellation-safe: it only reads.
 ///
 /// # Errors
-/// [`Error::Store`] or [`Error::Record`].
+/// [`Error::Store`], also if the store is encrypted and was not unlocked, or [`Error::Record`].
 pub async fn list_sessions(
     store: &dyn Store,
     after: Option<PeerId>,

@@ -72,6 +72,9 @@ impl Node {
     /// The session with a peer: the same one for ever, whatever links come and go. Opens it if it
     /// is new, and accepts the peer if it was a stranger. Any number of handles may be held.
     ///
+    /// Dropped half-way, the peer may be accepted and its session opened already: call it again for the
+    /// handle.
+    ///
     /// # Errors
     /// [`Error::Oneself`], [`Error::Blocked`], a failure of the store, or [`Error::Shutdown`].
     pub async fn session(&self, peer: PeerId) -> Result<Session, Error> {
@@ -132,6 +135,7 @@ impl Node {
     }
 
     /// Up to `limit` of the sessions on disk, from behind `after` on, in the order of their ids.
+    /// Cancellation-safe: it only reads.
     ///
     /// # Errors
     /// [`Error::Store`] or [`Error::Record`].
@@ -243,6 +247,9 @@ impl Node {
 
     /// Stops the node: writes what is under way, has it said as far as links take it at once, closes
     /// connections and the store, and returns when every task has ended.
+    ///
+    /// Dropped half-way, the sessions end all the same, and the rest of it when the last clone of the
+    /// node is gone; but nobody hears when, nor whether the store was closed well.
     ///
     /// # Errors
     /// [`Error::Store`] if the last flush failed.

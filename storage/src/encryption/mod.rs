@@ -97,6 +97,7 @@ impl<S: Store> EncryptedStore<S> {
     /// From now on the store opens with this passphrase or key, and with no other. No value is
     /// written anew. Blocks as [`open`](Self::open) does; once it has returned, the change is
     /// durable. Whoever has a copy of the old header and the old passphrase can still open it.
+    /// Dropped half-way, either the old or the new one opens it.
     ///
     /// # Errors
     /// Those of the store inside; the old passphrase or key is then still the one.
@@ -104,7 +105,7 @@ impl<S: Store> EncryptedStore<S> {
         self.rekey_with(unlock, Cost::DEFAULT).await
     }
 
-    /// As [`rekey`](Self::rekey), at this cost.
+    /// As [`rekey`](Self::rekey), at this cost; dropped half-way too.
     ///
     /// # Errors
     /// As [`rekey`](Self::rekey).

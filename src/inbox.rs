@@ -405,8 +405,8 @@ impl Delivery {
     ///
     /// # Errors
     /// [`Error::Store`] or [`Error::Record`] if the store failed or what it holds can't be used,
-    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`] if the node, the session or its
-    /// peer was gone first. What was not written comes again.
+    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`] if the node was shut down, the
+    /// session closed, or its peer blocked first. What was not written comes again.
     pub async fn commit(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         let bytes = self.bytes();
@@ -430,8 +430,8 @@ impl Delivery {
     ///
     /// # Errors
     /// [`Error::Store`] or [`Error::Record`] if the store failed or what it holds can't be used,
-    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`] if the node, the session or its
-    /// peer was gone first. What was not written comes again.
+    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`] if the node was shut down, the
+    /// session closed, or its peer blocked first. What was not written comes again.
     pub async fn skip(self, reason: &str) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         let bytes = self.bytes();

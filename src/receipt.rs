@@ -214,8 +214,8 @@ impl Receipt {
     ///
     /// # Errors
     /// [`Error::Ended`] if the message ended before. [`Error::Shutdown`], [`Error::Closed`] or
-    /// [`Error::Blocked`] if the node, the session or its peer is gone in that way meanwhile: the
-    /// message itself waits on disk.
+    /// [`Error::Blocked`] if the node was shut down, the session closed, or its peer blocked meanwhile:
+    /// the message itself waits on disk.
     pub async fn custody(&self) -> Result<(), Error> {
         self.reached(Stage::Custody).await
     }

@@ -113,8 +113,8 @@ impl Session {
     /// network. While the outbox is full it waits; at most 1,024 sends of a session do, those of files
     /// and answers included, and one more fails at once.
     ///
-    /// Dropped half-way, it has either queued the message or not touched anything. One that waits for
-    /// room is queued when there is some.
+    /// Dropped half-way, it has either queued the message or not touched anything. A message that waits
+    /// for room goes on waiting, and is queued when there is some.
     ///
     /// # Errors
     /// [`Error::Send`] if the message can't be taken, with
@@ -122,7 +122,7 @@ impl Session {
     /// [`Error::Store`] or [`Error::Record`] if the store failed or what it holds can't be used.
     /// [`Error::Requests`], [`Error::Signaling`] or [`Error::Reserved`] for a channel that is not for
     /// apps ([`ChannelId::is_for_apps`]). [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`]
-    /// if the node, the session or its peer is gone in that way.
+    /// if the node was shut down, the session closed, or its peer blocked.
     pub async fn send(
         &self,
         channel: ChannelId,

@@ -1,5 +1,5 @@
-//! How fast something may go on. A limit holds back, it refuses nothing: whoever went over it is
-//! not heard until it is within it again.
+//! How fast something may go on. A peer's limits hold back and refuse nothing: whoever went over one is
+//! not heard until it is within it again. What goes over an address's limits is turned away.
 
 use std::num::NonZeroU64;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Who has what: Resume and Ack, as they are said and as they are heard.
 //!
 //! Both are drawn from the record in the store (I4) and neither ever writes a counter (I8). The
-//! rules they follow are in section 10 of `docs/PROTOCOL.md`.
+//! numbers in brackets are those of the rules in section 10 of `docs/PROTOCOL.md`.
 
 use std::collections::BTreeMap;
 

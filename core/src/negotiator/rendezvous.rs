@@ -43,6 +43,8 @@ enum State {
     Linked {
         /// Since when.
         since: Duration,
+        /// Whether the peer is to be dialed all the same, as soon as that makes sense.
+        redial: bool,
     },
 }
 
@@ -210,7 +212,10 @@ impl Rendezvous {
     /// A direct link is up, whoever dialed it.
     pub fn linked(&mut self, now: Now) {
         if !self.is_linked() {
-            self.state = State::Linked { since: now.elapsed };
+            self.state = State::Linked {
+                since: now.elapsed,
+                redial: false,
+            };
         }
     }
 
@@ -218,10 +223,10 @@ impl Rendezvous {
     /// that a network that was gone is found to be back by a new link sooner than by the old one.
     pub fn doubt(&mut self, doubted: bool, now: Now) {
         self.doubted = doubted;
-        self.dial_in_doubt(now);
+        self.dial_beside(now);
     }
 
-    fn dial_in_doubt(&mut self, now: Now) {
+    fn dial_beside(&mut self, now: Now) {
         if self.seeks_another() && self.not_before <= now.elapsed {
             self.dial(now);
         }
@@ -229,12 +234,15 @@ impl Rendezvous {
 
     /// Whether another link is sought beside the one that is up.
     fn seeks_another(&self) -> bool {
-        self.doubted && self.is_linked() && self.wish == Wish::Wanted && !self.dialable().is_empty()
+        let redial = matches!(self.state, State::Linked { redial: true, .. });
+        (redial || (self.doubted && self.is_linked()))
+            && self.wish == Wish::Wanted
+            && !self.dialable().is_empty()
     }
 
     /// No direct link is up any more.
     pub fn unlinked(&mut self, now: Now) {
-        let State::Linked { since } = self.state else {
+        let State::Linked { since, .. } = self.state else {
             return;
         };
         if now.elapsed.saturating_sub(since) < STEADY_TIME {
@@ -321,7 +329,7 @@ impl Rendezvous {
                     self.dial(now);
                 }
             }
-            State::Linked { .. } => self.dial_in_doubt(now),
+            State::Linked { .. } => self.dial_beside(now),
             State::Still | State::Dialing | State::Resting { .. } => {}
         }
     }
@@ -351,23 +359,25 @@ impl Rendezvous {
         self.dial(now);
     }
 
-    /// Dials the peer, or will as soon as that makes sense.
+    /// Dials the peer, or will as soon as that makes sense. A link that is up stays so meanwhile.
     fn dial(&mut self, now: Now) {
         let addresses = self.dialable();
-        if addresses.is_empty() {
+        let later = now.elapsed < self.not_before;
+        if let State::Linked { redial, .. } = &mut self.state {
+            *redial = later;
+        } else if addresses.is_empty() {
             return self.rest(now);
-        }
-        if now.elapsed < self.not_before {
+        } else if later {
             self.state = State::Resting {
                 until: self.not_before,
                 ask: false,
             };
-            return;
-        }
-        self.outputs.push_back(RendezvousOutput::Dial(addresses));
-        self.not_before = now.elapsed.saturating_add(DIAL_APART);
-        if !self.is_linked() {
+        } else {
             self.state = State::Dialing;
+        }
+        if !later && !addresses.is_empty() {
+            self.outputs.push_back(RendezvousOutput::Dial(addresses));
+            self.not_before = now.elapsed.saturating_add(DIAL_APART);
         }
     }
 

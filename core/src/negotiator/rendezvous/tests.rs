@@ -356,3 +356,34 @@ fn while_a_link_may_be_dead_the_peer_is_dialed_beside_it_once_a_second() {
     one.tick(at(301));
     assert_eq!(drain(&mut one).1, Vec::<Vec<_>>::new());
 }
+
+#[test]
+fn a_link_that_is_up_stays_known_whatever_comes_of_dialing_beside_it() {
+    let mut one = rendezvous(1);
+    one.located(vec![address(1)], at(1));
+    one.want(at(1));
+    one.receive(told(1, &[address(2)], false), at(1));
+    one.linked(at(2));
+    drain(&mut one);
+    one.doubt(true, at(3));
+    assert_eq!(drain(&mut one).1, [[address(2)]]);
+    // Just now, so that it is for later.
+    one.doubt(false, at(3));
+    one.located(vec![address(3)], at(3));
+    assert_eq!(drain(&mut one).1, Vec::<Vec<_>>::new());
+    assert_eq!(one.deadline(), Some(at(4).elapsed));
+    one.tick(at(4));
+    assert_eq!(drain(&mut one).1, [[address(2)]]);
+    assert_eq!(one.deadline(), None, "once is enough");
+    // Where there is nobody to dial it changes nothing either.
+    one.receive(told(2, &[], false), at(6));
+    one.located(vec![address(4)], at(7));
+    assert_eq!(one.deadline(), None);
+    one.receive(told(3, &[address(5)], false), at(8));
+    assert_eq!(drain(&mut one).1, Vec::<Vec<_>>::new());
+
+    one.unlinked(at(100));
+    let (said, dialed) = drain(&mut one);
+    assert!(said.iter().any(|said| said.reply), "it is sought again");
+    assert_eq!(dialed, [[address(5)]]);
+}

@@ -31,6 +31,10 @@ const REFUSING: Duration = Duration::from_secs(30);
 /// everything else that the session says. A link of 2 MB/s or more is never that full.
 const OWN_QUEUE: Duration = Duration::from_secs(2);
 
+/// How long a relay may take to bring a Pong. Then it was lost, as what matters only now may be there,
+/// and another Ping takes the place of its own: on a direct link it is said again instead.
+const PONG_LOST: Duration = Duration::from_secs(10);
+
 /// A packet handed to a relay and not answered.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
@@ -294,6 +298,9 @@ impl Link {
             said: now,
             behind_our_own,
         };
+        if self.pong_lost(now) {
+            self.ping = None;
+        }
         let Ping { token, .. } = *self.ping.get_or_insert(fresh);
         self.pinged = now;
         self.reply(Frame::Ping(Token(token)));
@@ -301,7 +308,13 @@ impl Link {
 
     /// Whether it is to be asked how long an answer takes, `every` so often.
     pub(super) fn sample_due(&self, every: Duration, now: Duration) -> bool {
-        self.validated && self.ping.is_none() && now >= self.pinged + every
+        let waits = self.ping.is_some() && !self.pong_lost(now);
+        self.validated && !waits && now >= self.pinged + every
+    }
+
+    fn pong_lost(&self, now: Duration) -> bool {
+        let lost = |ping: &Ping| now >= ping.said + PONG_LOST;
+        !self.is_direct() && self.ping.as_ref().is_some_and(lost)
     }
 
     /// How good it is at the moment.
@@ -446,5 +459,20 @@ mod tests {
         assert!(link.silent(T + LINK_SILENCE));
         link.heard(later);
         assert!(!link.overdue(T + LINK_SILENCE));
+    }
+
+    #[test]
+    fn a_pong_that_a_relay_never_brings_is_not_waited_for_for_ever() {
+        let (ms, every) = (Duration::from_millis, Duration::from_millis(500));
+        let mut link = link(LinkClass::Relayed(StoreId([1; 16])));
+        link.validated = true;
+        link.ping([1; 8], false, T);
+        assert!(!link.sample_due(every, T + every));
+        let later = T + PONG_LOST;
+        assert!(link.sample_due(every, later));
+        link.ping([2; 8], false, later);
+        assert!(!link.pong([1; 8], later + ms(10)), "it is forgotten");
+        assert!(link.pong([2; 8], later + ms(20)));
+        assert_eq!(link.quality.round_trip(), Some(ms(20)));
     }
 }

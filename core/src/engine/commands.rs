@@ -291,13 +291,10 @@ impl Engine {
         };
         let start = record.first(position);
         let end = start.plus(u64::from(record.count));
-        let first = start.max(out.low);
-        // Under a new epoch a message is offered from its first segment, if the peer had that or not.
-        let rewritten = match record.state {
-            OutboxState::External(_) => start.max(out.stored),
-            OutboxState::Live | OutboxState::Tombstone => first,
-        };
-        for at in rewritten.0..end.0 {
+        // Not from what the peer lacks on: if its store goes back, or under a new epoch, a message is
+        // offered from its first segment, and one that lies elsewhere has no record of that.
+        let first = start.max(out.stored);
+        for at in first.0..end.0 {
             let index = u32::try_from(Position(at).since(start)).unwrap_or(u32::MAX);
             let key = Key::Outbox(self.peer, channel, Position(at)).to_bytes();
             self.writes

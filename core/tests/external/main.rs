@@ -9,7 +9,7 @@ use outlive_core::limits::{FILE_PART_BYTES, RELAY_FLIGHT, SEGMENT_BYTES};
 use outlive_core::link::LinkClass;
 use outlive_core::record::{Extent, Key};
 use outlive_core::seal::KIND_PLAIN;
-use outlive_core::transport::Lane;
+use outlive_core::transport::{Lane, Refusal};
 use outlive_core::wire::frame::{Ack, Data, Frame, Received};
 use outlive_core::wire::packet::{self, PacketBuilder};
 use outlive_core::{
@@ -319,6 +319,25 @@ fn a_message_given_up_in_its_middle_can_still_be_offered_from_its_beginning() {
         .give_up(ChannelId::FILES, TRANSFER, sender.now);
     sender.drive();
     assert_eq!(sender.endings, [Ending::Cancelled]);
+    assert_eq!(sender.records(), 65, "a tombstone for each segment");
+}
+
+#[test]
+fn a_message_refused_in_its_middle_can_still_be_offered_from_its_beginning() {
+    let mut sender = Sender::new(BTreeMap::new(), Some(file(FILE_PART_BYTES as usize)), 1);
+    sender.unanswered = Some(Vec::new());
+    sender.offer();
+    sender.bind();
+    sender.acknowledge(1);
+    let refused = sender.unanswered.take().expect("they are kept");
+    let link = Generation::nth(1, 1);
+    for envelope in refused {
+        sender
+            .engine
+            .refused(link, envelope, Refusal::TooLarge, sender.now);
+    }
+    sender.drive();
+    assert_eq!(sender.endings, [Ending::Refused(Refusal::TooLarge)]);
     assert_eq!(sender.records(), 65, "a tombstone for each segment");
 }
 

@@ -54,6 +54,7 @@ pub use event::{
 pub use packets::Taken;
 pub use rules::Rule;
 
+use self::commands::Found;
 use self::link::Link;
 use self::links::Links;
 use self::measuring::Gauge;
@@ -392,7 +393,14 @@ impl Engine {
         } else {
             link.refused_one(now.elapsed);
             for (channel, position) in flight.runs {
-                self.end_message(channel, position, Ending::Refused(reason));
+                let found = self.end_message(channel, position, Ending::Refused(reason));
+                // Which message it is of is known when it goes out again, to be refused once more.
+                if found == Found::Elsewhere
+                    && let Some(link) = self.links.get(generation)
+                    && let Some(sent) = link.sent.get_mut(&channel)
+                {
+                    sent.remove_run(position, position.next());
+                }
             }
         }
         self.links.choose(now.elapsed);

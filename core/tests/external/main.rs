@@ -342,6 +342,34 @@ fn a_message_refused_in_its_middle_can_still_be_offered_from_its_beginning() {
 }
 
 #[test]
+fn all_that_a_relay_refuses_ends_whether_it_is_still_in_memory_or_not() {
+    const MESSAGES: usize = 150;
+    let mut sender = Sender::new(BTreeMap::new(), None, 1);
+    sender.unanswered = Some(Vec::new());
+    sender.bind();
+    let payload = Bytes::from(vec![7; SEGMENT_BYTES]);
+    for _ in 0..MESSAGES {
+        let (options, now) = (SendOptions::default(), sender.now);
+        let sent = sender
+            .engine
+            .send(ChannelId::MESSAGES, &payload, &options, now);
+        sent.expect("room for it");
+        sender.drive();
+    }
+    for _ in 0..MESSAGES {
+        let refused = sender.unanswered.replace(Vec::new()).unwrap_or_default();
+        for envelope in refused {
+            let link = Generation::nth(1, 1);
+            sender
+                .engine
+                .refused(link, envelope, Refusal::NotAllowed, sender.now);
+        }
+        sender.drive();
+    }
+    assert_eq!(sender.endings.len(), MESSAGES);
+}
+
+#[test]
 fn a_message_given_up_as_the_peer_gets_all_of_it_leaves_no_record() {
     let mut sender = Sender::new(BTreeMap::new(), Some(file(FILE_PART_BYTES as usize)), 1);
     sender.offer();

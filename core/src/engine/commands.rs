@@ -306,6 +306,10 @@ impl Engine {
         }
         for link in self.links.iter_mut() {
             link.sent.entry(channel).or_default().remove_run(first, end);
+            // What a relay says of it from now on says nothing of the Skip in its place.
+            for flight in link.flights.values_mut() {
+                flight.forget(channel, first, end);
+            }
         }
         if let Some(sending) = self.sending.get_mut(&channel) {
             sending.ends(first, end);

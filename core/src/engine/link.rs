@@ -54,6 +54,13 @@ impl Flight {
         }
     }
 
+    /// What it carried of these counts no more.
+    pub(super) fn forget(&mut self, of: ChannelId, first: Position, end: Position) {
+        let kept = |channel, at: &Position| channel != of || !(first..end).contains(at);
+        self.runs.retain(|(channel, at)| kept(*channel, at));
+        self.heads.retain(|(channel, at, _)| kept(*channel, at));
+    }
+
     /// What it carried counts no more.
     pub(super) fn clear(&mut self) {
         self.runs.clear();

@@ -323,12 +323,29 @@ impl Engine {
         next.filter(|(channel, _)| fits(*channel))
     }
 
-    /// The next position of a channel to send on a link.
+    /// The next position of a channel to send on a link. What has expired ends on the way.
     fn next_on(&mut self, generation: Generation, channel: ChannelId) -> Option<Position> {
+        let now = self.now.wall;
+        loop {
+            let position = self.unsent(generation, channel)?;
+            let sending = self.sending.get_mut(&channel)?;
+            let Some(record) = sending.record(position) else {
+                sending.wanted = Some(position);
+                return None;
+            };
+            if record.state != OutboxState::Live || record.expires > now {
+                return Some(position);
+            }
+            self.end_message(channel, position, Ending::Expired);
+        }
+    }
+
+    /// The first position of a channel that a link may take and has not.
+    fn unsent(&mut self, generation: Generation, channel: ChannelId) -> Option<Position> {
         let out = self.durable.out.get(&channel)?;
         let live = self.live.out.get(&channel)?;
         let link = self.links.get(generation)?;
-        let sending = self.sending.get_mut(&channel)?;
+        let sending = self.sending.get(&channel)?;
         let custody = match link.class {
             LinkClass::Relayed(store) => live.custody.iter().find(|c| c.store == store),
             LinkClass::Direct => None,
@@ -354,19 +371,7 @@ impl Engine {
                 return None;
             }
         }
-        match sending.record(position) {
-            None => {
-                sending.wanted = Some(position);
-                None
-            }
-            Some(record)
-                if record.state == OutboxState::Live && record.expires <= self.now.wall =>
-            {
-                self.end_message(channel, position, Ending::Expired);
-                self.next_on(generation, channel)
-            }
-            Some(_) => Some(position),
-        }
+        Some(position)
     }
 
     fn segment_frame(&self, channel: ChannelId, position: Position) -> Option<Frame> {

@@ -370,6 +370,36 @@ fn all_that_a_relay_refuses_ends_whether_it_is_still_in_memory_or_not() {
 }
 
 #[test]
+fn that_something_expired_is_said_though_the_relay_takes_it_late() {
+    let mut sender = Sender::new(BTreeMap::new(), None, 1);
+    sender.unanswered = Some(Vec::new());
+    sender.bind();
+    let mut options = SendOptions::default();
+    options.ttl = Some(Duration::from_secs(60));
+    let payload = Bytes::from_static(b"soon");
+    let now = sender.now;
+    let sent = sender
+        .engine
+        .send(ChannelId::MESSAGES, &payload, &options, now);
+    sent.expect("room for it");
+    sender.drive();
+    let late = sender.unanswered.take().expect("it is on its way");
+    sender.now.elapsed += Duration::from_secs(61);
+    sender.now.wall = sender.now.wall.plus(Duration::from_secs(61));
+    sender.engine.tick(sender.now);
+    // It is found to have expired, and that is not written yet.
+    assert!(sender.step());
+    for envelope in late {
+        let link = Generation::nth(1, 1);
+        sender.engine.accepted(link, envelope, sender.now);
+    }
+    sender.drive();
+    assert_eq!(sender.endings, [Ending::Expired]);
+    let skip = |frame: &Frame| matches!(frame, Frame::Skip(_));
+    assert!(sender.frames.iter().any(skip), "{:?}", sender.frames);
+}
+
+#[test]
 fn a_message_given_up_as_the_peer_gets_all_of_it_leaves_no_record() {
     let mut sender = Sender::new(BTreeMap::new(), Some(file(FILE_PART_BYTES as usize)), 1);
     sender.offer();

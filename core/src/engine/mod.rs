@@ -103,8 +103,9 @@ pub struct Engine {
     /// What the app has committed since the engine was opened.
     done: BTreeMap<ChannelId, RunSet<Position>>,
     inbox_limits: InboxLimits,
-    /// The lowest seq of each channel that was turned away because there was no room for it.
-    parked: BTreeMap<(Epoch, ChannelId), Seq>,
+    /// The lowest seq of each channel that was turned away because there was no room for it, by the
+    /// stream that it is of, unless that is forgotten.
+    parked: BTreeMap<(Option<Epoch>, ChannelId), Seq>,
     /// Links whose mailboxes hold what was turned away.
     crowded: BTreeSet<Generation>,
     /// Messages that came since the engine was opened, without signals.

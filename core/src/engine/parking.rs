@@ -44,20 +44,33 @@ impl Engine {
     /// The first seq there is no room for on a direct link. `next` itself while the channel is
     /// full: then nothing it lacks is missing.
     pub(super) fn credit_limit(&self, epoch: Epoch, channel: ChannelId, next: Seq) -> Seq {
-        let full = self.parked.get(&(epoch, channel)).is_some_and(|parked| {
-            let rx = self.live.stream(epoch).map(|stream| &stream.channels);
-            rx.and_then(|channels| channels.get(&channel))
-                .is_some_and(|rx| *parked <= rx.next)
-        });
+        let full = self
+            .parked
+            .get(&(Some(epoch), channel))
+            .is_some_and(|parked| {
+                let rx = self.live.stream(epoch).map(|stream| &stream.channels);
+                rx.and_then(|channels| channels.get(&channel))
+                    .is_some_and(|rx| *parked <= rx.next)
+            });
         let room = if full { 0 } else { self.room(epoch, channel) };
         Seq(next.0.saturating_add(room.min(DIRECT_WINDOW)))
     }
 
     /// There is no room for a segment: it is left where it is.
     pub(super) fn turn_away(&mut self, epoch: Epoch, channel: ChannelId, seq: Seq) -> Taken {
-        let lowest = self.parked.entry((epoch, channel)).or_insert(seq);
+        let lowest = self.parked.entry((Some(epoch), channel)).or_insert(seq);
         *lowest = seq.min(*lowest);
         Taken::NoRoom
+    }
+
+    /// A stream is forgotten. What was parked of it is asked for with what was of others.
+    pub(super) fn forget_parked(&mut self, epoch: Epoch) {
+        let of_it = (Some(epoch), ChannelId(0))..=(Some(epoch), ChannelId(u16::MAX));
+        let channels: Vec<_> = self.parked.range(of_it).map(|((_, of), _)| *of).collect();
+        for channel in channels {
+            self.parked.remove(&(Some(epoch), channel));
+            self.parked.insert((None, channel), Seq::FIRST);
+        }
     }
 
     /// Leaves an envelope in its mailbox, where others pass it.
@@ -82,10 +95,12 @@ impl Engine {
             let inbox = inbox.unwrap_or_default();
             let half_free = inbox.messages <= self.inbox_limits.messages / 2
                 && inbox.bytes <= self.inbox_limits.bytes / 2;
-            let stream = self.live.stream(epoch);
+            let has_room = |epoch| {
+                let next = self.live.stream(epoch)?.channels.get(&channel)?.next;
+                Some(self.has_room(epoch, channel, next, *seq))
+            };
             // A stream that was forgotten has no place to wait for.
-            let next = stream.and_then(|stream| Some(stream.channels.get(&channel)?.next));
-            !(half_free && next.is_none_or(|next| self.has_room(epoch, channel, next, *seq)))
+            !(half_free && epoch.and_then(has_room).unwrap_or(true))
         });
         self.parked = parked;
         if self.parked.len() < before {

@@ -127,6 +127,7 @@ impl Engine {
             return;
         };
         let stream = self.live.streams.remove(oldest);
+        self.forget_parked(stream.epoch);
         for (channel, rx) in stream.channels {
             if let Some(held) = self.held.remove(&(stream.epoch, channel)) {
                 for seq in held.into_keys() {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use outlive_core::engine::Taken;
 use outlive_core::limits::{HELD_SEGMENTS, InboxLimits, SKIPPED_RECORDS};
 use outlive_core::link::LinkClass;
-use outlive_core::wire::frame::{Ack, Frame, Received, Skip};
-use outlive_core::{ChannelId, Digest, EnvelopeId, Seq};
+use outlive_core::wire::frame::{Ack, Data, Frame, Received, Skip};
+use outlive_core::{ChannelId, Digest, EnvelopeId, Epoch, Seq};
 use side::{LINK, ONE, OTHER, PEER_EPOCH, RELAYED, Side, message, pack, talk};
 
 /// Long enough for commits to be told, too short for a question because nothing moves.
@@ -80,6 +80,30 @@ fn what_was_parked_is_asked_for_once_half_of_the_inbox_is_free() {
         let asked = usize::from(committed >= 4);
         assert_eq!(side.redelivers, asked, "after {committed} commits");
     }
+}
+
+#[test]
+fn of_epochs_that_a_peer_makes_up_a_full_inbox_remembers_no_more_than_a_few() {
+    let mut side = full(8);
+    for n in 0..2_000 {
+        let of_another_epoch = |frame| match frame {
+            Frame::Data(data) => Frame::Data(Data {
+                epoch: Epoch(100 + n),
+                ..data
+            }),
+            other => other,
+        };
+        let packet = pack(&[of_another_epoch(message(ONE, 1))]);
+        assert_eq!(side.receive(Some(100 + n), packet), Taken::NoRoom);
+        assert_eq!(side.engine.overgrown(), None, "after {n}");
+    }
+    for _ in 1..=8 {
+        side.commit(ONE, 8);
+    }
+    assert_eq!(
+        side.redelivers, 1,
+        "what is left of them is asked for all the same"
+    );
 }
 
 #[test]

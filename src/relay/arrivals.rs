@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::attached::Attached;
 use super::envelopes::Envelopes;
 use super::slots::Slots;
-use super::{Link, RelayTask, Shared, prune};
+use super::{Link, RelayTask, Shared};
 use crate::task::{Input, ToLink};
 
 impl RelayTask {
@@ -109,7 +109,7 @@ impl RelayTask {
                             return;
                         };
                         if attached.insert(from, inputs.clone()) {
-                            prune(links);
+                            shared.prune(links);
                         }
                         self.bind(attached, links, from, inputs, shared);
                     }

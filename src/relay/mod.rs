@@ -12,6 +12,7 @@ mod slots;
 mod unidentified;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -103,12 +104,20 @@ struct Shared {
     link: mpsc::Sender<ToLink>,
     giving_up: mpsc::Sender<GivenUp>,
     slots: Arc<Mutex<Slots>>,
+    /// Whether links over it were forgotten: any session may have had one.
+    forgetful: AtomicBool,
 }
 
-/// Forgets the links of sessions that went to sleep.
-fn prune(links: &mut HashMap<PeerId, Link>) {
-    links.retain(|_, link| !link.inputs.is_closed());
-    links.shrink_to_fit();
+impl Shared {
+    /// Forgets the links of sessions that went to sleep.
+    fn prune(&self, links: &mut HashMap<PeerId, Link>) {
+        let before = links.len();
+        links.retain(|_, link| !link.inputs.is_closed());
+        links.shrink_to_fit();
+        if links.len() < before {
+            self.forgetful.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl RelayTask {
@@ -218,6 +227,7 @@ impl RelayTask {
             link: link.clone(),
             giving_up,
             slots: slots.clone(),
+            forgetful: AtomicBool::new(false),
         };
         let mut links = HashMap::<PeerId, Link>::new();
         attached.prune();
@@ -293,7 +303,7 @@ impl RelayTask {
                 },
                 Some(Attach { peer, inputs }) = self.attaching.recv() => {
                     if attached.insert(peer, inputs.clone()) {
-                        prune(&mut links);
+                        shared.prune(&mut links);
                     }
                     let bound = links.get(&peer).is_some_and(|l| l.inputs.same_channel(&inputs));
                     if !bound {
@@ -360,7 +370,7 @@ impl RelayTask {
             address: self.transport.address().to_owned(),
             link: shared.link.clone(),
             given_up: Some(shared.giving_up.clone()),
-            again: links.contains_key(&peer),
+            again: links.contains_key(&peer) || shared.forgetful.load(Ordering::Relaxed),
         };
         if attached.hand(peer, Input::Bind(binding)) {
             let before = links.remove(&peer);

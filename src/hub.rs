@@ -50,10 +50,25 @@ pub(crate) struct Hub {
     uncommitted: Mutex<BTreeMap<ChannelId, BTreeSet<Position>>>,
     arrived: watch::Sender<()>,
     listening: Mutex<BTreeSet<ChannelId>>,
+    /// The volatile channels that the peer listens to: it says so once for each link.
+    peer_listens: Mutex<BTreeSet<ChannelId>>,
 }
 
-/// One past the last message that was in the app's hands, by channel.
-pub(crate) type InHand = Vec<(ChannelId, Position)>;
+/// What is known of a session that sleeps and is not in its store.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered {
+    /// One past the last message that was in the app's hands, by channel.
+    handed: Vec<(ChannelId, Position)>,
+    /// The volatile channels that the peer listens to.
+    peer_listens: BTreeSet<ChannelId>,
+}
+
+impl Remembered {
+    /// Whether there is nothing to remember.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.handed.is_empty() && self.peer_listens.is_empty()
+    }
+}
 
 /// The inbox of one channel.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,8 +115,12 @@ impl Drop for Hold {
 }
 
 impl Hub {
-    /// `handed` is what [`in_hand`](Self::in_hand) said when the session last went to sleep.
-    pub(crate) fn new(peer: PeerId, ended: CancellationToken, handed: InHand) -> Self {
+    /// `remembered` is what [`remembered`](Self::remembered) said when the session last went to sleep.
+    pub(crate) fn new(peer: PeerId, ended: CancellationToken, remembered: Remembered) -> Self {
+        let Remembered {
+            handed,
+            peer_listens,
+        } = remembered;
         let inboxes = handed.into_iter().map(|(channel, handed)| {
             let point = InboxPoint {
                 handed,
@@ -130,6 +149,7 @@ impl Hub {
             uncommitted: Mutex::default(),
             arrived: watch::Sender::default(),
             listening: Mutex::default(),
+            peer_listens: Mutex::new(peer_listens),
         }
     }
 
@@ -224,16 +244,19 @@ impl Hub {
         before
     }
 
-    /// Up to where messages were in the app's hands, on the channels that still hold some. The next
-    /// to open the session has to know it.
-    pub(crate) fn in_hand(&self, holds: impl Fn(ChannelId) -> bool) -> InHand {
+    /// What the next to open the session has to know: up to where messages were in the app's hands, on
+    /// the channels that still hold some, and what the peer listens to.
+    pub(crate) fn remembered(&self, holds: impl Fn(ChannelId) -> bool) -> Remembered {
         let inboxes = lock(&self.inboxes);
         let handed = inboxes
             .iter()
             .filter(|(channel, point)| point.handed > Position(0) && holds(**channel));
-        handed
-            .map(|(channel, point)| (*channel, point.handed))
-            .collect()
+        Remembered {
+            handed: handed
+                .map(|(channel, point)| (*channel, point.handed))
+                .collect(),
+            peer_listens: self.peer_listens(),
+        }
     }
 
     /// Whether a message was in the app's hands before this session was last opened.
@@ -244,6 +267,15 @@ impl Hub {
     /// The volatile channels the app listens to, for a task that starts later.
     pub(crate) fn listening(&self) -> Vec<ChannelId> {
         lock(&self.listening).iter().copied().collect()
+    }
+
+    /// The volatile channels that the peer listens to, for an engine that is loaded again.
+    pub(crate) fn peer_listens(&self) -> BTreeSet<ChannelId> {
+        lock(&self.peer_listens).clone()
+    }
+
+    pub(crate) fn peer_listens_to(&self, channels: &BTreeSet<ChannelId>) {
+        lock(&self.peer_listens).clone_from(channels);
     }
 
     pub(crate) fn listen(&self, channel: ChannelId, on: bool) {

@@ -156,7 +156,7 @@ impl NodeBuilder {
             generations: AtomicU64::new(1),
             ranks: AtomicU32::new(0),
             awake: Mutex::default(),
-            in_hand: Mutex::default(),
+            asleep: Mutex::default(),
             relays: Mutex::default(),
             direct,
             negotiated: self.negotiated,

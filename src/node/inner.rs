@@ -19,7 +19,7 @@ use super::admission::Admission;
 use crate::clock::Clock;
 use crate::direct::{ASKED, Asked, Endpoint, Upgrade};
 use crate::error::Error;
-use crate::hub::{Hub, InHand};
+use crate::hub::{Hub, Remembered};
 use crate::network::NetworkMonitor;
 use crate::relay::{Attach, RelayState};
 use crate::request::{self, HandlerPlace};
@@ -73,9 +73,9 @@ pub(crate) struct Inner {
     pub(super) generations: AtomicU64,
     pub(super) ranks: AtomicU32,
     pub(super) awake: Mutex<HashMap<PeerId, Awake>>,
-    /// What the app had in hand and did not commit in sessions that sleep: an entry for each of them
-    /// that it left so, until it is opened again.
-    pub(super) in_hand: Mutex<HashMap<PeerId, InHand>>,
+    /// What is known of sessions that sleep: an entry for each of them of which there is something, until
+    /// it is opened again.
+    pub(super) asleep: Mutex<HashMap<PeerId, Remembered>>,
     pub(super) relays: Mutex<Vec<Relay>>,
     /// The socket for direct links, if there are to be any.
     pub(crate) direct: Option<Endpoint>,
@@ -159,8 +159,8 @@ impl Inner {
         }
         let of = match awake.entry(peer) {
             Entry::Vacant(vacant) => {
-                let in_hand = lock(&self.in_hand).remove(&peer).unwrap_or_default();
-                let hub = Arc::new(Hub::new(peer, self.cancel.child_token(), in_hand));
+                let remembered = lock(&self.asleep).remove(&peer).unwrap_or_default();
+                let hub = Arc::new(Hub::new(peer, self.cancel.child_token(), remembered));
                 vacant.insert(self.start(hub))
             }
             Entry::Occupied(occupied) => {
@@ -246,26 +246,26 @@ impl Inner {
         &self,
         hub: &Hub,
         inputs: &mut mpsc::Receiver<Input>,
-        in_hand: InHand,
+        remembered: Remembered,
     ) -> bool {
         let mut awake = lock(&self.awake);
         if hub.is_held() || !inputs.is_empty() {
             return false;
         }
         inputs.close();
-        self.remove(&mut awake, hub, in_hand);
+        self.remove(&mut awake, hub, remembered);
         true
     }
 
     /// The session's task ends, whoever holds it.
-    pub(crate) fn forget(&self, hub: &Hub, in_hand: InHand) {
-        self.remove(&mut lock(&self.awake), hub, in_hand);
+    pub(crate) fn forget(&self, hub: &Hub, remembered: Remembered) {
+        self.remove(&mut lock(&self.awake), hub, remembered);
     }
 
-    fn remove(&self, awake: &mut HashMap<PeerId, Awake>, hub: &Hub, in_hand: InHand) {
+    fn remove(&self, awake: &mut HashMap<PeerId, Awake>, hub: &Hub, remembered: Remembered) {
         awake.remove(&hub.peer);
-        if !in_hand.is_empty() {
-            lock(&self.in_hand).insert(hub.peer, in_hand);
+        if !remembered.is_empty() {
+            lock(&self.asleep).insert(hub.peer, remembered);
         }
     }
 

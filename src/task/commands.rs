@@ -16,7 +16,7 @@ use super::input::{Binding, Command, Input, Reply};
 use super::{Bound, Done, Settled, Task, Then, WAITING_SENDS, Waiter, WaitingSend};
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::hub::InHand;
+use crate::hub::Remembered;
 use crate::inbox;
 use crate::receipt::Receipt;
 use crate::route::Route;
@@ -382,14 +382,14 @@ impl Task {
         while let Some(output) = engine.poll() {
             self.carry_out(engine, output);
         }
-        let in_hand = self.in_hand(engine);
+        let remembered = self.remembered(engine);
         self.finish(engine).await;
-        self.close(in_hand);
+        self.close(remembered);
     }
 
     /// Nobody comes in any more, and no callback is entered.
-    pub(super) fn close(&mut self, in_hand: InHand) {
-        self.inner.forget(&self.hub, in_hand);
+    pub(super) fn close(&mut self, remembered: Remembered) {
+        self.inner.forget(&self.hub, remembered);
         self.hub.ended.cancel();
         self.inputs.close();
         self.hub.registry.clear();

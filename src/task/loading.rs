@@ -60,6 +60,7 @@ impl Task {
         for channel in self.hub.listening() {
             engine.listen(channel, now);
         }
+        engine.peer_listened(self.hub.peer_listens());
         self.load_files(&mut engine).await?;
         for ((channel, position), record) in &self.in_hand {
             engine.hand(*channel, *position, record);

@@ -41,7 +41,7 @@ use crate::alarm::Alarm;
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::files::Course;
-use crate::hub::{Hub, InHand};
+use crate::hub::{Hub, Remembered};
 use crate::node::{Allowance, Inner};
 use crate::receipt::Receipt;
 
@@ -115,8 +115,8 @@ impl Hanging {
 }
 
 enum Done {
-    /// Nothing is to be done, but for what the app left uncommitted.
-    Idle(InHand),
+    /// Nothing is to be done. With what the next to open the session has to know.
+    Idle(Remembered),
     Closed,
     Blocked,
     Cancelled,
@@ -251,8 +251,8 @@ impl Task {
                 Err(error) => Done::StoreFailed(error),
             };
             match done {
-                Done::Idle(in_hand) => {
-                    if self.inner.retire(&self.hub, &mut self.inputs, in_hand) {
+                Done::Idle(remembered) => {
+                    if self.inner.retire(&self.hub, &mut self.inputs, remembered) {
                         break Error::Shutdown;
                     }
                 }
@@ -375,7 +375,7 @@ impl Task {
                 () = alarm.at(at) => {
                     let now = self.inner.clock.now();
                     if linger.is_some_and(|at| at <= now.elapsed) {
-                        return Done::Idle(self.in_hand(engine));
+                        return Done::Idle(self.remembered(engine));
                     }
                     engine.tick(now);
                 }
@@ -405,9 +405,9 @@ impl Task {
         });
     }
 
-    fn in_hand(&self, engine: &Engine) -> InHand {
+    fn remembered(&self, engine: &Engine) -> Remembered {
         let inboxes = &engine.session().inboxes;
-        self.hub.in_hand(|channel| {
+        self.hub.remembered(|channel| {
             inboxes
                 .get(&channel)
                 .is_some_and(|inbox| inbox.messages > 0)

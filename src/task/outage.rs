@@ -24,7 +24,7 @@ impl Task {
                     None => return Some(Error::Shutdown),
                     Some(Input::Command(Command::Close { reply })) => {
                         self.hub.ended.cancel();
-                        self.close(self.hub.in_hand(|_| true));
+                        self.close(self.hub.remembered(|_| true));
                         // The caller may have gone away.
                         let _ = reply.send(());
                         return Some(Error::Closed);
@@ -33,7 +33,7 @@ impl Task {
                         self.decided(trust);
                         let blocked = trust == Trust::Blocked;
                         if blocked {
-                            self.close(self.hub.in_hand(|_| true));
+                            self.close(self.hub.remembered(|_| true));
                         }
                         let _ = reply.send(());
                         if blocked {

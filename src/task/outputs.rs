@@ -280,9 +280,13 @@ impl Task {
             Event::Renewed { epoch } => SessionEvent::Renewed { epoch },
             Event::Volatile { channel, payload } => SessionEvent::Volatile { channel, payload },
             Event::Listening { channel, listening } => {
+                self.hub.peer_listens_to(engine.peer_listens());
                 SessionEvent::Listening { channel, listening }
             }
-            Event::PeerClosed { reason } => SessionEvent::PeerClosed { reason },
+            Event::PeerClosed { reason } => {
+                self.hub.peer_listens_to(engine.peer_listens());
+                SessionEvent::PeerClosed { reason }
+            }
             _ => return,
         };
         if let SessionEvent::Gap { .. } | SessionEvent::Message { .. } = event {

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use outlive::limits::FORGED_PACKETS;
 use outlive::record::Key;
 use outlive::{
-    Error, Identity, ReceiptState, RelayTransport, SessionEvent, Stage, Store, StoreError,
+    ChannelId, Error, Identity, ReceiptState, RelayTransport, SessionEvent, Stage, Store,
+    StoreError,
 };
 use outlive_core::EnvelopeId;
 use outlive_core::store::Batch;
@@ -176,4 +177,47 @@ async fn a_link_that_was_given_up_is_bound_anew_over_the_same_connection() {
     soon("delivery", answer.delivered()).await.unwrap();
     let sign_ins = relay.counts().borrow().sign_ins;
     assert_eq!(sign_ins, 3, "alice has had one connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_listens_to_is_known_after_a_failure_and_a_sleep() {
+    const TYPING: ChannelId = ChannelId(20);
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = on(1, &[&relay]).await;
+    let bob = on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let mut events = to_alice.events(64);
+    to_bob.listen(TYPING).await.unwrap();
+    let told = async {
+        loop {
+            let (event, _) = events.next().await.expect("the session lives");
+            if matches!(event, SessionEvent::Listening { .. }) {
+                return;
+            }
+        }
+    };
+    soon("the peer to listen", told).await;
+
+    store.faults().fail_commits(1, &StoreError::Full);
+    to_alice.send(CHAT, "not taken").await.unwrap_err();
+    let mut failed = true;
+    while failed {
+        failed = to_alice.send(CHAT, "again").await.is_err();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(to_alice.send_volatile(TYPING, "loaded").await.unwrap());
+
+    let mut inbox = to_bob.inbox(CHAT).unwrap();
+    take(&mut inbox).await;
+    drop((to_alice, events));
+    // Longer than one without work stays awake.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bob.sessions_awake(), 0);
+    let to_alice = bob.session(id(1)).await.unwrap();
+    linked(&to_alice).await;
+    assert!(to_alice.send_volatile(TYPING, "awake").await.unwrap());
+    drop((to_alice, to_bob, inbox));
+    alice.shutdown().await.unwrap();
 }

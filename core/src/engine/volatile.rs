@@ -1,5 +1,7 @@
 //! Volatile channels: what matters only now goes to whoever listens, and is kept nowhere.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::Engine;
@@ -77,6 +79,18 @@ impl Engine {
         }
         link.reply(Frame::Volatile(Volatile { channel, payload }));
         Ok(true)
+    }
+
+    /// The channels that the peer listens to, as far as it has said so.
+    #[must_use]
+    pub const fn peer_listens(&self) -> &BTreeSet<ChannelId> {
+        &self.peer_listens
+    }
+
+    /// What the peer listened to when this process had the session open before: it says so once for
+    /// each link, and does not learn that an engine was loaded again.
+    pub fn peer_listened(&mut self, channels: BTreeSet<ChannelId>) {
+        self.peer_listens = channels;
     }
 
     pub(super) fn on_volatile(&mut self, generation: Generation, volatile: Volatile) {

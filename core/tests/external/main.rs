@@ -374,8 +374,10 @@ fn that_something_expired_is_said_though_the_relay_takes_it_late() {
     let mut sender = Sender::new(BTreeMap::new(), None, 1);
     sender.unanswered = Some(Vec::new());
     sender.bind();
-    let mut options = SendOptions::default();
-    options.ttl = Some(Duration::from_secs(60));
+    let options = SendOptions {
+        ttl: Some(Duration::from_secs(60)),
+        ..SendOptions::default()
+    };
     let payload = Bytes::from_static(b"soon");
     let now = sender.now;
     let sent = sender

@@ -119,8 +119,10 @@ fn the_first_refusal_ends_a_trial_whether_it_may_pass_or_not() {
 fn what_waits_for_room_at_the_peer_says_nothing_of_the_link() {
     let mut pair = Pair::sealed();
     let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
-    let mut small = InboxLimits::default();
-    small.messages = 64;
+    let small = InboxLimits {
+        messages: 64,
+        ..InboxLimits::default()
+    };
     pair.peers[1].engine.set_inbox_limits(small);
     pair.bind(direct);
     pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));

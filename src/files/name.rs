@@ -3,7 +3,8 @@
 //! A name may hold anything. What comes out is one component of a path: without separators, not
 //! hidden, not special to any common system, and short enough that something can be put behind it.
 
-/// Bytes of a safe name. File systems take 255; a number and an ending go behind it.
+/// Bytes of a safe name. File systems take 255; a number, the name of a transfer and an ending go
+/// behind it, in 46 bytes at most.
 const NAME_BYTES: usize = 200;
 
 /// Bytes of an ending that is kept when a name is cut.

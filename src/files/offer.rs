@@ -16,7 +16,8 @@ use super::receiving::Receiving;
 use crate::error::Error;
 use crate::route::Route;
 
-/// What a file that is not whole yet ends with.
+/// What a file that is not whole yet ends with. The transfer stands before it, for once one of the
+/// same name is whole, nothing else may lie where that was put together.
 const PART: &str = ".part";
 
 /// A file that the peer offers. Dropped without having been accepted, it is declined.
@@ -84,7 +85,7 @@ impl FileOffer {
     }
 
     /// Takes the file, into this directory, under a name like its own that is free there and
-    /// nowhere else. Its parts lie in `NAME.part` until it is whole.
+    /// nowhere else. Its parts lie in `NAME.TRANSFER.part` until it is whole.
     ///
     /// Dropped half-way, the offer may be taken to its end or be declined.
     ///
@@ -94,11 +95,12 @@ impl FileOffer {
     pub async fn accept(&mut self, directory: impl Into<PathBuf>) -> Result<(), FileError> {
         let directory = directory.into();
         let name = name::safe(&self.info.name);
+        let ending = format!(".{}{PART}", self.transfer);
         let into = directory.clone();
         let (directory, part) = blocking(move || {
             let found = std::fs::canonicalize(&into);
             let directory = found.map_err(FileError::io("find", into))?;
-            let part = disk::create(&directory, &name, PART)?;
+            let part = disk::create(&directory, &name, &ending)?;
             Ok((text(directory)?, text(part)?))
         })
         .await?;

@@ -349,10 +349,11 @@ impl Desk {
         self.expect_no_more(transfer).await?;
         blocking(move || {
             disk::remove(Path::new(&record.part))?;
-            // Taken for it, and empty yet.
-            record
-                .whole
-                .map_or(Ok(()), |whole| disk::remove(Path::new(&whole)))
+            // Taken for it, and empty yet. What is in it else is the file, or another's.
+            match record.whole.as_ref().map(Path::new) {
+                Some(whole) if disk::length(whole)? == Some(0) => disk::remove(whole),
+                _ => Ok(()),
+            }
         })
         .await?;
         let mut batch = Batch::new();

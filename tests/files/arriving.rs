@@ -92,7 +92,7 @@ async fn a_file_is_put_together_while_the_app_takes_nothing_of_it() {
             other => panic!("{other:?} came too early"),
         }
     }
-    let part = bob.disk.path().join("a.part");
+    let part = bob.part();
     let mut there = sending.progress();
     while there.done < taken + (2 << 20) {
         let changed = soon("what comes", sending.changed(there)).await.unwrap();
@@ -126,7 +126,7 @@ async fn a_part_that_waits_in_the_inbox_fills_the_hole_before_those_behind_it() 
     part(&to_bob, first.len(), second).await;
     let (here, placed) = segments(&bob, 1).await;
     assert_eq!((here, placed), (10, 7));
-    let lies = std::fs::read(bob.disk.path().join("a.part")).unwrap();
+    let lies = std::fs::read(bob.part()).unwrap();
     assert!(lies.len() == whole.len() && lies != whole);
     drop(files);
     bob.crash().await;
@@ -168,7 +168,7 @@ async fn what_reaches_beyond_the_file_or_belongs_to_another_stays_in_the_inbox()
     assert_eq!(segments(&bob, 1).await, (8, 0));
     part(&to_bob, usize::MAX, &[0xee; 50_000]).await;
     assert_eq!(segments(&bob, 1).await, (12, 0));
-    let part = bob.disk.path().join("a.part");
+    let part = bob.part();
     assert_eq!(std::fs::metadata(part).unwrap().len(), 0);
 }
 

@@ -203,7 +203,8 @@ async fn links_that_lie_in_the_directory_are_not_followed_out_of_it() {
     for (n, target) in (0..).zip(["there", "not there"]) {
         let name = format!("{n}.txt");
         symlink(outside.join(target), into.join(&name)).unwrap();
-        symlink(outside.join(target), into.join(format!("{name}.part"))).unwrap();
+        let coming = format!("{name}.{}.part", transfer(n));
+        symlink(outside.join(target), into.join(coming)).unwrap();
         begin(&to_bob, n, &name, 2, b"hi").await;
         part(&to_bob, n, 0, b"hi").await;
         let file = receive(&mut files, &into).await;

@@ -190,10 +190,7 @@ async fn a_disk_that_takes_nothing_for_a_while_loses_nothing() {
     let mut files = to_alice.files().await.unwrap();
     receive_some(&mut files, bob.disk.path(), 1 << 20).await;
     // A directory in its place can't be written, by root neither.
-    let (part, aside) = (
-        bob.disk.path().join("a.part"),
-        bob.disk.path().join("aside"),
-    );
+    let (part, aside) = (bob.part(), bob.disk.path().join("aside"));
     std::fs::rename(&part, &aside).unwrap();
     std::fs::create_dir(&part).unwrap();
     for _ in 0..3 {
@@ -204,6 +201,30 @@ async fn a_disk_that_takes_nothing_for_a_while_loses_nothing() {
     std::fs::rename(&aside, &part).unwrap();
     let file = receive(&mut files, bob.disk.path()).await;
     assert!(std::fs::read(file.path()).unwrap() == whole);
+}
+
+#[tokio::test]
+async fn a_file_that_is_whole_and_one_that_comes_under_the_same_name_do_each_other_nothing() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let path = alice.put("a.txt", b"the first");
+    let first = to_bob.send_file(&path).await.unwrap().transfer();
+    let mut files = to_alice.files().await.unwrap();
+    // The app has not committed it when it goes.
+    drop(receive(&mut files, bob.disk.path()).await);
+    let whole = content(9 << 20);
+    to_bob.send_file(alice.put("a.txt", &whole)).await.unwrap();
+    receive_some(&mut files, bob.disk.path(), 1 << 20).await;
+    drop(files);
+    let mut files = to_alice.files().await.unwrap();
+    assert!(!files.cancel(first).await.unwrap(), "it is whole");
+    let again = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(again.transfer(), first);
+    assert_eq!(std::fs::read(again.path()).unwrap(), b"the first");
+    let second = receive(&mut files, bob.disk.path()).await;
+    assert!(std::fs::read(second.path()).unwrap() == whole);
+    assert_eq!(bob.names(), ["a (2).txt", "a.txt"]);
 }
 
 /// A disk of a few MiB, if we may have one.
@@ -280,7 +301,7 @@ async fn a_file_that_is_taken_away_while_it_comes_fails_at_both_ends_and_holds_u
         to_bob.send_file(alice.put("b", b"b")).await.unwrap();
         let mut files = bob.session(1).await.files().await.unwrap();
         receive_some(&mut files, bob.disk.path(), 1 << 20).await;
-        std::fs::remove_file(bob.disk.path().join("a.part")).unwrap();
+        std::fs::remove_file(bob.part()).unwrap();
         if restarts {
             drop(files);
             bob.crash().await;
@@ -303,7 +324,7 @@ async fn a_pipe_in_the_place_of_what_came_is_an_error_and_not_waited_for() {
     let sending = alice.session(2).await.send_file(path).await.unwrap();
     let mut files = bob.session(1).await.files().await.unwrap();
     receive_some(&mut files, bob.disk.path(), 1 << 20).await;
-    let part = bob.disk.path().join("a.part");
+    let part = bob.part();
     std::fs::remove_file(&part).unwrap();
     pipe(&part);
     let failed = loop {
@@ -339,7 +360,7 @@ async fn a_file_that_is_taken_away_before_it_has_its_name_is_not_told_as_receive
             assert!(files.next().now_or_never().is_none());
             tokio::task::yield_now().await;
         }
-        std::fs::remove_file(bob.disk.path().join("a.part")).unwrap();
+        std::fs::remove_file(bob.part()).unwrap();
         drop(held);
         let failed = soon("the failure", files.next()).await;
         assert!(matches!(failed, Err(FileError::Io { .. })), "{failed:?}");

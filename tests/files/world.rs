@@ -94,17 +94,41 @@ impl Peer {
         path
     }
 
-    /// What lies on the disk, by name.
+    /// What lies on the disk, by name: `a.part` is what is there of a file that comes, of whichever
+    /// transfer.
     pub(crate) fn names(&self) -> Vec<String> {
+        let mut names = self.entries();
+        for name in &mut names {
+            if let Some((file, transfer)) = part_of(name) {
+                assert!(transfer.bytes().all(|digit| digit.is_ascii_hexdigit()));
+                *name = format!("{file}.part");
+            }
+        }
+        names.sort();
+        names
+    }
+
+    /// Where the parts of the one file lie that comes.
+    pub(crate) fn part(&self) -> PathBuf {
+        let mut parts = self.entries();
+        parts.retain(|name| part_of(name).is_some());
+        assert_eq!(parts.len(), 1, "{parts:?}");
+        self.disk.path().join(&parts[0])
+    }
+
+    fn entries(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.disk.path()).expect("a directory");
         let name = |entry: std::io::Result<std::fs::DirEntry>| {
             let name = entry.expect("an entry").file_name();
             name.into_string().expect("UTF-8")
         };
-        let mut names: Vec<_> = entries.map(name).collect();
-        names.sort();
-        names
+        entries.map(name).collect()
     }
+}
+
+/// The name of a file that comes, and of its transfer.
+fn part_of(name: &str) -> Option<(&str, &str)> {
+    name.strip_suffix(".part")?.rsplit_once('.')
 }
 
 /// Bytes that a session has sent and received since its process began.

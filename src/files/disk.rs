@@ -49,20 +49,28 @@ pub(super) fn stamp(file: &File) -> io::Result<Stamp> {
     })
 }
 
-/// Opens a file for reading. What is no regular file is [`ErrorKind::InvalidInput`].
+/// Opens a file for reading. What is no regular file is [`ErrorKind::InvalidInput`], a link too.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     open_with(path, OpenOptions::new().read(true))
 }
 
-/// Opens a file for writing, as it is. What is no regular file is [`ErrorKind::InvalidInput`].
+/// Opens a file for writing, as it is. What is no regular file is [`ErrorKind::InvalidInput`], a link
+/// too.
 pub(super) fn open_to_write(path: &Path) -> io::Result<File> {
     open_with(path, OpenOptions::new().write(true))
 }
 
-fn open_with(path: &Path, options: &OpenOptions) -> io::Result<File> {
+fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     // Looked at first: opened, a pipe would wait for who is at its other end.
-    if fs::metadata(path)?.is_file() {
-        options.open(path)
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    // Whoever may write in the directory may put something else there meanwhile.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
     } else {
         Err(ErrorKind::InvalidInput.into())
     }
@@ -120,9 +128,10 @@ pub(super) fn place(mut file: &File, pieces: &[Piece]) -> io::Result<()> {
     file.sync_data()
 }
 
-/// How long a file is; none if it is gone.
+/// How long a file is; none if it is gone, also if a link has taken its place.
 pub(super) fn length(path: &Path) -> Result<Option<u64>, FileError> {
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => Ok(None),
         Ok(metadata) => Ok(Some(metadata.len())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::io("read", path)(error)),

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use outlive::record::{self, Key, Record};
 use outlive::{
-    ChannelId, FileEvent, FileInfo, Position, Session, StopReason, Store, StoreError, TransferId,
+    ChannelId, FileError, FileEvent, FileInfo, Position, Session, StopReason, Store, StoreError,
+    TransferId,
 };
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_core::wire::file::FileMessage;
 use outlive_transports::MemoryRelay;
 
-use crate::world::{Peer, end, id, pair, receive, receive_some, soon};
+use crate::world::{Peer, end, id, pair, receive, receive_some, soon, stopped};
 
 fn transfer(n: u8) -> TransferId {
     TransferId([n; 16])
@@ -214,6 +215,54 @@ async fn links_that_lie_in_the_directory_are_not_followed_out_of_it() {
     }
     assert_eq!(std::fs::read(outside.join("there")).unwrap(), b"as it was");
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_in_the_place_of_what_came_is_not_followed_out_of_the_directory() {
+    const SIZE: usize = 9 << 20;
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let sending = to_bob.send_file(alice.put("a", &vec![7; SIZE])).await;
+    let mut files = to_alice.files().await.unwrap();
+    receive_some(&mut files, bob.disk.path(), 1 << 20).await;
+    drop(files);
+    let outside = alice.put("outside", &vec![0; SIZE]);
+    let part = bob.part();
+    std::fs::remove_file(&part).unwrap();
+    std::os::unix::fs::symlink(&outside, &part).unwrap();
+    let mut files = to_alice.files().await.unwrap();
+    let ended = end(&mut files, bob.disk.path()).await;
+    assert!(std::fs::read(&outside).unwrap() == vec![0; SIZE]);
+    assert_eq!(ended.unwrap_err(), StopReason::Failed);
+    assert!(bob.names().is_empty());
+    let reason = stopped(soon("the word of it", sending.unwrap().done()).await);
+    assert_eq!(reason, StopReason::Failed);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_that_takes_the_place_of_what_comes_is_an_error_until_it_is_gone() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let mut files = to_alice.files().await.unwrap();
+    begin(&to_bob, 1, "a", 5, b"hello").await;
+    part(&to_bob, 1, 0, b"hel").await;
+    receive_some(&mut files, bob.disk.path(), 3).await;
+    // It holds what is expected, so that only the link can be what is wrong.
+    let outside = alice.put("outside", b"hello");
+    let (part_path, aside) = (bob.part(), bob.disk.path().join("aside"));
+    std::fs::rename(&part_path, &aside).unwrap();
+    std::os::unix::fs::symlink(&outside, &part_path).unwrap();
+    part(&to_bob, 1, 3, b"lo").await;
+    let failed = soon("the failure", files.next()).await;
+    assert!(matches!(failed, Err(FileError::Io { .. })), "{failed:?}");
+    std::fs::rename(&aside, &part_path).unwrap();
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert!(!file.path().is_symlink());
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"hello");
 }
 
 #[tokio::test]

@@ -241,7 +241,59 @@ fn bytes_in(segments: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use outlive_core::Identity;
+    use outlive_core::wire::file::StopReason;
+    use outlive_storage::MemoryStore;
+
     use super::*;
+    use crate::Node;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_while_an_end_is_being_written_hears_of_it_too() {
+        let disk = tempfile::tempdir().unwrap();
+        let path = disk.path().join("a");
+        fs::write(&path, b"content").unwrap();
+        for outcome in [Ok(()), Err(StopReason::Declined)] {
+            let store = MemoryStore::new();
+            let alice = Identity::from_seed([1; 32]);
+            let node = Node::builder().identity(alice).store(store.clone());
+            let node = node.start().await.unwrap();
+            let bob = Identity::from_seed([2; 32]).peer_id();
+            let session = node.session(bob).await.unwrap();
+            let sending = session.send_file(&path).await.unwrap();
+            let held = store.faults().hold();
+            let (reply, heard) = oneshot::channel();
+            let transfer = sending.transfer();
+            let command = Command::FileReply {
+                transfer,
+                outcome,
+                reply,
+            };
+            session.route().send(command).await.unwrap();
+            while store.faults().counts().waiting == 0 {
+                tokio::task::yield_now().await;
+            }
+            let looked = session.sending_files().await.unwrap();
+            assert_eq!(looked.len(), 1);
+            drop(held);
+            heard.await.unwrap().unwrap();
+            for sending in looked.iter().chain([&sending]) {
+                let ended = tokio::time::timeout(Duration::from_secs(60), sending.done()).await;
+                let reason = match ended.expect("it hears of it") {
+                    Err(FileError::Stopped(reason)) => Err(reason),
+                    ended => {
+                        ended.unwrap();
+                        Ok(())
+                    }
+                };
+                assert_eq!(reason, outcome);
+            }
+            drop((looked, sending, session));
+            node.shutdown().await.unwrap();
+        }
+    }
 
     #[test]
     fn segments_are_counted_in_bytes_of_the_file() {

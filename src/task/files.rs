@@ -32,8 +32,10 @@ impl Task {
         for (key, value) in self.inner.store.range(range, limit).await? {
             if let Ok(Key::SendingFile(_, transfer)) = Key::of_peer(self.peer, &key) {
                 let record = SendingFileRecord::from_bytes(&value)?;
-                if record.stopped.is_some() {
+                if let Some(reason) = record.stopped {
                     engine.give_up(ChannelId::FILES, transfer, self.inner.clock.now());
+                    // It may have been written by a commit that was said to have failed.
+                    self.hub.files.ended(transfer, Err(reason));
                 }
                 self.files.insert(transfer, record);
             }
@@ -136,11 +138,18 @@ impl Task {
                 if self.files.remove(&transfer).is_some() {
                     engine.note(self.file_key(transfer), None);
                 }
-                self.hub.files.ended(transfer, Ok(()));
             }
             Err(reason) => self.stop_file(engine, transfer, reason, false),
         }
+        self.tell_end(transfer, outcome);
         self.next.waiters.push(Waiter::Noted(reply));
+    }
+
+    /// Tells who holds a file how it ended, once the store shows that: who looks before finds it on
+    /// its way, and is to hear of it too.
+    fn tell_end(&mut self, transfer: TransferId, outcome: Outcome) {
+        let ended = Waiter::Ended(self.hub.clone(), transfer, outcome);
+        self.next.waiters.push(ended);
     }
 
     /// A file could not be read on: it is gone, or has changed.
@@ -181,7 +190,7 @@ impl Task {
         );
         engine.give_up(ChannelId::FILES, transfer, self.inner.clock.now());
         self.tell_stopped(engine);
-        self.hub.files.ended(transfer, Err(reason));
+        self.tell_end(transfer, Err(reason));
     }
 
     /// Tells the peer of files that will not come. Where the outbox is full, it is said later.

@@ -40,7 +40,7 @@ use self::unidentified::Unidentified;
 use crate::alarm::Alarm;
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::files::Course;
+use crate::files::{Course, Outcome};
 use crate::hub::{Hub, Remembered};
 use crate::node::{Allowance, Inner};
 use crate::receipt::Receipt;
@@ -72,6 +72,8 @@ struct Bound {
 enum Waiter {
     Send(Reply<Receipt>, Receipt),
     File(FileReply, (Position, Position)),
+    /// Who holds a file hears how it ended.
+    Ended(Arc<Hub>, TransferId, Outcome),
     Noted(Reply<()>),
     HandAgain(Reply<bool>),
     Commit(Reply<()>, (ChannelId, Position)),
@@ -83,6 +85,12 @@ impl Waiter {
         match self {
             Self::File(reply, positions) => {
                 drop(reply.send(result.map(|()| positions).map_err(Into::into)));
+            }
+            // What is not written has not ended: it does again, or is told when it is loaded.
+            Self::Ended(hub, transfer, outcome) => {
+                if result.is_ok() {
+                    hub.files.ended(transfer, outcome);
+                }
             }
             Self::Noted(reply) => drop(reply.send(result)),
             Self::Send(reply, receipt) => drop(reply.send(result.map(|()| receipt))),
@@ -104,7 +112,8 @@ struct Hanging {
 }
 
 impl Hanging {
-    /// Answers all. They are bounded by what the session's inputs hold while one write is made.
+    /// Answers all. They are bounded by what the session's inputs hold while one write is made, and by
+    /// the files on their way.
     fn answer(&mut self, result: &Result<(), Error>) {
         self.once.clear();
         self.unidentified = None;

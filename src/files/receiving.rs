@@ -1,6 +1,6 @@
 //! What the receiving side does with the messages about files, a step at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +41,9 @@ pub(super) struct Receiving {
 pub(super) struct Desk {
     route: Route,
     receiving: BTreeMap<TransferId, Receiving>,
+    /// Empty files that are whole, until their beginning is committed: it comes again if that fails,
+    /// when the app may have committed them. As many as there are records, at most.
+    whole: BTreeSet<TransferId>,
 }
 
 /// How a message was dealt with.
@@ -56,6 +59,7 @@ impl Desk {
         let mut desk = Self {
             route: route.clone(),
             receiving: BTreeMap::new(),
+            whole: BTreeSet::new(),
         };
         // Who took them before may have gone while something was being placed.
         if let Some(arriving) = route.hub().files.arriving() {
@@ -131,9 +135,16 @@ impl Desk {
         }
     }
 
-    async fn commit(self, step: Step, events: Vec<FileEvent>) -> Taken {
+    async fn commit(mut self, step: Step, events: Vec<FileEvent>) -> Taken {
+        let begun = match step.message() {
+            Some(FileMessage::Begin(transfer, _)) => Some(*transfer),
+            _ => None,
+        };
         // What was not committed comes again; what happened has happened all the same.
         let committed = step.commit().await.map_err(FileError::from);
+        if let Some(transfer) = begun.filter(|_| committed.is_ok()) {
+            self.whole.remove(&transfer);
+        }
         (State::Idle(self), events, committed)
     }
 
@@ -148,6 +159,8 @@ impl Desk {
                     // Only an empty file is whole without a part. What the disk has of another one
                     // may have holes, into which parts that wait in the inbox belong.
                     self.go_on(transfer, 0).await?
+                } else if self.is_over(transfer).await? {
+                    Vec::new()
                 } else if self.records().await?.len() >= RECEIVING_FILES {
                     self.reply(FileMessage::Stop(transfer, StopReason::Failed))
                         .await?;
@@ -201,6 +214,17 @@ impl Desk {
             }
         };
         Ok(Dealt::Taken(events))
+    }
+
+    /// Whether a file is whole of which the beginning comes again.
+    async fn is_over(&self, transfer: TransferId) -> Result<bool, FileError> {
+        if self.whole.contains(&transfer) {
+            return Ok(true);
+        }
+        // The app has yet to commit it, for the others are being received.
+        let key = Key::ReceivingFile(self.route.hub().peer, transfer);
+        let record = self.route.inner().store.get(key.to_bytes()).await;
+        Ok(record.map_err(Error::from)?.is_some())
     }
 
     /// Has the parts of a file that come from now on placed at once.
@@ -290,6 +314,9 @@ impl Desk {
         let Some(Receiving { record, .. }) = self.receiving.remove(&transfer) else {
             return Ok(Vec::new());
         };
+        if record.info.size == 0 {
+            self.whole.insert(transfer);
+        }
         Ok(vec![FileEvent::Received(ReceivedFile {
             route: self.route.clone(),
             transfer,

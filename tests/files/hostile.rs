@@ -266,6 +266,41 @@ async fn a_link_that_takes_the_place_of_what_comes_is_an_error_until_it_is_gone(
 }
 
 #[tokio::test]
+async fn a_beginning_that_comes_again_after_its_file_is_whole_is_not_offered_again() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    for app_commits in [false, true] {
+        let n = app_commits.into();
+        begin(&to_bob, n, "empty", 0, b"").await;
+        let mut files = to_alice.files().await.unwrap();
+        drop(receive(&mut files, bob.disk.path()).await);
+        // As it does if the process dies before the message is committed.
+        drop(files);
+        begin(&to_bob, n, "empty", 0, b"").await;
+        let name = format!("behind {n}");
+        to_bob.send_file(alice.put(&name, b"b")).await.unwrap();
+        let mut files = to_alice.files().await.unwrap();
+        let mut held = Some(receive(&mut files, bob.disk.path()).await);
+        if app_commits {
+            held.take().expect("it").commit().await.unwrap();
+        }
+        match soon("what is behind it", files.next()).await.unwrap() {
+            FileEvent::Offered(mut offer) => {
+                assert_eq!(offer.name(), name);
+                offer.accept(bob.disk.path()).await.unwrap();
+            }
+            other => panic!("{other:?} is no offer"),
+        }
+        let behind = receive(&mut files, bob.disk.path()).await;
+        behind.commit().await.unwrap();
+        if let Some(held) = held {
+            held.commit().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_second_beginning_changes_nothing() {
     let relay = MemoryRelay::new("relay");
     let (alice, bob) = pair(&relay).await;

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use data_encoding::HEXLOWER;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use outlive::{
-    ChannelId, FileError, FileEvent, FileInfo, FileOffer, FileProgress, Node, PeerId, SendingFile,
-    TransferId,
+    ChannelId, FileError, FileEvent, FileInbox, FileInfo, FileOffer, FileProgress, Node, PeerId,
+    SendingFile, TransferId,
 };
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,7 +24,8 @@ use crate::listen::waiting;
 #[derive(Serialize)]
 struct Event<'a> {
     event: &'static str,
-    transfer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,10 +41,10 @@ struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    fn new(event: &'static str, transfer: TransferId) -> Self {
+    fn new(event: &'static str, transfer: impl Into<Option<TransferId>>) -> Self {
         Self {
             event,
-            transfer: transfer.to_string(),
+            transfer: transfer.into().map(|transfer| transfer.to_string()),
             from: None,
             name: None,
             path: None,
@@ -172,20 +173,39 @@ pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
     .await
 }
 
-/// What happens to the files of one peer.
+/// How long to wait before what could not be placed is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What happens to the files of one peer. What can't be placed is tried again, and holds up no other.
 async fn follow(
     node: Node,
     peer: PeerId,
     out: mpsc::Sender<(PeerId, Result<FileEvent, FileError>)>,
 ) -> Result<()> {
     let session = node.session(peer).await?;
-    let mut files = session.files().await?;
+    let (mut files, mut told) = (None, None);
     loop {
-        let event = files.next().await;
-        let failed = event.is_err();
-        if out.send((peer, event)).await.is_err() || failed {
+        let event = match &mut files {
+            Some(files) => FileInbox::next(files).await,
+            None => match session.files().await {
+                Ok(opened) => {
+                    files = Some(opened);
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+        };
+        let failed = event.as_ref().err().map(FileError::to_string);
+        let ends = matches!(event, Err(FileError::Session(_)));
+        // Each time that it is tried again it fails in the same way.
+        let known = failed.is_some() && failed == told;
+        if !known && out.send((peer, event)).await.is_err() || ends {
             return Ok(());
         }
+        if failed.is_some() {
+            tokio::time::sleep(AGAIN).await;
+        }
+        told = failed;
     }
 }
 
@@ -196,6 +216,8 @@ struct Receiver<'a> {
     bars: Option<MultiProgress>,
     shown: BTreeMap<TransferId, ProgressBar>,
     left: Option<u64>,
+    /// Offers that could not be placed, one of a peer at most.
+    standing: &'a mut Vec<FileOffer>,
 }
 
 impl Receiver<'_> {
@@ -243,29 +265,77 @@ impl Receiver<'_> {
         Ok(())
     }
 
-    async fn offered(&mut self, mut offer: FileOffer) -> Result<()> {
-        let (transfer, size) = (offer.transfer(), offer.size());
-        let name = offer.name().to_owned();
-        let fits = self.args.max_size.is_none_or(|most| size <= most);
-        if self.json {
-            let event = if fits { "accepted" } else { "declined" };
-            let offered = Event {
-                from: Some(offer.from().to_string()),
-                name: Some(&name),
-                size: Some(size),
-                hash: Some(HEXLOWER.encode(offer.hash())),
-                ..Event::new(event, transfer)
-            };
-            crate::output::json(&offered)?;
-        }
-        if !fits {
-            eprintln!("outlive: {} has {size} bytes: declined", shown(&name));
+    async fn offered(&mut self, offer: FileOffer) -> Result<()> {
+        let size = offer.size();
+        if self.args.max_size.is_some_and(|most| size > most) {
+            self.tell_offer("declined", &offer, None)?;
+            eprintln!(
+                "outlive: {} has {size} bytes: declined",
+                shown(offer.name())
+            );
             offer.decline();
             return Ok(());
         }
-        offer.accept(&self.args.into).await?;
-        self.shown
-            .insert(transfer, bar(self.bars.as_ref(), &name, size));
+        if let Some((offer, error)) = self.accept(offer).await? {
+            self.tell_offer("waiting", &offer, Some(&error))?;
+            advise(offer.from(), &error);
+            self.standing.push(offer);
+        }
+        Ok(())
+    }
+
+    /// Takes a file. Gives it back if it can't be placed: dropped, it would be declined.
+    async fn accept(&mut self, mut offer: FileOffer) -> Result<Option<(FileOffer, FileError)>> {
+        match offer.accept(&self.args.into).await {
+            Ok(()) => {}
+            Err(FileError::Session(error)) => return Err(error.into()),
+            Err(error) => return Ok(Some((offer, error))),
+        }
+        self.tell_offer("accepted", &offer, None)?;
+        let bar = bar(self.bars.as_ref(), offer.name(), offer.size());
+        self.shown.insert(offer.transfer(), bar);
+        Ok(None)
+    }
+
+    /// Tries again to place what could not be.
+    async fn accept_standing(&mut self) -> Result<()> {
+        for offer in std::mem::take(self.standing) {
+            if let Some((offer, _)) = self.accept(offer).await? {
+                self.standing.push(offer);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_offer(
+        &self,
+        event: &'static str,
+        offer: &FileOffer,
+        error: Option<&FileError>,
+    ) -> Result<()> {
+        if self.json {
+            crate::output::json(&Event {
+                from: Some(offer.from().to_string()),
+                name: Some(offer.name()),
+                size: Some(offer.size()),
+                hash: Some(HEXLOWER.encode(offer.hash())),
+                reason: error.map(ToString::to_string),
+                ..Event::new(event, offer.transfer())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What comes of a peer can't be placed for now.
+    fn waits(&self, from: PeerId, error: &FileError) -> Result<()> {
+        if self.json {
+            crate::output::json(&Event {
+                from: Some(from.to_string()),
+                reason: Some(error.to_string()),
+                ..Event::new("waiting", None)
+            })?;
+        }
+        advise(from, error);
         Ok(())
     }
 
@@ -276,7 +346,16 @@ impl Receiver<'_> {
     }
 }
 
+fn advise(from: PeerId, error: &FileError) {
+    eprintln!(
+        "outlive: what {from} sends waits, and is tried again: {error}; make room, start again with \
+         another --into, or refuse it with `outlive block`"
+    );
+}
+
 async fn receive_all(node: &Node, args: &ReceiveFiles, json: bool) -> Result<()> {
+    // Goes last: as long as somebody follows its peer, an offer that is dropped is declined.
+    let mut standing = Vec::new();
     let (sender, mut events) = mpsc::channel(1);
     let mut followed = BTreeSet::new();
     let mut following = JoinSet::new();
@@ -294,10 +373,19 @@ async fn receive_all(node: &Node, args: &ReceiveFiles, json: bool) -> Result<()>
         bars: bars(json),
         shown: BTreeMap::new(),
         left: args.count,
+        standing: &mut standing,
     };
+    let mut again = tokio::time::interval(AGAIN);
     while receiver.left != Some(0) {
         tokio::select! {
-            Some((peer, event)) = events.recv() => receiver.take(peer, event?).await?,
+            Some((peer, event)) = events.recv() => match event {
+                Ok(event) => receiver.take(peer, event).await?,
+                Err(FileError::Session(error)) => return Err(error.into()),
+                Err(error) => receiver.waits(peer, &error)?,
+            },
+            _ = again.tick(), if !receiver.standing.is_empty() => {
+                receiver.accept_standing().await?;
+            }
             peer = node.next_arrival(), if args.from.is_none() => {
                 let peer = peer?;
                 if followed.insert(peer) {

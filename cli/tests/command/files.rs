@@ -1,6 +1,8 @@
 //! Files between two processes.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use crate::process::{Running, id, outlive, relay};
 
@@ -108,4 +110,93 @@ fn a_file_that_is_too_large_is_declined_and_its_sender_fails() {
     assert!(said.contains("does not want it"), "{said}");
     assert_eq!(fs::read_dir(&into).unwrap().count(), 0);
     drop(receiving);
+}
+
+fn receiving(url: &str, data: &Path, into: &Path) -> Running {
+    let mut command = outlive();
+    command.args(["--json", "receive-files", "--relay", url, "--timeout", "60"]);
+    command.arg("--data").arg(data).arg("--into").arg(into);
+    Running::start(&mut command)
+}
+
+fn sending(url: &str, to: &str, data: &Path, file: &Path) -> Command {
+    let mut command = outlive();
+    command.args(["send-file", "--relay", url, "--to", to, "--timeout", "60"]);
+    command.arg("--data").arg(data).arg(file);
+    command
+}
+
+/// The next event of this kind.
+fn next(running: &mut Running, event: &str) -> serde_json::Value {
+    let lines = running.lines.by_ref();
+    let mut events = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap());
+    let found = events.find(|line: &serde_json::Value| line["event"] == event);
+    found.unwrap_or_else(|| panic!("it ended before {event:?}"))
+}
+
+#[test]
+fn a_file_without_a_name_waits_for_one_and_no_other_peer_waits_for_it() {
+    const NAMES: u32 = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let [alice, bob, carol, into] =
+        ["alice", "bob", "carol", "into"].map(|name| dir.path().join(name));
+    let to = id(&bob);
+    fs::create_dir(&into).unwrap();
+    fs::write(into.join("a"), b"").unwrap();
+    for n in 2..=NAMES {
+        fs::write(into.join(format!("a ({n})")), b"").unwrap();
+    }
+    let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+    fs::write(&a, b"a").unwrap();
+    fs::write(&b, b"b").unwrap();
+    let mut receiving = receiving(&url, &bob, &into);
+    let waiting_sender = Running::start(&mut sending(&url, &to, &alice, &a));
+    let waits = next(&mut receiving, "waiting");
+    assert_eq!(waits["from"].as_str().unwrap(), id(&alice), "{waits}");
+    assert!(sending(&url, &to, &carol, &b).status().unwrap().success());
+    assert_eq!(next(&mut receiving, "received")["name"], "b");
+    fs::remove_file(into.join("a (77)")).unwrap();
+    assert_eq!(next(&mut receiving, "received")["name"], "a");
+    assert_eq!(fs::read(into.join("a (77)")).unwrap(), b"a");
+    drop(waiting_sender);
+}
+
+#[test]
+fn an_offer_that_can_not_be_placed_stands_also_after_a_restart_and_no_other_peer_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let [alice, bob, carol, into] =
+        ["alice", "bob", "carol", "into"].map(|name| dir.path().join(name));
+    let to = id(&bob);
+    let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+    fs::write(&a, b"a").unwrap();
+    fs::write(&b, b"b").unwrap();
+    fs::create_dir(&into).unwrap();
+    let mut first = receiving(&url, &bob, &into);
+    // The directory goes when it was looked for already.
+    assert!(sending(&url, &to, &carol, &b).status().unwrap().success());
+    assert_eq!(next(&mut first, "received")["name"], "b");
+    fs::remove_dir_all(&into).unwrap();
+    let _sender = Running::start(&mut sending(&url, &to, &alice, &a));
+    let waits = next(&mut first, "waiting");
+    assert_eq!(waits["name"], "a", "{waits}");
+    let child = first.child.id().to_string();
+    let asked = Command::new("kill").args(["-TERM", &child]).status();
+    assert!(asked.unwrap().success());
+    first.child.wait().unwrap();
+    fs::create_dir(&into).unwrap();
+    let mut second = receiving(&url, &bob, &into);
+    assert_eq!(next(&mut second, "received")["name"], "a");
+    fs::remove_dir_all(&into).unwrap();
+    let _sender = Running::start(&mut sending(&url, &to, &alice, &b));
+    assert_eq!(next(&mut second, "waiting")["name"], "b");
+    let mut other = sending(&url, &to, &carol, &a);
+    fs::create_dir(&into).unwrap();
+    assert!(other.status().unwrap().success());
+    let mut names = ["received"; 2].map(|event| next(&mut second, event)["name"].to_string());
+    names.sort();
+    assert_eq!(names, ["\"a\"", "\"b\""]);
 }

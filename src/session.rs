@@ -164,7 +164,9 @@ impl Session {
     }
 
     /// Sends a message once: the same key again, also after a restart, sends nothing and returns
-    /// the receipt of the first.
+    /// the receipt of the first. If that ended before it was delivered, because it was taken back,
+    /// its time was over or a relay refused it, the receipt says so: to send it after all, take
+    /// another key.
     ///
     /// A key holds for this peer, whatever the channel: the same one on another channel is a repeat
     /// too. What a repeat carries is not compared with what was sent. The key's hash is kept on disk

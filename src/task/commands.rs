@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use outlive_core::engine::{Engine, SendError, SendOptions, Skipped, Taken, Ticket};
 use outlive_core::link::LinkClass;
-use outlive_core::record::{Key, OnceRecord, Record};
+use outlive_core::record::{Ending, Key, OnceRecord, Record};
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
 use outlive_core::{ChannelId, EnvelopeId, Generation};
@@ -27,6 +27,15 @@ use crate::trust::Trust;
 enum On {
     Next,
     Flight,
+}
+
+/// A message that was sent under a key.
+struct Before {
+    ticket: Ticket,
+    /// The write it hangs on if it is not durable yet.
+    hanging: Option<On>,
+    /// How it ended, if it did before it was delivered.
+    ended: Option<Ending>,
 }
 
 impl Task {
@@ -457,8 +466,12 @@ impl Task {
     }
 
     /// The message was sent before, under the same key.
-    fn was_sent(&mut self, engine: &mut Engine, before: (Ticket, Option<On>), then: Then) {
-        let (ticket, hanging) = before;
+    fn was_sent(&mut self, engine: &mut Engine, before: Before, then: Then) {
+        let Before {
+            ticket,
+            hanging,
+            ended,
+        } = before;
         let reply = match then {
             Then::Receipt(reply) => reply,
             Then::Commit(settled, reply) => return self.settle(engine, &settled, reply),
@@ -466,6 +479,11 @@ impl Task {
             Then::File(_) => return,
         };
         let receipt = Receipt::new(ticket, self.hub.clone(), self.route());
+        if let Some(how) = ended {
+            // That was told to whoever held a receipt then.
+            let (channel, id, end) = (ticket.channel, ticket.id, ticket.end);
+            self.hub.progress.ended(channel, id, end, how);
+        }
         let waiter = Waiter::Send(reply, receipt);
         match hanging {
             Some(On::Next) => self.next.waiters.push(waiter),
@@ -488,14 +506,18 @@ impl Task {
         }
     }
 
-    /// The message that was sent under this key before, and the write it hangs on if it is not
-    /// durable yet.
-    async fn sent_before(&mut self, hash: [u8; 32]) -> Result<Option<(Ticket, Option<On>)>, Error> {
+    /// The message that was sent under this key before.
+    async fn sent_before(&mut self, hash: [u8; 32]) -> Result<Option<Before>, Error> {
+        let hanging = |ticket: &Ticket, on| Before {
+            ticket: *ticket,
+            hanging: Some(on),
+            ended: None,
+        };
         if let Some(ticket) = self.next.once.get(&hash) {
-            return Ok(Some((*ticket, Some(On::Next))));
+            return Ok(Some(hanging(ticket, On::Next)));
         }
         if let Some(ticket) = self.flight.once.get(&hash) {
-            return Ok(Some((*ticket, Some(On::Flight))));
+            return Ok(Some(hanging(ticket, On::Flight)));
         }
         let key = Key::Once(self.peer, hash).to_bytes();
         let Some(value) = self.inner.store.get(key).await? else {
@@ -506,6 +528,7 @@ impl Task {
             channel,
             first,
             end,
+            ended,
         } = OnceRecord::from_bytes(&value)?;
         let ticket = Ticket {
             id,
@@ -513,7 +536,11 @@ impl Task {
             first,
             end,
         };
-        Ok(Some((ticket, None)))
+        Ok(Some(Before {
+            ticket,
+            hanging: None,
+            ended,
+        }))
     }
 
     fn wait_for_room(&mut self, send: WaitingSend) {

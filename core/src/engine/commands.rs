@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::Engine;
-use super::event::{Ending, Event, External, SendError, SendOptions, Ticket};
+use super::event::{Event, External, SendError, SendOptions, Ticket};
 use super::outbox::{Sending, Sweep};
 use super::writes::After;
 use crate::limits::{
     CHANNELS, MESSAGE_BYTES, MESSAGE_TTL, OUTBOX_BYTES, OUTBOX_MESSAGES, SEGMENT_BYTES,
 };
-use crate::record::{Key, OnceRecord, OutChannel, OutboxRecord, OutboxState, Record};
+use crate::record::{Ending, Key, OnceRecord, OutChannel, OutboxRecord, OutboxState, Record};
 use crate::{ChannelId, Now, Position, StoreId, TransferId, WallTime};
 
 /// What came of taking a message back.
@@ -166,6 +166,7 @@ impl Engine {
             sent: self.now.wall,
             expires,
             state: OutboxState::Live,
+            once: options.once,
             payload: Bytes::new(),
         };
         match body {
@@ -210,6 +211,7 @@ impl Engine {
                 channel,
                 first,
                 end: ticket.end,
+                ended: None,
             };
             let key = Key::Once(self.peer, hash).to_bytes();
             self.writes.batch().put(key, record.to_bytes());
@@ -313,6 +315,17 @@ impl Engine {
         }
         if let Some(sending) = self.sending.get_mut(&channel) {
             sending.ends(first, end);
+        }
+        if let Some(hash) = record.once {
+            let once = OnceRecord {
+                id: record.id,
+                channel,
+                first: start,
+                end,
+                ended: Some(how),
+            };
+            let key = Key::Once(self.peer, hash).to_bytes();
+            self.writes.batch().put(key, once.to_bytes());
         }
         self.writes.rewrites_outbox();
         self.defer(After::Tombstones {

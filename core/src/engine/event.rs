@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::record::Extent;
+use crate::record::{Ending, Extent};
 use crate::store::{Batch, ReadLimit, StoreError};
 use crate::transport::{Class, Lane, Refusal};
 use crate::wire::WireError;
@@ -93,24 +93,6 @@ pub enum Stage {
     Delivered,
     /// Committed by the peer's app.
     Consumed,
-}
-
-/// Why a message ended before it was delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-#[non_exhaustive]
-pub enum Ending {
-    /// Its time was over.
-    #[error("the message expired before it was delivered")]
-    Expired,
-    /// The app took it back.
-    #[error("the message was taken back")]
-    Cancelled,
-    /// A relay refused it for good.
-    #[error("the message was refused: {0}")]
-    Refused(Refusal),
-    /// What was to be sent lies in a file that is gone, or is not what it was.
-    #[error("the file that the message is part of is gone or has changed")]
-    Unreadable,
 }
 
 /// What the app may want to know. Everything it tells is durable.

@@ -48,11 +48,12 @@ use bytes::Bytes;
 
 pub use attempts::Skipped;
 pub use event::{
-    DropReason, Ending, Event, External, Output, SendError, SendOptions, Stage, Ticket, Transmit,
-    Violation,
+    DropReason, Event, External, Output, SendError, SendOptions, Stage, Ticket, Transmit, Violation,
 };
 pub use packets::Taken;
 pub use rules::Rule;
+
+pub use crate::record::Ending;
 
 use self::commands::Found;
 use self::link::Link;

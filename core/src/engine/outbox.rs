@@ -279,6 +279,7 @@ mod tests {
             sent: WallTime(0),
             expires: WallTime(1),
             state: OutboxState::Live,
+            once: None,
             payload: Bytes::from(vec![0; bytes]),
         }
     }

@@ -6,11 +6,11 @@
 //! matters, and the rest matters only now.
 
 use super::Engine;
-use super::event::{Ending, Output, Transmit};
+use super::event::{Output, Transmit};
 use super::link::Flight;
 use crate::limits::{FIRST_FLIGHT, SEGMENT_BYTES};
 use crate::link::LinkClass;
-use crate::record::OutboxState;
+use crate::record::{Ending, OutboxState};
 use crate::transport::{Class, Lane};
 use crate::wire::frame::{Data, First, Frame, Skip};
 use crate::wire::packet::PacketBuilder;

@@ -4,10 +4,10 @@
 use bytes::Bytes;
 
 use super::Engine;
-use super::event::{Ending, Output};
+use super::event::Output;
 use super::outbox::Sweep;
 use crate::limits::{READ_BYTES, READ_RECORDS};
-use crate::record::{Key, OutboxRecord, OutboxState, Record, RecordError};
+use crate::record::{Ending, Key, OutboxRecord, OutboxState, Record, RecordError};
 use crate::store::ReadLimit;
 use crate::{ChannelId, Now, Position};
 

@@ -20,7 +20,7 @@ pub use file::{ReceivingFileRecord, SendingFileRecord};
 pub use gap::Gap;
 pub use inbox::{InboxBody, InboxRecord};
 pub use key::{Key, KeyError, prefix_range};
-pub use once::OnceRecord;
+pub use once::{Ending, OnceRecord};
 pub use outbox::{Extent, OutboxRecord, OutboxState, Tally};
 pub use segment::SegmentRecord;
 pub use session::{

@@ -26,6 +26,8 @@ pub struct OutboxRecord {
     pub expires: WallTime,
     /// Whether it is still to be delivered.
     pub state: OutboxState,
+    /// The key under which it is sent once, as its [`OnceRecord`](super::OnceRecord) is kept.
+    pub once: Option<[u8; 32]>,
     /// Its payload; empty once the message has ended, and only the beginning of one that is
     /// elsewhere.
     pub payload: Bytes,

@@ -180,7 +180,7 @@ fn an_offer_that_can_not_be_placed_stands_also_after_a_restart_and_no_other_peer
     assert!(sending(&url, &to, &carol, &b).status().unwrap().success());
     assert_eq!(next(&mut first, "received")["name"], "b");
     fs::remove_dir_all(&into).unwrap();
-    let _sender = Running::start(&mut sending(&url, &to, &alice, &a));
+    let mut sender = Running::start(&mut sending(&url, &to, &alice, &a));
     let waits = next(&mut first, "waiting");
     assert_eq!(waits["name"], "a", "{waits}");
     let child = first.child.id().to_string();
@@ -190,6 +190,8 @@ fn an_offer_that_can_not_be_placed_stands_also_after_a_restart_and_no_other_peer
     fs::create_dir(&into).unwrap();
     let mut second = receiving(&url, &bob, &into);
     assert_eq!(next(&mut second, "received")["name"], "a");
+    // One command at a time has a data directory open.
+    assert!(sender.child.wait().unwrap().success());
     fs::remove_dir_all(&into).unwrap();
     let _sender = Running::start(&mut sending(&url, &to, &alice, &b));
     assert_eq!(next(&mut second, "waiting")["name"], "b");

@@ -1,12 +1,14 @@
 //! Keeps the node's socket for direct links: takes the links that peers dial, knows where the socket
-//! may be reached, and moves it when the network changes.
+//! may be reached, moves it when the network changes, and opens another when it fails.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlive_core::transport::{DirectEndpoint, DirectLink};
+use outlive_core::Identity;
+use outlive_core::transport::{DirectEndpoint, DirectLink, DirectTransport, TransportError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Asked, Endpoint};
@@ -18,69 +20,118 @@ use crate::node::Inner;
 /// peer that dials finds a closed gate; shorter, and a phone is woken for nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(25);
 
+/// How long to wait until a socket that failed is opened anew, at first: some systems take the sockets
+/// of an app that sleeps.
+const REOPEN: Duration = Duration::from_secs(1);
+
+/// The longest that it is waited for, when it fails again and again.
+const REOPEN_MOST: Duration = Duration::from_secs(60);
+
 /// The one who keeps the socket.
 pub(crate) struct Listener {
-    socket: Arc<dyn DirectEndpoint>,
+    transport: Box<dyn DirectTransport>,
+    socket: watch::Sender<Arc<dyn DirectEndpoint>>,
     addresses: watch::Sender<Vec<SocketAddr>>,
 }
 
 impl Listener {
-    pub(crate) fn new(
-        transport: &'static str,
-        socket: Arc<dyn DirectEndpoint>,
-    ) -> (Self, Endpoint) {
+    /// Opens the socket.
+    pub(crate) async fn open(
+        transport: Box<dyn DirectTransport>,
+        identity: &Identity,
+    ) -> Result<(Self, Endpoint), TransportError> {
+        let (socket, current) = watch::channel(transport.bind(identity).await?);
         let (addresses, known) = watch::channel(Vec::new());
         let endpoint = Endpoint {
-            transport,
-            socket: socket.clone(),
+            transport: transport.name(),
+            socket: current,
             addresses: known,
         };
-        (Self { socket, addresses }, endpoint)
+        let listener = Self {
+            transport,
+            socket,
+            addresses,
+        };
+        Ok((listener, endpoint))
     }
 
     /// Until the node ends. Then the socket and all its links are closed.
     pub(crate) async fn run(self, inner: Arc<Inner>) {
         tokio::select! {
             () = inner.ways.cancelled() => {}
-            () = self.accept(&inner) => {}
-            () = self.look(&inner) => {}
+            () = self.keep(&inner) => {}
         }
-        self.socket.close().await;
+        self.current().close().await;
     }
 
-    async fn accept(&self, inner: &Arc<Inner>) {
+    fn current(&self) -> Arc<dyn DirectEndpoint> {
+        self.socket.borrow().clone()
+    }
+
+    /// Serves the socket, and opens another when it fails.
+    async fn keep(&self, inner: &Arc<Inner>) {
+        let mut wait = REOPEN;
         loop {
-            match self.socket.accept().await {
-                Ok(link) => pass(inner, link).await,
-                Err(error) => {
-                    warn!(%error, "direct links are not accepted any more");
-                    return;
+            let (socket, since) = (self.current(), Instant::now());
+            let error = tokio::select! {
+                error = accept(&*socket, inner) => error,
+                () = self.look(&*socket, inner) => return,
+            };
+            warn!(%error, "the socket for direct links failed, and is opened anew");
+            self.moved_to(Vec::new());
+            socket.close().await;
+            if since.elapsed() >= REOPEN_MOST {
+                wait = REOPEN;
+            }
+            loop {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(REOPEN_MOST);
+                match self.transport.bind(&inner.identity).await {
+                    Ok(socket) => break drop(self.socket.send_replace(socket)),
+                    Err(error) => debug!(%error, "no socket for direct links yet"),
                 }
             }
         }
     }
 
-    async fn look(&self, inner: &Arc<Inner>) {
+    fn moved_to(&self, addresses: Vec<SocketAddr>) {
+        self.addresses.send_if_modified(|known| {
+            let moved = *known != addresses;
+            *known = addresses;
+            moved
+        });
+    }
+
+    /// Until there is no network any more to hear of.
+    async fn look(&self, socket: &dyn DirectEndpoint, inner: &Arc<Inner>) {
         let mut network = inner.network.watch();
         loop {
-            let addresses = self.socket.addresses().await;
-            self.addresses.send_if_modified(|known| {
-                let moved = *known != addresses;
-                *known = addresses;
-                moved
-            });
+            self.moved_to(socket.addresses().await);
             tokio::select! {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 changed = network.changed() => {
-                    // The monitor lives as long as the node.
-                    if changed.is_err() || !network.borrow_and_update().up {
+                    if changed.is_err() {
+                        // The monitor lives as long as the node.
+                        return;
+                    }
+                    if !network.borrow_and_update().up {
                         continue;
                     }
-                    if let Err(error) = self.socket.network_changed().await {
+                    if let Err(error) = socket.network_changed().await {
                         debug!(%error, "the socket stays where it is");
                     }
                 }
             }
+        }
+    }
+}
+
+/// Passes on links that peers dial, until there can be no more.
+async fn accept(socket: &dyn DirectEndpoint, inner: &Arc<Inner>) -> TransportError {
+    loop {
+        match socket.accept().await {
+            Ok(link) => pass(inner, link).await,
+            Err(error) => return error,
         }
     }
 }

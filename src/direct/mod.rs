@@ -31,7 +31,8 @@ pub(crate) use self::upgrade::{Upgrade, let_signals_go};
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     pub(crate) transport: &'static str,
-    pub(crate) socket: Arc<dyn DirectEndpoint>,
+    /// The one there is now: when it fails, another takes its place.
+    pub(crate) socket: watch::Receiver<Arc<dyn DirectEndpoint>>,
     /// Where peers may reach it, as far as that is known.
     pub(crate) addresses: watch::Receiver<Vec<SocketAddr>>,
 }

@@ -121,7 +121,7 @@ impl Upgrade {
         let (_none, nowhere) = watch::channel(Vec::new());
         let mut addresses = match &self.endpoint {
             Some(endpoint) => endpoint.addresses.clone(),
-            None => nowhere.clone(),
+            None => nowhere,
         };
         let mut network = self.inner.network.watch();
         let mut found_at = self.hub.found_at.subscribe();
@@ -146,11 +146,11 @@ impl Upgrade {
                 match output {
                     RendezvousOutput::Send { signal, ttl } => self.say(&signal, ttl).await,
                     RendezvousOutput::Dial(addresses) => {
-                        let Some(endpoint) = self.endpoint.clone() else {
+                        let Some(endpoint) = &self.endpoint else {
                             continue;
                         };
-                        let peer = self.hub.peer;
-                        let dial = async move { endpoint.socket.dial(peer, &addresses).await };
+                        let (peer, socket) = (self.hub.peer, endpoint.socket.borrow().clone());
+                        let dial = async move { socket.dial(peer, &addresses).await };
                         self.dialing = Some(Box::pin(dial));
                     }
                 }
@@ -183,11 +183,7 @@ impl Upgrade {
                 }
                 () = self.hub.moved.notified() => {}
                 changed = addresses.changed() => {
-                    if changed.is_err() {
-                        // The socket is closed for good. What is negotiated has sockets of its own.
-                        self.endpoint = None;
-                        addresses = nowhere.clone();
-                    }
+                    if changed.is_err() { return }
                     rendezvous.located(addresses.borrow_and_update().clone(), self.now());
                 }
                 changed = doubt.changed() => if changed.is_err() { return },

@@ -132,8 +132,8 @@ impl NodeBuilder {
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(|_| Error::Entropy)?;
         let (cancel, ways) = (CancellationToken::new(), CancellationToken::new());
-        let (listener, direct) = match &self.direct {
-            Some(transport) => listen(&**transport, &identity).await.unzip(),
+        let (listener, direct) = match self.direct {
+            Some(transport) => listen(transport, &identity).await.unzip(),
             None => (None, None),
         };
         let inner = Arc::new(Inner {
@@ -192,13 +192,14 @@ impl NodeBuilder {
 
 /// The socket for direct links. A host that has none is no reason not to start.
 async fn listen(
-    transport: &dyn DirectTransport,
+    transport: Box<dyn DirectTransport>,
     identity: &Identity,
 ) -> Option<(Listener, Endpoint)> {
-    match transport.bind(identity).await {
-        Ok(socket) => Some(Listener::new(transport.name(), socket)),
+    let name = transport.name();
+    match Listener::open(transport, identity).await {
+        Ok(open) => Some(open),
         Err(error) => {
-            warn!(transport = transport.name(), %error, "no direct links");
+            warn!(transport = name, %error, "no direct links");
             None
         }
     }

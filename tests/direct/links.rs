@@ -149,3 +149,16 @@ async fn a_peer_that_restarts_is_found_again() {
     world.until_direct().await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_socket_that_fails_is_opened_anew() {
+    let mut world = World::new().await;
+    world.until_direct().await;
+    world.talk().await;
+    world.peers[1].road.fail();
+    world.until_relayed().await;
+    world.talk().await;
+    world.until_direct().await;
+    world.talk().await;
+    world.end().await;
+}

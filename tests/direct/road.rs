@@ -41,7 +41,7 @@ impl Road {
         self.open.send_replace(true);
     }
 
-    /// The socket takes nothing any more.
+    /// The socket there is now takes nothing any more.
     pub(crate) fn fail(&self) {
         self.failed.send_replace(true);
     }
@@ -160,9 +160,11 @@ impl DirectEndpoint for AtRoad {
 
     async fn accept(&self) -> Result<DirectLink, TransportError> {
         let mut failed = self.road.failed.subscribe();
+        let failed = async move { drop(failed.wait_for(|failed| *failed).await) };
         tokio::select! {
             accepted = self.socket.accept() => accepted,
-            _ = failed.wait_for(|failed| *failed) => {
+            () = failed => {
+                self.road.failed.send_replace(false);
                 Err(TransportError::Broken("the socket failed".to_owned()))
             }
         }

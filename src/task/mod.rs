@@ -15,6 +15,7 @@ mod input;
 mod loading;
 mod outage;
 mod outputs;
+mod sends;
 mod unidentified;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

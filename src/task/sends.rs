@@ -1,0 +1,152 @@
+//! How messages are taken for sending: once under a key, and as there is room.
+
+use outlive_core::engine::{Engine, SendError, Ticket};
+use outlive_core::record::{Ending, Key, OnceRecord, Record};
+
+use super::{Task, Then, WAITING_SENDS, Waiter, WaitingSend};
+use crate::error::Error;
+use crate::receipt::Receipt;
+
+/// A write that something hangs on.
+enum On {
+    Next,
+    Flight,
+}
+
+/// A message that was sent under a key.
+struct Before {
+    ticket: Ticket,
+    /// The write it hangs on if it is not durable yet.
+    hanging: Option<On>,
+    /// How it ended, if it did before it was delivered.
+    ended: Option<Ending>,
+}
+
+impl Task {
+    pub(super) async fn send_or_wait(&mut self, engine: &mut Engine, send: WaitingSend) {
+        if send.wait && !self.sends.is_empty() {
+            self.wait_for_room(send);
+        } else if let Some(full) = self.send(engine, send).await {
+            self.wait_for_room(full);
+        }
+    }
+
+    /// Takes a message for sending, or gives it back if it has to wait for room.
+    async fn send(&mut self, engine: &mut Engine, send: WaitingSend) -> Option<WaitingSend> {
+        if let Some(hash) = send.options.once {
+            match self.sent_before(hash).await {
+                Ok(None) => {}
+                Ok(Some(before)) => {
+                    self.was_sent(engine, before, send.then);
+                    return None;
+                }
+                Err(error) => {
+                    send.then.fail(error);
+                    return None;
+                }
+            }
+        }
+        let now = self.inner.clock.now();
+        match engine.send(send.channel, &send.payload, &send.options, now) {
+            Ok(ticket) => {
+                if let Some(hash) = send.options.once {
+                    self.next.once.insert(hash, ticket);
+                }
+                match send.then {
+                    Then::Receipt(reply) => {
+                        // Made before the message can come to its end, so that it hears of it.
+                        let receipt = Receipt::new(ticket, self.hub.clone(), self.route());
+                        self.next.waiters.push(Waiter::Send(reply, receipt));
+                    }
+                    Then::Commit(settled, reply) => self.settle(engine, &settled, reply),
+                    Then::File(file) => self.file_begun(engine, ticket, file),
+                }
+            }
+            Err(SendError::Full) if send.wait => return Some(send),
+            Err(error) => send.then.fail(error.into()),
+        }
+        None
+    }
+
+    /// The message was sent before, under the same key.
+    fn was_sent(&mut self, engine: &mut Engine, before: Before, then: Then) {
+        let Before {
+            ticket,
+            hanging,
+            ended,
+        } = before;
+        let reply = match then {
+            Then::Receipt(reply) => reply,
+            Then::Commit(settled, reply) => return self.settle(engine, &settled, reply),
+            // No file is sent under a key.
+            Then::File(_) => return,
+        };
+        let receipt = Receipt::new(ticket, self.hub.clone(), self.route());
+        if let Some(how) = ended {
+            // That was told to whoever held a receipt then.
+            let (channel, id, end) = (ticket.channel, ticket.id, ticket.end);
+            self.hub.progress.ended(channel, id, end, how);
+        }
+        let waiter = Waiter::Send(reply, receipt);
+        match hanging {
+            Some(On::Next) => self.next.waiters.push(waiter),
+            Some(On::Flight) => self.flight.waiters.push(waiter),
+            None => waiter.answer(Ok(())),
+        }
+    }
+
+    /// Goes on with the messages that waited for room, in their order.
+    pub(super) async fn send_waiting(&mut self, engine: &mut Engine) {
+        while let Some(first) = self.sends.pop_front() {
+            if let Some(full) = self.send(engine, first).await {
+                self.sends.push_front(full);
+                return;
+            }
+        }
+    }
+
+    /// The message that was sent under this key before.
+    async fn sent_before(&mut self, hash: [u8; 32]) -> Result<Option<Before>, Error> {
+        let hanging = |ticket: &Ticket, on| Before {
+            ticket: *ticket,
+            hanging: Some(on),
+            ended: None,
+        };
+        if let Some(ticket) = self.next.once.get(&hash) {
+            return Ok(Some(hanging(ticket, On::Next)));
+        }
+        if let Some(ticket) = self.flight.once.get(&hash) {
+            return Ok(Some(hanging(ticket, On::Flight)));
+        }
+        let key = Key::Once(self.peer, hash).to_bytes();
+        let Some(value) = self.inner.store.get(key).await? else {
+            return Ok(None);
+        };
+        let OnceRecord {
+            id,
+            channel,
+            first,
+            end,
+            ended,
+        } = OnceRecord::from_bytes(&value)?;
+        let ticket = Ticket {
+            id,
+            channel,
+            first,
+            end,
+        };
+        Ok(Some(Before {
+            ticket,
+            hanging: None,
+            ended,
+        }))
+    }
+
+    fn wait_for_room(&mut self, send: WaitingSend) {
+        if self.sends.len() < WAITING_SENDS {
+            self.sends.push_back(send);
+        } else {
+            send.then.fail(SendError::Full.into());
+        }
+    }
+}

@@ -50,6 +50,8 @@ pub(crate) struct Hub {
     uncommitted: Mutex<BTreeMap<ChannelId, BTreeSet<Position>>>,
     arrived: watch::Sender<()>,
     listening: Mutex<BTreeSet<ChannelId>>,
+    /// Shares of a link that the app has given to channels.
+    weights: Mutex<BTreeMap<ChannelId, u8>>,
     /// The volatile channels that the peer listens to: it says so once for each link.
     peer_listens: Mutex<BTreeSet<ChannelId>>,
 }
@@ -149,6 +151,7 @@ impl Hub {
             uncommitted: Mutex::default(),
             arrived: watch::Sender::default(),
             listening: Mutex::default(),
+            weights: Mutex::default(),
             peer_listens: Mutex::new(peer_listens),
         }
     }
@@ -267,6 +270,15 @@ impl Hub {
     /// The volatile channels the app listens to, for a task that starts later.
     pub(crate) fn listening(&self) -> Vec<ChannelId> {
         lock(&self.listening).iter().copied().collect()
+    }
+
+    /// The shares that channels have, for a task that starts later or an engine that is loaded again.
+    pub(crate) fn weights(&self) -> BTreeMap<ChannelId, u8> {
+        lock(&self.weights).clone()
+    }
+
+    pub(crate) fn weigh(&self, channel: ChannelId, weight: u8) {
+        lock(&self.weights).insert(channel, weight);
     }
 
     /// The volatile channels that the peer listens to, for an engine that is loaded again.

@@ -347,12 +347,13 @@ impl Session {
     }
 
     /// Sets the share a channel gets of a link when several have something to send (1 to 255;
-    /// 4 if not said, 1 for files; 0 is taken for 1). Signaling goes before all. Dropped half-way, it
-    /// is either set or not.
+    /// 4 if not said, 1 for files; 0 is taken for 1). Signaling goes before all. Holds as long as the
+    /// session is held. Dropped half-way, it may or may not be set: call it again.
     ///
     /// # Errors
     /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`].
     pub async fn set_weight(&self, channel: ChannelId, weight: u8) -> Result<(), Error> {
+        self.hub.weigh(channel, weight);
         self.route.send(Command::Weight { channel, weight }).await
     }
 

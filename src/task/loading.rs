@@ -60,6 +60,9 @@ impl Task {
         for channel in self.hub.listening() {
             engine.listen(channel, now);
         }
+        for (channel, weight) in self.hub.weights() {
+            engine.set_weight(channel, weight);
+        }
         engine.peer_listened(self.hub.peer_listens());
         self.load_files(&mut engine).await?;
         for ((channel, position), record) in &self.in_hand {

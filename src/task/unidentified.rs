@@ -70,19 +70,20 @@ impl Task {
         engine: &mut Engine,
         token: Option<DeliveryToken>,
     ) -> Result<(), Error> {
-        let on_its_way = [&self.next, &self.flight].map(|of| of.unidentified.as_ref());
-        let [next, flight] = on_its_way;
-        let before = next.or(flight).unwrap_or(&self.unidentified);
-        let unidentified = match (token, before) {
-            (None, _) => None,
-            (Some(token), Some(before)) => {
-                let slot = before.record.slot;
+        let on_its_way = [&self.next, &self.flight];
+        let on_its_way = on_its_way
+            .into_iter()
+            .find_map(|of| of.unidentified.as_ref());
+        let before = on_its_way.unwrap_or(&self.unidentified);
+        let unidentified = match token {
+            Some(token) => {
+                let slot = match before {
+                    Some(before) => before.record.slot,
+                    None => Slot(random()?),
+                };
                 Some(Unidentified::new(UnidentifiedRecord { token, slot })?)
             }
-            (Some(token), None) => {
-                let slot = Slot(random()?);
-                Some(Unidentified::new(UnidentifiedRecord { token, slot })?)
-            }
+            None => None,
         };
         let record = unidentified.as_ref().map(|of| of.record.to_bytes());
         engine.note(Key::Unidentified(self.peer), record);

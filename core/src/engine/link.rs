@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::acks::Acks;
 use super::bulk::BulkWindow;
+use super::flight::Flight;
 use super::quality::{Merit, Quality, Standing};
 use crate::limits::{LINK_SILENCE, PING_IDLE, RELAY_FLIGHT};
 use crate::link::LinkClass;
 use crate::runs::RunSet;
 use crate::wire::frame::{Frame, Token};
-use crate::{ChannelId, EnvelopeId, Generation, MessageId, Position};
+use crate::{ChannelId, EnvelopeId, Generation, Position};
 
 /// Small frames that wait for a link to be writable. More are left out: they matter only now.
 pub(super) const REPLIES: usize = 64;
@@ -34,39 +35,6 @@ const OWN_QUEUE: Duration = Duration::from_secs(2);
 /// How long a relay may take to bring a Pong. Then it was lost, as what matters only now may be there,
 /// and another Ping takes the place of its own: on a direct link it is said again instead.
 const PONG_LOST: Duration = Duration::from_secs(10);
-
-/// A packet handed to a relay and not answered.
-#[derive(Debug, Default)]
-pub(super) struct Flight {
-    /// The segments in it.
-    pub(super) runs: Vec<(ChannelId, Position)>,
-    /// The first of each channel, with its message; at most one a channel.
-    pub(super) heads: Vec<(ChannelId, Position, MessageId)>,
-    /// When it left, if there is something of a file in it.
-    pub(super) bulk: Option<Duration>,
-}
-
-impl Flight {
-    /// Notes a segment of a message that is still to be delivered.
-    pub(super) fn note_head(&mut self, channel: ChannelId, position: Position, id: MessageId) {
-        if self.heads.iter().all(|(of, ..)| *of != channel) {
-            self.heads.push((channel, position, id));
-        }
-    }
-
-    /// What it carried of these counts no more.
-    pub(super) fn forget(&mut self, of: ChannelId, first: Position, end: Position) {
-        let kept = |channel, at: &Position| channel != of || !(first..end).contains(at);
-        self.runs.retain(|(channel, at)| kept(*channel, at));
-        self.heads.retain(|(channel, at, _)| kept(*channel, at));
-    }
-
-    /// What it carried counts no more.
-    pub(super) fn clear(&mut self) {
-        self.runs.clear();
-        self.heads.clear();
-    }
-}
 
 /// What the other end has to say back over the link, to show that it is there.
 #[derive(Clone, Copy, Debug)]

@@ -21,6 +21,7 @@ mod bulk;
 mod commands;
 mod doubts;
 mod event;
+mod flight;
 mod gaps;
 mod inbox;
 mod link;

@@ -7,7 +7,7 @@
 
 use super::Engine;
 use super::event::{Output, Transmit};
-use super::link::Flight;
+use super::flight::Flight;
 use crate::limits::{FIRST_FLIGHT, SEGMENT_BYTES};
 use crate::link::LinkClass;
 use crate::record::{Ending, OutboxState};

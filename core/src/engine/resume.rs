@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use super::event::{Event, Violation};
-use super::link::Flight;
+use super::flight::Flight;
 use super::outbox::PendingAck;
 use super::pump::lane;
 use super::rules::Rule;

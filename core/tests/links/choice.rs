@@ -1,10 +1,13 @@
 //! Which of several links carries.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
 use outlive_core::transport::Refusal;
+use outlive_core::wire::frame::Frame;
 use outlive_core::{Generation, StoreId};
 
 use crate::pair::{MUCH, Pair};
@@ -136,4 +139,26 @@ fn what_waits_for_room_at_the_peer_says_nothing_of_the_link() {
         assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
     }
     assert_eq!(pair.arrived(), 64, "as many as there is room for");
+}
+
+#[test]
+fn what_moves_is_asked_about_now_and_then_and_goes_over_no_other_link_for_that() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.takes = Box::new(move |_| Duration::from_millis(150));
+    talk(&mut pair, 5);
+    let [asked, astray] = [0, 0].map(|none| Rc::new(Cell::new(none)));
+    let (resumes, data) = (asked.clone(), astray.clone());
+    pair.lose = Box::new(move |generation, frame| {
+        let count = |of: &Cell<usize>, is: bool| of.set(of.get() + usize::from(is));
+        count(&resumes, matches!(frame, Frame::Resume(_)));
+        let is_data = matches!(frame, Frame::Data(_));
+        count(&data, is_data && generation == relayed);
+        false
+    });
+    talk(&mut pair, 150);
+    assert!(asked.get() > 0, "something is outstanding all the while");
+    assert_eq!(astray.get(), 0);
 }

@@ -67,7 +67,7 @@ async fn unswept(store: &MemoryStore) -> usize {
 async fn all_swept(store: &MemoryStore) {
     let swept = async {
         while unswept(store).await > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::task::yield_now().await;
         }
     };
     let swept = tokio::time::timeout(PATIENCE, swept).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use outlive::limits::FORGED_PACKETS;
 use outlive::record::Key;
 use outlive::{
-    ChannelId, Error, Identity, ReceiptState, RelayTransport, SessionEvent, Stage, Store,
+    ChannelId, Error, Events, Identity, ReceiptState, RelayTransport, SessionEvent, Stage, Store,
     StoreError,
 };
 use outlive_core::EnvelopeId;
@@ -24,6 +24,19 @@ async fn damage(store: &MemoryStore, peer: u8) {
     let key = Key::Session(id(peer)).to_bytes();
     batch.put(key, Bytes::from_static(b"no record"));
     store.commit(batch).await.expect("it works");
+}
+
+/// Waits until a session has told of something.
+async fn told(events: &mut Events, what: impl Fn(&SessionEvent) -> bool) {
+    let told = async {
+        loop {
+            let (event, _) = events.next().await.expect("the session lives");
+            if what(&event) {
+                return;
+            }
+        }
+    };
+    soon("the event", told).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,15 +100,7 @@ async fn what_the_app_has_in_hand_can_be_committed_after_the_store_failed() {
     store.faults().fail_commits(1, &StoreError::Full);
     let failed = soon("a failure", to_alice.send(CHAT, "not taken")).await;
     assert!(matches!(failed, Err(Error::Store(StoreError::Full))));
-    let told = async {
-        loop {
-            let (event, _) = events.next().await.expect("the session lives");
-            if event == SessionEvent::StoreFailed {
-                return;
-            }
-        }
-    };
-    soon("the event", told).await;
+    told(&mut events, |event| *event == SessionEvent::StoreFailed).await;
     to_bob.send(CHAT, "behind it").await.unwrap();
     assert_eq!(take(&mut inbox).await, "behind it");
     // Time enough for the word of it to go round.
@@ -190,15 +195,10 @@ async fn what_a_peer_listens_to_is_known_after_a_failure_and_a_sleep() {
     let to_alice = bob.session(id(1)).await.unwrap();
     let mut events = to_alice.events(64);
     to_bob.listen(TYPING).await.unwrap();
-    let told = async {
-        loop {
-            let (event, _) = events.next().await.expect("the session lives");
-            if matches!(event, SessionEvent::Listening { .. }) {
-                return;
-            }
-        }
-    };
-    soon("the peer to listen", told).await;
+    told(&mut events, |event| {
+        matches!(event, SessionEvent::Listening { .. })
+    })
+    .await;
 
     store.faults().fail_commits(1, &StoreError::Full);
     to_alice.send(CHAT, "not taken").await.unwrap_err();

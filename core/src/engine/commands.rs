@@ -119,7 +119,7 @@ impl Engine {
         sending.given_up.insert(transfer);
         match &mut sending.sweep {
             Some(sweep) => sweep.again = true,
-            None => sending.sweep = Some(Sweep::from(out.offer)),
+            None => sending.sweep = Some(Sweep::of(out)),
         }
     }
 
@@ -147,6 +147,9 @@ impl Engine {
         if self.live.keys.sending.is_none() {
             // Its handshake is said with it.
             self.begin_handshake();
+        }
+        if !self.wants_answer() {
+            self.probe.begin(self.now.elapsed);
         }
         let id = self.entropy.message_id();
         let expires = self.now.wall.plus(options.ttl.unwrap_or(MESSAGE_TTL));
@@ -199,6 +202,9 @@ impl Engine {
             }
         }
         out.earliest_expiry = Some(out.earliest_expiry.map_or(expires, |old| old.min(expires)));
+        if let Some(sweep) = &mut sending.sweep {
+            sweep.note(expires);
+        }
         let ticket = Ticket {
             id,
             channel,
@@ -215,9 +221,6 @@ impl Engine {
             };
             let key = Key::Once(self.peer, hash).to_bytes();
             self.writes.batch().put(key, record.to_bytes());
-        }
-        if self.probe.at.is_none() {
-            self.probe.restart(self.now.elapsed);
         }
         Ok(ticket)
     }
@@ -238,7 +241,13 @@ impl Engine {
         let Some(sending) = self.sending.get(&ticket.channel) else {
             return false;
         };
-        let left = ticket.first < sending.high;
+        // Under an earlier epoch, what lies below `again_below` may have left too.
+        let again_below = self
+            .live
+            .out
+            .get(&ticket.channel)
+            .map_or(Position(0), |out| out.again_below);
+        let left = ticket.first < sending.high.max(again_below);
         if left
             || sending
                 .record(ticket.first)
@@ -252,9 +261,12 @@ impl Engine {
     /// The app waits to hear that everything below `position` was committed by the peer's app.
     pub fn await_consumed(&mut self, channel: ChannelId, position: Position, now: Now) {
         self.now = now;
+        let waited = self.wants_answer();
         if let Some(sending) = self.sending.get_mut(&channel) {
             sending.awaited = sending.awaited.max(position);
-            self.probe.restart(now.elapsed);
+            if !waited {
+                self.probe.begin(now.elapsed);
+            }
         }
     }
 
@@ -400,13 +412,20 @@ impl Engine {
         self.write_lazily.get_or_insert(at);
     }
 
-    /// Whether any channel has something that expires, and when that is next.
+    /// Whether a channel is being searched for what has expired.
+    fn is_swept(&self, channel: ChannelId) -> bool {
+        let sending = self.sending.get(&channel);
+        sending.is_some_and(|sending| sending.sweep.is_some())
+    }
+
+    /// When there is something to look for next that may have expired.
     pub(super) fn next_expiry(&self) -> Option<WallTime> {
         self.live
             .out
-            .values()
-            .filter(|out| out.low < out.next)
-            .filter_map(|o| o.earliest_expiry)
+            .iter()
+            .filter(|(_, out)| out.low < out.next)
+            .filter(|(channel, _)| !self.is_swept(**channel))
+            .filter_map(|(_, out)| out.earliest_expiry)
             .min()
     }
 }

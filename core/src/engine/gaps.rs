@@ -103,6 +103,7 @@ impl Engine {
             first: rx.gap.map_or(start, |gap| gap.first),
             last,
         });
+        rx.pass_gap();
         // A message that has lost a part is missing as a whole.
         self.delete_segments(epoch, channel, start, first);
         self.writes.touch();

@@ -97,6 +97,7 @@ impl Engine {
         if let Some(rx) = stream.and_then(|stream| stream.channels.get_mut(&channel)) {
             let done = lowest.unwrap_or_else(|| last.next()).min(last.next());
             rx.consumed = rx.consumed.max(done).min(rx.next);
+            rx.pass_gap();
         }
         let at = now.elapsed + CONSUMED_DELAY;
         self.tell_consumed

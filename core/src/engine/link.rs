@@ -85,6 +85,8 @@ pub(super) struct Link {
     pub(super) forged: u32,
     /// Whether a Resume is to be sent.
     pub(super) resume_due: bool,
+    /// Whether the peer is to be told what we listen to.
+    pub(super) subscribe_due: bool,
     /// What is to be acknowledged on it.
     pub(super) acks: Acks,
     /// Frames that matter only now.
@@ -128,6 +130,7 @@ impl Link {
             responded: None,
             forged: 0,
             resume_due: false,
+            subscribe_due: false,
             acks: Acks::default(),
             replies: VecDeque::new(),
             held_until: None,
@@ -193,11 +196,19 @@ impl Link {
         self.refused = Some(now);
     }
 
-    /// Queues a frame that matters only now.
-    pub(super) fn reply(&mut self, frame: Frame) {
-        if self.replies.len() < REPLIES {
+    /// Queues a frame that matters only now. Returns whether there was room.
+    pub(super) fn reply(&mut self, frame: Frame) -> bool {
+        let room = self.replies.len() < REPLIES;
+        if room {
             self.replies.push_back(frame);
         }
+        room
+    }
+
+    /// Queues the last frame of all: what waits makes room for it.
+    pub(super) fn say_last(&mut self, frame: Frame) {
+        self.replies.truncate(REPLIES - 1);
+        self.replies.push_back(frame);
     }
 
     /// Something was sent that asks for an answer.

@@ -293,9 +293,7 @@ impl Engine {
             link.challenge(self.entropy.token(), now.elapsed);
             link.validated = !self.rules.keeps(Rule::Validate);
         }
-        if !self.listening.is_empty() {
-            link.reply(self.subscriptions());
-        }
+        link.subscribe_due = true;
         if link.is_direct() {
             for sending in self.sending.values_mut() {
                 sending.limit = None;
@@ -455,7 +453,7 @@ impl Engine {
         self.now = now;
         let frame = Frame::Close(crate::wire::frame::Close { reason });
         for link in self.links.iter_mut() {
-            link.reply(frame.clone());
+            link.say_last(frame.clone());
         }
     }
 }

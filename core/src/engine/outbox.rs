@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::{OUTBOX_CACHE_BYTES, READ_BYTES, READ_RECORDS, SEGMENT_BYTES};
-use crate::record::{Extent, OutboxRecord, OutboxState};
+use crate::record::{Extent, OutChannel, OutboxRecord, OutboxState};
 use crate::runs::RunSet;
-use crate::{Digest, Position, Seq, TransferId};
+use crate::{Digest, Position, Seq, TransferId, WallTime};
 
 /// Bytes a record costs beside its payload, roughly.
 const RECORD_BYTES: usize = 128;
@@ -64,20 +64,29 @@ pub(super) struct Sending {
 pub(super) struct Sweep {
     /// Where it goes on.
     pub(super) at: Position,
-    /// The earliest expiry among what stays.
-    pub(super) earliest: Option<crate::WallTime>,
+    /// Where the outbox ended when it began. It reads nothing before the store holds all of that: what
+    /// it did not see would never expire.
+    pub(super) end: Position,
+    /// The earliest expiry among what stays, and what was queued since.
+    pub(super) earliest: Option<WallTime>,
     /// Whether there is something new to look for, so that it begins anew when it is done.
     pub(super) again: bool,
 }
 
 impl Sweep {
-    /// One that begins at `at`.
-    pub(super) const fn from(at: Position) -> Self {
+    /// One of all that is offered on a channel.
+    pub(super) const fn of(out: &OutChannel) -> Self {
         Self {
-            at,
+            at: out.offer,
+            end: out.next,
             earliest: None,
             again: false,
         }
+    }
+
+    /// Something expires then, and stays.
+    pub(super) fn note(&mut self, expires: WallTime) {
+        self.earliest = Some(self.earliest.map_or(expires, |old| old.min(expires)));
     }
 }
 

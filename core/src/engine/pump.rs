@@ -196,7 +196,7 @@ impl Engine {
         }
     }
 
-    /// What matters only now.
+    /// What matters only now, and behind it what we listen to: a word that we ceased to may be older.
     fn say_replies(&mut self, generation: Generation, builder: &mut PacketBuilder) {
         let Some(link) = self.links.get(generation) else {
             return;
@@ -206,6 +206,14 @@ impl Engine {
                 return;
             }
             link.replies.pop_front();
+        }
+        if link.subscribe_due {
+            let said = self
+                .subscriptions()
+                .is_none_or(|frame| builder.push(&frame));
+            if let Some(link) = self.links.get(generation) {
+                link.subscribe_due = !said;
+            }
         }
     }
 

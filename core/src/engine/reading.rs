@@ -22,6 +22,8 @@ pub(super) enum Reading {
     Check(ChannelId, Position),
     /// To find what has expired.
     Sweep(ChannelId),
+    /// Of what a write has changed meanwhile: what is found is not what there is any more.
+    Overtaken,
 }
 
 impl Engine {
@@ -47,7 +49,7 @@ impl Engine {
                 self.checked(channel, position, record);
             }
             Reading::Sweep(channel) => self.swept(channel, &records),
-            Reading::Content(..) => {}
+            Reading::Content(..) | Reading::Overtaken => {}
         }
         Ok(())
     }
@@ -86,7 +88,7 @@ impl Engine {
                     return;
                 }
                 (Reading::Fill(channel), wanted, READ_RECORDS)
-            } else if let Some(sweep) = sending.sweep {
+            } else if let Some(sweep) = sending.sweep.filter(|sweep| sweep.end <= out.next) {
                 (Reading::Sweep(channel), sweep.at, READ_RECORDS)
             } else {
                 continue;
@@ -198,15 +200,15 @@ impl Engine {
         }
     }
 
-    /// Looks for messages whose time is over.
+    /// Looks for messages whose time is over. Until it has looked at all, the record says that there may
+    /// be some: a start in between begins anew.
     pub(super) fn start_sweeps(&mut self) {
-        for (channel, out) in &mut self.live.out {
+        for (channel, out) in &self.live.out {
             if out.earliest_expiry.is_some_and(|at| at <= self.now.wall)
                 && let Some(sending) = self.sending.get_mut(channel)
                 && sending.sweep.is_none()
             {
-                out.earliest_expiry = None;
-                sending.sweep = Some(Sweep::from(out.offer));
+                sending.sweep = Some(Sweep::of(out));
             }
         }
     }
@@ -246,11 +248,7 @@ impl Engine {
                 };
                 self.end_unless_ending(channel, *position, record, how);
             } else {
-                sweep.earliest = Some(
-                    sweep
-                        .earliest
-                        .map_or(record.expires, |old| old.min(record.expires)),
-                );
+                sweep.note(record.expires);
             }
         }
         let (Some(out), Some(sending)) = (
@@ -261,13 +259,10 @@ impl Engine {
         };
         let done = records.is_empty();
         if done {
-            out.earliest_expiry = match (out.earliest_expiry, sweep.earliest) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (one, other) => one.or(other),
-            };
+            out.earliest_expiry = sweep.earliest;
         }
         if !done || sweep.again {
-            sending.sweep = Some(if done { Sweep::from(out.offer) } else { sweep });
+            sending.sweep = Some(if done { Sweep::of(out) } else { sweep });
             sending.given_up = all_given_up;
         }
     }

@@ -82,6 +82,14 @@ impl Engine {
         channel: ChannelId,
     ) -> Result<&mut RxChannel, Violation> {
         let stream = self.ensure_stream(epoch);
+        self.channel_of(stream, channel)
+    }
+
+    fn channel_of(
+        &mut self,
+        stream: usize,
+        channel: ChannelId,
+    ) -> Result<&mut RxChannel, Violation> {
         let streams = &mut self.live.streams;
         let channels = &mut streams.get_mut(stream).ok_or(Violation::Channels)?.channels;
         if channels.len() >= CHANNELS && !channels.contains_key(&channel) {
@@ -93,14 +101,23 @@ impl Engine {
     /// The index of the stream of one of the peer's epochs. An epoch never heard of is a reset of
     /// the peer, unless it is the first.
     pub(super) fn ensure_stream(&mut self, epoch: Epoch) -> usize {
-        if let Some(known) = self
-            .live
-            .streams
-            .iter()
-            .position(|stream| stream.epoch == epoch)
-        {
-            return known;
-        }
+        self.known_stream(epoch).unwrap_or_else(|| {
+            let stream = self.begin_stream(epoch);
+            if self.live.peer_epoch.is_some() {
+                self.defer(After::Event(Event::PeerReset { epoch }));
+            } else {
+                self.live.peer_epoch = Some(epoch);
+            }
+            stream
+        })
+    }
+
+    fn known_stream(&self, epoch: Epoch) -> Option<usize> {
+        let mut streams = self.live.streams.iter();
+        streams.position(|stream| stream.epoch == epoch)
+    }
+
+    fn begin_stream(&mut self, epoch: Epoch) -> usize {
         if self.live.streams.len() >= PEER_EPOCHS {
             self.forget_oldest_stream();
         }
@@ -109,11 +126,6 @@ impl Engine {
             channels: std::collections::BTreeMap::new(),
         });
         self.writes.touch();
-        if self.live.peer_epoch.is_some() {
-            self.defer(After::Event(Event::PeerReset { epoch }));
-        } else {
-            self.live.peer_epoch = Some(epoch);
-        }
         self.live.streams.len() - 1
     }
 
@@ -182,7 +194,10 @@ impl Engine {
         if let Some(first) = again
             && first.epoch != epoch
         {
-            let rx = self.receiving(first.epoch, channel)?;
+            // Not a reset: the peer speaks of an epoch that it has left.
+            let earlier = self.known_stream(first.epoch);
+            let earlier = earlier.unwrap_or_else(|| self.begin_stream(first.epoch));
+            let rx = self.channel_of(earlier, channel)?;
             rx.seen.insert(first.seq);
             rx.seen.truncate(SEEN_RUNS);
         }

@@ -44,6 +44,12 @@ impl Probe {
         self.restart(now);
     }
 
+    /// There is something to wait for, and was nothing before.
+    pub(super) fn begin(&mut self, now: Duration) {
+        self.last = None;
+        self.restart(now);
+    }
+
     /// Begins to wait anew.
     pub(super) fn restart(&mut self, now: Duration) {
         let last = *self.last.get_or_insert(now);

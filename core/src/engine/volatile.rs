@@ -15,9 +15,9 @@ impl Engine {
     pub fn listen(&mut self, channel: ChannelId, now: Now) {
         self.now = now;
         if self.listening.len() < CHANNELS && self.listening.insert(channel) {
-            self.say_on_all(&Frame::Subscribe(Channels {
-                channels: vec![channel],
-            }));
+            for link in self.links.iter_mut() {
+                link.subscribe_due = true;
+            }
         }
     }
 
@@ -25,35 +25,31 @@ impl Engine {
     pub fn unlisten(&mut self, channel: ChannelId, now: Now) {
         self.now = now;
         if self.listening.remove(&channel) {
-            self.say_on_all(&Frame::Unsubscribe(Channels {
-                channels: vec![channel],
-            }));
+            let channels = vec![channel];
+            let frame = Frame::Unsubscribe(Channels { channels });
+            for link in self.links.iter_mut() {
+                // Without room for it now, it is said when something comes on the channel.
+                link.reply(frame.clone());
+            }
         }
     }
 
     /// The peer came back to the relay behind this link: what only matters now is told again.
     pub fn peer_appeared(&mut self, generation: Generation, now: Now) {
         self.now = now;
-        let subscriptions = (!self.listening.is_empty()).then(|| self.subscriptions());
-        if let (Some(link), Some(frame)) = (self.links.get(generation), subscriptions) {
-            link.reply(frame);
+        if let Some(link) = self.links.get(generation) {
+            link.subscribe_due = true;
         }
     }
 
-    pub(super) fn subscriptions(&self) -> Frame {
-        Frame::Subscribe(Channels {
-            channels: self.listening.iter().copied().collect(),
-        })
-    }
-
-    fn say_on_all(&mut self, frame: &Frame) {
-        for link in self.links.iter_mut() {
-            link.reply(frame.clone());
-        }
+    /// All that we listen to, for a link on which the peer is to be told.
+    pub(super) fn subscriptions(&self) -> Option<Frame> {
+        let channels: Vec<_> = self.listening.iter().copied().collect();
+        (!channels.is_empty()).then_some(Frame::Subscribe(Channels { channels }))
     }
 
     /// Sends on a volatile channel. Returns whether it went towards a listener: if the peer does
-    /// not listen, or no link is up, nothing is sent.
+    /// not listen, no link is up, or too much waits for it, nothing is sent.
     ///
     /// # Errors
     /// [`SendError::TooLarge`] above [`VOLATILE_BYTES`]; such messages are not cut.
@@ -77,8 +73,7 @@ impl Engine {
         if !self.peer_listens.contains(&channel) {
             return Ok(false);
         }
-        link.reply(Frame::Volatile(Volatile { channel, payload }));
-        Ok(true)
+        Ok(link.reply(Frame::Volatile(Volatile { channel, payload })))
     }
 
     /// The channels that the peer listens to, as far as it has said so.

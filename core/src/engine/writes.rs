@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::event::{Event, Output, Stage};
+use super::reading::Reading;
 use super::rules::Rule;
 use crate::limits::PURGE_RECORDS;
 use crate::record::{Key, Record, Session};
@@ -113,11 +114,9 @@ impl Writes {
         std::mem::take(&mut self.batch)
     }
 
-    /// The batch on its way is durable: the record that was written, and what to do now.
-    pub(super) fn done(&mut self) -> Option<(Session, Vec<After>)> {
-        self.flight
-            .take()
-            .map(|flight| (flight.session, flight.after))
+    /// The batch on its way is durable.
+    const fn done(&mut self) -> Option<Flight> {
+        self.flight.take()
     }
 }
 
@@ -125,9 +124,17 @@ impl Engine {
     /// The last batch that [`Output::Write`] asked for is durable.
     pub fn written(&mut self, now: Now) {
         self.now = now;
-        let Some((session, after)) = self.writes.done() else {
+        let Some(flight) = self.writes.done() else {
             return;
         };
+        let Flight {
+            session,
+            after,
+            tombstones,
+        } = flight;
+        if tombstones && let Some(reading) = &mut self.reading {
+            *reading = Reading::Overtaken;
+        }
         let before = std::mem::replace(&mut self.durable, session);
         let first = !std::mem::replace(&mut self.stored, true);
         self.tell_progress(&before, first);

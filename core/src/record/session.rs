@@ -233,6 +233,16 @@ impl Session {
     }
 }
 
+impl RxChannel {
+    /// What was stepped over counts as committed when what lies before it is: nobody else will ever
+    /// commit it, and a sender may wait for that.
+    pub(crate) fn pass_gap(&mut self) {
+        if let Some(gap) = self.gap.filter(|gap| gap.first <= self.consumed) {
+            self.consumed = self.consumed.max(gap.last.next());
+        }
+    }
+}
+
 impl OutChannel {
     /// The seq of a position under the present epoch; 0 if it lies before it.
     #[must_use]

@@ -212,6 +212,14 @@ fn check(frame: &Frame) -> Result<(), WireError> {
             if data.count == 0 || data.count > MESSAGE_SEGMENTS || data.index >= data.count {
                 return Err(WireError::Invalid("a segment is not one of its message's"));
             }
+            // Or a message of none would cost as many records as one of 16 MiB, and count for nothing.
+            let size = data.payload.len();
+            let last = data.index.saturating_add(1) == data.count;
+            if (!last && size != SEGMENT_BYTES) || (last && data.count > 1 && size == 0) {
+                return Err(WireError::Invalid(
+                    "a segment is not as long as it has to be",
+                ));
+            }
             if u64::from(data.index) >= data.seq.0 {
                 return Err(WireError::Invalid("a message begins before its stream"));
             }

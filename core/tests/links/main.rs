@@ -8,7 +8,7 @@ mod turns;
 use std::cell::Cell;
 use std::time::Duration;
 
-use outlive_core::engine::{DropReason, Taken};
+use outlive_core::engine::{DropReason, SendOptions, Taken, Transmit};
 use outlive_core::limits::{LINK_SILENCE, PING_IDLE};
 use outlive_core::link::LinkClass;
 use outlive_core::wire::frame::Frame;
@@ -203,4 +203,29 @@ fn the_hundredth_link_resumes_like_the_first_while_dead_ones_are_still_open() {
         pair.settle();
     }
     assert_eq!(pair.arrived(), 200);
+}
+
+#[test]
+fn a_message_after_a_pause_is_not_asked_about_at_once() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.bind(direct);
+    for pause in [5, 14, 100] {
+        pair.send("hello");
+        pair.settle();
+        assert!(pair.delivered());
+        // Nothing waits for anything: nobody looks at the time.
+        pair.now.elapsed += Duration::from_secs(pause);
+        let options = SendOptions::default();
+        let engine = &mut pair.peers[0].engine;
+        engine
+            .send(pair::CHAT, &"again".into(), &options, pair.now)
+            .unwrap();
+        engine.tick(pair.now);
+        pair.poll(0);
+        let over = |(_, transmit): &(usize, Transmit)| transmit.generation == relayed;
+        assert!(!pair.wire.iter().any(over), "after {pause} s");
+        pair.settle();
+    }
 }

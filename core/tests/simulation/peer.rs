@@ -63,6 +63,8 @@ pub(crate) struct Peer {
     pub(crate) generation: Generation,
     pub(crate) write: Option<Batch>,
     read: Option<Asked>,
+    /// Whether the store reads what is asked for before it does the write that waits.
+    pub(crate) reads_first: bool,
     /// What lies in files, which no crash touches.
     pub(crate) files: BTreeMap<TransferId, Bytes>,
     pub(crate) sent: VecDeque<(Transmit, Vec<u8>)>,
@@ -104,6 +106,7 @@ impl Peer {
             generation: Generation::at_start(0),
             write: None,
             read: None,
+            reads_first: false,
             files: BTreeMap::new(),
             sent: VecDeque::new(),
             tickets: Vec::new(),
@@ -243,8 +246,9 @@ impl Peer {
         self.sent.extend(sent.into_iter().zip(engine.overhear()));
     }
 
-    /// The store does what it was asked to.
+    /// The store does what it was asked to. What it read may be told after a write that came behind.
     pub(crate) fn flush(&mut self, now: Now) {
+        let early = self.reads_first.then(|| self.found()).flatten();
         if let Some(batch) = self.write.take() {
             apply(&mut self.disk, batch);
             if let Some(engine) = &mut self.engine {
@@ -255,7 +259,20 @@ impl Peer {
             }
             self.pump();
         }
-        let found = self.read.take().map(|asked| match asked {
+        let Some(found) = early.or_else(|| self.found()) else {
+            return;
+        };
+        if let Some(engine) = &mut self.engine {
+            match found {
+                Found::Rows(rows) => engine.read(&rows, now).expect("own disk"),
+                Found::Content(content) => engine.content(content, now),
+            }
+        }
+        self.pump();
+    }
+
+    fn found(&mut self) -> Option<Found> {
+        self.read.take().map(|asked| match asked {
             Asked::Rows(range, records) => {
                 let rows = self.disk.range(range).take(records);
                 Found::Rows(rows.map(|(k, v)| (k.clone(), v.clone())).collect())
@@ -266,15 +283,7 @@ impl Peer {
                     file.slice(from..from + extent.length as usize)
                 }))
             }
-        });
-        let Some(found) = found else { return };
-        if let Some(engine) = &mut self.engine {
-            match found {
-                Found::Rows(rows) => engine.read(&rows, now).expect("own disk"),
-                Found::Content(content) => engine.content(content, now),
-            }
-        }
-        self.pump();
+        })
     }
 
     pub(crate) fn tick(&mut self, now: Now) {

@@ -413,7 +413,11 @@ impl World {
                 }
             }
             Act::Commit => self.peers[who].commit(self.only, self.now),
-            Act::Flush => self.peers[who].flush(self.now),
+            Act::Flush => {
+                let peer = &mut self.peers[who];
+                peer.reads_first = !peer.reads_first;
+                peer.flush(self.now);
+            }
             Act::Tick => self.tick(who, Duration::from_millis(700)),
             Act::Connect => self.connect(who),
             Act::Disconnect => self.disconnect(who),

@@ -4,6 +4,9 @@
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod peer;
 
+mod inbound;
+mod outbound;
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,0 +1,89 @@
+//! What comes in: what is counted as committed, and what is refused.
+
+use bytes::Bytes;
+use outlive_core::engine::{Event, Output, Taken};
+use outlive_core::wire::frame::{Data, First, Frame};
+use outlive_core::{Epoch, Seq};
+
+use crate::{EPOCH, RELAYED, data, feed, id, last_ack, now, plain, receiver, said, settle, skip};
+
+#[test]
+fn what_was_stepped_over_counts_as_committed_with_what_lies_before_it() {
+    for skipped_first in [false, true] {
+        let (mut peer, generation) = receiver(RELAYED);
+        feed(&mut peer, generation, 1, &[data(1, 1, 0, 1)]);
+        if skipped_first {
+            feed(&mut peer, generation, 1, &[skip(2, 2, 0)]);
+            assert_eq!(last_ack(&mut peer).consumed, Seq(1));
+        }
+        assert!(peer.take(None).is_some());
+        peer.commit(None, now(2));
+        settle(&mut peer, 2);
+        if !skipped_first {
+            feed(&mut peer, generation, 3, &[skip(2, 2, 0)]);
+        }
+        peer.tick(now(10_000));
+        settle(&mut peer, 10_000);
+        assert_eq!(last_ack(&mut peer).consumed, Seq(3));
+    }
+}
+
+#[test]
+fn a_message_has_no_segments_that_hold_nothing() {
+    let (mut peer, generation) = receiver(RELAYED);
+    let segment = |index: u32, count, bytes: usize| {
+        plain(&[Frame::Data(Data {
+            epoch: EPOCH,
+            channel: crate::CHAT,
+            seq: Seq(u64::from(index) + 1),
+            id: id(1),
+            index,
+            count,
+            again: None,
+            payload: Bytes::from(vec![0; bytes]),
+        })])
+    };
+    let mut take = |packet| {
+        let engine = peer.engine.as_mut().unwrap();
+        engine.receive(generation, None, packet, now(1))
+    };
+    assert_eq!(take(segment(0, 1_024, 0)), Taken::No);
+    assert_eq!(take(segment(0, 2, 16_383)), Taken::No);
+    assert_eq!(take(segment(0, 2, 16_384)), Taken::Yes);
+    assert_eq!(take(segment(1, 2, 0)), Taken::No);
+    assert_eq!(take(segment(1, 2, 1)), Taken::Yes);
+}
+
+#[test]
+fn a_word_of_an_epoch_that_the_peer_has_left_is_no_reset() {
+    let (mut peer, generation) = receiver(RELAYED);
+    let Frame::Data(data) = data(1, 1, 0, 1) else {
+        unreachable!("it is a segment")
+    };
+    let first = First {
+        epoch: Epoch(4),
+        seq: Seq(1),
+    };
+    let frame = Frame::Data(Data {
+        again: Some(first),
+        ..data
+    });
+    let engine = peer.engine.as_mut().unwrap();
+    engine.receive(generation, None, plain(&[frame]), now(1));
+    let mut events = Vec::new();
+    while let Some(output) = engine.poll() {
+        match output {
+            Output::Write(_) => engine.written(now(1)),
+            Output::Event(event) => events.push(event),
+            _ => {}
+        }
+    }
+    let is_reset = |event: &Event| matches!(event, Event::PeerReset { .. });
+    assert!(!events.iter().any(is_reset), "{events:?}");
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Inbox { .. }))
+    );
+    said(&mut peer);
+}

@@ -11,7 +11,8 @@
 //! The bare link sends packets of 16 KiB for 16 seconds, or until it has sent so many bytes; the file
 //! has as many bytes as came. Its time is the whole of it: from `send_file`, which reads and hashes it,
 //! until it is whole, checked and has its name. The messages are durable at both ends, in `Buffered`;
-//! beside them stands what one sled takes of the same payloads. It takes root, on Linux.
+//! beside them stands what one sled takes of the same payloads. Beside the round trip of the bare link stands
+//! that of the same link with the writes that durable messages take at the least. It takes root, on Linux.
 
 #[cfg(target_os = "linux")]
 #[path = "links/bare.rs"]

@@ -1,5 +1,7 @@
 //! The transports by themselves, without a session.
 
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -199,32 +201,64 @@ pub(crate) async fn goodput(ends: &Ends, kind: Kind, goal: Goal) -> anyhow::Resu
     came
 }
 
+/// Whether what is said is written before, by either end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    None,
+    /// The least that two sessions need (I4): one write before a packet leaves and one before what came
+    /// is told, each given to the system.
+    Writes,
+}
+
+/// Bytes of a write: what a session writes with a small message.
+const WRITE: usize = 600;
+
+/// What one end writes to.
+struct Journal(Option<File>);
+
+impl Journal {
+    fn new(durability: Durability) -> std::io::Result<Self> {
+        Ok(Self(match durability {
+            Durability::None => None,
+            Durability::Writes => Some(tempfile::tempfile()?),
+        }))
+    }
+
+    fn write(&mut self) -> std::io::Result<()> {
+        self.0
+            .as_mut()
+            .map_or(Ok(()), |file| file.write_all(&[0xa5; WRITE]))
+    }
+}
+
 /// Round trips of a small packet.
 pub(crate) async fn round_trips(
     ends: &Ends,
     kind: Kind,
     time: Duration,
+    durability: Durability,
 ) -> anyhow::Result<Vec<Duration>> {
     let [mut near, mut far] = link(ends, kind).await?;
+    let (mut here, mut there) = (Journal::new(durability)?, Journal::new(durability)?);
     let echo = ends.hosts[1].start(async move {
-        while let Ok(packet) = far.receiver.receive().await {
-            if far
-                .sender
-                .send(Lane::Interactive, vec![packet])
-                .await
-                .is_err()
-            {
-                return;
-            }
+        loop {
+            let packet = far.receiver.receive().await?;
+            there.write()?;
+            there.write()?;
+            far.sender.send(Lane::Interactive, vec![packet]).await?;
         }
+        #[expect(unreachable_code, reason = "it says what the errors are")]
+        anyhow::Ok(())
     });
     let took = ends.hosts[0].run(async move {
         let (began, mut took) = (Instant::now(), Vec::new());
         while began.elapsed() < time {
             let said = Instant::now();
             let packet = Bytes::from_static(&[0xa5; 32]);
+            here.write()?;
             near.sender.send(Lane::Interactive, vec![packet]).await?;
             near.receiver.receive().await?;
+            here.write()?;
             took.push(said.elapsed());
         }
         anyhow::Ok(took)

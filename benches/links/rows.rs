@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::runtime::Builder;
 
+use crate::bare::Durability;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::session::Pair;
@@ -118,6 +119,7 @@ struct Round {
     file: Goodput,
     messages: Goodput,
     bare_trips: Vec<Duration>,
+    written_trips: Vec<Duration>,
     trips: Vec<Duration>,
 }
 
@@ -135,13 +137,14 @@ async fn round(
     goal: Goal,
 ) -> anyhow::Result<Option<Round>> {
     // Each gets a wire of its own: what went wrong on one is no burden for the next.
-    let ends = [(); 5].map(|()| Ends::new(seed, weather));
+    let ends = [(); 6].map(|()| Ends::new(seed, weather));
     let [
         Some(first),
         Some(second),
         Some(third),
         Some(fourth),
         Some(fifth),
+        Some(sixth),
     ] = ends
     else {
         return Ok(None);
@@ -152,14 +155,17 @@ async fn round(
     let messages = Pair::open(&third, kind).await?;
     let messages = messages.messages(&third, goal).await?;
     // Where each takes long and some are lost, a few trips tell nothing.
-    let bare_trips = bare::round_trips(&fourth, kind, 2 * goal.time).await?;
-    let trips = Pair::open(&fifth, kind).await?;
-    let trips = trips.round_trips(&fifth, 2 * goal.time).await?;
+    let time = 2 * goal.time;
+    let bare_trips = bare::round_trips(&fourth, kind, time, Durability::None).await?;
+    let written_trips = bare::round_trips(&fifth, kind, time, Durability::Writes).await?;
+    let trips = Pair::open(&sixth, kind).await?;
+    let trips = trips.round_trips(&sixth, time).await?;
     Ok(Some(Round {
         bare,
         file,
         messages,
         bare_trips,
+        written_trips,
         trips,
     }))
 }
@@ -178,9 +184,15 @@ fn print(road: &str, kind: Kind, rounds: &[Round]) {
     );
     let trip = |of: &[Duration]| median(of.iter().map(|trip| trip.as_secs_f64() * 1e3).collect());
     let bare_trip = median(rounds.iter().map(|round| trip(&round.bare_trips)).collect());
+    let written = median(
+        rounds
+            .iter()
+            .map(|round| trip(&round.written_trips))
+            .collect(),
+    );
     let own_trip = median(rounds.iter().map(|round| trip(&round.trips)).collect());
     println!(
-        "| {road} | {} | {:.2} | {:.2} | **{:.2}** ({least:.2} to {most:.2}) | {:.2} | {bare_trip:.2} | {own_trip:.2} | **{:.2}** |",
+        "| {road} | {} | {:.2} | {:.2} | **{:.2}** ({least:.2} to {most:.2}) | {:.2} | {bare_trip:.2} | {written:.2} | {own_trip:.2} | **{:.2}** |",
         kind.name(),
         of(|round| round.bare.megabytes()),
         of(|round| round.file.megabytes()),
@@ -227,9 +239,9 @@ pub(crate) fn measure() -> anyhow::Result<()> {
     };
     let runtime = Builder::new_current_thread().enable_all().build()?;
     println!(
-        "| path | link | bare MB/s | file MB/s | file / bare | durable 16 KiB messages MB/s | bare round trip ms | of a message ms | message / bare |"
+        "| path | link | bare MB/s | file MB/s | file / bare | durable 16 KiB messages MB/s | bare round trip ms | and written ms | of a message ms | message / bare |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for (road, weather) in roads() {
         for kind in [Kind::Quic, Kind::WebRtc] {
             if !wanted(road, kind) || (!measured && weather != Weather::default()) {

@@ -191,7 +191,8 @@ impl Pair {
         Ok(came)
     }
 
-    /// Round trips of a small message, committed at either end before it is answered.
+    /// Round trips of a small message. It is committed with its answer: polled together, both are in one
+    /// write.
     pub(crate) async fn round_trips(
         mut self,
         ends: &Ends,
@@ -210,8 +211,8 @@ impl Pair {
             loop {
                 let delivery = questions.next().await?;
                 let payload = delivery.payload().clone();
-                delivery.commit().await?;
-                drop(answers.send(CHAT, payload).await?);
+                let answer = answers.send(CHAT, payload);
+                drop(tokio::try_join!(delivery.commit(), answer)?);
             }
             #[expect(unreachable_code, reason = "it says what the errors are")]
             anyhow::Ok(())

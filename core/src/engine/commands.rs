@@ -148,9 +148,7 @@ impl Engine {
             // Its handshake is said with it.
             self.begin_handshake();
         }
-        if !self.wants_answer() {
-            self.probe.begin(self.now.elapsed);
-        }
+        self.expect_answer();
         let id = self.entropy.message_id();
         let expires = self.now.wall.plus(options.ttl.unwrap_or(MESSAGE_TTL));
         let out = self.live.out.entry(channel).or_default();
@@ -261,12 +259,9 @@ impl Engine {
     /// The app waits to hear that everything below `position` was committed by the peer's app.
     pub fn await_consumed(&mut self, channel: ChannelId, position: Position, now: Now) {
         self.now = now;
-        let waited = self.wants_answer();
+        self.expect_answer();
         if let Some(sending) = self.sending.get_mut(&channel) {
             sending.awaited = sending.awaited.max(position);
-            if !waited {
-                self.probe.begin(now.elapsed);
-            }
         }
     }
 

@@ -44,8 +44,8 @@ impl Probe {
         self.restart(now);
     }
 
-    /// There is something to wait for, and was nothing before.
-    pub(super) fn begin(&mut self, now: Duration) {
+    /// Begins to wait when nothing was waited for.
+    fn begin(&mut self, now: Duration) {
         self.last = None;
         self.restart(now);
     }
@@ -98,6 +98,17 @@ impl Engine {
                 .flatten(),
             )
             .min()
+    }
+
+    /// Something is about to wait for the peer. If nothing did before, the time of the last question
+    /// says nothing.
+    pub(super) fn expect_answer(&mut self) {
+        let now = self.now.elapsed;
+        if self.wants_answer() {
+            self.probe.start(now);
+        } else {
+            self.probe.begin(now);
+        }
     }
 
     pub(super) fn time_passed(&mut self) {

@@ -1,0 +1,532 @@
+//! The world around two peers, and what must hold in it.
+
+mod app;
+mod attacker;
+mod network;
+mod outcome;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::engine::{Rule, Transmit};
+use outlive_core::limits::InboxLimits;
+use outlive_core::transport::Class;
+use outlive_core::{
+    ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, Seq, StoreId, TransferId,
+    WallTime,
+};
+
+use crate::peer::{Mail, Peer, apply};
+use crate::signaling::Signaling;
+
+/// What of a sealed packet names its key and number.
+const SEALED_HEADER: usize = 29;
+
+const CHANNELS: [ChannelId; 2] = [ChannelId(1), ChannelId(16)];
+
+/// How much room there is at the receiving ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inboxes {
+    /// More than is ever sent.
+    Roomy,
+    /// Inboxes that are full after a few messages, and a relay that has a few envelopes on the way
+    /// at a time.
+    Crowded,
+}
+
+impl Inboxes {
+    fn limits(self, random: &mut Random) -> InboxLimits {
+        match self {
+            Self::Roomy => InboxLimits::default(),
+            Self::Crowded => InboxLimits {
+                messages: [1, 2, 3, 5][random.below(4)],
+                bytes: [1_000, 50_000, 100_000][random.below(3)],
+            },
+        }
+    }
+
+    /// Envelopes on the way to a peer that it has neither acknowledged nor parked.
+    const fn window(self) -> usize {
+        match self {
+            Self::Roomy => usize::MAX,
+            Self::Crowded => 3,
+        }
+    }
+}
+
+/// What must never happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// I1: a message that was Ok did not arrive, and nobody was told.
+    Lost(u64),
+    /// I2: a message came twice and was not marked.
+    Doubled(u64),
+    /// I1: a message did not arrive, and its recipient was told of no gap there.
+    Unexplained(u64),
+    /// A gap was told where a message arrived, or not in its place.
+    FalseGap(u64),
+    /// A message does not show how often the app had it in hand.
+    Miscounted(u64),
+    /// I3: a message came after a later one.
+    Reordered(u64),
+    /// I3: a message did not come because another channel is full.
+    Blocked(u64),
+    /// I5: something came of a packet of a retired link.
+    StaleLink,
+    /// I7: an engine holds more in memory than it may.
+    Overgrown(&'static str),
+    /// I8: two messages under one epoch, channel and seq.
+    SeqUsedTwice,
+    /// I8: two packets under one key and number.
+    NumberUsedTwice,
+    /// I9: garbage was taken for a packet.
+    GarbageTaken,
+    /// A payload is not what was sent.
+    Garbled(u64),
+    /// Something is outstanding for ever.
+    Stuck,
+    /// The network never falls silent.
+    Restless,
+    /// A new epoch was drawn although no store went back in time.
+    RenewedForNothing,
+    /// A connection was asked for what it can't do, or given something stale.
+    Misused,
+    /// Two that want a connection do not end up with the same one.
+    Apart,
+}
+
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+    pub(crate) fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        for part in seed.chunks_mut(8) {
+            part.copy_from_slice(&self.next().to_le_bytes());
+        }
+        seed
+    }
+}
+
+#[derive(Clone)]
+struct Envelope {
+    number: u64,
+    class: Class,
+    expires: WallTime,
+    packet: Bytes,
+}
+
+enum ToRelay {
+    Submit(Transmit),
+    Mail(Mail),
+}
+
+enum FromRelay {
+    Accepted(EnvelopeId),
+    Refused(EnvelopeId),
+    Deliver(Option<EnvelopeId>, Bytes),
+}
+
+struct Connection {
+    generation: Generation,
+    to: VecDeque<ToRelay>,
+    from: VecDeque<FromRelay>,
+    pushed: BTreeSet<u64>,
+    on_the_way: BTreeSet<u64>,
+}
+
+struct Message {
+    from: usize,
+    channel: ChannelId,
+    /// As long as no store went back in time, its positions in the outbox are its seqs.
+    seqs: std::ops::Range<u64>,
+    order: u64,
+    bytes: usize,
+    expires: Option<WallTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Send,
+    Take,
+    Commit,
+    Flush,
+    Tick,
+    Connect,
+    Disconnect,
+    ToRelay,
+    FromRelay,
+    Push,
+    Direct,
+    LinkUp,
+    LinkDown,
+    Stale,
+    Garbage,
+    Replay,
+    Tamper,
+    Meet,
+    Crash,
+    Start,
+    RelayCrash,
+    RelayStart,
+    RelayLose,
+    Silent,
+    Refuse,
+    Expire,
+    Cancel,
+    Snapshot,
+    Restore,
+    Lose,
+    Vanish,
+    GiveUp,
+}
+
+/// So short that a few acts fit into [`ACK_DELAY`](outlive_core::limits::ACK_DELAY).
+const QUICK: Duration = Duration::from_micros(100);
+
+/// What a message says: its number, and then bytes of which no two segments have the same.
+fn payload(number: u64, bytes: usize) -> Bytes {
+    let rest = (0..).map(|n: u64| (number + n / 251 + n) as u8);
+    let payload = number.to_le_bytes().into_iter().chain(rest);
+    payload.take(bytes).collect()
+}
+
+/// The file that a message lies in.
+fn transfer(number: u64) -> TransferId {
+    TransferId(u128::from(number).to_le_bytes())
+}
+
+fn number(TransferId(bytes): TransferId) -> u64 {
+    bytes
+        .first_chunk()
+        .map_or(0, |number| u64::from_le_bytes(*number))
+}
+
+pub(crate) struct World {
+    pub(crate) random: Random,
+    story: bool,
+    inboxes: Inboxes,
+    /// The only channel whose inboxes the apps take from, if there is one.
+    only: Option<ChannelId>,
+    pub(crate) now: Now,
+    /// How long anything takes. In a quick story, apps answer while an acknowledgement waits for it.
+    pace: Duration,
+    pub(crate) peers: [Peer; 2],
+    relay_up: bool,
+    refusing: bool,
+    store: StoreId,
+    envelopes: u64,
+    mailbox: [Vec<Envelope>; 2],
+    connections: [Option<Connection>; 2],
+    direct: Option<[(Generation, VecDeque<Bytes>); 2]>,
+    retired: Vec<(usize, Generation, Bytes)>,
+    /// Packets a hostile relay wrote down: for whom, and what.
+    recorded: Vec<(usize, Bytes)>,
+    headers: BTreeSet<Bytes>,
+    pub(crate) kinds: [u64; 4],
+    messages: BTreeMap<u64, Message>,
+    names: BTreeMap<MessageId, u64>,
+    orders: BTreeMap<(usize, ChannelId), u64>,
+    ok: BTreeSet<u64>,
+    ended: BTreeSet<MessageId>,
+    pub(crate) exempt: BTreeSet<u64>,
+    pub(crate) rolls: [u32; 2],
+    delivered: BTreeMap<(usize, u64), Vec<u32>>,
+    last: BTreeMap<(usize, ChannelId), u64>,
+    attempts: BTreeMap<(usize, MessageId, Epoch, u32), u32>,
+    wire: BTreeMap<(usize, Epoch, ChannelId, Seq), MessageId>,
+    spoken: u64,
+    /// Whether some of the messages lie in files.
+    files: bool,
+    /// How many of those arrived.
+    pub(crate) from_files: u64,
+    /// What the peers negotiate beside their messages, if they do.
+    pub(crate) signaling: Option<Signaling>,
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, inboxes: Inboxes, broken: Option<Rule>, story: bool) -> Self {
+        let [one, two] = [1, 2].map(|n| Identity::from_seed([n; 32]));
+        let (of_one, of_two) = (one.peer_id(), two.peer_id());
+        let limits = inboxes.limits(&mut Random(seed));
+        let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x6f75_746c_6976_6521);
+        let now = Now {
+            elapsed: Duration::from_secs(1),
+            wall: WallTime(1_000_000),
+        };
+        let mut peers = [
+            Peer::new(one, of_two, limits, broken),
+            Peer::new(two, of_one, limits, broken),
+        ];
+        for peer in &mut peers {
+            peer.start(random.seed(), now);
+        }
+        Self {
+            random,
+            story,
+            inboxes,
+            only: None,
+            now,
+            pace: if matches!(seed % 8, 2 | 3) {
+                QUICK
+            } else {
+                Duration::from_millis(10)
+            },
+            peers,
+            relay_up: true,
+            refusing: false,
+            store: StoreId([1; 16]),
+            envelopes: 0,
+            mailbox: [Vec::new(), Vec::new()],
+            connections: [None, None],
+            direct: None,
+            retired: Vec::new(),
+            recorded: Vec::new(),
+            headers: BTreeSet::new(),
+            kinds: [0; 4],
+            messages: BTreeMap::new(),
+            names: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            ok: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            exempt: BTreeSet::new(),
+            rolls: [0, 0],
+            delivered: BTreeMap::new(),
+            last: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            wire: BTreeMap::new(),
+            spoken: 0,
+            files: false,
+            from_files: 0,
+            signaling: None,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Has half of the messages lie in files that may vanish, and may be given up.
+    pub(crate) const fn with_files(mut self) -> Self {
+        self.files = true;
+        self
+    }
+
+    pub(crate) fn log(&self, text: impl FnOnce() -> String) {
+        if self.story {
+            println!("{:>8} {}", self.now.elapsed.as_millis(), text());
+        }
+    }
+
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        self.log(|| format!("FAULT {fault:?}"));
+        if self.faults.len() < 8 {
+            self.faults.push(fault);
+        }
+    }
+
+    pub(crate) fn play(&mut self) {
+        use Act::{
+            Cancel, Commit, Connect, Crash, Direct, Disconnect, Expire, Flush, FromRelay, Garbage,
+            LinkDown, LinkUp, Lose, Meet, Push, Refuse, RelayCrash, RelayLose, RelayStart, Replay,
+            Restore, Send, Silent, Snapshot, Stale, Start, Take, Tamper, Tick, ToRelay,
+        };
+        let mut deck: Vec<(Act, usize)> = vec![
+            (Send, 9),
+            (Take, 8),
+            (Commit, 6),
+            (Flush, 18),
+            (Tick, 5),
+            (Connect, 6),
+            (Disconnect, 2),
+            (ToRelay, 14),
+            (FromRelay, 14),
+            (Push, 14),
+            (Direct, 12),
+        ];
+        let groups: [&[(Act, usize)]; 10] = [
+            &[(LinkUp, 3), (LinkDown, 2), (Stale, 3)],
+            &[(Crash, 2), (Start, 6)],
+            &[(RelayCrash, 1), (RelayStart, 5)],
+            &[(RelayLose, 1), (RelayStart, 3)],
+            &[(Silent, 2)],
+            &[(Expire, 2), (Cancel, 2)],
+            &[(Snapshot, 3), (Restore, 2), (Start, 6), (Meet, 3)],
+            &[(Lose, 1), (Start, 6), (Meet, 3)],
+            &[(Refuse, 2), (Garbage, 1)],
+            &[(Replay, 6), (Tamper, 3)],
+        ];
+        for group in groups {
+            if self.random.chance(45) {
+                deck.extend_from_slice(group);
+            }
+        }
+        if self.files {
+            deck.extend([(Act::Vanish, 1), (Act::GiveUp, 2)]);
+        }
+        let total: usize = deck.iter().map(|(_, weight)| weight).sum();
+        let length = [25, 60, 150, 300][self.random.below(4)];
+        let mut rare = 0;
+        for _ in 0..length {
+            let mut pick = self.random.below(total);
+            let (act, _) = *deck
+                .iter()
+                .find(|(_, weight)| {
+                    let here = pick < *weight;
+                    pick = pick.wrapping_sub(if here { 0 } else { *weight });
+                    here
+                })
+                .expect("the weights sum up");
+            if matches!(act, Restore | Lose | RelayLose | Silent) {
+                rare += 1;
+                if rare > 4 {
+                    continue;
+                }
+            }
+            let who = self.random.below(2);
+            self.act(act, who);
+        }
+    }
+
+    fn act(&mut self, act: Act, who: usize) {
+        self.pass(self.pace);
+        if !matches!(act, Act::Tick) {
+            self.log(|| format!("{act:?} {who}"));
+        }
+        match act {
+            Act::Send => self.send(who),
+            Act::Take => {
+                if let Some(handed) = self.peers[who].take(self.only) {
+                    self.arrived(who, &handed);
+                }
+            }
+            Act::Commit => self.peers[who].commit(self.only, self.now),
+            Act::Flush => {
+                let peer = &mut self.peers[who];
+                peer.reads_first = !peer.reads_first;
+                peer.flush(self.now);
+            }
+            Act::Tick => self.tick(who, Duration::from_millis(700)),
+            Act::Connect => self.connect(who),
+            Act::Disconnect => self.disconnect(who),
+            Act::ToRelay => self.relay_hears(who),
+            Act::FromRelay => self.relay_speaks(who),
+            Act::Push => self.push(who),
+            Act::Direct => self.direct_packet(who),
+            Act::LinkUp => self.link_up(),
+            Act::LinkDown => self.link_down(),
+            Act::Stale => self.stale(),
+            Act::Garbage => self.garbage(who),
+            Act::Replay => self.replay(who),
+            Act::Meet => self.meet(),
+            Act::Tamper => self.tamper(who),
+            Act::Crash => self.crash(who),
+            Act::Start => {
+                let seed = self.random.seed();
+                self.peers[who].start(seed, self.now);
+            }
+            Act::RelayCrash => self.relay_down(),
+            Act::RelayStart => self.relay_up = true,
+            Act::RelayLose => {
+                self.relay_down();
+                self.mailbox = [Vec::new(), Vec::new()];
+                self.store = StoreId([self.random.next() as u8; 16]);
+            }
+            Act::Silent => {
+                let count = self.mailbox[who].len();
+                if count > 0 {
+                    let lost = self.random.below(count);
+                    self.mailbox[who].remove(lost);
+                }
+            }
+            Act::Refuse => self.refusing = !self.refusing,
+            Act::Expire => {
+                self.now.wall = self.now.wall.plus(Duration::from_secs(20));
+                self.tick(who, Duration::from_millis(1));
+            }
+            Act::Cancel => {
+                let now = self.now;
+                let peer = &mut self.peers[who];
+                if let (Some(engine), Some((ticket, number))) =
+                    (&mut peer.engine, peer.tickets.last())
+                    && engine.cancel(*ticket, now)
+                {
+                    // A crash may keep the word of it from the app, which asked for it.
+                    self.exempt.insert(*number);
+                }
+                peer.pump();
+            }
+            Act::Snapshot => self.peers[who].snapshot = Some(self.peers[who].disk.clone()),
+            Act::Restore => {
+                if let Some(snapshot) = self.peers[who].snapshot.clone() {
+                    self.roll_back(who, snapshot);
+                }
+            }
+            Act::Lose => self.roll_back(who, BTreeMap::new()),
+            Act::Vanish => {
+                if let Some(transfer) = self.some_file(who) {
+                    self.peers[who].files.remove(&transfer);
+                }
+            }
+            Act::GiveUp => self.give_up(who),
+        }
+        self.signal();
+        self.collect();
+    }
+
+    fn tick(&mut self, who: usize, time: Duration) {
+        self.pass(time);
+        self.peers[who].tick(self.now);
+    }
+
+    fn crash(&mut self, who: usize) {
+        if self.peers[who].engine.is_none() {
+            return;
+        }
+        // What was on its way to the disk may have got there, unknown to anybody.
+        if self.random.chance(50)
+            && let Some(batch) = self.peers[who].write.take()
+        {
+            apply(&mut self.peers[who].disk, batch);
+        }
+        self.peers[who].stop();
+        self.connections[who] = None;
+        self.direct
+            .take()
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .for_each(|(peer, (generation, _))| {
+                if peer != who {
+                    self.unbind(peer, generation);
+                }
+            });
+    }
+
+    fn roll_back(&mut self, who: usize, disk: crate::peer::Disk) {
+        self.crash(who);
+        self.peers[who].disk = disk;
+        self.rolls[who] += 1;
+        // What only the lost disk knew of is gone; what was in hand may be.
+        for (&number, message) in &self.messages {
+            if message.from == who && !self.delivered.contains_key(&(1 - who, number)) {
+                self.exempt.insert(number);
+            }
+            if message.from != who && !self.delivered.contains_key(&(who, number)) {
+                self.exempt.insert(number);
+            }
+        }
+    }
+}

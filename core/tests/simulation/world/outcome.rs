@@ -1,0 +1,175 @@
+//! How a story ends: everything heals, and then nothing may be missing and nobody may speak.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use outlive_core::transport::Class;
+use outlive_core::{ChannelId, RunSet, Seq};
+
+use super::{Act, CHANNELS, Fault, Inboxes, World};
+use crate::peer::Peer;
+use crate::signaling::Signaling;
+
+impl World {
+    /// Both are there for a while and come to terms.
+    pub(super) fn meet(&mut self) {
+        for who in 0..2 {
+            self.act(Act::Start, who);
+            self.act(Act::Connect, who);
+        }
+        for _ in 0..8 {
+            self.steps();
+        }
+    }
+
+    pub(super) fn steps(&mut self) {
+        let steps = [
+            Act::FromRelay,
+            Act::Push,
+            Act::ToRelay,
+            Act::Direct,
+            Act::Take,
+            Act::Commit,
+            Act::Flush,
+        ];
+        for who in 0..2 {
+            for act in steps {
+                self.act(act, who);
+            }
+        }
+    }
+
+    /// Everything works again: all that was sent has to arrive, and then there is silence.
+    pub(crate) fn settle(&mut self) {
+        self.refusing = false;
+        let direct = self.random.chance(30);
+        self.relay_up = true;
+        for who in 0..2 {
+            self.act(Act::Start, who);
+            self.act(Act::Connect, who);
+        }
+        self.act(if direct { Act::LinkUp } else { Act::LinkDown }, 0);
+        if self.inboxes == Inboxes::Crowded {
+            self.settle_one_channel();
+        }
+        let mut quiet = 0;
+        for round in 0..4_000 {
+            quiet = if self.round() { 0 } else { quiet + 1 };
+            let waiting = self.peers.iter().any(Peer::outstanding);
+            if quiet > 60 || (quiet > 20 && !waiting && round > 60) {
+                break;
+            }
+        }
+        if quiet <= 20 {
+            self.fault(Fault::Restless);
+        }
+        let mut mailboxes = self.mailbox.iter().flatten();
+        let left = mailboxes.any(|envelope| envelope.class == Class::Keep);
+        // Where the sender lost what came before, there may never be room for the rest.
+        let left = left && (self.inboxes == Inboxes::Roomy || self.rolls == [0, 0]);
+        if left || self.peers.iter().any(Peer::outstanding) {
+            self.fault(Fault::Stuck);
+        }
+        for number in self.missing() {
+            self.fault(Fault::Lost(number));
+        }
+        if self.rolls == [0, 0] {
+            if self.peers.iter().any(|peer| peer.renewed > 0) {
+                self.fault(Fault::RenewedForNothing);
+            }
+            self.check_gaps();
+        }
+    }
+
+    /// The apps know of each message that did not come, and of none that did, that it is missing:
+    /// though they forgot what they had been told when they crashed.
+    pub(super) fn check_gaps(&mut self) {
+        let mut gaps = BTreeMap::<(usize, ChannelId), RunSet<Seq>>::new();
+        for (who, peer) in self.peers.iter().enumerate() {
+            for (channel, gap) in peer.told.iter().chain(&peer.learned) {
+                let of = gaps.entry((who, *channel)).or_default();
+                of.insert_run(gap.first, gap.last.next());
+            }
+        }
+        let mut faults = Vec::new();
+        for number in &self.ok {
+            let Some(message) = self.messages.get(number) else {
+                continue;
+            };
+            let to = 1 - message.from;
+            let gap = gaps.get(&(to, message.channel));
+            let told = |seq| gap.is_some_and(|gap| gap.contains(Seq(seq)));
+            let arrived = self.delivered.contains_key(&(to, *number));
+            if !arrived && !message.seqs.clone().all(told) {
+                faults.push(Fault::Unexplained(*number));
+            }
+            if arrived && message.seqs.clone().any(told) {
+                faults.push(Fault::FalseGap(*number));
+            }
+        }
+        for fault in faults {
+            self.fault(fault);
+        }
+    }
+
+    /// The apps take from one channel alone, and what was sent on it has to arrive, however full
+    /// the other is.
+    pub(super) fn settle_one_channel(&mut self) {
+        let taken = CHANNELS[self.random.below(2)];
+        self.only = Some(taken);
+        let mut blocked = Vec::new();
+        for _ in 0..1_000 {
+            self.round();
+            blocked = self.missing();
+            blocked.retain(|number| self.messages[number].channel == taken);
+            if blocked.is_empty() {
+                break;
+            }
+        }
+        for number in blocked {
+            self.fault(Fault::Blocked(number));
+        }
+        self.only = None;
+    }
+
+    /// Both clocks go on. The one on the wall shows whole milliseconds, and what is less counts with
+    /// what follows: it goes on by parts of one, and would stand still if they were lost.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let millis = |elapsed: Duration| Duration::from_millis(elapsed.as_millis() as u64);
+        let before = millis(self.now.elapsed);
+        self.now.elapsed += time;
+        let passed = millis(self.now.elapsed) - before;
+        self.now.wall = self.now.wall.plus(passed);
+    }
+
+    /// Everybody does what there is to do; if there is nothing, time passes up to the next
+    /// deadline. Returns whether there was something.
+    pub(crate) fn round(&mut self) -> bool {
+        let spoken = self.spoken;
+        self.steps();
+        let busy = self
+            .connections
+            .iter()
+            .flatten()
+            .any(|c| !c.to.is_empty() || !c.from.is_empty())
+            // A few may be Pings, which end only with the link.
+            || self.direct.iter().flatten().any(|(_, queue)| queue.len() > 3)
+            || self.peers.iter().any(|peer| peer.write.is_some());
+        if spoken != self.spoken || busy {
+            return true;
+        }
+        let next = self.peers.iter().filter_map(Peer::deadline);
+        let next = next.chain(self.signaling.iter().filter_map(Signaling::deadline));
+        if let Some(next) = next.min()
+            && next > self.now.elapsed
+        {
+            self.pass(next - self.now.elapsed);
+        }
+        for who in 0..2 {
+            self.peers[who].tick(self.now);
+        }
+        self.signal();
+        self.collect();
+        spoken != self.spoken
+    }
+}

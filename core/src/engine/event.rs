@@ -209,6 +209,11 @@ pub enum Violation {
     /// More channels than a session may have.
     #[error("the peer opens more channels than a session may have")]
     Channels,
+    /// More epochs than are kept apart, all with messages that the app has not committed.
+    #[error(
+        "the peer speaks of more epochs than are kept apart while messages of all of them wait"
+    )]
+    Epochs,
     /// A segment does not continue the message before it.
     #[error("a segment does not continue its message")]
     Message,

@@ -159,7 +159,7 @@ impl Engine {
             answer,
         } = resume;
         let new = self.live.peer_epoch != Some(epoch);
-        self.ensure_stream(epoch);
+        self.ensure_stream(epoch)?;
         if new {
             self.live.peer_epoch = Some(epoch);
             self.writes.touch();
@@ -206,7 +206,7 @@ impl Engine {
     }
 
     fn receiving_exists(&mut self, epoch: Epoch, channel: ChannelId) -> Result<(), Violation> {
-        let stream = self.ensure_stream(epoch);
+        let stream = self.ensure_stream(epoch)?;
         let channels = self
             .live
             .streams

@@ -81,7 +81,7 @@ impl Engine {
         epoch: Epoch,
         channel: ChannelId,
     ) -> Result<&mut RxChannel, Violation> {
-        let stream = self.ensure_stream(epoch);
+        let stream = self.ensure_stream(epoch)?;
         self.channel_of(stream, channel)
     }
 
@@ -100,16 +100,17 @@ impl Engine {
 
     /// The index of the stream of one of the peer's epochs. An epoch never heard of is a reset of
     /// the peer, unless it is the first.
-    pub(super) fn ensure_stream(&mut self, epoch: Epoch) -> usize {
-        self.known_stream(epoch).unwrap_or_else(|| {
-            let stream = self.begin_stream(epoch);
-            if self.live.peer_epoch.is_some() {
-                self.defer(After::Event(Event::PeerReset { epoch }));
-            } else {
-                self.live.peer_epoch = Some(epoch);
-            }
-            stream
-        })
+    pub(super) fn ensure_stream(&mut self, epoch: Epoch) -> Result<usize, Violation> {
+        if let Some(known) = self.known_stream(epoch) {
+            return Ok(known);
+        }
+        let stream = self.begin_stream(epoch)?;
+        if self.live.peer_epoch.is_some() {
+            self.defer(After::Event(Event::PeerReset { epoch }));
+        } else {
+            self.live.peer_epoch = Some(epoch);
+        }
+        Ok(stream)
     }
 
     fn known_stream(&self, epoch: Epoch) -> Option<usize> {
@@ -117,27 +118,26 @@ impl Engine {
         streams.position(|stream| stream.epoch == epoch)
     }
 
-    fn begin_stream(&mut self, epoch: Epoch) -> usize {
+    fn begin_stream(&mut self, epoch: Epoch) -> Result<usize, Violation> {
         if self.live.streams.len() >= PEER_EPOCHS {
-            self.forget_oldest_stream();
+            self.forget_oldest_stream()?;
         }
         self.live.streams.push(RxStream {
             epoch,
             channels: std::collections::BTreeMap::new(),
         });
         self.writes.touch();
-        self.live.streams.len() - 1
+        Ok(self.live.streams.len() - 1)
     }
 
-    fn forget_oldest_stream(&mut self) {
-        let Some(oldest) = self
-            .live
-            .streams
-            .iter()
-            .position(|s| Some(s.epoch) != self.live.peer_epoch)
-        else {
-            return;
-        };
+    /// Forgets the oldest stream of which no message waits for the app. If its epoch came again, its
+    /// segments would be written where theirs lie.
+    fn forget_oldest_stream(&mut self) -> Result<(), Violation> {
+        let oldest = self.live.streams.iter().position(|stream| {
+            let committed = stream.channels.values().all(RxChannel::is_committed);
+            Some(stream.epoch) != self.live.peer_epoch && committed
+        });
+        let oldest = oldest.ok_or(Violation::Epochs)?;
         let stream = self.live.streams.remove(oldest);
         self.forget_parked(stream.epoch);
         for (channel, rx) in stream.channels {
@@ -150,6 +150,7 @@ impl Engine {
                 self.delete_segments(stream.epoch, channel, partial.first, rx.next);
             }
         }
+        Ok(())
     }
 
     pub(super) fn on_data(
@@ -195,8 +196,10 @@ impl Engine {
             && first.epoch != epoch
         {
             // Not a reset: the peer speaks of an epoch that it has left.
-            let earlier = self.known_stream(first.epoch);
-            let earlier = earlier.unwrap_or_else(|| self.begin_stream(first.epoch));
+            let earlier = match self.known_stream(first.epoch) {
+                Some(known) => known,
+                None => self.begin_stream(first.epoch)?,
+            };
             let rx = self.channel_of(earlier, channel)?;
             rx.seen.insert(first.seq);
             rx.seen.truncate(SEEN_RUNS);

@@ -234,6 +234,12 @@ impl Session {
 }
 
 impl RxChannel {
+    /// Whether the app has committed all messages that have come. Of an incomplete one it knows nothing.
+    pub(crate) fn is_committed(&self) -> bool {
+        let came = self.partial.map_or(self.next, |partial| partial.first);
+        came <= self.consumed
+    }
+
     /// What was stepped over counts as committed when what lies before it is: nobody else will ever
     /// commit it, and a sender may wait for that.
     pub(crate) fn pass_gap(&mut self) {

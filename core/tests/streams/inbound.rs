@@ -87,3 +87,49 @@ fn a_word_of_an_epoch_that_the_peer_has_left_is_no_reset() {
     );
     said(&mut peer);
 }
+
+#[test]
+fn no_epoch_that_is_made_up_takes_the_place_of_messages_that_wait() {
+    let (mut peer, generation) = receiver(RELAYED);
+    let of = |epoch, index: u32, count, content: Bytes| {
+        Frame::Data(Data {
+            epoch: Epoch(epoch),
+            channel: crate::CHAT,
+            seq: Seq(u64::from(index) + 1),
+            id: id(epoch as u8),
+            index,
+            count,
+            again: None,
+            payload: content,
+        })
+    };
+    let (full, rest) = (Bytes::from(vec![7; 16_384]), Bytes::from_static(b"rest"));
+    // The first epoch is the peer's own, and never forgotten.
+    feed(&mut peer, generation, 1, &[of(1, 0, 1, rest.clone())]);
+    assert!(peer.take(None).is_some());
+    for (index, content) in [(0, full.clone()), (1, rest.clone())] {
+        feed(&mut peer, generation, 1, &[of(100, index, 2, content)]);
+    }
+    for epoch in 2..20 {
+        let made_up = of(epoch, 0, 1, Bytes::from_static(b"x"));
+        feed(&mut peer, generation, 1, &[made_up]);
+    }
+    // Were it forgotten, this would be written where the first lies.
+    for index in 0..2 {
+        let other = of(100, index, 3, Bytes::from(vec![8; 16_384]));
+        feed(&mut peer, generation, 1, &[other]);
+    }
+    let first = peer.take(None).unwrap();
+    assert!(
+        first.payload == [&full[..], &rest].concat(),
+        "its own content"
+    );
+    // As they are committed, others are heard.
+    while peer.take(None).is_some() {}
+    for _ in 0..20 {
+        peer.commit(None, now(2));
+    }
+    settle(&mut peer, 2);
+    feed(&mut peer, generation, 3, &[of(50, 0, 1, rest)]);
+    assert_eq!(peer.take(None).unwrap().record.epoch, Epoch(50));
+}

@@ -8,6 +8,7 @@
 use super::Engine;
 use super::event::{Output, Transmit};
 use super::flight::Flight;
+use super::rules::Rule;
 use crate::limits::{FIRST_FLIGHT, SEGMENT_BYTES};
 use crate::link::LinkClass;
 use crate::record::{Ending, OutboxState};
@@ -293,7 +294,12 @@ impl Engine {
     ) -> Option<(ChannelId, Position)> {
         let fits = |channel| begun.is_none_or(|begun| begun == lane(channel));
         let mut ready = Vec::new();
-        let channels: Vec<ChannelId> = self.durable.out.keys().copied().collect();
+        let channels: Vec<ChannelId> = self
+            .stated(Rule::DataAfterDurable)
+            .out
+            .keys()
+            .copied()
+            .collect();
         let bulk = self.links.get(generation)?.has_room_for_bulk();
         for channel in channels {
             if lane(channel) == Lane::Bulk && !bulk {
@@ -350,7 +356,7 @@ impl Engine {
 
     /// The first position of a channel that a link may take and has not.
     fn unsent(&mut self, generation: Generation, channel: ChannelId) -> Option<Position> {
-        let out = self.durable.out.get(&channel)?;
+        let end = self.stated(Rule::DataAfterDurable).out.get(&channel)?.next;
         let live = self.live.out.get(&channel)?;
         let link = self.links.get(generation)?;
         let sending = self.sending.get(&channel)?;
@@ -370,12 +376,12 @@ impl Engine {
             }
             position = next;
         }
-        if position >= out.next {
+        if position >= end {
             return None;
         }
         if link.is_direct() {
-            let first = Seq(out.seq(live.low).0.saturating_add(FIRST_FLIGHT));
-            if out.seq(position) >= sending.limit.unwrap_or(first) {
+            let first = Seq(live.seq(live.low).0.saturating_add(FIRST_FLIGHT));
+            if live.seq(position) >= sending.limit.unwrap_or(first) {
                 return None;
             }
         }

@@ -76,8 +76,8 @@ impl Engine {
             sent,
             low,
         });
-        let offered = self
-            .durable
+        let stated = self.stated(Rule::ResumeAfterDurable);
+        let offered = stated
             .out
             .iter()
             .map(|(&channel, out)| Offered {
@@ -95,10 +95,10 @@ impl Engine {
                 ..offered
             })
             .collect();
-        let peer_epoch = self.durable.peer_epoch;
+        let peer_epoch = stated.peer_epoch;
         Some(Resume {
             id,
-            epoch: self.durable.epoch,
+            epoch: stated.epoch,
             peer_epoch,
             received: peer_epoch.map_or_else(Vec::new, |epoch| self.received(epoch)),
             offered,

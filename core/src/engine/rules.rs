@@ -1,11 +1,17 @@
 //! The rules that a simulation can switch off, to see that it would notice.
 
+use crate::record::Session;
+
 /// A rule of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[doc(hidden)]
 pub enum Rule {
     /// An Ack leaves only when the store holds what it states (I4).
     AckAfterDurable,
+    /// A segment leaves only when the store holds it (I4).
+    DataAfterDurable,
+    /// A Resume says only what the store holds (I4).
+    ResumeAfterDurable,
     /// A resume never writes a counter (I8).
     ResumeKeepsCounters,
     /// A segment that was taken is not taken again (I2).
@@ -43,6 +49,17 @@ impl Rules {
     // Takes the same arguments as the one above, so that its callers need no `cfg`.
     pub(super) const fn keeps(self, _rule: Rule) -> bool {
         true
+    }
+}
+
+impl super::Engine {
+    /// The session as it may be spoken of: as the store holds it.
+    pub(super) fn stated(&self, rule: Rule) -> &Session {
+        if self.rules.keeps(rule) {
+            &self.durable
+        } else {
+            &self.live
+        }
     }
 }
 

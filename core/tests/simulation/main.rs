@@ -187,6 +187,8 @@ fn stories_that_failed_once_end_well() {
 fn each_broken_rule_is_caught() {
     let rules = [
         Rule::AckAfterDurable,
+        Rule::DataAfterDurable,
+        Rule::ResumeAfterDurable,
         Rule::ResumeKeepsCounters,
         Rule::Dedup,
         Rule::Generations,

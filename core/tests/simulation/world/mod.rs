@@ -72,6 +72,8 @@ pub(crate) enum Fault {
     Reordered(u64),
     /// I3: a message did not come because another channel is full.
     Blocked(u64),
+    /// I4: something was said that the store does not hold.
+    NotDurable(&'static str),
     /// I5: something came of a packet of a retired link.
     StaleLink,
     /// I7: an engine holds more in memory than it may.

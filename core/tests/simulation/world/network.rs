@@ -5,13 +5,14 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 use outlive_core::engine::{Taken, Transmit};
 use outlive_core::link::LinkClass;
+use outlive_core::record::{Key, OutboxRecord, OutboxState, Record, Session};
 use outlive_core::transport::{Class, Refusal};
-use outlive_core::wire::frame::Frame;
+use outlive_core::wire::frame::{Frame, Offered, Received};
 use outlive_core::wire::packet;
-use outlive_core::{EnvelopeId, Generation};
+use outlive_core::{EnvelopeId, Epoch, Generation};
 
 use super::{Connection, Envelope, Fault, FromRelay, ToRelay, World};
-use crate::peer::Mail;
+use crate::peer::{Mail, Peer};
 
 impl World {
     pub(super) fn spoke(&mut self, who: usize, transmit: &Transmit, frames: Vec<u8>) {
@@ -24,6 +25,9 @@ impl World {
         });
         self.written_down(who, &transmit.packet);
         for frame in frames {
+            if let Some(what) = not_durable(&self.peers[who], &frame) {
+                self.fault(Fault::NotDurable(what));
+            }
             match frame {
                 Frame::Ping(_) | Frame::Pong(_) => {}
                 Frame::Data(data) => {
@@ -247,4 +251,51 @@ impl World {
         self.disconnect(0);
         self.disconnect(1);
     }
+}
+
+/// What a frame states that the store of its sender does not hold (I4).
+fn not_durable(peer: &Peer, frame: &Frame) -> Option<&'static str> {
+    let (Frame::Ack(_) | Frame::Resume(_) | Frame::Data(_) | Frame::Skip(_)) = frame else {
+        return None;
+    };
+    let record = peer.disk.get(&Key::Session(peer.other).to_bytes());
+    let Some(session) = record.map(|record| Session::from_bytes(record).expect("own disk")) else {
+        return Some("there is no session");
+    };
+    let holds = |epoch, received: &[Received]| {
+        received.iter().all(|one| {
+            let stream = session.stream(epoch);
+            let rx = stream.and_then(|stream| stream.channels.get(&one.channel));
+            rx.is_some_and(|rx| (rx.next, rx.digest) == (one.next, one.digest))
+        })
+    };
+    let end = |channel| session.out.get(&channel).map(|out| out.seq(out.next));
+    let stated = match frame {
+        Frame::Ack(ack) => (holds(ack.epoch, &ack.received), "an Ack"),
+        Frame::Resume(resume) => {
+            let peer_epoch = resume.peer_epoch.unwrap_or(Epoch(0));
+            let offers = |one: &Offered| end(one.channel).is_some_and(|end| one.end <= end);
+            let holds = holds(peer_epoch, &resume.received);
+            let ours = resume.epoch == session.epoch && resume.offered.iter().all(offers);
+            (holds && ours, "a Resume")
+        }
+        Frame::Data(data) => {
+            let ours = data.epoch == session.epoch;
+            let there = end(data.channel).is_some_and(|end| data.seq < end);
+            (ours && there, "a segment")
+        }
+        Frame::Skip(skip) => {
+            let at = session
+                .out
+                .get(&skip.channel)
+                .map(|out| out.position(skip.first));
+            let key = at.map(|at| Key::Outbox(peer.other, skip.channel, at).to_bytes());
+            let record = key.and_then(|key| peer.disk.get(&key));
+            let record = record.map(|record| OutboxRecord::from_bytes(record).expect("own disk"));
+            let ended = record.is_some_and(|record| record.state == OutboxState::Tombstone);
+            (ended && skip.epoch == session.epoch, "a Skip")
+        }
+        _ => return None,
+    };
+    (!stated.0).then_some(stated.1)
 }

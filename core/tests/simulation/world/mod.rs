@@ -11,10 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use outlive_core::engine::{Rule, Transmit};
 use outlive_core::limits::InboxLimits;
+use outlive_core::record::{InboxRecord, Key, OutboxRecord, Record};
 use outlive_core::transport::Class;
 use outlive_core::{
-    ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, Seq, StoreId, TransferId,
-    WallTime,
+    ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, PeerId, Seq, StoreId,
+    TransferId, WallTime,
 };
 
 use crate::peer::{Mail, Peer, apply};
@@ -519,16 +520,43 @@ impl World {
 
     fn roll_back(&mut self, who: usize, disk: crate::peer::Disk) {
         self.crash(who);
+        // What the lost disk had taken may be acknowledged, and is gone with it.
+        let taken = self.on_disk(who, |peer, key, value| match Key::of_peer(peer, key) {
+            Ok(Key::Inbox(..)) => Some(InboxRecord::from_bytes(value).expect("own disk").id),
+            _ => None,
+        });
         self.peers[who].disk = disk;
         self.rolls[who] += 1;
-        // What only the lost disk knew of is gone; what was in hand may be.
+        // What waits in an outbox is not.
+        let waiting = [0, 1].map(|who| {
+            self.on_disk(who, |peer, key, value| match Key::of_peer(peer, key) {
+                Ok(Key::Outbox(..)) => Some(OutboxRecord::from_bytes(value).expect("own disk").id),
+                _ => None,
+            })
+        });
         for (&number, message) in &self.messages {
-            if message.from == who && !self.delivered.contains_key(&(1 - who, number)) {
-                self.exempt.insert(number);
-            }
-            if message.from != who && !self.delivered.contains_key(&(who, number)) {
+            let from = message.from;
+            let delivered = self.delivered.contains_key(&(1 - from, number));
+            let waits = waiting[from].contains(&number);
+            if !delivered && (!waits || (from != who && taken.contains(&number))) {
                 self.exempt.insert(number);
             }
         }
+    }
+
+    /// The messages that some records are of, on a peer's disk.
+    fn on_disk(
+        &self,
+        who: usize,
+        of: impl Fn(PeerId, &[u8], &[u8]) -> Option<MessageId>,
+    ) -> BTreeSet<u64> {
+        let peer = &self.peers[who];
+        let found = peer
+            .disk
+            .iter()
+            .filter_map(|(key, value)| of(peer.other, key, value));
+        found
+            .filter_map(|id| self.names.get(&id).copied())
+            .collect()
     }
 }

@@ -316,13 +316,13 @@ impl fmt::Debug for Round {
 
 /// Name of a negotiation: of an offer, its answer, and the candidates of both.
 ///
-/// The round tells which of two is the newer. The random number, drawn at the start of the process
-/// that offers, keeps them apart when a peer lost its state and counts from the beginning again.
+/// The round tells which of two is the newer. The random number, drawn when the peer that
+/// offers loads the session, keeps them apart when a peer lost its state and counts from the beginning again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Negotiation {
     /// The round of the peer that offers.
     pub round: Round,
-    /// The random number it drew at its start.
+    /// The random number it drew.
     #[serde(with = "postcard::fixint::le")]
     pub run: u64,
 }

@@ -39,8 +39,8 @@ pub const FILE_PART_BYTES: u64 = 1024 * 1024;
 /// Channels of one session. A frame that would open one more is an error of the peer.
 pub const CHANNELS: usize = 64;
 
-/// Epochs of one peer whose receive state is kept. The oldest goes when one more appears: what
-/// still waits of it in a mailbox then comes again under a newer epoch.
+/// Epochs of one peer whose receive state is kept. When one more appears the oldest goes of which the
+/// app has committed everything: what still waits of it in a mailbox comes again under a newer epoch.
 pub const PEER_EPOCHS: usize = 8;
 
 /// Past epochs of our own that are remembered, to name the first seq of what is offered again.

@@ -8,7 +8,7 @@ use crate::rate::Rate;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RelayConfig {
-    /// Connections at once. One more hears that the relay is busy.
+    /// Connections at once. One more is answered with 503.
     pub connections: usize,
     /// Envelopes one mailbox holds. One more is refused, and the sender's receipt says so.
     pub mailbox_envelopes: u64,

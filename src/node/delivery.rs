@@ -39,7 +39,8 @@ impl Node {
 
     /// Another token in place of the one before. Who has only that one reaches us under its own name
     /// alone, as soon as a relay has heard of it: at once if we are signed in, else when we are.
-    /// Cancellation-safe: dropped half-way, the old token holds on, or until the next start.
+    /// Dropped half-way, the old token stays in use; after the next start it may be the new one. Call it
+    /// again.
     ///
     /// # Errors
     /// As for [`delivery_token`](Self::delivery_token).

@@ -135,7 +135,7 @@ pub enum GoodbyeReason {
     Signature,
     /// The client speaks a version this relay does not.
     Version,
-    /// The relay has as many connections as it can take.
+    /// The relay can not serve now.
     Busy,
 }
 
@@ -149,7 +149,7 @@ impl fmt::Display for GoodbyeReason {
                 "our signature is not good on this connection; does something on the way end TLS?"
             }
             Self::Version => "it does not speak our version",
-            Self::Busy => "it has too many connections",
+            Self::Busy => "it can not serve now",
         })
     }
 }
@@ -255,7 +255,7 @@ pub enum FromRelay {
         /// Seconds an envelope may wait here at most.
         max_ttl: u32,
     },
-    /// The envelope is durable here (class keep, newest-only) or was passed on.
+    /// The envelope is durable here (class keep, newest-only), or was passed on or dropped (now-or-never).
     Accepted {
         /// The client's number for it.
         envelope: EnvelopeId,

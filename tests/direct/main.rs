@@ -6,4 +6,6 @@ mod links;
 mod negotiated;
 mod privacy;
 mod road;
+mod secrecy;
+mod tap;
 mod world;

@@ -2,7 +2,6 @@
 
 mod arriving;
 mod hostile;
-mod secrecy;
 mod stories;
 mod trouble;
 mod world;

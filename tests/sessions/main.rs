@@ -37,6 +37,9 @@
 //! | very many sessions: each reconnect announced them all | `many::of_100_000_sessions_only_those_with_work_wake_up`, `many::each_reconnect_costs_what_the_sessions_with_work_cost` |
 //! | restored backups: new messages dropped as duplicates | `restarts::new_messages_of_a_restored_sender_are_not_taken_for_old_ones`, `restarts::a_restored_receiver_gets_what_is_new_and_hears_of_what_is_gone` |
 
+#[path = "../direct/tap.rs"]
+mod tap;
+
 mod alike;
 mod blocked;
 mod bounds;

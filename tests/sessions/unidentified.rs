@@ -15,7 +15,7 @@ use outlive_storage::{MemoryStore, SledStore};
 use outlive_transports::{MemoryRelay, WebSocketRelay};
 use tokio::sync::watch;
 
-use crate::secrecy::{contents, holds};
+use crate::tap::{contents, holds};
 use crate::trust::kept;
 use crate::world::{CHAT, id, node, relay, relay_over, soon, take, url, way};
 

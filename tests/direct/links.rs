@@ -63,15 +63,21 @@ async fn a_message_counts_for_the_link_that_brought_it_first_and_for_no_other() 
 #[tokio::test]
 async fn both_dial_at_once_and_one_link_stays() {
     let mut world = World::new().await;
+    let dials = |world: &World| [0, 1].map(|who: usize| world.peers[who].road.dials());
+    let mut at_once = 0;
     for _ in 0..20 {
+        let before = dials(&world);
         world.until_direct().await;
         world.talk().await;
+        let after = dials(&world);
+        at_once += usize::from(before[0] < after[0] && before[1] < after[1]);
         world.allow_direct(false).await;
         world.until_relayed().await;
         world.allow_direct(true).await;
     }
     world.until_direct().await;
     world.talk().await;
+    assert!(at_once > 0, "one of them dialed, and the other waited");
     world.end().await;
 }
 
@@ -111,26 +117,37 @@ async fn the_relay_goes_and_the_direct_link_carries_on() {
 #[tokio::test]
 async fn what_an_app_holds_notices_nothing_of_links_but_events() {
     let mut world = World::new().await;
-    let ups = Arc::new(AtomicUsize::new(0));
-    let seen = ups.clone();
+    let [ups, downs, messages] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
+    let seen = [ups.clone(), downs.clone(), messages.clone()];
     let subscription = world.peers[0].session.on_event(move |event, state| {
-        if let SessionEvent::LinkUp { generation } = event {
-            let up = state
-                .links
-                .iter()
-                .any(|link| link.generation == *generation);
-            assert!(up, "the event came without its state");
-            seen.fetch_add(1, Ordering::SeqCst);
-        }
+        let [ups, downs, messages] = &seen;
+        let of = |generation| state.links.iter().any(|link| link.generation == generation);
+        let count = match event {
+            SessionEvent::LinkUp { generation } => {
+                assert!(of(*generation), "the event came without its state");
+                ups
+            }
+            SessionEvent::LinkDown { generation } => {
+                assert!(!of(*generation), "the event came without its state");
+                downs
+            }
+            SessionEvent::Message { .. } => messages,
+            _ => return,
+        };
+        count.fetch_add(1, Ordering::SeqCst);
     });
     assert_eq!(world.peers[0].session.subscriptions(), 1);
     world.until_direct().await;
+    let before = ups.load(Ordering::SeqCst);
     world.close_roads();
     world.talk().await;
     world.until_relayed().await;
+    assert!(downs.load(Ordering::SeqCst) > 0);
     world.open_roads();
     world.until_direct().await;
-    assert!(ups.load(Ordering::SeqCst) >= 2);
+    assert!(ups.load(Ordering::SeqCst) > before);
+    world.talk().await;
+    assert_eq!(messages.load(Ordering::SeqCst), 2, "one for each talk");
     assert_eq!(world.peers[0].session.subscriptions(), 1);
     drop(subscription);
     assert_eq!(world.peers[0].session.subscriptions(), 0);

@@ -71,3 +71,19 @@ async fn a_socket_that_fails_takes_no_negotiated_link_with_it() {
     world.talk().await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn without_a_relay_peers_tell_new_addresses_over_the_link_they_have() {
+    let mut world = World::with_both().await;
+    world.until_carried_by("webrtc").await;
+    world.stop_relay().await;
+    world.talk().await;
+    // Where either is from now on, the other can hear over that link alone.
+    for peer in &world.peers {
+        peer.road.fail();
+    }
+    world.open_roads();
+    world.until_carried_by("quic").await;
+    world.talk().await;
+    world.end().await;
+}

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use crate::peer::{CHATTER, Talk, soon};
-use crate::town::{Town, figure};
+use crate::town::{Kind, Plan, Town, figure};
 use crate::weather::Weather;
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -46,6 +46,8 @@ struct Cut {
 /// How the peers reach each other and the relay.
 #[derive(Clone, Copy, Debug)]
 struct Roads {
+    /// What the link is made by.
+    kind: Kind,
     /// How long each road to the router takes. A round trip to the peer takes four times as long.
     delay: Duration,
     /// That of a wire between the peers, if they have one beside. What it does to frames it does to
@@ -54,7 +56,8 @@ struct Roads {
 }
 
 async fn cut(seed: u64, roads: Roads, talk: Talk) -> Option<Cut> {
-    let mut town = Town::open(seed, Weather::delayed(roads.delay)).await?;
+    let plan = Plan::new(seed, Weather::delayed(roads.delay), roads.kind);
+    let mut town = Town::of(plan).await?;
     let wire = roads.wire.map(|weather| {
         let wire = town.shortcut();
         wire.set(weather);
@@ -112,6 +115,7 @@ async fn goes_on(name: &str, seed: u64, roads: Roads, round_trip: Duration, talk
 #[tokio::test]
 async fn what_was_on_a_link_that_is_cut_goes_over_the_relay_as_soon_as_that_is_judged() {
     let roads = Roads {
+        kind: Kind::Quic,
         delay: ms(5),
         wire: None,
     };
@@ -119,8 +123,19 @@ async fn what_was_on_a_link_that_is_cut_goes_over_the_relay_as_soon_as_that_is_j
 }
 
 #[tokio::test]
+async fn what_was_on_a_link_over_webrtc_does_so_too() {
+    let roads = Roads {
+        kind: Kind::WebRtc,
+        delay: ms(5),
+        wire: None,
+    };
+    goes_on("webrtc, RTT 20 ms", 91, roads, ms(20), CHATTER).await;
+}
+
+#[tokio::test]
 async fn what_was_on_a_link_with_a_long_round_trip_does_so_too() {
     let roads = Roads {
+        kind: Kind::Quic,
         delay: ms(50),
         wire: None,
     };
@@ -135,6 +150,7 @@ async fn what_was_on_a_link_whose_packets_overtake_each_other_does_so_too() {
         ..Weather::delayed(ms(10))
     };
     let roads = Roads {
+        kind: Kind::Quic,
         delay: ms(5),
         wire: Some(weather),
     };
@@ -148,6 +164,7 @@ async fn what_was_on_a_link_that_loses_packets_does_so_too() {
         ..Weather::delayed(ms(10))
     };
     let roads = Roads {
+        kind: Kind::Quic,
         delay: ms(5),
         wire: Some(weather),
     };

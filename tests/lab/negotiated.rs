@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use outlive::Generation;
 
 use crate::gate::forget;
-use crate::moves::{LINES, move_host};
-use crate::peer::{CHATTER, Peer};
+use crate::moves::{BACK, LINES, move_host};
+use crate::peer::{CHATTER, PATIENCE, Peer};
 use crate::storms::up_and_down;
 use crate::town::{Kind, Plan, Town, figure};
 use crate::weather::Weather;
@@ -18,10 +18,6 @@ const fn ms(milliseconds: u64) -> Duration {
 
 /// A round trip from peer to peer takes 40 ms.
 const CALM: Weather = Weather::delayed(ms(10));
-
-/// Longer than a session needs to go on over the relay, and no longer than a connection to a relay may
-/// take to show that it still leads there.
-const LOOSE: Duration = Duration::from_secs(2);
 
 const fn plan(seed: u64, weather: Weather) -> Plan {
     Plan::new(seed, weather, Kind::WebRtc)
@@ -70,7 +66,7 @@ async fn a_host_gets_another_address_and_the_link_comes_back_by_a_restart_of_ice
             moved.elapsed(),
         );
         town.hear_more(20).await;
-        assert!(silence < LOOSE, "{silence:?}");
+        assert!(silence <= BACK, "{silence:?}");
         // Another connection would have another link.
         assert_eq!(town.peers.each_ref().map(link), links);
     }
@@ -115,6 +111,7 @@ async fn a_way_that_is_forgotten_is_looked_for_anew_before_the_link_is_given_up(
         town.silence_since(forgotten),
     );
     while (0..2).any(|at| came(&town.peers[at]) == before[at]) {
+        assert!(forgotten.elapsed() < PATIENCE, "the way is not found anew");
         town.hear_more(1).await;
     }
     figure(

@@ -17,7 +17,7 @@ use crate::host::Host;
 const CHAT: ChannelId = ChannelId::MESSAGES;
 
 /// Longer than anything here takes; only a test that fails waits for it.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Messages that are said and not heard before no more are said: what an app that shows a backlog
 /// would do, and no test here is about a million of them.
@@ -229,7 +229,7 @@ impl Peer {
         let ways = spoke.iter().zip(heard.iter());
         let ways = ways.filter(|(spoke, _)| **spoke >= since);
         let ways = ways.map(|(spoke, heard)| heard.saturating_duration_since(*spoke));
-        ways.max().unwrap_or_default()
+        ways.max().expect("it said something since")
     }
 
     pub(crate) async fn until(&self, what: &str, is: impl FnMut(&SessionState) -> bool) {

@@ -1,6 +1,7 @@
 //! Connections to a relay that come and go leave nothing, at either end.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use outlive::{Identity, RelayTransport};
 
@@ -8,6 +9,9 @@ use crate::world::{relay, way};
 
 /// Set where the test runs alone in its process, so that it counts only what is its own.
 const ALONE: &str = "OUTLIVE_TEST_ALONE";
+
+/// Longer than a task takes to end; only one that does not is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_thousand_connections_to_a_relay_leave_no_task_no_socket_and_no_memory() {
@@ -56,7 +60,13 @@ async fn a_thousand_connections() {
         }
         drop(connection);
         // The relay's end is gone soon.
+        let dropped = Instant::now();
         while tasks() > idle || open_descriptors() > descriptors {
+            let left = (tasks(), open_descriptors());
+            assert!(
+                dropped.elapsed() < PATIENCE,
+                "{left:?} are left after {n} cycles"
+            );
             tokio::task::yield_now().await;
         }
     }

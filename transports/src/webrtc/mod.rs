@@ -58,10 +58,10 @@ const KEEP_ALIVES: u32 = 10;
 
 /// How often a pair of addresses is tried, with [`CHECKS_APART`] between. The answer to an offer may
 /// take seconds over a relay, and a pair that was given up before is not tried again.
-const CHECKS: u16 = 50;
+const CHECKS: u16 = 100;
 
 /// Shorter, and the checks of many pairs are a flood; longer, and a link is up later.
-const CHECKS_APART: Duration = Duration::from_millis(200);
+const CHECKS_APART: Duration = Duration::from_millis(100);
 
 /// The name of the data channel, for whoever looks at a connection from outside.
 const CHANNEL_LABEL: &str = "outlive";

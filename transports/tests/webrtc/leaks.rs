@@ -1,6 +1,7 @@
 //! Connections that come and go leave nothing.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -32,6 +33,9 @@ fn a_thousand_connections_leave_no_task_no_socket_and_no_memory() {
     runtime.block_on(a_thousand_connections());
 }
 
+/// Longer than a task takes to end; only one that does not is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How many pairs there are at once. A pair comes up in half a second or more, most of which it waits
 /// for the next of its checks. With more of them what the allocator keeps varies by a tenth.
 const AT_ONCE: usize = 20;
@@ -47,7 +51,13 @@ async fn a_thousand_connections() {
         }
         join_all((first..first + AT_ONCE).map(come_and_go)).await;
         // Dropped tasks are gone when they are looked at next.
+        let dropped = Instant::now();
         while tasks() > 0 {
+            let left = tasks();
+            assert!(
+                dropped.elapsed() < PATIENCE,
+                "{left} tasks are left after {first} pairs"
+            );
             tokio::task::yield_now().await;
         }
         assert_eq!(open_descriptors(), descriptors, "after {first} pairs");

@@ -10,6 +10,7 @@ use outlive_core::limits::{CANDIDATE_BYTES, SDP_BYTES};
 use outlive_core::transport::{
     NegotiatedConnection, NegotiatedEvent, NegotiatedLink, TransportError,
 };
+use rtc::ice::candidate::unmarshal_candidate;
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::transport::RTCIceCandidatePair;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -248,6 +249,13 @@ async fn opening(stage: &Stage) -> Option<DataChannelEvent> {
     }
 }
 
+/// Of TCP there is nothing here, and a peer does not choose what we connect to. It is read as `rtc`
+/// reads it: whoever splits the words at other spaces sees another transport.
+fn is_other_than_udp(candidate: &str) -> bool {
+    let value = candidate.strip_prefix("candidate:").unwrap_or(candidate);
+    unmarshal_candidate(value).is_ok_and(|candidate| !candidate.network_type().is_udp())
+}
+
 #[async_trait]
 impl NegotiatedConnection for Connection {
     async fn offer(
@@ -315,20 +323,21 @@ impl NegotiatedConnection for Connection {
                 candidate.len()
             )));
         }
-        // Of TCP there is nothing here, and a peer does not choose what we connect to.
-        let transport = candidate.split_ascii_whitespace().nth(2);
-        if transport.is_some_and(|transport| !transport.eq_ignore_ascii_case("udp")) {
-            let why = "only candidates of UDP can be used".to_owned();
-            return Err(TransportError::Candidate(why));
-        }
         let peer = self.peer.clone();
-        let init = RTCIceCandidateInit {
-            candidate,
-            ..RTCIceCandidateInit::default()
+        let add = async move {
+            if is_other_than_udp(&candidate) {
+                let why = "only candidates of UDP can be used".to_owned();
+                return Err(TransportError::Candidate(why));
+            }
+            let init = RTCIceCandidateInit {
+                candidate,
+                ..RTCIceCandidateInit::default()
+            };
+            let added = peer.add_ice_candidate(init).await;
+            added.map_err(|error| errors::candidate(&error))
         };
-        let add = async move { peer.add_ice_candidate(init).await };
         match self.tasks.shielded(add).await {
-            Some(added) => added.map_err(|error| errors::candidate(&error)),
+            Some(added) => added,
             None => Err(TransportError::Candidate("it can't be read".to_owned())),
         }
     }

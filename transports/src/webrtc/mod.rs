@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use outlive_core::limits::PACKET_BYTES;
 use outlive_core::transport::{NegotiatedConnection, NegotiatedTransport, TransportError};
 use rtc::ice::mdns::MulticastDnsMode;
+use rtc::ice::network_type::NetworkType;
 use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
 use webrtc::peer_connection::{
     RTCConfiguration, RTCConfigurationBuilder, RTCIceServer, SettingEngine, SettingEngineBuilder,
@@ -180,6 +181,8 @@ impl WebRtc {
         let noted = self.silence / NOTED;
         SettingEngineBuilder::new()
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+            // Those of TCP in a description are passed over.
+            .with_network_types(vec![NetworkType::Udp4, NetworkType::Udp6])
             .with_discard_local_candidates_during_ice_restart(true)
             .with_ice_timeouts(
                 Some(noted),

@@ -1,5 +1,8 @@
 //! What a peer may say that makes no sense.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
 use outlive_core::transport::{NegotiatedTransport, TransportError};
 use outlive_core::wire::signal::Signal;
 use outlive_core::{Entropy, Negotiation};
@@ -125,6 +128,56 @@ async fn garbage_for_a_candidate_is_an_error_and_the_link_comes_up_without_it() 
     });
     pair.come_up().await;
     pair.close().await;
+}
+
+#[tokio::test]
+async fn a_peer_does_not_choose_what_is_connected_to_over_tcp() {
+    let target = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    target.set_nonblocking(true).expect("an option");
+    let port = target.local_addr().expect("an address").port();
+    // Spaces of every kind that a candidate may be split at.
+    let candidates = ["\u{b}", "\u{a0}", "\u{2003}", "\t", " "].map(|space| {
+        let words = format!("1 1 tcp 2105524479 127.0.0.1 {port} typ host tcptype passive");
+        format!("candidate:{}", words.replace(' ', space))
+    });
+
+    let mut pair = Pair::new();
+    let (told, count) = (candidates.clone(), candidates.len());
+    let mut first = true;
+    pair.way = Box::new(move |signal| match signal {
+        Signal::Offer(mut offer) => {
+            // In the description too, behind the line of the one medium.
+            for candidate in &told {
+                offer.sdp += &format!("a={candidate}\r\n");
+            }
+            vec![Signal::Offer(offer)]
+        }
+        Signal::Candidate(candidate) if std::mem::take(&mut first) => {
+            let mut all: Vec<_> = told
+                .iter()
+                .map(|bad| {
+                    let mut of_tcp = candidate.clone();
+                    of_tcp.candidate.clone_from(bad);
+                    Signal::Candidate(of_tcp)
+                })
+                .collect();
+            all.push(Signal::Candidate(candidate));
+            all
+        }
+        other => vec![other],
+    });
+    pair.come_up().await;
+    pair.close().await;
+    let dialled = target.accept().map(|(_, from)| from);
+    assert!(
+        matches!(&dialled, Err(error) if error.kind() == ErrorKind::WouldBlock),
+        "{dialled:?}"
+    );
+    let refused: Vec<_> = pair.a.refused.iter().chain(&pair.b.refused).collect();
+    assert_eq!(refused.len(), count, "{refused:?}");
+    for error in refused {
+        assert!(matches!(error, TransportError::Candidate(_)), "{error}");
+    }
 }
 
 #[tokio::test]

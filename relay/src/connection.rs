@@ -13,7 +13,7 @@ use outlive_core::store::{Store, StoreError};
 use outlive_core::transport::{Class, GoodbyeReason, Refusal};
 use outlive_core::wire::relay::{self, Exported, FromRelay, ToRelay};
 use outlive_core::{EnvelopeId, PeerId, StoreId};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -220,19 +220,33 @@ struct Connection {
     desk: Desk,
 }
 
+/// What had a turn since all that waited had one. What others send without end comes once in a round,
+/// as what the client says and a part of its mail do: none of them holds up the others.
+#[derive(Default)]
+struct Round {
+    passed: bool,
+    heard: bool,
+}
+
 impl Connection {
     async fn run(&mut self, stream: &mut SplitStream<WebSocket>, presence: &mut Presence) -> End {
         let mut ping = tokio::time::interval(self.desk.config.ping_every);
         ping.reset();
         let mut heard = Instant::now();
         let silence = self.desk.config.silence;
+        let mut round = Round::default();
         loop {
+            let reads = self.paused.is_none() && self.in_flight.len() < IN_FLIGHT && !round.heard;
+            let has_mail = self.window.has_more();
             let step = tokio::select! {
                 biased;
                 () = presence.replaced.cancelled() => Err(End::Goodbye(GoodbyeReason::Replaced)),
                 () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
                 Some(answers) = self.in_flight.next() => self.answer(answers).await,
-                Some(now) = presence.now.recv() => self.pass(now, presence).await,
+                Some(now) = presence.now.recv(), if !round.passed => {
+                    round.passed = true;
+                    self.pass(now, presence).await
+                }
                 senders = presence.bell.rung() => {
                     self.window.wake(senders);
                     Ok(())
@@ -243,8 +257,9 @@ impl Connection {
                     heard = Instant::now();
                     Ok(())
                 }
-                message = stream.next(), if self.paused.is_none() && self.in_flight.len() < IN_FLIGHT => {
+                message = stream.next(), if reads => {
                     heard = Instant::now();
+                    round.heard = true;
                     match message {
                         Some(Ok(Message::Binary(bytes))) => self.take(&bytes, presence).await,
                         Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) => {
@@ -262,17 +277,19 @@ impl Connection {
                         Ok(Err(_)) | Err(_) => Err(End::Gone),
                     }
                 }
-                () = tokio::time::sleep_until(heard + silence), if self.paused.is_none() => {
+                () = tokio::time::sleep_until(heard + silence), if self.paused.is_none() && !round.heard => {
                     Err(End::Gone)
                 }
-                found = self.window.next(), if self.window.has_more() => match found {
-                    Ok(deliveries) if deliveries.is_empty() => Ok(()),
-                    Ok(deliveries) => {
-                        self.delivered = self.delivered.saturating_add(deliveries.len() as u64);
-                        self.say(deliveries).await
-                    }
-                    Err(error) => Err(End::Store(error)),
-                },
+                // The store answers soon. Until then nothing is let in that could interrupt it again
+                // and again.
+                found = self.window.next(), if has_mail => {
+                    round = Round::default();
+                    self.deliver(found).await
+                }
+                () = std::future::ready(()), if !has_mail && (round.passed || round.heard) => {
+                    round = Round::default();
+                    Ok(())
+                }
             };
             if let Err(end) = step {
                 return end;
@@ -288,16 +305,33 @@ impl Connection {
             .unwrap_or(Err(End::Gone))
     }
 
+    /// Passes on about as much as one WebSocket message takes.
     async fn pass(&mut self, first: Now, presence: &mut Presence) -> Result<(), End> {
+        let size = |room: &Option<OwnedSemaphorePermit>| {
+            room.as_ref().map_or(0, |room| room.num_permits())
+        };
+        let mut bytes = size(&first.room);
         let (mut messages, mut rooms) = (vec![first.message], vec![first.room]);
-        while let Ok(Now { message, room }) = presence.now.try_recv() {
+        while bytes < BATCH_BYTES
+            && let Ok(Now { message, room }) = presence.now.try_recv()
+        {
+            bytes += size(&room);
             messages.push(message);
             rooms.push(room);
         }
         let said = self.say(messages).await;
-        // Only now: so a crowd that sends more than the client takes lets other things have a turn.
+        // Only now: until it is said it takes memory.
         drop(rooms);
         said
+    }
+
+    async fn deliver(&mut self, found: Result<Vec<FromRelay>, StoreError>) -> Result<(), End> {
+        let deliveries = found.map_err(End::Store)?;
+        if deliveries.is_empty() {
+            return Ok(());
+        }
+        self.delivered = self.delivered.saturating_add(deliveries.len() as u64);
+        self.say(deliveries).await
     }
 
     async fn answer(&mut self, answers: Answers) -> Result<(), End> {

@@ -264,3 +264,6 @@ async fn upgrade(State(arrival): State<Arrival>, upgrade: WebSocketUpgrade) -> R
             drop((place, arrival.held));
         })
 }
+
+#[cfg(test)]
+mod tests;

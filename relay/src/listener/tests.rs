@@ -1,0 +1,154 @@
+//! Clients behind pipes as narrow as a test wants them.
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use outlive_core::transport::{Class, Sender};
+use outlive_core::wire::relay::{self, FromRelay, ToRelay, VERSION};
+use outlive_core::{EnvelopeId, Identity, PeerId};
+use outlive_storage::MemoryStore;
+use tokio::io::DuplexStream;
+use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::config::RelayConfig;
+use crate::directory::Directory;
+use crate::mailbox::{Put, Request, Writer};
+
+const BOB: u8 = 1;
+const CAROL: u8 = 2;
+const EVE: u8 = 3;
+
+fn identity(n: u8) -> Identity {
+    Identity::from_seed([n; 32])
+}
+
+fn id(n: u8) -> PeerId {
+    identity(n).peer_id()
+}
+
+async fn door(config: RelayConfig) -> Door {
+    let store = Arc::new(MemoryStore::new());
+    let directory = Arc::new(Directory::default());
+    let opened = Writer::open(store.clone(), config.clone(), directory.clone()).await;
+    let (writer, mailboxes, store_id) = opened.expect("an empty store");
+    tokio::spawn(writer.run());
+    let desk = Desk {
+        store,
+        store_id,
+        config: Arc::new(config),
+        directory,
+        peers: Arc::new(Accounts::new(10)),
+        sources: Arc::new(Accounts::new(10)),
+        mailboxes,
+        draining: CancellationToken::new(),
+    };
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    Listener::new(listener, desk, None, TaskTracker::new()).door
+}
+
+impl Door {
+    /// Puts an envelope of Carol into Bob's mailbox.
+    async fn keep(&self, packet: impl Into<Bytes>) {
+        let (reply, answers) = oneshot::channel();
+        let put = Put {
+            to: id(BOB),
+            class: Class::Keep,
+            ttl: 3_600,
+            packet: packet.into(),
+        };
+        let request = Request::Put {
+            from: id(CAROL).into(),
+            puts: vec![put],
+            reply,
+        };
+        assert!(self.desk.mailboxes.send(request).await.is_ok());
+        assert_eq!(answers.await.expect("an answer"), [Ok(())]);
+    }
+
+    /// Eve sends Bob what matters only now, more than there is room for.
+    fn flood(&self) {
+        for _ in 0..1_000 {
+            let packet = Bytes::from_static(b"flood");
+            self.desk.directory.pass(id(EVE).into(), &id(BOB), packet);
+        }
+    }
+}
+
+struct Client {
+    socket: WebSocketStream<DuplexStream>,
+}
+
+impl Client {
+    /// Bob, over a pipe that the relay has the other end of.
+    async fn sign_in(door: &Door, ours: DuplexStream, its: DuplexStream) -> Self {
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await;
+        let place = place.expect("a place");
+        tokio::spawn(door.clone().http(its, None, None, place));
+        let upgraded = client_async("ws://relay/v1", ours).await;
+        let (socket, _) = upgraded.expect("a WebSocket");
+        let mut bob = Self { socket };
+        let (version, peer) = (VERSION, id(BOB));
+        bob.say(ToRelay::Hello { version, peer }).await;
+        let [FromRelay::Challenge { nonce, store, .. }] = &bob.hear().await[..] else {
+            panic!("no challenge");
+        };
+        let proof = relay::prove(&identity(BOB), nonce, *store, None);
+        bob.say(proof).await;
+        assert!(matches!(bob.hear().await[..], [FromRelay::Welcome { .. }]));
+        bob
+    }
+
+    async fn say(&mut self, message: ToRelay) {
+        let mut bytes = Vec::new();
+        relay::encode(&message, &mut bytes);
+        let said = self.socket.send(Message::binary(bytes)).await;
+        said.expect("the relay takes it");
+    }
+
+    /// What is in the next WebSocket message.
+    async fn hear(&mut self) -> Vec<FromRelay> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Binary(bytes))) => {
+                    return relay::decode(&bytes).expect("messages");
+                }
+                Some(Ok(Message::Ping(_))) => {}
+                other => panic!("no message but {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_what_matters_only_now_holds_up_nothing_else() {
+    let door = door(RelayConfig::default()).await;
+    let (ours, its) = tokio::io::duplex(1_024);
+    let mut bob = Client::sign_in(&door, ours, its).await;
+    door.flood();
+    // The flood is on its way, and there is more of it whenever Bob takes a part.
+    bob.hear().await;
+    door.flood();
+    door.keep("mail").await;
+    let envelope = EnvelopeId(7);
+    bob.say(ToRelay::Submit {
+        envelope,
+        to: id(CAROL),
+        class: Class::Keep,
+        ttl: 3_600,
+        packet: "of bob".into(),
+    })
+    .await;
+    let (mut answered, mut delivered) = (false, false);
+    for _ in 0..100 {
+        door.flood();
+        for message in bob.hear().await {
+            answered |= message == FromRelay::Accepted { envelope };
+            delivered |= matches!(&message, FromRelay::Deliver { from, .. } if *from == Sender::from(id(CAROL)));
+        }
+    }
+    assert!(answered, "what Bob said was not taken");
+    assert!(delivered, "his mail did not come");
+}

@@ -1,5 +1,6 @@
 //! One client: signing in, and then both ways at once.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use outlive_core::store::{Store, StoreError};
 use outlive_core::transport::{Class, GoodbyeReason, Refusal};
 use outlive_core::wire::relay::{self, Exported, FromRelay, ToRelay};
 use outlive_core::{EnvelopeId, PeerId, StoreId};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -30,8 +31,9 @@ use crate::window::Window;
 /// is read from it.
 pub(crate) const IN_FLIGHT: usize = 16;
 
-/// Bytes after which a WebSocket message is closed and the next begun.
-const BATCH_BYTES: usize = relay::MESSAGE_BYTES / 2;
+/// Bytes after which a WebSocket message is closed and the next begun. A client hears whole messages
+/// only: larger ones, and the relay seems silent to one on a slow link.
+const BATCH_BYTES: usize = 32 * 1024;
 
 /// Bytes that any WebSocket message costs beside its own, so that empty ones are not free.
 pub(crate) const MESSAGE_COST: u64 = 64;
@@ -118,6 +120,7 @@ async fn converse(
     let mut connection = Connection {
         peer,
         window: Window::new(desk.store.clone(), peer),
+        mail: VecDeque::new(),
         in_flight: FuturesOrdered::new(),
         sink,
         account,
@@ -210,6 +213,8 @@ pub(crate) async fn until(moment: Option<Instant>) {
 struct Connection {
     peer: PeerId,
     window: Window,
+    /// What was read of the mailbox, and is not said yet.
+    mail: VecDeque<FromRelay>,
     in_flight: InFlight,
     sink: Sink,
     account: Arc<PeerAccount>,
@@ -218,6 +223,25 @@ struct Connection {
     /// Until when nothing is read: the client went over a rate.
     paused: Option<Instant>,
     desk: Desk,
+}
+
+/// More of the mail, once what was read before is said. Cancellation-safe, as the window is.
+async fn find(
+    window: &mut Window,
+    mail: &VecDeque<FromRelay>,
+) -> Result<Vec<FromRelay>, StoreError> {
+    if mail.is_empty() {
+        window.next().await
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+const fn packet_bytes(message: &FromRelay) -> usize {
+    match message {
+        FromRelay::Deliver { packet, .. } => packet.len(),
+        _ => 0,
+    }
 }
 
 /// What had a turn since all that waited had one. What others send without end comes once in a round,
@@ -237,7 +261,7 @@ impl Connection {
         let mut round = Round::default();
         loop {
             let reads = self.paused.is_none() && self.in_flight.len() < IN_FLIGHT && !round.heard;
-            let has_mail = self.window.has_more();
+            let has_mail = !self.mail.is_empty() || self.window.has_more();
             let step = tokio::select! {
                 biased;
                 () = presence.replaced.cancelled() => Err(End::Goodbye(GoodbyeReason::Replaced)),
@@ -282,7 +306,7 @@ impl Connection {
                 }
                 // The store answers soon. Until then nothing is let in that could interrupt it again
                 // and again.
-                found = self.window.next(), if has_mail => {
+                found = find(&mut self.window, &self.mail), if has_mail => {
                     round = Round::default();
                     self.deliver(found).await
                 }
@@ -306,16 +330,14 @@ impl Connection {
     }
 
     /// Passes on about as much as one WebSocket message takes.
+    /// Passes on about as much as one WebSocket message takes.
     async fn pass(&mut self, first: Now, presence: &mut Presence) -> Result<(), End> {
-        let size = |room: &Option<OwnedSemaphorePermit>| {
-            room.as_ref().map_or(0, |room| room.num_permits())
-        };
-        let mut bytes = size(&first.room);
+        let mut bytes = packet_bytes(&first.message);
         let (mut messages, mut rooms) = (vec![first.message], vec![first.room]);
         while bytes < BATCH_BYTES
             && let Ok(Now { message, room }) = presence.now.try_recv()
         {
-            bytes += size(&room);
+            bytes += packet_bytes(&message);
             messages.push(message);
             rooms.push(room);
         }
@@ -325,8 +347,16 @@ impl Connection {
         said
     }
 
+    /// Says about as much of the mail as one WebSocket message takes.
     async fn deliver(&mut self, found: Result<Vec<FromRelay>, StoreError>) -> Result<(), End> {
-        let deliveries = found.map_err(End::Store)?;
+        self.mail.extend(found.map_err(End::Store)?);
+        let (mut bytes, mut deliveries) = (0, Vec::new());
+        while bytes < BATCH_BYTES
+            && let Some(delivery) = self.mail.pop_front()
+        {
+            bytes += packet_bytes(&delivery);
+            deliveries.push(delivery);
+        }
         if deliveries.is_empty() {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use outlive_core::transport::{Class, Sender};
 use outlive_core::wire::relay::{self, FromRelay, ToRelay, VERSION};
 use outlive_core::{EnvelopeId, Identity, PeerId};
 use outlive_storage::MemoryStore;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -151,4 +151,48 @@ async fn a_flood_of_what_matters_only_now_holds_up_nothing_else() {
     }
     assert!(answered, "what Bob said was not taken");
     assert!(delivered, "his mail did not come");
+}
+
+/// Carries what the relay says at so many bytes a second, and what the client says at once.
+async fn carry(relay: DuplexStream, client: DuplexStream, rate: u32) {
+    let (mut from_relay, mut to_relay) = tokio::io::split(relay);
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let slowly = async {
+        let mut part = [0; 1_024];
+        while let Ok(count @ 1..) = from_relay.read(&mut part).await {
+            tokio::time::sleep(Duration::from_secs(count as u64) / rate).await;
+            if to_client.write_all(&part[..count]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = slowly => {}
+        _ = tokio::io::copy(&mut from_client, &mut to_relay) => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_arrives_however_slow_the_link() {
+    const SILENCE: Duration = Duration::from_secs(3);
+    const ENVELOPES: usize = 20;
+    let config = RelayConfig {
+        ping_every: Duration::from_secs(1),
+        silence: SILENCE,
+        ..RelayConfig::default()
+    };
+    let door = door(config).await;
+    let (ours, near) = tokio::io::duplex(1_024);
+    let (far, its) = tokio::io::duplex(1_024);
+    tokio::spawn(carry(far, near, 20_000));
+    let mut bob = Client::sign_in(&door, ours, its).await;
+    for _ in 0..ENVELOPES {
+        door.keep(vec![0; 16 * 1_024]).await;
+    }
+    let mut came = 0;
+    while came < ENVELOPES {
+        // Whoever hears nothing for so long takes the other for gone, at both ends.
+        let heard = tokio::time::timeout(SILENCE, bob.hear()).await;
+        came += heard.expect("a sign of life").len();
+    }
 }

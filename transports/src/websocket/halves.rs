@@ -10,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use outlive_core::transport::{
     Incoming, Outgoing, RelayConnection, RelayReceiver, RelaySender, TransportError,
 };
-use outlive_core::wire::relay::{self, FromRelay, LIST_ITEMS, MESSAGE_BYTES, ToRelay};
+use outlive_core::wire::relay::{self, FromRelay, LIST_ITEMS, ToRelay};
 use tokio::time::Instant;
 use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -20,8 +20,10 @@ use crate::address::is_gone;
 use super::sign_in::{SignedIn, Socket, broken};
 
 /// Bytes after which a WebSocket message is closed and the next begun. One item more than this
-/// still fits into the limit of the protocol.
-const BATCH_BYTES: usize = MESSAGE_BYTES / 2;
+/// still fits into the limit of the protocol. The relay hears whole messages only: larger ones, and a
+/// client on a slow link seems silent to it. A flight of segments still goes in as many messages as a
+/// relay takes before the first is durable.
+const BATCH_BYTES: usize = 32 * 1024;
 
 pub(super) fn split(signed_in: SignedIn, silence: Duration) -> RelayConnection {
     let SignedIn {

@@ -1,0 +1,64 @@
+//! What a relay sees of a client over a WebSocket.
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use outlive_core::transport::{
+    Class, DeliveryToken, Outgoing, RelayTransport, Slot, TransportError,
+};
+use outlive_core::wire::relay::{self, FromRelay, ToRelay};
+use outlive_core::{EnvelopeId, Identity, StoreId};
+use outlive_transports::WebSocketRelay;
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
+
+/// A relay hears a slow client whenever a message of it is there as a whole.
+#[tokio::test]
+async fn much_at_once_is_cut_into_messages_that_a_slow_link_carries_in_time() {
+    const ENVELOPES: u64 = 32;
+    const PACKET: usize = 16 * 1024;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let address = format!("ws://{}", listener.local_addr().expect("an address"));
+    let relay = async {
+        let (socket, _) = listener.accept().await.expect("a client");
+        let upgraded = tokio_tungstenite::accept_async(socket).await;
+        let mut socket = upgraded.expect("a WebSocket");
+        socket.next().await.expect("a greeting").expect("a message");
+        let mut welcome = Vec::new();
+        let greeting = FromRelay::WelcomeUnidentified {
+            store: StoreId([1; 16]),
+            max_ttl: 60,
+        };
+        relay::encode(&greeting, &mut welcome);
+        let said = socket.send(Message::binary(welcome)).await;
+        said.expect("it is taken");
+        let (mut envelopes, mut sizes) = (0, Vec::new());
+        while envelopes < ENVELOPES {
+            if let Message::Binary(bytes) = socket.next().await.expect("more").expect("a message") {
+                let messages = relay::decode::<ToRelay>(&bytes).expect("envelopes");
+                envelopes += messages.len() as u64;
+                sizes.push(bytes.len());
+            }
+        }
+        sizes
+    };
+    let client = async {
+        let relay = WebSocketRelay::new(&address)?;
+        let mut connection = relay.connect_unidentified().await?;
+        let envelope = |number| Outgoing::SubmitUnidentified {
+            envelope: EnvelopeId(number),
+            to: Identity::from_seed([1; 32]).peer_id(),
+            token: DeliveryToken::from_bytes([2; 32]),
+            slot: Slot([3; 32]),
+            class: Class::Keep,
+            ttl: 60,
+            packet: Bytes::from(vec![0; PACKET]),
+        };
+        let envelopes = (0..ENVELOPES).map(envelope).collect();
+        connection.sender.send(envelopes).await?;
+        Ok::<_, TransportError>(connection)
+    };
+    let (sizes, connection) = tokio::join!(relay, client);
+    connection.expect("a connection");
+    let most = sizes.iter().max().expect("messages");
+    assert!(*most < 3 * PACKET, "{sizes:?}");
+}

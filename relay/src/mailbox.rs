@@ -103,6 +103,8 @@ struct Step {
     newest: HashMap<(PeerId, Sender), Option<Newest>>,
     /// Envelopes this step removes, which reads show still: none is to be counted twice.
     removed: HashSet<Bytes>,
+    /// Why something could not be read, if so: whatever needs it is left out, and nothing else.
+    unread: Option<StoreError>,
 }
 
 impl Step {
@@ -175,37 +177,31 @@ impl Writer {
 
     async fn step(&mut self, requests: Vec<Request>) {
         let mut step = Step::default();
-        let mut failed = None;
         for request in requests {
-            let done = match request {
+            match request {
                 Request::Put { from, puts, reply } => {
                     let mut answers = Vec::with_capacity(puts.len());
-                    let mut result = Ok(());
                     for put in puts {
-                        match self.put(&mut step, from, put).await {
-                            Ok(answer) => answers.push(answer),
-                            Err(error) => {
-                                answers.push(Err(Refusal::Unavailable));
-                                result = Err(error);
-                            }
-                        }
+                        // Nothing was changed if it fails: the others of the step go on.
+                        let answer = self.put(&mut step, from, put).await;
+                        answers.push(answer.unwrap_or_else(|error| {
+                            step.unread = Some(error);
+                            Err(Refusal::Unavailable)
+                        }));
                     }
                     step.answers.push((reply, answers));
-                    result
                 }
                 Request::Acknowledge {
                     recipient,
                     sender,
                     numbers,
                 } => {
-                    let mut result = Ok(());
                     for number in numbers {
-                        if let Err(error) = self.remove(&mut step, recipient, sender, number).await
-                        {
-                            result = Err(error);
+                        let removed = self.remove(&mut step, recipient, sender, number).await;
+                        if let Err(error) = removed {
+                            step.unread = Some(error);
                         }
                     }
-                    result
                 }
                 Request::Tokens { recipient, tokens } => {
                     let key = records::tokens(&recipient);
@@ -214,16 +210,14 @@ impl Writer {
                     } else {
                         step.batch.put(key, records::to_value(&tokens));
                     }
-                    Ok(())
                 }
-            };
-            failed = failed.or_else(|| done.err());
+            }
         }
-        self.commit(step, failed).await;
+        self.commit(step).await;
     }
 
     /// Writes a step, and answers who waits for it. Says whether the store took it.
-    async fn commit(&mut self, mut step: Step, failed: Option<StoreError>) -> bool {
+    async fn commit(&mut self, mut step: Step) -> bool {
         for recipient in &step.touched {
             let usage = self.usages.get(recipient).copied().unwrap_or_default();
             let key = records::usage(recipient);
@@ -233,10 +227,13 @@ impl Writer {
                 step.batch.put(key, records::to_value(&usage));
             }
         }
-        let result = match failed {
-            Some(error) => Err(error),
-            None if step.batch.is_empty() => Ok(()),
-            None => self.store.commit(step.batch).await,
+        if let Some(error) = &step.unread {
+            warn!(%error, "a record can't be read; what needs it is refused, or stays");
+        }
+        let result = if step.batch.is_empty() {
+            Ok(())
+        } else {
+            self.store.commit(step.batch).await
         };
         if let Err(error) = &result {
             warn!(%error, "the store failed; nothing is accepted until it works");
@@ -436,16 +433,19 @@ impl Writer {
             }
         }
         let mut step = Step::default();
-        let mut failed = None;
         for (key, _) in rows {
             if let Some((recipient, sender, number)) = records::expiring(&key)
                 && let Err(error) = self.remove(&mut step, recipient, sender, number).await
             {
-                failed = Some(error);
+                // It stays, and the rest goes.
+                step.unread = Some(error);
+                continue;
             }
             step.batch.delete(key);
         }
-        self.commit(step, failed).await && more
+        // If nothing could be read, the next sweep would find the same.
+        let some_go = !step.batch.is_empty();
+        self.commit(step).await && more && some_go
     }
 }
 

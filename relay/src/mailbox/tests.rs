@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use async_trait::async_trait;
 use outlive_core::Identity;
 use outlive_core::transport::Slot;
 use outlive_storage::MemoryStore;
@@ -74,6 +75,39 @@ async fn all_swept(store: &MemoryStore) {
     assert!(swept.is_ok(), "{} are left", unswept(store).await);
 }
 
+/// A disk with one record that can't be read.
+struct Unreadable {
+    store: MemoryStore,
+    key: Bytes,
+}
+
+#[async_trait]
+impl Store for Unreadable {
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.store.commit(batch).await
+    }
+
+    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+        if key == self.key {
+            let what = "a record".to_owned();
+            return Err(StoreError::Damaged { what });
+        }
+        self.store.get(key).await
+    }
+
+    async fn range(
+        &self,
+        range: std::ops::Range<Bytes>,
+        limit: ReadLimit,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.store.range(range, limit).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.store.close().await
+    }
+}
+
 fn put(to: PeerId) -> (Request, oneshot::Receiver<Vec<Result<(), Refusal>>>) {
     let (reply, answers) = oneshot::channel();
     let put = Put {
@@ -132,4 +166,39 @@ async fn a_sweep_that_the_store_fails_is_not_followed_by_the_next_at_once() {
     assert!(writer.sweep().await, "there may be more");
     assert!(!writer.sweep().await, "there is no more");
     assert_eq!(unswept(&store).await, 0);
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_is_passed_over_when_what_has_expired_goes() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(10).await;
+    let key = records::envelope(&peer(0), &peer(1).into(), EnvelopeId(3));
+    let unreadable = store.clone();
+    writer.store = Arc::new(Unreadable {
+        store: unreadable,
+        key,
+    });
+    assert!(!writer.sweep().await, "there is no more");
+    assert_eq!(unswept(&store).await, 1);
+}
+
+#[tokio::test]
+async fn a_sweep_of_nothing_but_what_can_not_be_read_is_not_followed_by_the_next_at_once() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(SWEEP).await;
+    writer.usages.clear();
+    let key = records::usage(&peer(0));
+    writer.store = Arc::new(Unreadable { store, key });
+    assert!(!writer.sweep().await, "it keeps a core busy");
+}
+
+#[tokio::test]
+async fn a_mailbox_that_can_not_be_read_refuses_alone() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(0).await;
+    let key = records::usage(&peer(3));
+    writer.store = Arc::new(Unreadable { store, key });
+    let (to_it, its_answers) = put(peer(3));
+    let (to_another, other_answers) = put(peer(4));
+    writer.step(vec![to_it, to_another]).await;
+    let its_answers = its_answers.await.expect("answers");
+    assert_eq!(its_answers, [Err(Refusal::Unavailable)]);
+    assert_eq!(other_answers.await.expect("answers"), [Ok(())]);
 }

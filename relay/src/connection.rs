@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use crate::accounts::{Accounts, Cost, PeerAccount};
 use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
-use crate::mailbox::{Mailboxes, Put, Request};
+use crate::mailbox::{Change, Mailboxes, Put, Request, What};
 use crate::sign_in::{Client, sign_in};
 use crate::unidentified;
 use crate::window::Window;
@@ -265,6 +265,7 @@ impl Connection {
             let step = tokio::select! {
                 biased;
                 () = presence.replaced.cancelled() => Err(End::Goodbye(GoodbyeReason::Replaced)),
+                () = presence.let_go.cancelled() => Err(End::Gone),
                 () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
                 Some(answers) = self.in_flight.next() => self.answer(answers).await,
                 Some(now) = presence.now.recv(), if !round.passed => {
@@ -433,20 +434,13 @@ impl Connection {
                     envelopes: numbers,
                 } => {
                     self.window.acknowledged(sender, &numbers);
-                    let recipient = self.peer;
-                    self.request(Request::Acknowledge {
-                        recipient,
-                        sender,
-                        numbers,
-                    })
-                    .await?;
+                    self.change(What::Acknowledge { sender, numbers }).await?;
                 }
                 ToRelay::Park { from, envelopes } => self.window.parked(from, &envelopes),
                 ToRelay::Redeliver { from } => self.window.redeliver(from),
                 ToRelay::Watch { peers } => presence.watch(peers),
                 ToRelay::AcceptUnidentified { tokens } => {
-                    let recipient = self.peer;
-                    self.request(Request::Tokens { recipient, tokens }).await?;
+                    self.change(What::Tokens(tokens)).await?;
                 }
                 ToRelay::Hello { .. }
                 | ToRelay::Proof { .. }
@@ -474,6 +468,12 @@ impl Connection {
             }
         }));
         Ok(())
+    }
+
+    async fn change(&mut self, what: What) -> Result<(), End> {
+        let recipient = self.peer;
+        self.request(Request::Change(Change { recipient, what }))
+            .await
     }
 
     async fn request(&mut self, request: Request) -> Result<(), End> {

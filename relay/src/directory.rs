@@ -60,6 +60,7 @@ struct Entry {
     now: mpsc::Sender<Now>,
     room: Arc<Semaphore>,
     replaced: CancellationToken,
+    let_go: CancellationToken,
     watched: BTreeSet<PeerId>,
 }
 
@@ -85,6 +86,8 @@ pub(crate) struct Presence {
     pub(crate) now: mpsc::Receiver<Now>,
     /// Cancelled when a newer connection of the same peer took over.
     pub(crate) replaced: CancellationToken,
+    /// Cancelled when something it said is to be said again, over another connection.
+    pub(crate) let_go: CancellationToken,
 }
 
 impl Presence {
@@ -113,6 +116,7 @@ impl Directory {
             now: sender,
             room: Arc::new(Semaphore::new(NOW_BYTES)),
             replaced: CancellationToken::new(),
+            let_go: CancellationToken::new(),
             watched: BTreeSet::new(),
         };
         let presence = Presence {
@@ -122,6 +126,7 @@ impl Directory {
             bell: entry.bell.clone(),
             now,
             replaced: entry.replaced.clone(),
+            let_go: entry.let_go.clone(),
         };
         match state.signed_in.insert(peer, entry) {
             Some(old) => {
@@ -131,6 +136,13 @@ impl Directory {
             None => state.announce(peer, true),
         }
         presence
+    }
+
+    /// Ends the connection of a peer, if there is one.
+    pub(crate) fn let_go(&self, peer: &PeerId) {
+        if let Some(entry) = lock(&self.state).signed_in.get(peer) {
+            entry.let_go.cancel();
+        }
     }
 
     /// New mail for a recipient.

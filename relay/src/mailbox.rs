@@ -30,6 +30,10 @@ const USAGES: usize = 65_536;
 /// there are more, the next step follows when the requests that wait have had their turn.
 const SWEEP: usize = 1_024;
 
+/// Changes that are kept for when the store works again: a step is at most twice as long with them.
+/// Whoever brings one more is let go, and brings it over its next connection.
+const AGAIN: usize = REQUESTS;
+
 /// Newest-only envelopes one mailbox holds, beside its quota: a full mailbox takes them, or the
 /// acknowledgements that would empty it could not pass. There is one for each sender, but anybody
 /// can be any number of senders; one more is refused.
@@ -53,17 +57,23 @@ pub(crate) enum Request {
         puts: Vec<Put>,
         reply: oneshot::Sender<Vec<Result<(), Refusal>>>,
     },
+    Change(Change),
+}
+
+/// What a recipient says of its mailbox. It hears no answer, so it does not say it again.
+pub(crate) struct Change {
+    pub(crate) recipient: PeerId,
+    pub(crate) what: What,
+}
+
+pub(crate) enum What {
     /// The recipient has these.
     Acknowledge {
-        recipient: PeerId,
         sender: Sender,
         numbers: Vec<EnvelopeId>,
     },
     /// These tokens open the mailbox from now on, and no others.
-    Tokens {
-        recipient: PeerId,
-        tokens: Vec<TokenHash>,
-    },
+    Tokens(Vec<TokenHash>),
 }
 
 /// Where connections bring their requests.
@@ -82,6 +92,8 @@ pub(crate) struct Writer {
     config: RelayConfig,
     directory: Arc<Directory>,
     requests: mpsc::Receiver<Request>,
+    /// What the store did not take, for the next step.
+    again: Vec<Change>,
     next: u64,
     leased: u64,
     usages: HashMap<PeerId, Usage>,
@@ -103,6 +115,8 @@ struct Step {
     newest: HashMap<(PeerId, Sender), Option<Newest>>,
     /// Envelopes this step removes, which reads show still: none is to be counted twice.
     removed: HashSet<Bytes>,
+    /// What recipients changed with this step.
+    changes: Vec<Change>,
     /// Why something could not be read, if so: whatever needs it is left out, and nothing else.
     unread: Option<StoreError>,
 }
@@ -139,6 +153,7 @@ impl Writer {
             config,
             directory,
             requests,
+            again: Vec::new(),
             next,
             leased: next,
             usages,
@@ -157,10 +172,13 @@ impl Writer {
             // senders nor what expires can hold up the other.
             tokio::select! {
                 biased;
-                _ = tick.tick(), if !sweeping => sweeping = true,
+                _ = tick.tick(), if !sweeping => {
+                    sweeping = true;
+                    self.step(Vec::new()).await;
+                }
                 count = self.requests.recv_many(&mut requests, REQUESTS) => {
                     if count == 0 {
-                        return;
+                        return self.step(Vec::new()).await;
                     }
                     let taken = std::mem::take(&mut requests);
                     self.step(taken).await;
@@ -175,8 +193,12 @@ impl Writer {
         }
     }
 
+    /// Does what was put off, and these.
     async fn step(&mut self, requests: Vec<Request>) {
         let mut step = Step::default();
+        for change in std::mem::take(&mut self.again) {
+            self.change(&mut step, change).await;
+        }
         for request in requests {
             match request {
                 Request::Put { from, puts, reply } => {
@@ -191,29 +213,47 @@ impl Writer {
                     }
                     step.answers.push((reply, answers));
                 }
-                Request::Acknowledge {
-                    recipient,
-                    sender,
-                    numbers,
-                } => {
-                    for number in numbers {
-                        let removed = self.remove(&mut step, recipient, sender, number).await;
-                        if let Err(error) = removed {
-                            step.unread = Some(error);
-                        }
-                    }
-                }
-                Request::Tokens { recipient, tokens } => {
-                    let key = records::tokens(&recipient);
-                    if tokens.is_empty() {
-                        step.batch.delete(key);
-                    } else {
-                        step.batch.put(key, records::to_value(&tokens));
-                    }
-                }
+                Request::Change(change) => self.change(&mut step, change).await,
             }
         }
         self.commit(step).await;
+    }
+
+    async fn change(&mut self, step: &mut Step, change: Change) {
+        let recipient = change.recipient;
+        let mut read = true;
+        match &change.what {
+            What::Acknowledge { sender, numbers } => {
+                for number in numbers {
+                    if let Err(error) = self.remove(step, recipient, *sender, *number).await {
+                        step.unread = Some(error);
+                        read = false;
+                    }
+                }
+            }
+            What::Tokens(tokens) => {
+                let key = records::tokens(&recipient);
+                if tokens.is_empty() {
+                    step.batch.delete(key);
+                } else {
+                    step.batch.put(key, records::to_value(tokens));
+                }
+            }
+        }
+        if read {
+            step.changes.push(change);
+        } else {
+            self.put_off(change);
+        }
+    }
+
+    /// Keeps a change for the next step.
+    fn put_off(&mut self, change: Change) {
+        if self.again.len() < AGAIN {
+            self.again.push(change);
+        } else {
+            self.directory.let_go(&change.recipient);
+        }
     }
 
     /// Writes a step, and answers who waits for it. Says whether the store took it.
@@ -240,6 +280,9 @@ impl Writer {
             // What was counted was not written, nor that numbers were taken.
             self.usages.clear();
             self.leased = self.next;
+            for change in step.changes {
+                self.put_off(change);
+            }
         }
         for (reply, answers) in step.answers {
             let answers = match &result {

@@ -202,3 +202,26 @@ async fn a_mailbox_that_can_not_be_read_refuses_alone() {
     assert_eq!(its_answers, [Err(Refusal::Unavailable)]);
     assert_eq!(other_answers.await.expect("answers"), [Ok(())]);
 }
+
+#[tokio::test]
+async fn more_changes_than_can_be_put_off_let_their_recipients_go() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(0).await;
+    let presence = writer.directory.enter(peer(1));
+    let tokens = || {
+        let what = What::Tokens(Vec::new());
+        let recipient = peer(1);
+        Request::Change(Change { recipient, what })
+    };
+    for _ in 0..AGAIN {
+        store.faults().fail_commits(1, &StoreError::Full);
+        writer.step(vec![tokens()]).await;
+    }
+    assert_eq!(writer.again.len(), AGAIN);
+    assert!(!presence.let_go.is_cancelled());
+    store.faults().fail_commits(1, &StoreError::Full);
+    writer.step(vec![tokens()]).await;
+    assert_eq!(writer.again.len(), AGAIN);
+    assert!(presence.let_go.is_cancelled());
+    writer.step(Vec::new()).await;
+    assert!(writer.again.is_empty());
+}

@@ -99,6 +99,28 @@ async fn a_store_that_fails_while_a_connection_reads_its_mail_costs_that_connect
     assert_eq!(alice.submit(keep(2)).await, accepted(2));
 }
 
+#[tokio::test]
+async fn an_acknowledgement_that_the_store_does_not_take_frees_its_place_when_it_works_again() {
+    let mut config = RelayConfig::default();
+    config.mailbox_envelopes = 1;
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), config).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    assert_eq!(alice.submit(keep(1)).await, accepted(1));
+    let (number, _) = bob.delivery().await;
+    store.faults().fail_commits(1, &StoreError::Full);
+    bob.say([acknowledge(id(ALICE), [number])]).await;
+    // The relay has it when it has what was said behind it.
+    bob.settle().await;
+    // The failure may meet this one too, but not a second.
+    let mut answer = alice.submit(keep(2)).await;
+    if answer == unavailable(2) {
+        answer = alice.submit(keep(2)).await;
+    }
+    assert_eq!(answer, accepted(2));
+}
+
 /// Delivers everything that waits, in the order of its numbers.
 async fn drawn(bob: &mut Client, count: usize) -> BTreeMap<EnvelopeId, Bytes> {
     let mut all = BTreeMap::new();

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use outlive_core::EnvelopeId;
+use outlive_core::store::StoreError;
 use outlive_core::transport::{Class, DeliveryToken, GoodbyeReason, Refusal, Sender, Slot};
 use outlive_core::wire::relay::{FromRelay, TOKENS, ToRelay, TokenHash, VERSION};
 use outlive_relay::{Rate, Relay, RelayConfig};
@@ -103,6 +104,25 @@ async fn a_token_that_was_not_given_out_or_is_revoked_opens_nothing() {
     assert_eq!(client.submit(envelope).await, refused(3));
     bob.settle().await;
     assert_eq!(bob.heard_by_now().await, None);
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_while_the_store_fails_opens_nothing_when_it_works_again() {
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), RelayConfig::default()).await;
+    let mut bob = bob_accepting(&relay, vec![token().hash()]).await;
+    store.faults().fail_commits(1, &StoreError::Full);
+    let tokens = Vec::new();
+    bob.say([ToRelay::AcceptUnidentified { tokens }]).await;
+    // The failure may meet this one too, but not a second.
+    let mark = |number| submit(number, id(EVE), Class::Keep, "mark");
+    let mut number = 2;
+    while bob.submit(mark(number)).await != accepted(number) {
+        number += 1;
+    }
+    let mut client = Client::unidentified(&relay).await;
+    let envelope = unnamed(1, slot(7), Class::Keep, "revoked");
+    assert_eq!(client.submit(envelope).await, refused(1));
 }
 
 #[tokio::test]

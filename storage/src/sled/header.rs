@@ -234,6 +234,27 @@ fn parse(bytes: &[u8]) -> Result<(u16, u64), StoreError> {
 }
 
 #[cfg(test)]
+impl Header {
+    /// Lets writes fail from now on, as a device does that broke.
+    pub(super) fn fail(&mut self) {
+        self.file = File::open(self.dir.join(FILE_NAME)).unwrap();
+    }
+
+    /// Lets them work again.
+    pub(super) fn mend(&mut self) {
+        let path = self.dir.join(FILE_NAME);
+        self.file = OpenOptions::new().write(true).open(path).unwrap();
+    }
+
+    /// A write of the next log's number reaches the device although it fails.
+    pub(super) fn name_next(&self) {
+        let mut named = Self::new(self.file.try_clone().unwrap(), &self.dir, self.number, 0);
+        named.mend();
+        named.switch().unwrap();
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -222,8 +222,8 @@ impl Writer {
         };
         if let Err(error) = self.header.switch() {
             // Which of the two the next start would open is not known: none takes a write before
-            // it is.
-            compaction.give_up();
+            // it is, and both stay. Opening the log removes the copy once the header names the log.
+            compaction.finish().close();
             self.give_up_compacting(&error);
             self.reopen(&error);
             return;
@@ -276,5 +276,65 @@ impl Writer {
         // Opening syncs.
         self.unsynced = None;
         self.shared.replace(State::Open(files));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one() -> Batch {
+        let mut batch = Batch::new();
+        batch.put("key".into(), "value".into());
+        batch
+    }
+
+    /// A writer whose header fails just when the compacted log is to take the place of the old one.
+    fn unsure(options: &SledOptions) -> Writer {
+        let (mut writer, _) = Writer::open(options.clone()).unwrap();
+        writer.write(&[one()]).unwrap();
+        writer.compact_if_due();
+        assert!(writer.is_compacting());
+        writer.header.fail();
+        while writer.is_compacting() {
+            writer.go_on_compacting(1_024);
+        }
+        assert!(
+            !writer.is_open(),
+            "it takes writes to a log that may be gone"
+        );
+        writer
+    }
+
+    fn holds_one(shared: &Shared) -> bool {
+        let read = shared.read(|files| files.get(&"key".into()));
+        read.unwrap().is_some_and(|value| value == "value")
+    }
+
+    #[test]
+    fn either_log_is_whole_while_it_is_not_known_which_of_them_the_header_names() {
+        for names_next in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = SledOptions::new(dir.path()).compact_above(0);
+            let writer = unsure(&options);
+            if names_next {
+                writer.header.name_next();
+            }
+            drop(writer);
+            let (_writer, shared) = Writer::open(options).unwrap();
+            assert!(holds_one(&shared));
+        }
+    }
+
+    #[test]
+    fn once_the_header_is_sure_again_the_copy_goes_and_the_log_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SledOptions::new(dir.path()).compact_above(0);
+        let mut writer = unsure(&options);
+        writer.header.mend();
+        writer.write(&[one()]).unwrap();
+        assert!(writer.header.log().exists());
+        assert!(!writer.header.next_log().exists());
+        assert!(holds_one(&writer.shared));
     }
 }

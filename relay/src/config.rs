@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::RelayError;
 use crate::rate::Rate;
 
 /// Settings of a relay.
@@ -19,13 +20,13 @@ pub struct RelayConfig {
     /// How long TLS and HTTP may take together, and then signing in. Longer, and idle sockets pile
     /// up.
     pub sign_in_timeout: Duration,
-    /// How often a connection is pinged. Clients give the relay up after 50 s of silence.
+    /// How often a connection is pinged; not zero. Clients give the relay up after 50 s of silence.
     pub ping_every: Duration,
     /// How long a client may be silent, or not take what it is sent.
     pub silence: Duration,
     /// How long a relay that drains waits for clients to take what they are answered.
     pub drain_timeout: Duration,
-    /// How often mailboxes are searched for what has expired.
+    /// How often mailboxes are searched for what has expired; not zero.
     pub sweep_every: Duration,
     /// Envelopes one peer may submit, over all its connections one after the other. A peer beyond
     /// this or one of the next two is not refused anything; it is not read for a while.
@@ -63,5 +64,20 @@ impl Default for RelayConfig {
             address_stun: Rate::new(10),
             limit_loopback: false,
         }
+    }
+}
+
+impl RelayConfig {
+    /// Refuses what nothing can be done with.
+    pub(crate) fn check(&self) -> Result<(), RelayError> {
+        for (setting, time) in [
+            ("ping_every", self.ping_every),
+            ("sweep_every", self.sweep_every),
+        ] {
+            if time.is_zero() {
+                return Err(RelayError::ZeroTime { setting });
+            }
+        }
+        Ok(())
     }
 }

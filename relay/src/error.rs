@@ -24,6 +24,12 @@ pub enum RelayError {
     /// It was given no store.
     #[error("the relay has no store; give it one with `Relay::builder().store(..)`")]
     NoStore,
+    /// A setting is zero that says how often something is done.
+    #[error("`{setting}` is zero; say how much time has to pass, a second or more")]
+    ZeroTime {
+        /// The field of [`RelayConfig`](crate::RelayConfig).
+        setting: &'static str,
+    },
     /// The system gave no randomness.
     #[error("the operating system gave no random numbers")]
     Entropy,

@@ -75,9 +75,10 @@ impl RelayBuilder {
     /// most the store has got its id.
     ///
     /// # Errors
-    /// [`RelayError`] if the address or the store can't be used.
+    /// [`RelayError`] if the address, the store or a setting can't be used.
     pub async fn bind(self, address: SocketAddr) -> Result<Relay, RelayError> {
         let store = self.store.ok_or(RelayError::NoStore)?;
+        self.config.check()?;
         let failed = |error| RelayError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;

@@ -1,11 +1,12 @@
 //! Clients that want more than their share: they wait, nothing of theirs is refused, and others
 //! do not notice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use outlive_core::EnvelopeId;
 use outlive_core::wire::relay::{Class, FromRelay, ToRelay};
-use outlive_relay::{Rate, Relay, RelayConfig};
+use outlive_relay::{Rate, Relay, RelayConfig, RelayError};
 use outlive_storage::MemoryStore;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -142,6 +143,24 @@ async fn whoever_had_to_wait_is_not_taken_for_silent_and_goes_on() {
     }
     // This waits for three seconds, three times as long as silence is borne.
     assert_eq!(eve.submit(keep(300, ALICE, "x")).await, accepted(300));
+}
+
+#[tokio::test]
+async fn a_time_that_has_to_pass_again_and_again_can_not_be_zero() {
+    let mut sweeping = RelayConfig::default();
+    sweeping.sweep_every = Duration::ZERO;
+    let mut pinging = RelayConfig::default();
+    pinging.ping_every = Duration::ZERO;
+    for (config, name) in [(sweeping, "sweep_every"), (pinging, "ping_every")] {
+        let relay = Relay::builder()
+            .store(Arc::new(MemoryStore::new()))
+            .config(config);
+        let bound = relay.bind(([127, 0, 0, 1], 0).into()).await;
+        assert!(
+            matches!(bound, Err(RelayError::ZeroTime { setting }) if setting == name),
+            "{name}: {bound:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -426,11 +426,13 @@ const _: () = assert!(CHUNK <= limits::MESSAGE_BYTES, "a chunk is one message");
 
 /// A channel that apps may use.
 fn channel(text: &str) -> Result<u16, String> {
-    let number = text.parse::<u16>().map_err(|error| error.to_string())?;
+    const CHANNELS: &str = "use 1, 2, or 16 to 65535";
+    let number = text.parse::<u16>();
+    let number = number.map_err(|_| format!("there is no such channel; {CHANNELS}"))?;
     if ChannelId(number).is_for_apps() {
         Ok(number)
     } else {
-        Err("it is the library's own; use 1, 2, or 16 to 65535".to_owned())
+        Err(format!("it is the library's own; {CHANNELS}"))
     }
 }
 

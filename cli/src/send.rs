@@ -30,6 +30,7 @@ struct Event<'a> {
 
 /// Where messages are cut from.
 struct Source {
+    name: String,
     input: BufReader<Pin<Box<dyn AsyncRead + std::marker::Send>>>,
     binary: bool,
     number: u64,
@@ -37,13 +38,21 @@ struct Source {
 
 impl Source {
     async fn open(file: &Path, binary: bool) -> Result<Self> {
-        let input: Pin<Box<dyn AsyncRead + std::marker::Send>> = if file == Path::new("-") {
-            Box::pin(tokio::io::stdin())
+        let (name, input) = if file == Path::new("-") {
+            let stdin: Pin<Box<dyn AsyncRead + std::marker::Send>> = Box::pin(tokio::io::stdin());
+            ("the input".to_owned(), stdin)
         } else {
+            let name = file.display().to_string();
+            let can_t_open = || format!("can't open {name}");
             let opened = tokio::fs::File::open(file).await;
-            Box::pin(opened.with_context(|| format!("can't open {}", file.display()))?)
+            let opened = opened.with_context(can_t_open)?;
+            if opened.metadata().await.with_context(can_t_open)?.is_dir() {
+                bail!("{name} is a directory; send the files in it, one at a time");
+            }
+            (name, Box::pin(opened) as _)
         };
         Ok(Self {
+            name,
             input: BufReader::new(input),
             binary,
             number: 0,
@@ -54,18 +63,25 @@ impl Source {
     async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         self.number += 1;
         let mut bytes = Vec::new();
+        let read = if self.binary {
+            let mut chunk = (&mut self.input).take(CHUNK as u64);
+            chunk.read_to_end(&mut bytes).await
+        } else {
+            let mut line = (&mut self.input).take(limits::MESSAGE_BYTES as u64 + 1);
+            line.read_until(b'\n', &mut bytes).await
+        };
+        read.map_err(|error| {
+            let what = if self.binary { "message" } else { "line" };
+            anyhow!(
+                "can't read {} from {what} {} on: {error}; what comes before is sent, send the rest \
+                 once it can be read",
+                self.name,
+                self.number
+            )
+        })?;
         if self.binary {
-            (&mut self.input)
-                .take(CHUNK as u64)
-                .read_to_end(&mut bytes)
-                .await?;
             return Ok((!bytes.is_empty()).then_some(bytes));
         }
-        let most = limits::MESSAGE_BYTES as u64 + 1;
-        (&mut self.input)
-            .take(most)
-            .read_until(b'\n', &mut bytes)
-            .await?;
         match bytes.pop() {
             None => return Ok(None),
             Some(b'\n') => {}

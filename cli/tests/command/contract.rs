@@ -469,6 +469,31 @@ fn a_channel_of_the_librarys_own_is_a_wrong_usage() {
             assert_eq!(output.status.code(), Some(2), "{channel}");
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(said.contains("--channel"), "{said}");
+            assert!(said.contains("use 1, 2, or 16 to 65535"), "{said}");
         }
+    }
+}
+
+#[test]
+fn what_can_not_be_read_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    let send = |file: &Path| {
+        let mut sending = outlive();
+        sending.args(["send", "--wait", "queued", "--to", &to, "--data"]);
+        sending.arg(dir.path().join("alice")).arg(file);
+        let sent = sending.output().unwrap();
+        assert_eq!(sent.status.code(), Some(1));
+        String::from_utf8_lossy(&sent.stderr).into_owned()
+    };
+    let said = send(dir.path());
+    let named = format!("{} is a directory; ", dir.path().display());
+    assert!(said.contains(&named), "{said}");
+    // It can be opened, and its first bytes can't be read.
+    let unreadable = Path::new("/proc/self/mem");
+    if unreadable.exists() {
+        let said = send(unreadable);
+        assert!(said.contains("can't read /proc/self/mem"), "{said}");
+        assert!(said.contains("line 1"), "{said}");
     }
 }

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use outlive::{Contact, Identity, NetworkMonitor, Node, Session, Store, StoreError};
+use outlive::{Contact, Identity, NetworkMonitor, Node, RelayState, Session, Store, StoreError};
 use outlive_storage::{EncryptedStore, SledStore, Unlock};
 use outlive_transports::{Quic, WebRtc, WebSocketRelay};
 use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::args::{Data, Direct, Ways, wrong_usage};
 use crate::identity::Secrets;
@@ -157,27 +159,29 @@ pub(crate) async fn session(node: &Node, contact: &Contact) -> Result<Session> {
     Ok(session)
 }
 
-/// Says on stderr, once, when the relay can't be reached: it goes on trying.
+/// Says on stderr, once for each relay, when it can't be reached: it goes on being tried.
 pub(crate) async fn complain(node: &Node) {
-    for (address, mut state) in node.relays() {
-        while state.changed().await.is_ok() {
-            let failing = match &*state.borrow_and_update() {
-                outlive::RelayState::Failing(reason) => Some(reason.clone()),
-                _ => None,
-            };
-            if let Some(reason) = failing {
-                eprintln!("outlive: no connection to {address} yet ({reason}); trying on");
-                break;
-            }
-        }
+    let mut complaints = JoinSet::new();
+    for (address, state) in node.relays() {
+        complaints.spawn(complain_of(address, state));
     }
+    while complaints.join_next().await.is_some() {}
     std::future::pending::<()>().await;
+}
+
+async fn complain_of(address: String, mut state: watch::Receiver<RelayState>) {
+    let failing = |state: &RelayState| matches!(state, RelayState::Failing(_));
+    if let Ok(state) = state.wait_for(failing).await
+        && let RelayState::Failing(reason) = &*state
+    {
+        eprintln!("outlive: no connection to {address} yet ({reason}); trying on");
+    }
 }
 
 /// What to say when the time is over: which relays were not reached, if there are such.
 pub(crate) fn time_is_over(node: &Node) -> String {
     let missed = node.relays().into_iter().filter_map(|(address, state)| {
-        let connected = *state.borrow() == outlive::RelayState::Connected;
+        let connected = *state.borrow() == RelayState::Connected;
         (!connected).then_some(address)
     });
     let missed: Vec<_> = missed.collect();

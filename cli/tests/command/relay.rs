@@ -1,8 +1,10 @@
 //! What who runs a relay is told, and TLS from one end to the other.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -199,4 +201,36 @@ fn a_relay_that_is_not_trusted_or_not_spoken_to_rightly_is_told_so() {
             "{said}"
         );
     }
+}
+
+#[test]
+fn a_relay_that_is_not_reached_is_told_also_while_another_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay_with(&dir.path().join("relay"), "127.0.0.1:0", &[]);
+    // Nobody listens there.
+    let (reached, missed) = (format!("ws://{address}"), "ws://127.0.0.1:9");
+    let bob = outlive()
+        .args(["contact", "--relay", &reached, "--relay", missed, "--data"])
+        .arg(dir.path().join("bob"))
+        .output()
+        .unwrap();
+    let bob = String::from_utf8(bob.stdout).unwrap();
+    let mut sending = outlive();
+    sending.args(["send", "--timeout", "20", "--to", bob.trim(), "--data"]);
+    sending
+        .arg(dir.path().join("alice"))
+        .stderr(Stdio::piped())
+        .stdin(Stdio::piped());
+    let mut running = Running::start(&mut sending);
+    let stdin = running.child.stdin.take().unwrap();
+    let stderr = BufReader::new(running.child.stderr.take().unwrap());
+    let told = format!("no connection to {missed} yet");
+    assert!(
+        stderr
+            .lines()
+            .map_while(Result::ok)
+            .any(|line| line.contains(&told)),
+        "it is not told"
+    );
+    drop(stdin);
 }

@@ -186,13 +186,34 @@ enum Place {
     Any,
 }
 
-/// Puts a file there as a whole or not at all. Returns whether its place was free.
-fn put(dir: &Path, path: &Path, text: &[u8], place: Place) -> io::Result<bool> {
+/// Makes a directory for its owner alone, if it is not there.
+fn make(dir: &Path) -> io::Result<()> {
+    let missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let made: Vec<_> = dir.ancestors().take_while(missing).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir)?;
+    // The name of each is kept in the one above it.
+    made.into_iter().filter_map(Path::parent).try_for_each(sync)
+}
+
+/// Makes the names in a directory durable.
+fn sync(dir: &Path) -> io::Result<()> {
+    let here = dir.as_os_str().is_empty();
+    let dir = if here { Path::new(".") } else { dir };
+    // Elsewhere a directory can't be opened to be synced.
+    if cfg!(unix) {
+        fs::File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Puts a file there as a whole or not at all, and so that a crash does not take it: who has lost it is
+/// another peer. Returns whether its place was free.
+fn put(dir: &Path, path: &Path, text: &[u8], place: Place) -> io::Result<bool> {
+    make(dir)?;
     let new: PathBuf = path.with_extension(format!("{}.new", std::process::id()));
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -206,10 +227,12 @@ fn put(dir: &Path, path: &Path, text: &[u8], place: Place) -> io::Result<bool> {
         let taken = matches!(&linked, Err(error) if error.kind() == io::ErrorKind::AlreadyExists);
         if linked.is_ok() || taken {
             fs::remove_file(&new)?;
+            sync(dir)?;
             return Ok(!taken);
         }
         // A file system without hard links: two processes at once are beyond it.
     }
     fs::rename(&new, path)?;
+    sync(dir)?;
     Ok(true)
 }

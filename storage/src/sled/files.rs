@@ -299,6 +299,8 @@ fn open_sled(dir: &Path, options: &SledOptions) -> Result<sled::Db, StoreError> 
 
 /// Makes the names of the files durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    let here = dir.as_os_str().is_empty();
+    let dir = if here { Path::new(".") } else { dir };
     // Elsewhere a directory can't be opened to be synced.
     if cfg!(unix) {
         File::open(dir)

@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use self::committer::{Committer, Request, Waiting};
 use self::errors::from_io;
-use self::files::Shared;
+use self::files::{Shared, sync_dir};
 pub use self::options::{Durability, SledOptions};
 pub use self::records::{FORMAT_VERSION, MAX_KEY_BYTES};
 use self::writer::Writer;
@@ -118,7 +118,7 @@ impl SledStore {
     }
 
     fn start(options: SledOptions) -> Result<Self, StoreError> {
-        create_private(&options.dir).map_err(from_io)?;
+        create_private(&options.dir)?;
         let (writer, shared) = Writer::open(options)?;
         let writer = Arc::new(Mutex::new(writer));
         let shared_writer = Arc::downgrade(&writer);
@@ -262,12 +262,19 @@ impl Drop for SledStore {
     }
 }
 
-/// Makes the directory for its owner alone, if it is not there. What others may read of one that is
-/// there is for whoever made it to say.
-fn create_private(dir: &Path) -> io::Result<()> {
+/// Makes the directory for its owner alone, if it is not there, so that a crash does not take it. What
+/// others may read of one that is there is for whoever made it to say.
+fn create_private(dir: &Path) -> Result<(), StoreError> {
+    let missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let made: Vec<_> = dir.ancestors().take_while(missing).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
+    builder.create(dir).map_err(from_io)?;
+    // The name of each is kept in the one above it.
+    for above in made.into_iter().filter_map(Path::parent) {
+        sync_dir(above)?;
+    }
+    Ok(())
 }

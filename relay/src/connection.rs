@@ -331,7 +331,6 @@ impl Connection {
     }
 
     /// Passes on about as much as one WebSocket message takes.
-    /// Passes on about as much as one WebSocket message takes.
     async fn pass(&mut self, first: Now, presence: &mut Presence) -> Result<(), End> {
         let mut bytes = packet_bytes(&first.message);
         let (mut messages, mut rooms) = (vec![first.message], vec![first.room]);

@@ -194,11 +194,13 @@ impl State {
             let Some(entry) = self.signed_in.get_mut(&peer) else {
                 return;
             };
-            if entry.number != number || entry.watched.len() >= WATCHED {
+            if entry.number != number {
                 return;
             }
-            entry.watched.insert(other);
-            self.watchers.entry(other).or_default().insert(peer);
+            // Answered even beyond the limit: a client may ask only to see whether we are there.
+            if entry.watched.len() < WATCHED && entry.watched.insert(other) {
+                self.watchers.entry(other).or_default().insert(peer);
+            }
             self.tell(peer, other, online);
         }
     }

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::seal::{Locator, Secret, StartId};
-use crate::{Epoch, MessageId, ResumeId};
+use crate::{EnvelopeId, Epoch, MessageId, ResumeId};
 
 /// Random numbers from a 32-byte seed, by BLAKE3 in its extendable mode.
 ///
@@ -71,6 +71,11 @@ impl Entropy {
     /// A name for a Resume.
     pub fn resume_id(&mut self) -> ResumeId {
         ResumeId(u64::from_le_bytes(self.bytes()))
+    }
+
+    /// A number to count envelopes from, with room for more than anybody ever sends.
+    pub fn envelope(&mut self) -> EnvelopeId {
+        EnvelopeId(u64::from_le_bytes(self.bytes()) >> 1)
     }
 
     /// Eight bytes for a Ping.

@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
+use outlive::limits::RELAY_FLIGHT;
 use outlive::record::Key;
-use outlive::{NetworkMonitor, ReceiptState, Stage, Store};
-use outlive_core::Position;
+use outlive::{NetworkMonitor, Receipt, ReceiptState, Refusal, Session, Stage, Store, StoreError};
 use outlive_core::store::ReadLimit;
+use outlive_core::transport::{Class, Incoming, Outgoing};
+use outlive_core::{EnvelopeId, Position};
 use outlive_storage::MemoryStore;
 use outlive_transports::{MemoryRelay, Way};
 use tokio::time::Instant;
 
+use crate::played::{self, Line};
 use crate::proxy::Proxy;
 use crate::scene::{acquaint, counted, linked, on, on_store, pair, unlinked, with_network};
-use crate::world::{CHAT, id, node, relay, soon, take};
+use crate::world::{CHAT, id, node, relay, soon, take, until};
 
 /// Waits for something that nobody tells of.
 async fn comes(what: &str, mut is: impl AsyncFnMut() -> bool) {
@@ -158,4 +161,91 @@ async fn a_duplicate_is_acknowledged_and_comes_no_more() {
     drop(mute);
     counted(&relay, "an empty mailbox", |counts| counts.waiting == 0).await;
     assert!(inbox.try_next().await.unwrap().is_none());
+}
+
+/// The next packet that a relay is to keep.
+async fn submitted(line: &mut Line) -> EnvelopeId {
+    loop {
+        if let Outgoing::Submit {
+            envelope,
+            class: Class::Keep,
+            ..
+        } = line.said().await
+        {
+            return envelope;
+        }
+    }
+}
+
+/// As many messages as a relay may leave unanswered, each in a packet of its own.
+async fn unanswered(session: &Session, line: &mut Line) -> Vec<(Receipt, EnvelopeId)> {
+    let mut sent = Vec::new();
+    for n in 0..RELAY_FLIGHT {
+        let receipt = session.send(CHAT, format!("{n}")).await.unwrap();
+        sent.push((receipt, submitted(line).await));
+    }
+    sent
+}
+
+/// Has a store fail, and the session with it. Returns what is sent when it is loaded again, more than
+/// was unanswered before.
+async fn sent_after_a_failure(store: &MemoryStore, session: &Session) -> Vec<Receipt> {
+    store.faults().fail_commits(1, &StoreError::Full);
+    session.send(CHAT, "not taken").await.unwrap_err();
+    let mut since = Vec::new();
+    while since.len() <= RELAY_FLIGHT {
+        match session.send(CHAT, "since").await {
+            Ok(receipt) => since.push(receipt),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+    since
+}
+
+/// Has a relay say this, and returns when the session has heard it.
+async fn told(line: &Line, session: &Session, words: impl IntoIterator<Item = Incoming>) {
+    for word in words {
+        line.tell(word).await;
+    }
+    let (peer, online) = (id(2), true);
+    line.tell(Incoming::Presence { peer, online }).await;
+    until(session, "the peer", |state| state.peer_online == Some(true)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_relay_accepted_before_the_store_failed_is_not_what_was_sent_since() {
+    let store = MemoryStore::new();
+    let (node, mut lines) = played::node_over(1, store.clone()).await;
+    let mut line = played::next(&mut lines).await;
+    let session = node.session(id(2)).await.unwrap();
+    linked(&session).await;
+    let before = unanswered(&session, &mut line).await;
+    let since = sent_after_a_failure(&store, &session).await;
+    let accepted = before.iter().map(|(_, envelope)| Incoming::Accepted {
+        envelope: *envelope,
+    });
+    told(&line, &session, accepted).await;
+    for receipt in since {
+        let state = receipt.state();
+        assert_ne!(state, ReceiptState::Reached(Stage::Custody));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_relay_refused_before_the_store_failed_ends_nothing_that_was_sent_since() {
+    let store = MemoryStore::new();
+    let (node, mut lines) = played::node_over(1, store.clone()).await;
+    let mut line = played::next(&mut lines).await;
+    let session = node.session(id(2)).await.unwrap();
+    linked(&session).await;
+    let before = unanswered(&session, &mut line).await;
+    let since = sent_after_a_failure(&store, &session).await;
+    let refused = before.iter().map(|(_, envelope)| Incoming::Refused {
+        envelope: *envelope,
+        reason: Refusal::NotAllowed,
+    });
+    told(&line, &session, refused).await;
+    for receipt in since {
+        assert!(!matches!(receipt.state(), ReceiptState::Ended(_)));
+    }
 }

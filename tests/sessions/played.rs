@@ -24,10 +24,14 @@ pub(crate) struct Line {
 
 /// A node, and the connections it makes, in their order.
 pub(crate) async fn node(n: u8) -> (Node, mpsc::UnboundedReceiver<Line>) {
+    node_over(n, MemoryStore::new()).await
+}
+
+pub(crate) async fn node_over(n: u8, store: MemoryStore) -> (Node, mpsc::UnboundedReceiver<Line>) {
     let (dialed, lines) = mpsc::unbounded_channel();
     let node = Node::builder()
         .identity(Identity::from_seed([n; 32]))
-        .store(MemoryStore::new())
+        .store(store)
         .transport(Played { dialed })
         .start()
         .await

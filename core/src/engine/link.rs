@@ -70,7 +70,8 @@ pub(super) struct Link {
     pub(super) flights: BTreeMap<EnvelopeId, Flight>,
     /// How many of these may carry files.
     pub(super) bulk: BulkWindow,
-    next_envelope: EnvelopeId,
+    /// The number of the next packet.
+    pub(super) next_envelope: EnvelopeId,
     /// Whether the other end has answered a challenge over it. Until then others go before it.
     pub(super) validated: bool,
     /// The challenge on its way.

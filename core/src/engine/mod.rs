@@ -91,6 +91,9 @@ pub struct Engine {
     claimed: bool,
     now: Now,
     entropy: Entropy,
+    /// What the envelopes of each link are counted from. Links outlive an engine whose store failed: what
+    /// their relays still answer to it means none of the envelopes of the next.
+    first_envelope: EnvelopeId,
     sealing: Sealing,
     rules: Rules,
     writes: Writes,
@@ -215,6 +218,7 @@ impl Engine {
             claimed: false,
             now,
             sealing,
+            first_envelope: entropy.envelope(),
             entropy,
             rules: Rules::default(),
             writes: Writes::default(),
@@ -288,6 +292,7 @@ impl Engine {
     pub fn bind(&mut self, generation: Generation, class: LinkClass, rank: u8, now: Now) {
         self.now = now;
         let mut link = Link::new(generation, class, rank, now.elapsed);
+        link.next_envelope = self.first_envelope;
         link.resume_due = link.is_direct() || self.wants_answer();
         if link.is_direct() {
             link.challenge(self.entropy.token(), now.elapsed);

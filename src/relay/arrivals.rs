@@ -1,6 +1,7 @@
 //! What a relay sends on a connection, on its way to the sessions; and what nobody here takes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -10,14 +11,56 @@ use outlive_core::wire::frame::{Close, CloseReason, Frame};
 use outlive_core::wire::packet::PacketBuilder;
 use outlive_core::{Entropy, EnvelopeId, Generation, PeerId};
 use tokio::sync::mpsc;
+use tokio::time::Sleep;
 
 use super::attached::Attached;
 use super::envelopes::Envelopes;
 use super::slots::Slots;
 use super::{Link, RelayTask, Shared};
-use crate::task::{Input, ToLink};
+use crate::task::{Input, STORE_RETRY, ToLink, pending_or};
+
+/// Peers whose mail is asked for again when the store works. That of others comes with the next
+/// connection.
+const LET_BY: usize = 256;
+
+/// Whose mail was let go by, because the store could not say whether it may come.
+#[derive(Default)]
+pub(super) struct LetBy {
+    peers: BTreeSet<PeerId>,
+    retry: Option<Pin<Box<Sleep>>>,
+}
+
+impl LetBy {
+    fn note(&mut self, peer: PeerId) {
+        if self.peers.len() < LET_BY {
+            self.peers.insert(peer);
+        }
+        self.retry
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(STORE_RETRY)));
+    }
+
+    /// Waits until the store is to be tried again; for ever if nothing was let by. Cancellation-safe.
+    pub(super) async fn retry(&mut self) {
+        pending_or(&mut self.retry).await;
+    }
+}
 
 impl RelayTask {
+    /// Asks for the mail that was let by, as far as the store works again.
+    pub(super) async fn ask_again(&self, let_by: &mut LetBy, link: &mpsc::Sender<ToLink>) {
+        for peer in std::mem::take(&mut let_by.peers) {
+            let asked = self.inner.admits(peer).await.is_ok() && {
+                // Whoever is not admitted hears so when it comes again.
+                let from = peer.into();
+                let item = ToLink::from_relay(Outgoing::Redeliver { from });
+                link.try_send(item).is_ok()
+            };
+            if !asked {
+                let_by.note(peer);
+            }
+        }
+    }
+
     pub(super) async fn deliver(
         &self,
         incoming: Incoming,
@@ -25,6 +68,7 @@ impl RelayTask {
         attached: &mut Attached,
         shared: &Shared,
         envelopes: &Mutex<Envelopes>,
+        let_by: &mut LetBy,
     ) {
         let Shared { link, slots, .. } = shared;
         let claim = |envelope: &EnvelopeId| {
@@ -103,6 +147,7 @@ impl RelayTask {
                             }
                             Ok(false) => return self.refuse(from, envelope, link),
                             // Nobody is refused because the store fails: it stays in the mailbox.
+                            Err(_) if kept => return let_by.note(from),
                             Err(_) => return,
                         }
                         let Ok(inputs) = self.inner.inputs(from) else {

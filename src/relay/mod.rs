@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use self::arrivals::LetBy;
 use self::attached::Attached;
 use self::envelopes::Envelopes;
 use self::sending::send_all;
@@ -255,6 +256,7 @@ impl RelayTask {
         let mut unidentified = Box::pin(unidentified.run());
         let (mut farewell, mut by_second, mut moved) = (None, false, false);
         let mut silent = None;
+        let mut let_by = LetBy::default();
         let error = loop {
             tokio::select! {
                 // Who ends the connection has the last words said: both halves end by themselves then.
@@ -270,7 +272,8 @@ impl RelayTask {
                 }
                 () = attached.hand_on() => {}
                 Some(answer) = answers.recv() => {
-                    self.deliver(answer, &mut links, attached, &shared, &unnamed).await;
+                    self.deliver(answer, &mut links, attached, &shared, &unnamed, &mut let_by)
+                        .await;
                 }
                 // Only when there is room: `sending` makes it, and is not polled meanwhile.
                 Ok(permit) = changed(&mut self.token, &link) => {
@@ -297,10 +300,12 @@ impl RelayTask {
                 incoming = receiver.receive() => match incoming {
                     Ok(incoming) => {
                         silent = None;
-                        self.deliver(incoming, &mut links, attached, &shared, &envelopes).await;
+                        self.deliver(incoming, &mut links, attached, &shared, &envelopes, &mut let_by)
+                            .await;
                     }
                     Err(error) => break error,
                 },
+                () = let_by.retry() => self.ask_again(&mut let_by, &link).await,
                 Some(Attach { peer, inputs }) = self.attaching.recv() => {
                     if attached.insert(peer, inputs.clone()) {
                         shared.prune(&mut links);

@@ -11,10 +11,11 @@ use outlive::{
 };
 use outlive_core::EnvelopeId;
 use outlive_core::store::Batch;
-use outlive_core::transport::{Class, Outgoing};
+use outlive_core::transport::{Class, Incoming, Outgoing};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 
+use crate::played;
 use crate::scene::{counted, linked, on, on_store, pair};
 use crate::world::{CHAT, id, soon, take};
 
@@ -83,6 +84,29 @@ async fn a_message_that_came_as_the_store_failed_comes_again_without_other_traff
     assert_eq!(take(&mut to_alice.inbox(CHAT).unwrap()).await, "kept");
     counted(&relay, "an empty mailbox", |counts| counts.waiting == 0).await;
     assert_eq!(relay.counts().borrow().sign_ins, 2, "over the same link");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_for_a_session_that_sleeps_while_the_store_fails_is_asked_for_again() {
+    let store = MemoryStore::new();
+    let (node, mut lines) = played::node_over(2, store.clone()).await;
+    let mut line = played::next(&mut lines).await;
+    store.faults().fail_reads(8, &StoreError::Full);
+    let packet = Bytes::from_static(&[9; 100]);
+    let (peer, online) = (id(3), false);
+    for n in 1..=2 {
+        line.deliver(id(1), n, &packet).await;
+    }
+    // The node hears one word after the other: with this it has heard the first two.
+    for _ in 0..2 {
+        line.tell(Incoming::Presence { peer, online }).await;
+    }
+    assert_eq!(node.sessions_awake(), 0);
+    let from = id(1).into();
+    assert_eq!(line.said().await, Outgoing::Redeliver { from });
+    line.deliver(id(1), 1, &packet).await;
+    let peers = vec![id(1)];
+    assert_eq!(line.said().await, Outgoing::Watch { peers });
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,7 +108,7 @@ impl Inbox {
                 Ok(payload) => payload,
                 // Its segments leave with it.
                 Err(_) if self.is_gone(position).await? => {
-                    self.ahead.pop_front();
+                    self.pass();
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -117,9 +117,13 @@ impl Inbox {
             let before = position < handed || record.start != self.route.inner().start;
             let attempt = record.attempt(before);
             let here = if attempt > 1 {
-                let here = self.hand_again(position, &record, attempt).await;
-                self.handing = None;
-                here?
+                match self.hand_again(position, &record, attempt).await {
+                    Ok(here) => here,
+                    Err(error) => {
+                        self.handing = None;
+                        return Err(error);
+                    }
+                }
             } else {
                 let hand = Command::Hand {
                     channel: self.channel,
@@ -129,7 +133,7 @@ impl Inbox {
                 self.route.send(hand).await?;
                 true
             };
-            self.ahead.pop_front();
+            self.pass();
             // Who had it in hand before may have committed it meanwhile.
             if here {
                 self.hub.handed(self.channel, position);
@@ -145,6 +149,12 @@ impl Inbox {
                 }));
             }
         }
+    }
+
+    /// Goes on behind the first one ahead. An answer about it says nothing of the next.
+    fn pass(&mut self) {
+        self.ahead.pop_front();
+        self.handing = None;
     }
 
     /// Has it written down that a message is handed out another time. Returns whether it is still

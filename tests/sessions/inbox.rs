@@ -348,6 +348,32 @@ async fn a_message_whose_commit_failed_comes_again_out_of_the_same_inbox() {
     assert_eq!(take(&mut inbox).await, "the next");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_while_it_is_asked_for_costs_no_other_message_its_turn() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = scene::on(1, &[&relay]).await;
+    let bob = scene::on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let session = bob.session(id(1)).await.unwrap();
+    // Its segments leave with it.
+    to_bob.send(CHAT, vec![0; 100_000]).await.unwrap();
+    to_bob.send(CHAT, "behind it").await.unwrap();
+    let mut inbox = session.inbox(CHAT).unwrap();
+    let first = soon("the first", inbox.next()).await.unwrap();
+    soon("the second", inbox.next()).await.unwrap();
+    drop(inbox);
+
+    let hold = store.faults().hold();
+    let mut committing = Box::pin(first.commit());
+    assert!(at_once(&mut committing).await.is_none());
+    let mut inbox = session.inbox(CHAT).unwrap();
+    assert!(at_once(inbox.next()).await.is_none(), "it is asked for");
+    drop(hold);
+    soon("the commit", committing).await.unwrap();
+    again(&mut inbox, "behind it").await;
+}
+
 /// Takes a message that comes for the second time.
 async fn again(inbox: &mut Inbox, text: &str) -> Delivery {
     let delivery = soon("the message again", inbox.next()).await.unwrap();

@@ -157,6 +157,7 @@ impl RelayTask {
                         backoff.succeeded();
                     }
                     if ended.moved {
+                        self.state.send_replace(RelayState::Connecting);
                         continue;
                     }
                     ended.error

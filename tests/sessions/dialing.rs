@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlive::{Identity, NetworkMonitor, Node, RelayTransport, TransportError};
-use outlive_core::transport::{DeliveryToken, RelayConnection};
+use outlive::{Identity, NetworkMonitor, Node, RelayState, RelayTransport, TransportError};
+use outlive_core::transport::{DeliveryToken, Incoming, RelayConnection, RelayReceiver};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::paper::Paper;
 use crate::played;
 use crate::scene::{linked, on, unlinked, with_network};
-use crate::world::{CHAT, id};
+use crate::world::{CHAT, id, soon};
 
 /// The most attempts that fall into one window of this length.
 fn crowd(attempts: &[Instant], window: Duration) -> usize {
@@ -153,4 +153,59 @@ async fn a_second_connection_that_fails_has_the_first_made_anew_ever_more_rarely
     assert!(ten_minutes.is_err(), "the node lives");
     let count = made.len();
     assert!((10..150).contains(&count), "{count} in ten minutes");
+}
+
+/// A way to a relay of which every connection has lost its address, and the second is never made.
+#[derive(Clone)]
+struct Moved {
+    way: MemoryRelay,
+    attempts: Arc<watch::Sender<usize>>,
+}
+
+struct Stranded(Box<dyn RelayReceiver>);
+
+#[async_trait::async_trait]
+impl RelayReceiver for Stranded {
+    async fn receive(&mut self) -> Result<Incoming, TransportError> {
+        self.0.receive().await
+    }
+
+    fn is_stranded(&self) -> bool {
+        true
+    }
+}
+
+#[async_trait::async_trait]
+impl RelayTransport for Moved {
+    fn address(&self) -> &str {
+        self.way.address()
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        self.attempts.send_modify(|attempts| *attempts += 1);
+        if *self.attempts.borrow() > 1 {
+            std::future::pending::<()>().await;
+        }
+        let connection = self.way.connect(identity).await?;
+        Ok(RelayConnection {
+            receiver: Box::new(Stranded(connection.receiver)),
+            ..connection
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_is_dialed_anew_because_we_have_moved_is_not_said_to_be_connected() {
+    let way = Moved {
+        way: MemoryRelay::new("relay"),
+        attempts: Arc::default(),
+    };
+    let network = NetworkMonitor::new();
+    let alice = with_network(1, way.clone(), &network).await;
+    let (_, mut state) = alice.relays().remove(0);
+    let connected = state.wait_for(|state| *state == RelayState::Connected);
+    soon("a connection", connected).await.unwrap();
+    network.up();
+    let dialed = state.wait_for(|state| *state == RelayState::Connecting);
+    soon("the next", dialed).await.unwrap();
 }

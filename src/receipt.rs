@@ -68,6 +68,8 @@ struct Channel {
     delivered: Position,
     consumed: Position,
     held: Option<Held>,
+    /// Up to where somebody has asked whether the peer's app has committed all.
+    awaited: Position,
     /// Receipts somebody holds, by the end of their message: how many, and how it ended.
     asked: BTreeMap<Position, (usize, Option<Ending>)>,
 }
@@ -128,6 +130,21 @@ impl Progress {
             of.release();
         });
         self.changed.send_replace(());
+    }
+
+    /// Somebody waits for the peer's app to commit all below `position`.
+    fn awaits(&self, channel: ChannelId, position: Position) {
+        self.with(channel, |of| of.awaited = of.awaited.max(position));
+    }
+
+    /// Up to where somebody waits for that, by channel, for an engine that is loaded again.
+    pub(crate) fn awaited(&self) -> Vec<(ChannelId, Position)> {
+        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let awaited = channels
+            .iter()
+            .filter(|(_, of)| of.awaited > of.consumed)
+            .map(|(&channel, of)| (channel, of.awaited));
+        awaited.collect()
     }
 
     /// One past the last position of a channel that is durable at the peer.
@@ -234,6 +251,7 @@ impl Receipt {
     /// As [`custody`](Self::custody).
     pub async fn consumed(&self) -> Result<(), Error> {
         let (channel, position) = (self.ticket.channel, self.ticket.end);
+        self.hub.progress.awaits(channel, position);
         self.route
             .send(Command::AwaitConsumed { channel, position })
             .await?;

@@ -64,6 +64,9 @@ impl Task {
             engine.set_weight(channel, weight);
         }
         engine.peer_listened(self.hub.peer_listens());
+        for (channel, position) in self.hub.progress.awaited() {
+            engine.await_consumed(channel, position, now);
+        }
         self.load_files(&mut engine).await?;
         for ((channel, position), record) in &self.in_hand {
             engine.hand(*channel, *position, record);

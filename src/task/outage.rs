@@ -101,7 +101,7 @@ impl Task {
                 position,
                 record,
             } => drop(self.in_hand.insert((channel, position), record)),
-            // What is listened to is known to the session, and told when it is loaded.
+            // What is listened to, and waited for, is known to the session, and told when it is loaded.
             Command::Listen { .. }
             | Command::AwaitConsumed { .. }
             | Command::Weight { .. }

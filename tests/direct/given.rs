@@ -1,15 +1,19 @@
 //! A peer that is dialed where the app says that it is.
 
-use outlive::{Identity, Node, Session};
+use outlive::{Identity, Node, Session, StoreError};
 use outlive_storage::MemoryStore;
 
 use crate::world::{CHAT, carried_by, id, quic, soon};
 
 /// A node without any relay, and its session with the other of the two.
 async fn alone(n: u8) -> (Node, Session) {
+    alone_over(n, MemoryStore::new()).await
+}
+
+async fn alone_over(n: u8, store: MemoryStore) -> (Node, Session) {
     let node = Node::builder()
         .identity(Identity::from_seed([n; 32]))
-        .store(MemoryStore::new())
+        .store(store)
         .direct(quic())
         .start()
         .await
@@ -56,6 +60,36 @@ async fn a_session_without_direct_links_is_not_dialed_for_wherever_the_app_says_
     let linked = state.wait_for(|state| carried_by(state) == Some("quic"));
     drop(soon("a link", linked).await.expect("a session"));
     drop((to_other, to_one));
+    for node in [one, other] {
+        soon("an end", node.shutdown()).await.expect("it stops");
+    }
+}
+
+#[tokio::test]
+async fn what_is_committed_while_the_senders_store_fails_is_heard_of_when_it_works_again() {
+    let store = MemoryStore::new();
+    let (one, to_other) = alone_over(1, store.clone()).await;
+    let (other, to_one) = alone(2).await;
+    let mut inbox = to_one.inbox(CHAT).expect("its inbox");
+    let sent = to_other.send(CHAT, "hello").await.expect("room");
+    let mut known = other.addresses().expect("a socket");
+    let known = soon("addresses", known.wait_for(|known| !known.is_empty())).await;
+    to_other.found_at(known.expect("a node that runs").clone());
+    let delivery = soon("the message", inbox.next()).await.expect("a session");
+    soon("delivery", sent.delivered()).await.expect("it is");
+    let consumed = {
+        let sent = sent;
+        tokio::spawn(async move { sent.consumed().await })
+    };
+    let waiting = to_other.send(CHAT, "asks").await.expect("room");
+    soon("delivery", waiting.delivered()).await.expect("it is");
+    store.faults().fail_commits(1, &StoreError::Full);
+    let failed = to_other.send(CHAT, "not taken").await;
+    failed.expect_err("the store fails");
+    delivery.commit().await.expect("a commit");
+    let consumed = soon("the word of it", consumed).await;
+    consumed.expect("no panic").expect("it is");
+    drop((to_other, to_one, inbox, waiting));
     for node in [one, other] {
         soon("an end", node.shutdown()).await.expect("it stops");
     }

@@ -27,7 +27,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// All callbacks of one session.
 #[derive(Default)]
 pub(crate) struct Registry {
-    slots: Mutex<(u64, BTreeMap<u64, Arc<CallbackSlot>>)>,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    /// The number of the last one.
+    last: u64,
+    callbacks: BTreeMap<u64, Arc<CallbackSlot>>,
+    /// Whether the session is over: nothing happens in it any more.
+    ended: bool,
 }
 
 impl fmt::Debug for Registry {
@@ -41,9 +50,13 @@ impl Registry {
     pub(crate) fn add(self: &Arc<Self>, callback: Callback, hold: Hold) -> Subscription {
         let slot = Arc::new(Slot::new(callback));
         let mut slots = lock(&self.slots);
-        slots.0 = slots.0.wrapping_add(1);
-        let number = slots.0;
-        slots.1.insert(number, slot.clone());
+        slots.last = slots.last.wrapping_add(1);
+        let number = slots.last;
+        if slots.ended {
+            slot.close();
+        } else {
+            slots.callbacks.insert(number, slot.clone());
+        }
         Subscription {
             registry: Arc::downgrade(self),
             number,
@@ -57,26 +70,31 @@ impl Registry {
     ///
     /// One that panics is ended, and harms nothing else: not the others, and not the session's task.
     pub(crate) fn emit(&self, event: &SessionEvent, state: &SessionState) {
-        let slots = lock(&self.slots).1.clone();
+        let slots = lock(&self.slots).callbacks.clone();
         for (number, slot) in slots {
             // What a panic left half done is the callback's alone, and that is dropped.
             let entered = AssertUnwindSafe(|| slot.enter(|callback| callback(event, state)));
             if std::panic::catch_unwind(entered).is_err() {
                 error!("a callback of a session panicked, and is ended");
-                lock(&self.slots).1.remove(&number);
+                lock(&self.slots).callbacks.remove(&number);
                 slot.close();
             }
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        lock(&self.slots).1.len()
+        lock(&self.slots).callbacks.len()
     }
 
-    /// Ends all of them: the session was closed.
-    pub(crate) fn clear(&self) {
-        let slots = std::mem::take(&mut lock(&self.slots).1);
-        for slot in slots.into_values() {
+    /// Ends all of them, and whatever is added from now on: the session was closed, or its node was shut
+    /// down.
+    pub(crate) fn end(&self) {
+        let callbacks = {
+            let mut slots = lock(&self.slots);
+            slots.ended = true;
+            std::mem::take(&mut slots.callbacks)
+        };
+        for slot in callbacks.into_values() {
             slot.close();
         }
     }
@@ -96,7 +114,7 @@ pub struct Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         if let Some(registry) = self.registry.upgrade() {
-            lock(&registry.slots).1.remove(&self.number);
+            lock(&registry.slots).callbacks.remove(&self.number);
         }
         self.slot.close();
     }

@@ -14,7 +14,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event, with the state as of it; `None` once the session was closed.
+    /// The next event, with the state as of it; `None` once the session was closed, its peer blocked, or
+    /// the node shut down.
     /// Cancellation-safe.
     pub async fn next(&mut self) -> Option<(SessionEvent, SessionState)> {
         self.receiver.recv().await

@@ -275,8 +275,9 @@ impl Session {
         }
     }
 
-    /// The present state. Whoever subscribes late sees the present. Ends when the session was
-    /// closed, or sleeps because nobody holds anything else of it.
+    /// The present state. Whoever subscribes late sees the present. Does not keep the session awake, and
+    /// ends when nothing else of it is held. Of a session that is over, closed or with its node, a handle,
+    /// a receipt or a delivery may be held still: until the last is gone, its last state stands.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<SessionState> {
         self.hub.state.subscribe()

@@ -384,7 +384,7 @@ impl Task {
         self.inner.forget(&self.hub, remembered);
         self.hub.ended.cancel();
         self.inputs.close();
-        self.hub.registry.clear();
+        self.hub.registry.end();
     }
 
     /// Has a message leave the inbox of requests. It is taken in hand once more before: a

@@ -286,6 +286,7 @@ impl Task {
             state.carrier = None;
             true
         });
+        self.hub.registry.end();
     }
 
     fn fail(&mut self, error: &Error) {

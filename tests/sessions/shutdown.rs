@@ -40,6 +40,30 @@ async fn node_at(n: u8, address: &str) -> Node {
 }
 
 #[tokio::test]
+async fn events_end_when_the_node_shuts_down() {
+    let relay = relay().await;
+    let alice = node(1, &relay).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let mut events = session.events(16);
+    alice.shutdown().await.unwrap();
+    let end = async { while events.next().await.is_some() {} };
+    soon("the end of the events", end).await;
+    let mut none = session.events(1);
+    assert!(soon("no event", none.next()).await.is_none());
+}
+
+#[tokio::test]
+async fn events_of_a_session_that_is_closed_end_at_once() {
+    let relay = relay().await;
+    let alice = node(1, &relay).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let other = session.clone();
+    session.close().await.unwrap();
+    let mut none = other.events(1);
+    assert!(soon("no event", none.next()).await.is_none());
+}
+
+#[tokio::test]
 async fn no_task_of_a_node_is_left_when_it_has_shut_down() {
     let (address, _relay) = relay_elsewhere().await;
     let metrics = Handle::current().metrics();

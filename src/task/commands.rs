@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use outlive_core::engine::{Engine, SendOptions, Skipped, Taken};
-use outlive_core::link::LinkClass;
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
 use outlive_core::{ChannelId, EnvelopeId, Generation};
@@ -131,6 +130,7 @@ impl Task {
                 transport,
                 link,
                 given_up,
+                watches: false,
                 waiting: VecDeque::new(),
             },
         );
@@ -142,17 +142,13 @@ impl Task {
             transport,
             address,
         };
-        let direct = class == LinkClass::Direct;
         self.hub.change(|state| {
             state.links.push(info);
             state.outstanding = outstanding;
             true
         });
         self.hub.tell(&SessionEvent::LinkUp { generation });
-        // Who asks for a peer tells that it has to do with it.
-        if self.unidentified.is_none() && !direct {
-            self.push(generation, Outgoing::Watch { peers: vec![peer] });
-        }
+        self.watch();
         if again {
             self.push(generation, Outgoing::Redeliver { from: peer.into() });
         }

@@ -65,6 +65,8 @@ struct Bound {
     transport: &'static str,
     link: mpsc::Sender<ToLink>,
     given_up: Option<mpsc::Sender<GivenUp>>,
+    /// Whether its relay was asked to say when the peer comes and goes.
+    watches: bool,
     /// What the link had no room for. The engine holds back while there is something, and beside
     /// its packets there are at most [`WAITING_WORDS`].
     waiting: VecDeque<(Lane, Outgoing)>,
@@ -179,6 +181,8 @@ pub(crate) struct Task {
     cancel: CancellationToken,
     /// Set while the peer's relay is not to be told who sends.
     unidentified: Option<Unidentified>,
+    /// Whether it was read from the store, and holds, whether that is so.
+    knows_naming: bool,
     links: BTreeMap<Generation, Bound>,
     bindings: BTreeMap<Generation, (LinkClass, u8)>,
     write: Option<BoxFuture<'static, Result<(), StoreError>>>,
@@ -229,6 +233,7 @@ impl Task {
             inputs,
             cancel,
             unidentified: None,
+            knows_naming: false,
             links: BTreeMap::new(),
             bindings: BTreeMap::new(),
             write: None,
@@ -292,6 +297,8 @@ impl Task {
     fn fail(&mut self, error: &Error) {
         self.write = None;
         self.read = None;
+        // What failed to be written may be there all the same.
+        self.knows_naming = false;
         let failed = Err(error.clone());
         for waiter in self.flight.waiters.iter().chain(&self.next.waiters) {
             if let Waiter::Commit(_, of) = waiter {

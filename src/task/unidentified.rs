@@ -1,10 +1,11 @@
 //! A session that is not named to the relay as the sender of what it sends.
 
 use outlive_core::engine::Engine;
+use outlive_core::link::LinkClass;
 use outlive_core::record::{Key, Record, UnidentifiedRecord};
 use outlive_core::seal;
 use outlive_core::transport::{Class, DeliveryToken, Outgoing, Slot};
-use outlive_core::{Entropy, EnvelopeId, PeerId};
+use outlive_core::{Entropy, EnvelopeId, Generation, PeerId};
 
 use super::Task;
 use crate::error::Error;
@@ -61,7 +62,34 @@ impl Task {
             }
             None => None,
         };
+        self.knows_naming = true;
+        self.watch();
         Ok(())
+    }
+
+    /// Has the relays say when the peer comes and goes, if they may be told that we have to do with it.
+    pub(super) fn watch(&mut self) {
+        if !self.knows_naming || self.unidentified.is_some() {
+            return;
+        }
+        let bindings = &self.bindings;
+        let relayed = |generation: &Generation| {
+            let class = bindings.get(generation).map(|(class, _)| *class);
+            class.is_some_and(|class| class != LinkClass::Direct)
+        };
+        let unasked: Vec<_> = self
+            .links
+            .iter_mut()
+            .filter(|(generation, bound)| !bound.watches && relayed(generation))
+            .map(|(generation, bound)| {
+                bound.watches = true;
+                *generation
+            })
+            .collect();
+        for generation in unasked {
+            let peers = vec![self.peer];
+            self.push(generation, Outgoing::Watch { peers });
+        }
     }
 
     /// Sends with this token from when that is durable on, or under our name again.

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use outlive::{DeliveryToken, Ending, Error, Identity, Node, Refusal, RelayTransport, Session};
 use outlive_core::limits;
 use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
-use outlive_core::transport::{Incoming, RelayConnection, RelayReceiver, TransportError};
+use outlive_core::transport::{Incoming, Outgoing, RelayConnection, RelayReceiver, TransportError};
 use outlive_relay::Relay;
 use outlive_storage::{MemoryStore, SledStore};
 use outlive_transports::{MemoryRelay, WebSocketRelay};
 use tokio::sync::watch;
 
+use crate::played;
 use crate::tap::{contents, holds};
 use crate::trust::kept;
 use crate::world::{CHAT, id, node, relay, relay_over, soon, take, url, way};
@@ -201,6 +202,37 @@ async fn without_such_a_connection_nothing_is_sent_under_our_name_instead() {
     let token = DeliveryToken::from_bytes([7; 32]);
     let (_alice, session) = unnamed(token, relay).await;
     refused(&session, Refusal::NotAllowed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_is_not_asked_for_a_peer_before_it_is_read_how_the_session_sends() {
+    let store = MemoryStore::new();
+    let alice = offline(ALICE, store.clone()).await;
+    let session = alice.session(id(BOB)).await.unwrap();
+    let token = DeliveryToken::from_bytes([7; 32]);
+    session.send_unidentified(Some(token)).await.unwrap();
+    drop(session);
+    alice.shutdown().await.unwrap();
+
+    let store = store.faults().crash();
+    let (alice, mut lines) = played::node_over(ALICE, store.clone()).await;
+    let mut line = played::next(&mut lines).await;
+    store.faults().fail_reads(4, &StoreError::Full);
+    let (unnamed, named) = (
+        alice.session(id(BOB)).await.unwrap(),
+        alice.session(id(CAROL)).await.unwrap(),
+    );
+    let (mut asked, mut watched) = (Vec::new(), Vec::new());
+    // Both are loaded when it is asked for what they have missed.
+    while asked.len() < 2 || watched.is_empty() {
+        match line.said().await {
+            Outgoing::Redeliver { from } => asked.push(from),
+            Outgoing::Watch { peers } => watched.extend(peers),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(watched, [id(CAROL)]);
+    drop((unnamed, named));
 }
 
 /// A way to a relay whose connections can be cut, each kind by itself.

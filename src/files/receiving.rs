@@ -29,6 +29,10 @@ use crate::task::Command;
 /// stopped.
 const RECEIVING_FILES: usize = 1_024;
 
+/// Files that are not offered when their beginning comes: those that were whole when the inbox was taken,
+/// and as many whose beginning could not be committed since.
+const BEGUN_FILES: usize = 2 * RECEIVING_FILES;
+
 /// A file that was accepted.
 #[derive(Debug)]
 pub(super) struct Receiving {
@@ -41,9 +45,10 @@ pub(super) struct Receiving {
 pub(super) struct Desk {
     route: Route,
     receiving: BTreeMap<TransferId, Receiving>,
-    /// Empty files that are whole, until their beginning is committed: it comes again if that fails,
-    /// when the app may have committed them. As many as there are records, at most.
-    whole: BTreeSet<TransferId>,
+    /// Files whose beginning was dealt with, and comes again because it could not be committed, or may,
+    /// after a restart: by then the file may be whole, and the app may have committed it. At most
+    /// [`BEGUN_FILES`].
+    begun: BTreeSet<TransferId>,
 }
 
 /// How a message was dealt with.
@@ -59,7 +64,7 @@ impl Desk {
         let mut desk = Self {
             route: route.clone(),
             receiving: BTreeMap::new(),
-            whole: BTreeSet::new(),
+            begun: BTreeSet::new(),
         };
         // Who took them before may have gone while something was being placed.
         if let Some(arriving) = route.hub().files.arriving() {
@@ -77,6 +82,7 @@ impl Desk {
             desk.receiving
                 .insert(transfer, Receiving { record, length });
             if here.is_none() {
+                desk.begun.insert(transfer);
                 events.extend(desk.part_gone(transfer).await?);
             }
         }
@@ -142,8 +148,14 @@ impl Desk {
         };
         // What was not committed comes again; what happened has happened all the same.
         let committed = step.commit().await.map_err(FileError::from);
-        if let Some(transfer) = begun.filter(|_| committed.is_ok()) {
-            self.whole.remove(&transfer);
+        match begun {
+            Some(transfer) if committed.is_ok() => {
+                self.begun.remove(&transfer);
+            }
+            Some(transfer) if self.begun.len() < BEGUN_FILES => {
+                self.begun.insert(transfer);
+            }
+            _ => {}
         }
         (State::Idle(self), events, committed)
     }
@@ -216,9 +228,9 @@ impl Desk {
         Ok(Dealt::Taken(events))
     }
 
-    /// Whether a file is whole of which the beginning comes again.
+    /// Whether a file that is not being received has come to its end, and its beginning comes again.
     async fn is_over(&self, transfer: TransferId) -> Result<bool, FileError> {
-        if self.whole.contains(&transfer) {
+        if self.begun.contains(&transfer) {
             return Ok(true);
         }
         // The app has yet to commit it, for the others are being received.
@@ -314,9 +326,6 @@ impl Desk {
         let Some(Receiving { record, .. }) = self.receiving.remove(&transfer) else {
             return Ok(Vec::new());
         };
-        if record.info.size == 0 {
-            self.whole.insert(transfer);
-        }
         Ok(vec![FileEvent::Received(ReceivedFile {
             route: self.route.clone(),
             transfer,

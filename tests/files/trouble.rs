@@ -413,6 +413,22 @@ async fn a_store_that_fails_at_the_end_of_a_file_keeps_neither_side_from_hearing
         assert_eq!(std::fs::read(file.path()).unwrap(), b"content");
         assert_eq!(bob.names(), ["a"]);
         soon("the word of it", sending.done()).await.unwrap();
+        // What of it was not committed comes again before the next one, and is no other file.
+        if let Err(error) = file.commit().await {
+            assert!(matches!(error, FileError::Session(_)), "{error:?}");
+        }
+        to_bob.send_file(alice.put("b", b"b")).await.unwrap();
+        let next = async {
+            loop {
+                match files.next().await {
+                    Ok(FileEvent::Offered(offer)) => break offer,
+                    Err(FileError::Session(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let next = soon("the next offer", next).await;
+        assert_eq!(next.name(), "b", "with {before} commits before it");
     }
 }
 

@@ -41,6 +41,9 @@ pub enum FileError {
     /// Too many are on their way already.
     #[error("{SENDING_FILES} files are on their way to this peer already; wait for one of them")]
     TooMany,
+    /// It was decided about the offer before, or its acceptance was given up half-way.
+    #[error("the offer is decided about already")]
+    Decided,
     /// The transfer is over.
     #[error("the file did not arrive: {0}")]
     Stopped(#[from] StopReason),

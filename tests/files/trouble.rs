@@ -433,6 +433,45 @@ async fn a_store_that_fails_at_the_end_of_a_file_keeps_neither_side_from_hearing
 }
 
 #[tokio::test]
+async fn an_offer_whose_acceptance_is_given_up_half_way_is_declined_and_leaves_nothing_behind() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let sending = to_bob.send_file(alice.put("a", b"content")).await.unwrap();
+    let mut files = to_alice.files().await.unwrap();
+    let FileEvent::Offered(mut offer) = soon("an offer", files.next()).await.unwrap() else {
+        panic!("no offer");
+    };
+    let held = bob.store.faults().hold();
+    let waiting = bob.store.faults().counts().waiting;
+    let accepting = async {
+        tokio::select! {
+            accepted = offer.accept(bob.disk.path()) => panic!("{accepted:?}"),
+            () = async {
+                while bob.store.faults().counts().waiting == waiting {
+                    tokio::task::yield_now().await;
+                }
+            } => {}
+        }
+    };
+    soon("its record", accepting).await;
+    let decided = soon("an answer", offer.accept(bob.disk.path())).await;
+    assert!(matches!(decided, Err(FileError::Decided)), "{decided:?}");
+    offer.decline();
+    drop(held);
+    to_bob.send_file(alice.put("b", b"b")).await.unwrap();
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(file.info().name, "b");
+    let reason = stopped(soon("the word of it", sending.done()).await);
+    assert_eq!(reason, StopReason::Declined);
+    assert_eq!(bob.names(), ["b"]);
+    assert!(!files.cancel(sending.transfer()).await.unwrap());
+    drop(files);
+    let mut files = to_alice.files().await.unwrap();
+    assert!(!files.cancel(sending.transfer()).await.unwrap());
+}
+
+#[tokio::test]
 async fn an_app_that_never_commits_what_it_received_is_sent_no_more_in_the_end() {
     const MOST: u32 = 1_024;
     let relay = MemoryRelay::new("relay");

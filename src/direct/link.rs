@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::Generation;
@@ -16,6 +17,9 @@ use tracing::{Instrument, debug};
 
 use crate::node::Inner;
 use crate::task::{Binding, Input, ToLink, pending_or};
+
+/// How long a link that its session lets go may take to bring what was handed over.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Packets on their way from a session to a link. When they fill it, the session holds back.
 const TO_LINK: usize = 64;
@@ -116,18 +120,21 @@ async fn run(
 }
 
 /// Sends what the session hands over, as much at once as is there, until it lets the link go. Bulk
-/// goes packet by packet, and nothing waits while one of them does.
+/// goes packet by packet, and nothing waits while one of them does. What of it is stuck then does not keep
+/// the link: it is in the outbox, and goes over the next.
 async fn send_all(
     sender: &dyn DirectSender,
     outgoing: &mut mpsc::Receiver<ToLink>,
 ) -> Option<TransportError> {
     let (mut items, mut bulk) = (Vec::new(), VecDeque::new());
     let (mut sending, mut open) = (None, true);
+    let mut farewell = None;
     while open || sending.is_some() {
         let sent = tokio::select! {
             biased;
             count = outgoing.recv_many(&mut items, TO_LINK), if open && bulk.len() < BULK_WAITING => {
                 open = count > 0;
+                farewell = (!open).then(|| Box::pin(tokio::time::sleep(FAREWELL)));
                 let packets = sort(&mut items, &mut bulk);
                 match packets.is_empty() {
                     true => Ok(()),
@@ -135,6 +142,7 @@ async fn send_all(
                 }
             }
             sent = pending_or(&mut sending) => sent,
+            () = pending_or(&mut farewell) => return None,
         };
         if let Err(error) = sent {
             return Some(error);
@@ -195,8 +203,6 @@ async fn receive_all(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use async_trait::async_trait;
     use outlive_core::transport::Class;
     use outlive_core::{EnvelopeId, Identity};
@@ -270,5 +276,21 @@ mod tests {
         may.add_permits(1);
         assert_eq!(soon(seen.recv()).await.as_deref(), Some(&b"another"[..]));
         assert!(soon(sending).await.expect("no panic").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bulk_that_is_stuck_does_not_keep_a_link_that_was_let_go() {
+        let (sent, _seen) = mpsc::channel(8);
+        let may = Arc::new(Semaphore::new(0));
+        let sender = Narrow { may, sent };
+        let (to_link, mut outgoing) = mpsc::channel(TO_LINK);
+        let sending = tokio::spawn(async move { send_all(&sender, &mut outgoing).await });
+        for packet in [&b"a part"[..], b"another"] {
+            let handed = to_link.send(item(Lane::Bulk, packet)).await;
+            handed.expect("it is open");
+        }
+        drop(to_link);
+        let ended = tokio::time::timeout(2 * FAREWELL, sending).await;
+        ended.expect("it ends").expect("no panic");
     }
 }

@@ -12,6 +12,7 @@ use outlive_core::transport::{DirectLink, TransportError};
 use outlive_core::wire::signal::Signal;
 use outlive_core::{ChannelId, Entropy};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -51,6 +52,8 @@ pub(crate) struct Upgrade {
     inputs: mpsc::Sender<Input>,
     asked: mpsc::Receiver<Asked>,
     allowed: bool,
+    /// When that is read from the store again, if it could not be.
+    read_again: Option<Instant>,
     links: Vec<Up>,
     /// Rings when a link has ended.
     bell: Arc<Notify>,
@@ -76,6 +79,7 @@ impl Upgrade {
             inputs,
             asked,
             allowed: false,
+            read_again: None,
             links: Vec::new(),
             bell: Arc::default(),
             dialing: None,
@@ -110,14 +114,7 @@ impl Upgrade {
     }
 
     async fn seek(&mut self, mut rendezvous: Rendezvous, negotiating: &mut Negotiating) {
-        let key = Key::RelayOnly(self.hub.peer).to_bytes();
-        self.allowed = match self.inner.store.get(key).await {
-            Ok(found) => found.is_none(),
-            Err(error) => {
-                warn!(peer = %self.hub.peer.short(), %error, "no direct links: it can't be read whether they may be");
-                false
-            }
-        };
+        self.read_allowed().await;
         let (_none, nowhere) = watch::channel(Vec::new());
         let mut addresses = match &self.endpoint {
             Some(endpoint) => endpoint.addresses.clone(),
@@ -128,7 +125,7 @@ impl Upgrade {
         let mut doubt = self.hub.doubt.subscribe();
         rendezvous.located(addresses.borrow_and_update().clone(), self.now());
         rendezvous.given(found_at.borrow_and_update().clone(), self.now());
-        let (mut linked, mut alarm) = (false, Alarm::default());
+        let (mut linked, mut alarm, mut retry) = (false, Alarm::default(), Alarm::default());
         loop {
             self.note_ended();
             match (linked, self.links.is_empty()) {
@@ -181,6 +178,7 @@ impl Upgrade {
                 () = tokio::time::sleep(STORE_RETRY), if self.failed => {
                     self.take_signals(&mut rendezvous, negotiating).await;
                 }
+                () = retry.at(self.read_again) => self.read_allowed().await,
                 () = self.hub.moved.notified() => {}
                 changed = addresses.changed() => {
                     if changed.is_err() { return }
@@ -210,6 +208,21 @@ impl Upgrade {
                 }
             }
         }
+    }
+
+    /// Reads whether there may be direct links. There are none until that is known.
+    async fn read_allowed(&mut self) {
+        let key = Key::RelayOnly(self.hub.peer).to_bytes();
+        self.read_again = match self.inner.store.get(key).await {
+            Ok(found) => {
+                self.allowed = found.is_none();
+                None
+            }
+            Err(error) => {
+                warn!(peer = %self.hub.peer.short(), %error, "no direct links: it can't be read whether they may be");
+                Some(Instant::now() + STORE_RETRY)
+            }
+        };
     }
 
     fn now(&self) -> outlive_core::Now {
@@ -261,6 +274,7 @@ impl Upgrade {
         reply: oneshot::Sender<()>,
     ) {
         self.allowed = allowed;
+        self.read_again = None;
         if !allowed {
             self.dialing = None;
             for Up { link, .. } in self.links.drain(..) {

@@ -1,6 +1,13 @@
 //! A peer that is dialed where the app says that it is.
 
-use outlive::{Identity, Node, Session, StoreError};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outlive::record::Key;
+use outlive::{Identity, Node, Session, Store, StoreError};
+use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::MemoryStore;
 
 use crate::world::{CHAT, carried_by, id, quic, soon};
@@ -10,7 +17,7 @@ async fn alone(n: u8) -> (Node, Session) {
     alone_over(n, MemoryStore::new()).await
 }
 
-async fn alone_over(n: u8, store: MemoryStore) -> (Node, Session) {
+async fn alone_over(n: u8, store: impl Store + 'static) -> (Node, Session) {
     let node = Node::builder()
         .identity(Identity::from_seed([n; 32]))
         .store(store)
@@ -90,6 +97,59 @@ async fn what_is_committed_while_the_senders_store_fails_is_heard_of_when_it_wor
     let consumed = soon("the word of it", consumed).await;
     consumed.expect("no panic").expect("it is");
     drop((to_other, to_one, inbox, waiting));
+    for node in [one, other] {
+        soon("an end", node.shutdown()).await.expect("it stops");
+    }
+}
+
+/// A store that once fails to tell whether the session with peer 2 may have direct links.
+struct FailsOnce {
+    inner: MemoryStore,
+    failed: AtomicBool,
+}
+
+#[async_trait]
+impl Store for FailsOnce {
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.inner.commit(batch).await
+    }
+
+    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+        let asked = key == Key::RelayOnly(id(2)).to_bytes();
+        if asked && !self.failed.swap(true, Ordering::SeqCst) {
+            return Err(StoreError::Full);
+        }
+        self.inner.get(key).await
+    }
+
+    async fn range(
+        &self,
+        range: Range<Bytes>,
+        limit: ReadLimit,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.inner.range(range, limit).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_once_costs_a_session_its_direct_links_for_a_while_only() {
+    let store = FailsOnce {
+        inner: MemoryStore::new(),
+        failed: AtomicBool::new(false),
+    };
+    let (one, to_other) = alone_over(1, store).await;
+    let (other, to_one) = alone(2).await;
+    let mut known = other.addresses().expect("a socket");
+    let known = soon("addresses", known.wait_for(|known| !known.is_empty())).await;
+    to_other.found_at(known.expect("a node that runs").clone());
+    let mut state = to_other.state();
+    let linked = state.wait_for(|state| carried_by(state) == Some("quic"));
+    drop(soon("a link", linked).await.expect("a session"));
+    drop((to_other, to_one));
     for node in [one, other] {
         soon("an end", node.shutdown()).await.expect("it stops");
     }

@@ -200,7 +200,7 @@ impl SendingFile {
     ///
     /// # Errors
     /// [`FileError::Stopped`] if it won't have it; [`FileError::Session`] if the session was closed:
-    /// the file then goes on when that is opened again.
+    /// the file stays queued, and goes on when the session runs again.
     pub async fn done(&self) -> Result<(), FileError> {
         let mut outcome = self.outcome.clone();
         tokio::select! {

@@ -422,11 +422,15 @@ impl Session {
         self.hub.found_at.send_replace(addresses);
     }
 
-    /// Closes the session for this process: the peer is told if it is there, every subscription
+    /// Closes what the app holds of the session: the peer is told if it is there, every subscription
     /// ends, and whoever waits on another handle, receipt or inbox of it hears [`Error::Closed`].
-    /// What is queued stays on disk, and is sent when the session is opened again with
-    /// [`Node::session`](crate::Node::session). Dropped half-way, it is either closed, perhaps a little
-    /// later, or nothing was touched.
+    ///
+    /// The session itself goes on. What is queued stays on disk, and is sent as soon as something has the
+    /// session run again: the next connection to a relay, something that comes of the peer, or
+    /// [`Node::session`](crate::Node::session), with which it is opened again. What comes meanwhile waits
+    /// in its inboxes. [`Node::block`](crate::Node::block) ends all that.
+    ///
+    /// Dropped half-way, it is either closed, perhaps a little later, or nothing was touched.
     ///
     /// # Errors
     /// [`Error::Shutdown`], [`Error::Closed`] if it was closed before, or [`Error::Blocked`].

@@ -199,16 +199,6 @@ impl Rendezvous {
         }
     }
 
-    /// The peer lost its state: it does not know any more where we are.
-    pub fn peer_reset(&mut self, now: Now) {
-        self.theirs = Theirs::Unknown;
-        if self.wish == Wish::Wanted && !self.is_linked() {
-            self.seek(now);
-        } else if self.wish != Wish::Forbidden && self.said.is_some() {
-            self.say(false);
-        }
-    }
-
     /// A direct link is up, whoever dialed it.
     pub fn linked(&mut self, now: Now) {
         if !self.is_linked() {

@@ -163,16 +163,6 @@ fn a_peer_that_lost_its_state_is_heard_again() {
 }
 
 #[test]
-fn a_peer_that_was_reset_is_told_again() {
-    let [mut end, _] = met();
-    end.linked(at(1));
-    end.peer_reset(at(2));
-    let (said, _) = drain(&mut end);
-    assert_eq!(said.len(), 1);
-    assert_eq!(said[0].addresses, [address(1)]);
-}
-
-#[test]
 fn a_link_that_ends_is_sought_again_at_once_and_from_both_ends() {
     let mut ends = met();
     for end in &mut ends {

@@ -35,15 +35,7 @@ impl Task {
                 envelope,
                 packet,
                 claimed,
-            } => {
-                self.count_received(generation, packet.len());
-                if self.allowance.takes_more() {
-                    self.receive(engine, generation, envelope, packet, claimed);
-                } else {
-                    // Only the app can let it in: its message may be too large for a stranger's.
-                    self.inner.message_arrived(self.peer);
-                }
-            }
+            } => self.arrive(engine, generation, envelope, packet, claimed),
             Input::Missed { generation } => {
                 let from = self.peer.into();
                 self.push(generation, Outgoing::Redeliver { from });
@@ -70,6 +62,24 @@ impl Task {
             }
         }
         None
+    }
+
+    /// A packet came over a link.
+    pub(super) fn arrive(
+        &mut self,
+        engine: &mut Engine,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        packet: Bytes,
+        claimed: bool,
+    ) {
+        self.count_received(generation, packet.len());
+        if self.allowance.takes_more() {
+            self.receive(engine, generation, envelope, packet, claimed);
+        } else {
+            // Only the app can let it in: its message may be too large for a stranger's.
+            self.inner.message_arrived(self.peer);
+        }
     }
 
     fn receive(

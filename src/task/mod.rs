@@ -37,6 +37,7 @@ use tracing::warn;
 use self::files::OfferedFile;
 pub(crate) use self::input::{Binding, Command, GivenUp, INPUTS, Input, Settled, ToLink};
 use self::input::{FileReply, Reply};
+use self::outage::Kept;
 use self::unidentified::Unidentified;
 use crate::alarm::Alarm;
 use crate::error::Error;
@@ -203,6 +204,8 @@ pub(crate) struct Task {
     in_hand: BTreeMap<(ChannelId, Position), InboxRecord>,
     /// Messages whose commit failed with the store: they come again when the session is loaded.
     uncommitted: BTreeSet<(ChannelId, Position)>,
+    /// What came while the store failed and no mailbox holds: it is heard when the session is loaded.
+    kept: Vec<Kept>,
     /// What the peer may still make us keep.
     allowance: Allowance,
 }
@@ -246,6 +249,7 @@ impl Task {
             room: false,
             in_hand: BTreeMap::new(),
             uncommitted: BTreeSet::new(),
+            kept: Vec::new(),
             allowance: Allowance::Unlimited,
         }
     }
@@ -257,6 +261,7 @@ impl Task {
             let done = match self.load().await {
                 Ok(mut engine) => {
                     if std::mem::take(&mut failed) {
+                        self.hear_what_was_kept(&mut engine);
                         self.ask_for_what_was_missed();
                         // A stranger may have been accepted while nobody was told of it.
                         self.hub.moved.notify_one();

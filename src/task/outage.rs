@@ -1,15 +1,30 @@
 //! What the task does while its store fails: it keeps nobody waiting.
 //!
 //! Links come and go as ever. What is asked is answered with the failure. What the peer sent is let
-//! go by: it waits in its mailbox, and is asked for when the session is loaded again. So a session
+//! go by: it waits in its mailbox, and is asked for when the session is loaded again. Of what no mailbox
+//! holds the small packets are kept, for what they say may be said once only. So a session
 //! that can't be loaded holds up neither its app nor the relay's task, which serves all sessions.
 
+use bytes::Bytes;
+use outlive_core::Generation;
+use outlive_core::engine::Engine;
 use outlive_core::transport::Outgoing;
 
 use super::input::{Command, Input};
 use super::{STORE_RETRY, Task};
 use crate::error::Error;
 use crate::trust::Trust;
+
+/// Packets that are kept, and the bytes of one.
+const KEPT_PACKETS: usize = 64;
+const KEPT_BYTES: usize = 1_024;
+
+/// A packet that no mailbox holds.
+pub(super) struct Kept {
+    generation: Generation,
+    packet: Bytes,
+    claimed: bool,
+}
 
 impl Task {
     /// Waits until the store is to be tried again. Returns why the task ends, if it does.
@@ -56,6 +71,19 @@ impl Task {
                 if self.links.contains_key(&generation) {
                     self.presence(online);
                 }
+            }
+            Input::Packet {
+                generation,
+                envelope: None,
+                packet,
+                claimed,
+            } if packet.len() <= KEPT_BYTES && self.kept.len() < KEPT_PACKETS => {
+                self.kept.push(Kept {
+                    generation,
+                    // It may be a part of something larger, which is not to be kept with it.
+                    packet: Bytes::copy_from_slice(&packet),
+                    claimed,
+                });
             }
             // Links are proved when they are bound to the session that is loaded again.
             Input::Packet { .. }
@@ -106,6 +134,18 @@ impl Task {
             | Command::AwaitConsumed { .. }
             | Command::Weight { .. }
             | Command::Wake => {}
+        }
+    }
+
+    /// Takes in what was kept. A link that has ended meanwhile counts for nothing, and neither do its packets.
+    pub(super) fn hear_what_was_kept(&mut self, engine: &mut Engine) {
+        for kept in std::mem::take(&mut self.kept) {
+            let Kept {
+                generation,
+                packet,
+                claimed,
+            } = kept;
+            self.arrive(engine, generation, None, packet, claimed);
         }
     }
 

@@ -16,7 +16,7 @@ use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 
 use crate::played;
-use crate::scene::{counted, linked, on, on_store, pair};
+use crate::scene::{acquaint, counted, linked, on, on_store, pair};
 use crate::world::{CHAT, id, soon, take};
 
 /// Damages what a store holds of the session with this peer.
@@ -206,6 +206,29 @@ async fn a_link_that_was_given_up_is_bound_anew_over_the_same_connection() {
     soon("delivery", answer.delivered()).await.unwrap();
     let sign_ins = relay.counts().borrow().sign_ins;
     assert_eq!(sign_ins, 3, "alice has had one connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_says_while_the_store_fails_and_no_mailbox_holds_is_heard() {
+    const TYPING: ChannelId = ChannelId(20);
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = on(1, &[&relay]).await;
+    let bob = on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    linked(&to_bob).await;
+    acquaint(&to_alice, &mut to_bob.inbox(CHAT).unwrap()).await;
+    let mut events = to_alice.events(64);
+    store.faults().fail_commits(1, &StoreError::Full);
+    to_alice.send(CHAT, "not taken").await.unwrap_err();
+    told(&mut events, |event| *event == SessionEvent::StoreFailed).await;
+    to_bob.listen(TYPING).await.unwrap();
+    told(&mut events, |event| {
+        matches!(event, SessionEvent::Listening { .. })
+    })
+    .await;
+    assert!(to_alice.send_volatile(TYPING, "heard").await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,8 +16,8 @@ pub enum Strangers {
     /// Only peers the app has opened a session with, at any time, and those it trusts: that is
     /// remembered on disk.
     KnownOnly,
-    /// Whom this function accepts. It is asked for each packet until it says yes, and must not
-    /// block.
+    /// Whom this function accepts. It is asked for each packet until it says yes, and once more for
+    /// what came while the store failed. It must not block.
     Ask(Arc<dyn Fn(PeerId) -> bool + Send + Sync>),
 }
 

@@ -291,8 +291,8 @@ impl Receipt {
         }
     }
 
-    /// Takes the message back if no part of it can have left this device. Dropped half-way, it may or
-    /// may not be taken back.
+    /// Takes the message back if no part of it can have left this device: it is so, durably, when this
+    /// returns. Dropped half-way, it may or may not be taken back.
     ///
     /// # Errors
     /// [`Error::TooLate`] if it has, or may have: see [`state`](Self::state) for how far it got. So it

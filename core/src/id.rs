@@ -4,6 +4,7 @@
 //! [`Position`] what the local outbox counts, a [`Generation`] what tells one link from the next.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -283,6 +284,13 @@ impl Round {
         Self((start as u64) << 32)
     }
 
+    /// The round before the first of a session that is loaded so long after that start. It lies behind those
+    /// of the times it was loaded before, if they were no more than one a second.
+    #[must_use]
+    pub const fn since_start(start: u32, elapsed: Duration) -> Self {
+        Self(Self::at_start(start).0.wrapping_add(elapsed.as_secs()))
+    }
+
     /// The round after this one.
     #[must_use]
     pub const fn next(self) -> Self {
@@ -395,6 +403,15 @@ mod tests {
         let last_of_first = RequestId::new(1, u64::MAX, u64::MAX);
         assert!(RequestId::new(2, 0, 1) > last_of_first);
         assert!(RequestId::new(2, 0, 2) > RequestId::new(2, 0, 1));
+    }
+
+    #[test]
+    fn a_session_that_is_loaded_again_goes_on_behind_its_rounds() {
+        let seconds = |n| Round::since_start(3, Duration::from_secs(n));
+        assert_eq!(seconds(0), Round::at_start(3));
+        let used = (0..10).fold(seconds(20), |round, _| round.next());
+        assert!(!used.is_after(seconds(30)));
+        assert!(Round::at_start(4).is_after(seconds(1 << 20)));
     }
 
     #[test]

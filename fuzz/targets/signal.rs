@@ -6,15 +6,15 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use outlive_core::negotiator::{Negotiator, Rendezvous};
 use outlive_core::wire::signal::Signal;
-use outlive_core::{Entropy, Identity, Now, WallTime};
+use outlive_core::{Entropy, Identity, Now, Round, WallTime};
 
 /// Outputs of one input. A peer that could cause more could fill memory.
 const OUTPUTS: usize = 1_024;
 
 fuzz_target!(|data: &[u8]| {
     let [me, peer] = [1, 2].map(|seed| Identity::from_seed([seed; 32]).peer_id());
-    let mut negotiator = Negotiator::new(me, peer, 1, Entropy::from_seed([1; 32]));
-    let mut rendezvous = Rendezvous::new(1, Entropy::from_seed([2; 32]));
+    let mut negotiator = Negotiator::new(me, peer, Round::at_start(1), Entropy::from_seed([1; 32]));
+    let mut rendezvous = Rendezvous::new(Round::at_start(1), Entropy::from_seed([2; 32]));
     let mut now = Now {
         elapsed: Duration::ZERO,
         wall: WallTime(0),

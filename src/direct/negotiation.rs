@@ -95,7 +95,7 @@ impl Negotiating {
         entropy: Entropy,
     ) -> Self {
         let me = inner.identity.peer_id();
-        let negotiator = Negotiator::new(me, peer, inner.start, entropy);
+        let negotiator = Negotiator::new(me, peer, inner.last_round(), entropy);
         Self {
             inner,
             peer,

@@ -95,7 +95,7 @@ impl Upgrade {
             return warn!("no direct links: the system gave no randomness");
         }
         let [rendezvous, negotiating] = seeds.map(Entropy::from_seed);
-        let rendezvous = Rendezvous::new(self.inner.start, rendezvous);
+        let rendezvous = Rendezvous::new(self.inner.last_round(), rendezvous);
         let mut negotiating = Negotiating::new(
             self.inner.clone(),
             self.hub.peer,

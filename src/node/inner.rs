@@ -9,7 +9,7 @@ use outlive_core::limits::InboxLimits;
 use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store, StoreError};
 use outlive_core::transport::{DeliveryToken, NegotiatedTransport};
-use outlive_core::{Generation, Identity, PeerId, RequestId};
+use outlive_core::{Generation, Identity, PeerId, RequestId, Round};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -219,6 +219,11 @@ impl Inner {
             upgrade,
             hub,
         }
+    }
+
+    /// The round before the first of a session that is loaded now (I8).
+    pub(crate) fn last_round(&self) -> Round {
+        Round::since_start(self.start, self.clock.now().elapsed)
     }
 
     /// Whether there can be direct links at all.

@@ -232,8 +232,12 @@ impl Task {
                 self.send_or_wait(engine, send).await;
             }
             Command::Cancel { ticket, reply } => {
-                let cancelled = engine.cancel(ticket, now);
-                let _ = reply.send(cancelled);
+                if engine.cancel(ticket, now) {
+                    self.next.waiters.push(Waiter::Cancel(reply));
+                } else {
+                    // The caller may have gone away.
+                    let _ = reply.send(false);
+                }
             }
             Command::AwaitConsumed { channel, position } => {
                 engine.await_consumed(channel, position, now);

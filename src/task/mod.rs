@@ -30,7 +30,7 @@ use outlive_core::record::{InboxRecord, SendingFileRecord};
 use outlive_core::store::StoreError;
 use outlive_core::transport::{Lane, Outgoing};
 use outlive_core::{ChannelId, Generation, PeerId, Position, TransferId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -80,6 +80,7 @@ enum Waiter {
     Ended(Arc<Hub>, TransferId, Outcome),
     Noted(Reply<()>),
     HandAgain(Reply<bool>),
+    Cancel(oneshot::Sender<bool>),
     Commit(Reply<()>, (ChannelId, Position)),
 }
 
@@ -98,6 +99,8 @@ impl Waiter {
             }
             Self::Noted(reply) => drop(reply.send(result)),
             Self::Send(reply, receipt) => drop(reply.send(result.map(|()| receipt))),
+            // What is not written may go out yet.
+            Self::Cancel(reply) => drop(reply.send(result.is_ok())),
             Self::HandAgain(reply) => drop(reply.send(result.map(|()| true))),
             Self::Commit(reply, _) => drop(reply.send(result)),
         }

@@ -9,7 +9,7 @@ use outlive_storage::MemoryStore;
 use outlive_transports::{MemoryRelay, Way};
 use tokio::time::Instant;
 
-use crate::scene::{Noted, counted, linked, pair, unlinked, with_network};
+use crate::scene::{Noted, counted, linked, on_store, pair, unlinked, with_network};
 use crate::world::{CHAT, id, node, soon, take};
 
 #[tokio::test]
@@ -88,6 +88,21 @@ async fn a_message_that_waits_behind_a_refused_one_can_be_taken_back() {
     assert_eq!(take(&mut inbox).await, "head");
     assert_eq!(take(&mut inbox).await, "last");
     soon("delivery", head.delivered()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_taken_back_when_the_store_holds_that() {
+    let store = MemoryStore::new();
+    let alice = on_store(1, store.clone(), &[]).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let receipt = session.send(CHAT, "hello").await.unwrap();
+    let hold = store.faults().hold();
+    let mut cancelling = Box::pin(receipt.cancel());
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut cancelling).await;
+    assert!(early.is_err(), "{early:?}");
+    assert_eq!(store.faults().counts().waiting, 1);
+    drop(hold);
+    soon("the word", cancelling).await.unwrap();
 }
 
 #[tokio::test]

@@ -103,15 +103,15 @@ pub struct Negotiator {
 }
 
 impl Negotiator {
-    /// A negotiator of `me` with `peer`, in the node's `start`-th start.
+    /// A negotiator of `me` with `peer`, whose rounds come after `last`.
     ///
     /// It takes offers from now on and makes none until it is [wanted](Self::want).
     #[must_use]
-    pub fn new(me: PeerId, peer: PeerId, start: u32, mut entropy: Entropy) -> Self {
+    pub fn new(me: PeerId, peer: PeerId, last: Round, mut entropy: Entropy) -> Self {
         Self {
             polite: me < peer,
             run: u64::from_le_bytes(entropy.token()),
-            own: Round::at_start(start),
+            own: last,
             heard: None,
             last_offer: None,
             wish: Wish::Passive,

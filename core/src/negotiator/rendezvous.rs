@@ -104,14 +104,14 @@ pub struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// A rendezvous in the node's `start`-th start. It answers the peer, and seeks it only when it
+    /// A rendezvous whose rounds come after `last`. It answers the peer, and seeks it only when it
     /// is [wanted](Self::want).
     #[must_use]
-    pub fn new(start: u32, entropy: Entropy) -> Self {
+    pub fn new(last: Round, entropy: Entropy) -> Self {
         Self {
             wish: Wish::Passive,
             state: State::Still,
-            own: Round::at_start(start),
+            own: last,
             ours: Vec::new(),
             said: None,
             heard: None,

@@ -27,7 +27,12 @@ fn negotiator(manners: Manners) -> Negotiator {
         peers.reverse();
     }
     let [me, peer] = peers;
-    Negotiator::new(me, peer, 1, Entropy::from_seed([manners as u8; 32]))
+    Negotiator::new(
+        me,
+        peer,
+        Round::at_start(1),
+        Entropy::from_seed([manners as u8; 32]),
+    )
 }
 
 fn theirs(round: u64) -> Negotiation {

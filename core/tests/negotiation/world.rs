@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outlive_core::negotiator::{Negotiator, Output, Rule, Status};
 use outlive_core::wire::signal::Signal;
-use outlive_core::{Entropy, Identity, Negotiation, Now, PeerId, WallTime};
+use outlive_core::{Entropy, Identity, Negotiation, Now, PeerId, Round, WallTime};
 
 use crate::connection::{Connection, Description, Misuse, Tag};
 
@@ -143,7 +143,8 @@ fn negotiator(who: usize, start: u32, entropy: u8, broken: Option<Rule>) -> Nego
     let mut seed = [entropy; 32];
     seed[0] = who as u8;
     let entropy = Entropy::from_seed(seed);
-    let mut negotiator = Negotiator::new(peers[who], peers[1 - who], start, entropy);
+    let mut negotiator =
+        Negotiator::new(peers[who], peers[1 - who], Round::at_start(start), entropy);
     if let Some(rule) = broken {
         negotiator.break_rule(rule);
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use outlive_core::engine::Ticket;
 use outlive_core::negotiator::{Negotiator, Output, Rule, Status};
 use outlive_core::wire::signal::Signal;
-use outlive_core::{ChannelId, Entropy, Negotiation};
+use outlive_core::{ChannelId, Entropy, Negotiation, Round};
 
 use crate::connection::{Connection, Description, Misuse, Tag};
 use crate::world::{Fault, World};
@@ -195,7 +195,7 @@ impl World {
         let other = peer.other;
         let me = self.peers[1 - who].other;
         let entropy = Entropy::from_seed(self.random.seed());
-        let mut negotiator = Negotiator::new(me, other, end.starts, entropy);
+        let mut negotiator = Negotiator::new(me, other, Round::at_start(end.starts), entropy);
         if let Some(rule) = broken {
             negotiator.break_rule(rule);
         }

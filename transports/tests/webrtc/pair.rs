@@ -10,7 +10,7 @@ use outlive_core::transport::{
     TransportError,
 };
 use outlive_core::wire::signal::Signal;
-use outlive_core::{Entropy, Identity, Now};
+use outlive_core::{Entropy, Identity, Now, Round};
 use outlive_transports::WebRtc;
 
 pub(crate) fn loopback() -> WebRtc {
@@ -36,7 +36,12 @@ impl Side {
         Self {
             transport,
             start: Instant::now(),
-            negotiator: Negotiator::new(id(me), id(peer), 1, Entropy::from_seed([me; 32])),
+            negotiator: Negotiator::new(
+                id(me),
+                id(peer),
+                Round::at_start(1),
+                Entropy::from_seed([me; 32]),
+            ),
             connection: None,
             links: Vec::new(),
             story: Vec::new(),

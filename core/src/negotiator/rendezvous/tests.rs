@@ -14,7 +14,10 @@ fn address(last: u8) -> SocketAddr {
 }
 
 fn rendezvous(start: u32) -> Rendezvous {
-    Rendezvous::new(start, Entropy::from_seed([start as u8; 32]))
+    Rendezvous::new(
+        Round::at_start(start),
+        Entropy::from_seed([start as u8; 32]),
+    )
 }
 
 fn told(round: u64, addresses: &[SocketAddr], reply: bool) -> Addresses {

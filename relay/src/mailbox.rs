@@ -1,12 +1,15 @@
 //! The mailboxes: one task writes them all, so that quotas and slots have one owner, and what many
 //! connections bring at the same time costs one durable write.
 
+mod envelopes;
+mod sweep;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
+use outlive_core::store::{Batch, Store, StoreError};
 use outlive_core::transport::{Class, Refusal, Sender, TokenHash};
 use outlive_core::{EnvelopeId, PeerId, StoreId, WallTime};
 use tokio::sync::{mpsc, oneshot};
@@ -15,32 +18,17 @@ use tracing::warn;
 use crate::config::RelayConfig;
 use crate::directory::Directory;
 use crate::error::RelayError;
-use crate::records::{self, Amount, Envelope, Newest, Usage};
+use crate::records::{self, Newest, Usage};
 
 /// Requests that may wait for the writer. When they do, connections read no further.
 const REQUESTS: usize = 256;
 
-/// Numbers taken from the store at once: a crash skips as many.
-const NUMBER_BLOCK: u64 = 65_536;
-
 /// Mailboxes whose usage is kept in memory. One more, and all are read anew when needed.
 const USAGES: usize = 65_536;
-
-/// Envelopes of peers, and as many in slots, removed in one step because their time is over. If
-/// there are more, the next step follows when the requests that wait have had their turn.
-const SWEEP: usize = 1_024;
 
 /// Changes that are kept for when the store works again: a step is at most twice as long with them.
 /// Whoever brings one more is let go, and brings it over its next connection.
 const AGAIN: usize = REQUESTS;
-
-/// Newest-only envelopes one mailbox holds, beside its quota: a full mailbox takes them, or the
-/// acknowledgements that would empty it could not pass. There is one for each sender, but anybody
-/// can be any number of senders; one more is refused.
-const NEWEST: Amount = Amount {
-    envelopes: 65_536,
-    bytes: 1024 * 1024 * 1024,
-};
 
 /// An envelope to keep.
 pub(crate) struct Put {
@@ -304,191 +292,6 @@ impl Writer {
             self.usages.clear();
         }
         result.is_ok()
-    }
-
-    async fn usage(&mut self, recipient: PeerId) -> Result<&mut Usage, StoreError> {
-        if !self.usages.contains_key(&recipient) {
-            let value = self.store.get(records::usage(&recipient)).await?;
-            let usage = value
-                .and_then(|value| records::from_value(&value))
-                .unwrap_or_default();
-            self.usages.insert(recipient, usage);
-        }
-        Ok(self.usages.entry(recipient).or_default())
-    }
-
-    fn count(&mut self, step: &mut Step, recipient: PeerId, usage: Usage) {
-        self.usages.insert(recipient, usage);
-        step.touched.insert(recipient);
-    }
-
-    /// The newest-only envelope of a sender, as the step leaves it.
-    async fn newest(
-        &self,
-        step: &Step,
-        to: PeerId,
-        from: Sender,
-    ) -> Result<Option<Newest>, StoreError> {
-        if let Some(newest) = step.newest.get(&(to, from)) {
-            return Ok(*newest);
-        }
-        let value = self.store.get(records::newest(&to, &from)).await?;
-        Ok(value.and_then(|value| records::from_value(&value)))
-    }
-
-    fn number(&mut self, step: &mut Step) -> EnvelopeId {
-        let number = self.next;
-        self.next = self.next.saturating_add(1);
-        if number >= self.leased {
-            self.leased = number.saturating_add(NUMBER_BLOCK);
-            let key = Bytes::from_static(records::NUMBERS);
-            step.batch.put(key, records::to_value(&self.leased));
-        }
-        EnvelopeId(number)
-    }
-
-    async fn put(
-        &mut self,
-        step: &mut Step,
-        from: Sender,
-        put: Put,
-    ) -> Result<Result<(), Refusal>, StoreError> {
-        let Put {
-            to,
-            class,
-            ttl,
-            packet,
-        } = put;
-        let bytes = packet.len() as u64;
-        let ttl = std::time::Duration::from_secs(u64::from(ttl)).min(self.config.max_ttl);
-        let expires = now().plus(ttl);
-        let quota = Amount {
-            envelopes: self.config.mailbox_envelopes,
-            bytes: self.config.mailbox_bytes,
-        };
-        let mut usage = *self.usage(to).await?;
-        let (amount, replaced, most) = match class {
-            Class::NewestOnly => match self.newest(step, to, from).await? {
-                Some(old) => (usage.newest.minus(old.bytes), Some(old), NEWEST),
-                None => (usage.newest, None, NEWEST),
-            },
-            Class::Keep | Class::NowOrNever => (usage.kept, None, quota),
-        };
-        if ttl.is_zero() {
-            // Its time is over: all it can do is to take the place of an older one.
-            if let Some(old) = replaced {
-                usage.newest = amount;
-                step.remove(to, from, old.number, old.expires);
-                step.newest.insert((to, from), None);
-                step.batch.delete(records::newest(&to, &from));
-                self.count(step, to, usage);
-            }
-            return Ok(Ok(()));
-        }
-        let Some(more) = amount.plus(bytes, most) else {
-            return Ok(Err(Refusal::MailboxFull));
-        };
-        let number = self.number(step);
-        match class {
-            Class::NewestOnly => {
-                usage.newest = more;
-                if let Some(old) = replaced {
-                    step.remove(to, from, old.number, old.expires);
-                }
-                let newest = Newest {
-                    number,
-                    expires,
-                    bytes,
-                };
-                step.newest.insert((to, from), Some(newest));
-                let slot = records::newest(&to, &from);
-                step.batch.put(slot, records::to_value(&newest));
-            }
-            Class::Keep | Class::NowOrNever => usage.kept = more,
-        }
-        self.count(step, to, usage);
-        let envelope = Envelope {
-            class,
-            expires,
-            packet,
-        };
-        step.batch.put(
-            records::envelope(&to, &from, number),
-            records::to_value(&envelope),
-        );
-        step.batch
-            .put(records::expiry(expires, &to, &from, number), Bytes::new());
-        step.woken.insert((to, from));
-        Ok(Ok(()))
-    }
-
-    async fn remove(
-        &mut self,
-        step: &mut Step,
-        recipient: PeerId,
-        sender: Sender,
-        number: EnvelopeId,
-    ) -> Result<(), StoreError> {
-        let key = records::envelope(&recipient, &sender, number);
-        if step.removed.contains(&key) {
-            return Ok(());
-        }
-        let Some(value) = self.store.get(key).await? else {
-            return Ok(());
-        };
-        let Some(envelope) = records::from_value::<Envelope>(&value) else {
-            return Ok(());
-        };
-        let bytes = envelope.packet.len() as u64;
-        let mut usage = *self.usage(recipient).await?;
-        match envelope.class {
-            Class::NewestOnly => {
-                usage.newest = usage.newest.minus(bytes);
-                step.newest.insert((recipient, sender), None);
-                step.batch.delete(records::newest(&recipient, &sender));
-            }
-            Class::Keep | Class::NowOrNever => usage.kept = usage.kept.minus(bytes),
-        }
-        step.remove(recipient, sender, number, envelope.expires);
-        self.count(step, recipient, usage);
-        Ok(())
-    }
-
-    /// Removes a bounded part of what has expired. Says whether there may be more of it; not if the
-    /// store failed, which needs time.
-    async fn sweep(&mut self) -> bool {
-        let limit = ReadLimit {
-            records: SWEEP,
-            bytes: usize::MAX,
-        };
-        let mut rows = Vec::new();
-        let mut more = false;
-        for range in records::expired(now()) {
-            match self.store.range(range, limit).await {
-                Ok(found) => {
-                    more |= found.len() >= SWEEP;
-                    rows.extend(found);
-                }
-                Err(error) => {
-                    warn!(%error, "the store can't be searched for what has expired");
-                    return false;
-                }
-            }
-        }
-        let mut step = Step::default();
-        for (key, _) in rows {
-            if let Some((recipient, sender, number)) = records::expiring(&key)
-                && let Err(error) = self.remove(&mut step, recipient, sender, number).await
-            {
-                // It stays, and the rest goes.
-                step.unread = Some(error);
-                continue;
-            }
-            step.batch.delete(key);
-        }
-        // If nothing could be read, the next sweep would find the same.
-        let some_go = !step.batch.is_empty();
-        self.commit(step).await && more && some_go
     }
 }
 

@@ -2,10 +2,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outlive_core::Identity;
+use outlive_core::store::ReadLimit;
 use outlive_core::transport::Slot;
 use outlive_storage::MemoryStore;
 
+use super::sweep::SWEEP;
 use super::*;
+use crate::records::{Amount, Envelope};
 
 /// Longer than anything here takes; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);

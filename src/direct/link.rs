@@ -33,7 +33,7 @@ pub(super) struct Kind {
     pub(super) rank: u8,
 }
 
-/// Packets of files that wait for their turn on a link. More than a session has on its way to a peer
+/// Packets of files that wait for their turn on a link. As many as a session has on its way to a peer
 /// that has not answered ([`DIRECT_WINDOW`](outlive_core::limits::DIRECT_WINDOW)), so that they do not
 /// fill the way to the link; beyond it, the session holds back.
 const BULK_WAITING: usize = 512;

@@ -106,6 +106,7 @@ async fn offsets_beyond_what_was_promised_or_came_spoil_the_file_and_nothing_els
 
 #[tokio::test]
 async fn a_spoilt_file_is_told_of_though_the_store_fails_meanwhile() {
+    let mut failed = 0;
     for before in 0..6 {
         let relay = MemoryRelay::new("relay");
         let (alice, bob) = pair(&relay).await;
@@ -134,8 +135,11 @@ async fn a_spoilt_file_is_told_of_though_the_store_fails_meanwhile() {
             }
         };
         assert_eq!(soon("the word of it", told).await, StopReason::Corrupt);
+        failed += usize::from(failing.is_none());
         assert!(bob.names().is_empty());
     }
+    // Less, and there are fewer to fail than this goes through.
+    assert!(failed >= 5, "only {failed} commits failed");
 }
 
 #[tokio::test]

@@ -1,10 +1,14 @@
 //! Files between two processes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::process::{Running, id, outlive, relay};
+
+/// Longer than anything here takes; only a test that fails waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn files_go_from_one_process_to_another_with_their_hashes_and_go_on_after_a_kill() {
@@ -70,6 +74,71 @@ fn files_go_from_one_process_to_another_with_their_hashes_and_go_on_after_a_kill
             "{name}"
         );
     }
+}
+
+/// The part of a file that is coming into a directory, once so many bytes of it are there.
+fn part_of(bytes: u64, into: &Path) -> PathBuf {
+    let began = Instant::now();
+    loop {
+        let entries = fs::read_dir(into).unwrap().map(Result::unwrap);
+        let mut parts = entries.filter(|entry| entry.path().extension() == Some("part".as_ref()));
+        // It may get its name meanwhile.
+        let found = parts.find(|entry| entry.metadata().is_ok_and(|of| of.len() >= bytes));
+        if let Some(part) = found {
+            return part.path();
+        }
+        assert!(began.elapsed() < PATIENCE, "{bytes} bytes do not come");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_file_goes_on_in_the_same_part_after_either_process_was_killed_amid_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let to = id(&bob);
+    let into = dir.path().join("into");
+    fs::create_dir(&into).unwrap();
+    let path = dir.path().join("large.bin");
+    let large: Vec<u8> = (0..64_000_000_u32).map(|n| (n / 3 % 251) as u8).collect();
+    fs::write(&path, &large).unwrap();
+    let sending = |file: &Path| {
+        let mut command = outlive();
+        command.args(["--json", "send-file", "--relay", &url, "--to", &to]);
+        command.args(["--timeout", "60", "--data"]).arg(&alice);
+        Running::start(command.arg(file))
+    };
+    let receiving = || {
+        let mut command = outlive();
+        command.args(["--json", "receive-files", "--relay", &url]);
+        command.args(["--timeout", "60", "--count", "2", "--data"]);
+        Running::start(command.arg(&bob).arg("--into").arg(&into))
+    };
+    let (sender, receiver) = (sending(&path), receiving());
+    let part = part_of(4_000_000, &into);
+    receiver.kill();
+    let there = fs::metadata(&part).unwrap().len();
+    assert!(there < 64_000_000, "it was whole before");
+    let mut receiver = receiving();
+    assert_eq!(part_of(there + 4_000_000, &into), part);
+    sender.kill();
+    // What is sent next brings the rest with it.
+    let small = dir.path().join("small");
+    fs::write(&small, b"hi").unwrap();
+    let _sender = sending(&small);
+    let mut received = Vec::new();
+    for line in receiver.lines.by_ref() {
+        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if line["event"] == "received" {
+            received.push(line["name"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(receiver.child.wait().unwrap().success());
+    assert_eq!(received, ["large.bin", "small"]);
+    assert!(fs::read(into.join("large.bin")).unwrap() == large);
+    assert!(!part.exists());
 }
 
 #[test]

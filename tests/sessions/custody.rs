@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use outlive::limits::RELAY_FLIGHT;
 use outlive::record::Key;
-use outlive::{NetworkMonitor, Receipt, ReceiptState, Refusal, Session, Stage, Store, StoreError};
+use outlive::{
+    NetworkMonitor, Node, Receipt, ReceiptState, Refusal, Session, Stage, Store, StoreError,
+};
 use outlive_core::store::ReadLimit;
 use outlive_core::transport::{Class, Incoming, Outgoing};
 use outlive_core::{EnvelopeId, Position};
 use outlive_storage::MemoryStore;
 use outlive_transports::{MemoryRelay, Way};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::played::{self, Line};
@@ -202,30 +205,58 @@ async fn sent_after_a_failure(store: &MemoryStore, session: &Session) -> Vec<Rec
     since
 }
 
-/// Has a relay say this, and returns when the session has heard it.
-async fn told(line: &Line, session: &Session, words: impl IntoIterator<Item = Incoming>) {
-    for word in words {
-        line.tell(word).await;
+/// A session whose store failed while a relay had not answered yet.
+struct Failed {
+    _node: Node,
+    _lines: mpsc::UnboundedReceiver<Line>,
+    line: Line,
+    session: Session,
+    /// What is unanswered.
+    before: Vec<(Receipt, EnvelopeId)>,
+    /// What was sent since.
+    since: Vec<Receipt>,
+}
+
+impl Failed {
+    async fn scene() -> Self {
+        let store = MemoryStore::new();
+        let (node, mut lines) = played::node_over(1, store.clone()).await;
+        let mut line = played::next(&mut lines).await;
+        let session = node.session(id(2)).await.unwrap();
+        linked(&session).await;
+        let before = unanswered(&session, &mut line).await;
+        let since = sent_after_a_failure(&store, &session).await;
+        Self {
+            _node: node,
+            _lines: lines,
+            line,
+            session,
+            before,
+            since,
+        }
     }
-    let (peer, online) = (id(2), true);
-    line.tell(Incoming::Presence { peer, online }).await;
-    until(session, "the peer", |state| state.peer_online == Some(true)).await;
+
+    /// Has the relay answer all that is unanswered. Returns what was sent since, when the session has
+    /// heard it.
+    async fn told(&self, answer: impl Fn(EnvelopeId) -> Incoming) -> &[Receipt] {
+        for (_, envelope) in &self.before {
+            self.line.tell(answer(*envelope)).await;
+        }
+        let (peer, online) = (id(2), true);
+        self.line.tell(Incoming::Presence { peer, online }).await;
+        until(&self.session, "the peer", |state| {
+            state.peer_online == Some(true)
+        })
+        .await;
+        &self.since
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_relay_accepted_before_the_store_failed_is_not_what_was_sent_since() {
-    let store = MemoryStore::new();
-    let (node, mut lines) = played::node_over(1, store.clone()).await;
-    let mut line = played::next(&mut lines).await;
-    let session = node.session(id(2)).await.unwrap();
-    linked(&session).await;
-    let before = unanswered(&session, &mut line).await;
-    let since = sent_after_a_failure(&store, &session).await;
-    let accepted = before.iter().map(|(_, envelope)| Incoming::Accepted {
-        envelope: *envelope,
-    });
-    told(&line, &session, accepted).await;
-    for receipt in since {
+    let scene = Failed::scene().await;
+    let accepted = |envelope| Incoming::Accepted { envelope };
+    for receipt in scene.told(accepted).await {
         let state = receipt.state();
         assert_ne!(state, ReceiptState::Reached(Stage::Custody));
     }
@@ -233,19 +264,12 @@ async fn what_a_relay_accepted_before_the_store_failed_is_not_what_was_sent_sinc
 
 #[tokio::test(start_paused = true)]
 async fn what_a_relay_refused_before_the_store_failed_ends_nothing_that_was_sent_since() {
-    let store = MemoryStore::new();
-    let (node, mut lines) = played::node_over(1, store.clone()).await;
-    let mut line = played::next(&mut lines).await;
-    let session = node.session(id(2)).await.unwrap();
-    linked(&session).await;
-    let before = unanswered(&session, &mut line).await;
-    let since = sent_after_a_failure(&store, &session).await;
-    let refused = before.iter().map(|(_, envelope)| Incoming::Refused {
-        envelope: *envelope,
+    let scene = Failed::scene().await;
+    let refused = |envelope| Incoming::Refused {
+        envelope,
         reason: Refusal::NotAllowed,
-    });
-    told(&line, &session, refused).await;
-    for receipt in since {
+    };
+    for receipt in scene.told(refused).await {
         assert!(!matches!(receipt.state(), ReceiptState::Ended(_)));
     }
 }

@@ -104,39 +104,23 @@ fn a_file_goes_on_in_the_same_part_after_either_process_was_killed_amid_it() {
     let path = dir.path().join("large.bin");
     let large: Vec<u8> = (0..64_000_000_u32).map(|n| (n / 3 % 251) as u8).collect();
     fs::write(&path, &large).unwrap();
-    let sending = |file: &Path| {
-        let mut command = outlive();
-        command.args(["--json", "send-file", "--relay", &url, "--to", &to]);
-        command.args(["--timeout", "60", "--data"]).arg(&alice);
-        Running::start(command.arg(file))
-    };
-    let receiving = || {
-        let mut command = outlive();
-        command.args(["--json", "receive-files", "--relay", &url]);
-        command.args(["--timeout", "60", "--count", "2", "--data"]);
-        Running::start(command.arg(&bob).arg("--into").arg(&into))
-    };
-    let (sender, receiver) = (sending(&path), receiving());
+    let mut sender = Running::start(&mut sending(&url, &to, &alice, &path));
+    let mut receiver = receiving(&url, &bob, &into);
     let part = part_of(4_000_000, &into);
     receiver.kill();
     let there = fs::metadata(&part).unwrap().len();
     assert!(there < 64_000_000, "it was whole before");
-    let mut receiver = receiving();
+    receiver = receiving(&url, &bob, &into);
     assert_eq!(part_of(there + 4_000_000, &into), part);
     sender.kill();
     // What is sent next brings the rest with it.
     let small = dir.path().join("small");
     fs::write(&small, b"hi").unwrap();
-    let _sender = sending(&small);
-    let mut received = Vec::new();
-    for line in receiver.lines.by_ref() {
-        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
-        if line["event"] == "received" {
-            received.push(line["name"].as_str().unwrap().to_owned());
-        }
+    sender = Running::start(&mut sending(&url, &to, &alice, &small));
+    for name in ["large.bin", "small"] {
+        assert_eq!(next(&mut receiver, "received")["name"], name);
     }
-    assert!(receiver.child.wait().unwrap().success());
-    assert_eq!(received, ["large.bin", "small"]);
+    assert!(sender.child.wait().unwrap().success());
     assert!(fs::read(into.join("large.bin")).unwrap() == large);
     assert!(!part.exists());
 }

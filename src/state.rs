@@ -1,6 +1,6 @@
 //! The present of a session, for whoever asks late.
 
-use outlive_core::link::LinkClass;
+use outlive_core::link::{LinkClass, LinkState};
 use outlive_core::record::Gap;
 use outlive_core::{ChannelId, Generation};
 
@@ -31,6 +31,10 @@ pub struct LinkInfo {
     pub generation: Generation,
     /// What kind of way it is.
     pub class: LinkClass,
+    /// [`Connecting`](LinkState::Connecting) until the other end has answered over it, then
+    /// [`Connected`](LinkState::Connected), and [`Disconnected`](LinkState::Disconnected) from when this
+    /// host may have moved until it answers again. One that has failed or was closed is not bound any more.
+    pub state: LinkState,
     /// What makes it: `relay`, or the name of a transport for direct links, such as `quic`.
     pub transport: &'static str,
     /// The address of what it goes through.

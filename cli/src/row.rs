@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
-use outlive::{SessionInfo, SessionState, WallTime};
+use outlive::{LinkState, SessionInfo, SessionState, WallTime};
 use serde::{Deserialize, Serialize};
 
 /// Sessions read at once.
@@ -28,6 +28,8 @@ pub(crate) struct Row {
 struct Link {
     transport: String,
     address: String,
+    /// Whether the other end answers over it.
+    state: String,
     /// Whether it carries what is sent.
     carries: bool,
 }
@@ -40,6 +42,7 @@ impl Row {
         let link = |link: &outlive::LinkInfo| Link {
             transport: link.transport.to_owned(),
             address: link.address.clone(),
+            state: link.state.to_string(),
             carries: Some(link.generation) == state.carrier,
         };
         Self {
@@ -72,6 +75,9 @@ impl Row {
         for link in &self.links {
             let does = if link.carries { "carried by" } else { "beside" };
             text += &format!("  {does} {} {}", link.transport, link.address);
+            if link.state != LinkState::Connected.to_string() {
+                text += &format!(" ({})", link.state);
+            }
         }
         Ok(crate::output::line(text.as_bytes())?)
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use outlive_core::engine::{Engine, SendOptions, Skipped, Taken};
+use outlive_core::link::LinkState;
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
 use outlive_core::{ChannelId, EnvelopeId, Generation};
@@ -149,6 +150,8 @@ impl Task {
         let info = LinkInfo {
             generation,
             class,
+            // The engine tells soon.
+            state: LinkState::Connecting,
             transport,
             address,
         };

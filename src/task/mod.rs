@@ -326,7 +326,7 @@ impl Task {
             while let Some(output) = engine.poll() {
                 self.carry_out(engine, output);
             }
-            self.note_carrier(engine);
+            self.note_links(engine);
             if std::mem::take(&mut self.room) {
                 self.send_waiting(engine).await;
                 continue;
@@ -418,7 +418,7 @@ impl Task {
         self.flight.answer(&Ok(()));
     }
 
-    fn note_carrier(&self, engine: &Engine) {
+    fn note_links(&self, engine: &Engine) {
         let doubt = engine.doubts_a_link();
         self.hub
             .doubt
@@ -428,6 +428,17 @@ impl Task {
             let known = state.links.iter().map(|link| link.generation);
             let carrier = carrier.filter(|carrier| known.clone().any(|g| g == *carrier));
             std::mem::replace(&mut state.carrier, carrier) != carrier
+        });
+        // No reason to look for another way: whoever does watches for what the link carries.
+        self.hub.state.send_if_modified(|state| {
+            let mut changed = false;
+            for (generation, now) in engine.link_states() {
+                let mut links = state.links.iter_mut();
+                if let Some(link) = links.find(|link| link.generation == generation) {
+                    changed |= std::mem::replace(&mut link.state, now) != now;
+                }
+            }
+            changed
         });
     }
 

@@ -299,7 +299,7 @@ fn the_sessions_of_a_process_that_runs_are_shown_with_their_links() {
     };
     let shown: serde_json::Value = serde_json::from_str(&sessions(&["--json"])).unwrap();
     assert_eq!(shown["peer"], id(&alice));
-    let link = serde_json::json!([{ "transport": "relay", "address": url, "carries": true }]);
+    let link = serde_json::json!([{ "transport": "relay", "address": url, "state": "connected", "carries": true }]);
     assert_eq!(shown["links"], link);
     assert!(sessions(&[]).contains(&format!("carried by relay {url}")));
     // Killed, it leaves its socket behind, which tells nothing.

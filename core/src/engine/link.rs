@@ -8,7 +8,7 @@ use super::bulk::BulkWindow;
 use super::flight::Flight;
 use super::quality::{Merit, Quality, Standing};
 use crate::limits::{LINK_SILENCE, PING_IDLE, RELAY_FLIGHT};
-use crate::link::LinkClass;
+use crate::link::{LinkClass, LinkInput, LinkState};
 use crate::runs::RunSet;
 use crate::wire::frame::{Frame, Token};
 use crate::{ChannelId, EnvelopeId, Generation, Position};
@@ -72,8 +72,8 @@ pub(super) struct Link {
     pub(super) bulk: BulkWindow,
     /// The number of the next packet.
     pub(super) next_envelope: EnvelopeId,
-    /// Whether the other end has answered a challenge over it. Until then others go before it.
-    pub(super) validated: bool,
+    /// Connected when the other end has answered a challenge over it. Until then others go before it.
+    pub(super) state: LinkState,
     /// The challenge on its way.
     challenge: Option<Challenge>,
     /// Whether the handshake is to be said, even if nothing else is.
@@ -123,8 +123,11 @@ impl Link {
             flights: BTreeMap::new(),
             bulk: BulkWindow::default(),
             next_envelope: EnvelopeId(1),
-            // Whoever signs in to a relay was answered by it.
-            validated: !matches!(class, LinkClass::Direct),
+            state: match class {
+                LinkClass::Direct => LinkState::Connecting,
+                // Whoever signs in to a relay was answered by it.
+                LinkClass::Relayed(_) => LinkState::Connected,
+            },
             challenge: None,
             keys_due: false,
             initiated: None,
@@ -150,6 +153,16 @@ impl Link {
         matches!(self.class, LinkClass::Direct)
     }
 
+    /// Whether the other end has shown that it is there.
+    pub(super) fn validated(&self) -> bool {
+        self.state == LinkState::Connected
+    }
+
+    /// What can't happen to a link in its state does not: a second challenge interrupts nothing more.
+    fn on(&mut self, input: LinkInput) {
+        self.state = self.state.on(input).unwrap_or(self.state);
+    }
+
     /// A number for the next packet.
     pub(super) fn envelope(&mut self) -> EnvelopeId {
         let envelope = self.next_envelope;
@@ -168,7 +181,7 @@ impl Link {
     pub(super) fn may_stand_in(&self, now: Duration) -> bool {
         let refuses = self.refused.is_some_and(|at| now < at + REFUSING);
         let is_held = self.held_until.is_some_and(|at| now < at);
-        self.validated && !self.standing.lags() && !refuses && !is_held
+        self.validated() && !self.standing.lags() && !refuses && !is_held
     }
 
     /// Whether its relay takes another packet with something of a file, beside what others say.
@@ -227,7 +240,7 @@ impl Link {
 
     /// Has the other end show that it is there. Until it does, links that have go before this one.
     pub(super) fn challenge(&mut self, token: [u8; 8], now: Duration) {
-        self.validated = false;
+        self.on(LinkInput::Interrupted);
         self.say_challenge(Challenge {
             token,
             said: now,
@@ -259,7 +272,7 @@ impl Link {
         let Some(challenge) = self.challenge.take_if(awaited) else {
             return false;
         };
-        self.validated = true;
+        self.on(LinkInput::Up);
         if !challenge.repeated {
             self.quality
                 .measured(now.saturating_sub(challenge.said), now);
@@ -296,7 +309,7 @@ impl Link {
     /// Whether it is to be asked how long an answer takes, `every` so often.
     pub(super) fn sample_due(&self, every: Duration, now: Duration) -> bool {
         let waits = self.ping.is_some() && !self.pong_lost(now);
-        self.validated && !waits && now >= self.pinged + every
+        self.validated() && !waits && now >= self.pinged + every
     }
 
     fn pong_lost(&self, now: Duration) -> bool {
@@ -407,8 +420,8 @@ mod tests {
         let ms = Duration::from_millis;
         let mut link = direct();
         link.challenge([1; 8], T);
-        assert!(!link.answered([2; 8], T + ms(10)) && !link.validated);
-        assert!(link.answered([1; 8], T + ms(20)) && link.validated);
+        assert!(!link.answered([2; 8], T + ms(10)) && !link.validated());
+        assert!(link.answered([1; 8], T + ms(20)) && link.validated());
         assert_eq!(link.quality.round_trip(), Some(ms(20)));
         assert!(!link.answered([1; 8], T + ms(30)), "it is answered once");
         link.challenge([3; 8], T);
@@ -452,7 +465,6 @@ mod tests {
     fn a_pong_that_a_relay_never_brings_is_not_waited_for_for_ever() {
         let (ms, every) = (Duration::from_millis, Duration::from_millis(500));
         let mut link = link(LinkClass::Relayed(StoreId([1; 16])));
-        link.validated = true;
         link.ping([1; 8], false, T);
         assert!(!link.sample_due(every, T + every));
         let later = T + PONG_LOST;

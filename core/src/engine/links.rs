@@ -101,7 +101,7 @@ impl Links {
     pub(super) fn in_doubt(&self, now: Duration) -> bool {
         let is_slow = |link: &Link| {
             link.is_direct()
-                && link.validated
+                && link.validated()
                 && (link.standing.lags() || link.merit(now).is_slow())
         };
         self.bound.len() > 1
@@ -167,7 +167,7 @@ impl Links {
     }
 
     fn merits(&self, now: Duration) -> Vec<(Generation, Merit)> {
-        let validated = self.bound.values().filter(|link| link.validated);
+        let validated = self.bound.values().filter(|link| link.validated());
         validated
             .map(|link| (link.generation, link.merit(now)))
             .collect()
@@ -234,7 +234,12 @@ impl Links {
         let yields = |link: &Link| rests(link) || (link.standing.lags() && replaceable(link));
         let merit = |link: &Link| {
             let round_trip = link.quality.round_trip().unwrap_or(FIRST_OVERDUE);
-            let unlike = (!link.validated, yields(link), !link.is_direct(), link.rank);
+            let unlike = (
+                !link.validated(),
+                yields(link),
+                !link.is_direct(),
+                link.rank,
+            );
             (unlike, round_trip, link.generation)
         };
         let Some(winner) = self.bound.values().min_by_key(|link| merit(link)) else {
@@ -245,7 +250,7 @@ impl Links {
             let same_kind = present.is_direct() == winner.is_direct()
                 && present.rank == winner.rank
                 && yields(present) == yields(winner)
-                && present.validated == winner.validated;
+                && present.validated() == winner.validated();
             let clearly_faster = match (winner.quality.round_trip(), present.quality.round_trip()) {
                 (Some(new), Some(old)) => new * 5 < old * 4,
                 _ => false,

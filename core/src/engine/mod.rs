@@ -69,7 +69,7 @@ use self::streams::Held;
 use self::timers::Probe;
 use self::writes::Writes;
 use crate::limits::InboxLimits;
-use crate::link::LinkClass;
+use crate::link::{LinkClass, LinkState};
 use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
 use crate::transport::Refusal;
 use crate::wire::frame::{CloseReason, Frame};
@@ -261,6 +261,13 @@ impl Engine {
         self.links.best()
     }
 
+    /// The links bound to the session, with their states. A direct one is connected when the peer has
+    /// answered over it, and disconnected from when this host may have moved until the peer has answered
+    /// again; one to a relay is connected.
+    pub fn link_states(&self) -> impl Iterator<Item = (Generation, LinkState)> {
+        self.links.iter().map(|link| (link.generation, link.state))
+    }
+
     /// Whether a link to the peer itself has not answered for so long that another one is worth a
     /// try, beside it: what is under way goes over whichever answers first.
     #[must_use]
@@ -296,7 +303,9 @@ impl Engine {
         link.resume_due = link.is_direct() || self.wants_answer();
         if link.is_direct() {
             link.challenge(self.entropy.token(), now.elapsed);
-            link.validated = !self.rules.keeps(Rule::Validate);
+            if !self.rules.keeps(Rule::Validate) {
+                link.state = LinkState::Connected;
+            }
         }
         link.subscribe_due = true;
         if link.is_direct() {

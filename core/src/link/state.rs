@@ -10,6 +10,8 @@
 //!      └───── Close: from every state but Failed and Closed ──▶ Closed
 //! ```
 
+use std::fmt;
+
 use thiserror::Error;
 
 /// Where a link is in its life, in the words of WebRTC's `RTCPeerConnectionState`.
@@ -27,6 +29,20 @@ pub enum LinkState {
     Failed,
     /// Ended by us.
     Closed,
+}
+
+/// As `RTCPeerConnectionState` has it: `connected`.
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "new",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::Failed => "failed",
+            Self::Closed => "closed",
+        })
+    }
 }
 
 /// What can happen to a link.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use outlive_core::engine::{DropReason, SendOptions, Taken, Transmit};
 use outlive_core::limits::{LINK_SILENCE, PING_IDLE};
-use outlive_core::link::LinkClass;
+use outlive_core::link::{LinkClass, LinkState};
 use outlive_core::wire::frame::Frame;
 use outlive_core::{Generation, StoreId};
 
@@ -64,6 +64,33 @@ fn over_another_network_a_direct_link_carries_only_once_it_is_answered() {
     pair.peers[0].engine.unbind(relayed, pair.now);
     pair.peers[0].engine.network_changed(pair.now);
     assert_eq!(pair.peers[0].engine.carrier(), Some(direct));
+}
+
+#[test]
+fn a_direct_link_is_connected_while_the_peer_has_answered_over_it() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    let states = |pair: &Pair| pair.peers[0].engine.link_states().collect::<Vec<_>>();
+    pair.lose = Box::new(|_, frame| matches!(frame, Frame::PathResponse(_)));
+    pair.bind(direct);
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    let connected = (relayed, LinkState::Connected);
+    assert_eq!(states(&pair), [(direct, LinkState::Connecting), connected]);
+    // One that never was connected is not interrupted.
+    pair.peers[0].engine.network_changed(pair.now);
+    assert_eq!(states(&pair), [(direct, LinkState::Connecting), connected]);
+    pair.lose = Box::new(|_, _| false);
+    pair.pass(Duration::from_secs(2));
+    assert_eq!(states(&pair), [(direct, LinkState::Connected), connected]);
+    pair.peers[0].engine.network_changed(pair.now);
+    assert_eq!(
+        states(&pair),
+        [(direct, LinkState::Disconnected), connected]
+    );
+    pair.settle();
+    assert_eq!(states(&pair), [(direct, LinkState::Connected), connected]);
+    pair.peers[0].engine.unbind(direct, pair.now);
+    assert_eq!(states(&pair), [connected]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::super::quality::Quality;
 use super::*;
 use crate::StoreId;
-use crate::link::LinkClass;
+use crate::link::{LinkClass, LinkState};
 
 const SECOND: Duration = Duration::from_secs(1);
 const T: Duration = Duration::from_secs(100);
@@ -12,7 +12,7 @@ fn generation(n: u32) -> Generation {
 
 fn direct(n: u32) -> Link {
     let mut link = Link::new(generation(n), LinkClass::Direct, 0, T);
-    link.validated = true;
+    link.state = LinkState::Connected;
     link
 }
 
@@ -47,7 +47,7 @@ fn a_link_that_did_not_answer_its_challenge_carries_nothing_while_there_is_anoth
     links.bind(relayed(2, 0), T);
     assert_eq!(links.best(), Some(generation(2)));
     if let Some(link) = links.get(generation(1)) {
-        link.validated = true;
+        link.state = LinkState::Connected;
     }
     links.choose(T);
     assert_eq!(links.best(), Some(generation(1)));

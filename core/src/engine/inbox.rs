@@ -1,5 +1,7 @@
 //! The inbox: whole messages, until the app has committed them (I2, I3).
 
+use std::collections::BTreeSet;
+
 use super::Engine;
 use super::streams::Part;
 use crate::limits::CONSUMED_DELAY;
@@ -92,18 +94,38 @@ impl Engine {
             inbox.messages = inbox.messages.saturating_sub(1);
             inbox.bytes = inbox.bytes.saturating_sub(bytes);
         }
-        let mut streams = self.live.streams.iter_mut();
-        let stream = streams.find(|stream| stream.epoch == epoch);
-        if let Some(rx) = stream.and_then(|stream| stream.channels.get_mut(&channel)) {
-            let done = lowest.unwrap_or_else(|| last.next()).min(last.next());
-            rx.consumed = rx.consumed.max(done).min(rx.next);
-            rx.pass_gap();
+        let of = (epoch, channel);
+        let end = last.next();
+        let highest = self.committed.entry(of).or_insert(end);
+        *highest = end.max(*highest);
+        // They may be committed in any order.
+        let done = lowest.map_or(*highest, |lowest| lowest.min(*highest));
+        let mut told = BTreeSet::from([epoch]);
+        let empty = self.live.inboxes.get(&channel);
+        let empty = empty.is_some_and(|inbox| inbox.messages == 0);
+        for stream in &mut self.live.streams {
+            let Some(rx) = stream.channels.get_mut(&channel) else {
+                continue;
+            };
+            let before = rx.consumed;
+            if empty {
+                // Those that were committed before this start are not known one by one.
+                rx.consumed = rx.came();
+            } else if stream.epoch == epoch {
+                rx.consumed = rx.consumed.max(done).min(rx.next);
+                rx.pass_gap();
+            }
+            if rx.consumed > before {
+                told.insert(stream.epoch);
+            }
         }
+        // What the peer sends now may wait for the room.
+        told.extend(self.live.peer_epoch);
         let at = now.elapsed + CONSUMED_DELAY;
-        self.tell_consumed
-            .get_or_insert_with(|| (at, Default::default()))
-            .1
-            .insert(epoch);
+        let tell = self
+            .tell_consumed
+            .get_or_insert_with(|| (at, BTreeSet::new()));
+        tell.1.append(&mut told);
         self.unpark();
     }
 }

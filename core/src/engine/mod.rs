@@ -61,6 +61,7 @@ use self::link::Link;
 use self::links::Links;
 use self::measuring::Gauge;
 use self::outbox::Sending;
+use self::parking::Parked;
 use self::reading::Reading;
 use self::resume::Asked;
 use self::rules::Rules;
@@ -107,10 +108,12 @@ pub struct Engine {
     handed: BTreeMap<ChannelId, BTreeMap<Position, (Epoch, Seq, Seq)>>,
     /// What the app has committed since the engine was opened.
     done: BTreeMap<ChannelId, RunSet<Position>>,
+    /// The end of the last of these in each stream.
+    committed: BTreeMap<(Epoch, ChannelId), Seq>,
     inbox_limits: InboxLimits,
-    /// The lowest seq of each channel that was turned away because there was no room for it, by the
+    /// The lowest of each channel that was turned away because there was no room for it, by the
     /// stream that it is of, unless that is forgotten.
-    parked: BTreeMap<(Option<Epoch>, ChannelId), Seq>,
+    parked: BTreeMap<(Option<Epoch>, ChannelId), Parked>,
     /// Links whose mailboxes hold what was turned away.
     crowded: BTreeSet<Generation>,
     /// Messages that came since the engine was opened, without signals.
@@ -119,6 +122,8 @@ pub struct Engine {
     peer_listens: BTreeSet<ChannelId>,
     probe: Probe,
     reading: Option<Reading>,
+    /// The channel of the last read: others have their turn before it.
+    read_last: Option<ChannelId>,
     /// When commits are told to the peer.
     tell_consumed: Option<(Duration, BTreeSet<Epoch>)>,
     /// When changes are written that nobody waits for.
@@ -230,6 +235,7 @@ impl Engine {
             held,
             handed: BTreeMap::new(),
             done: BTreeMap::new(),
+            committed: BTreeMap::new(),
             inbox_limits: InboxLimits::default(),
             parked: BTreeMap::new(),
             crowded: BTreeSet::new(),
@@ -238,6 +244,7 @@ impl Engine {
             peer_listens: BTreeSet::new(),
             probe: Probe::default(),
             reading: None,
+            read_last: None,
             tell_consumed: None,
             write_lazily: None,
         })
@@ -467,7 +474,9 @@ impl Engine {
         self.now = now;
         let frame = Frame::Close(crate::wire::frame::Close { reason });
         for link in self.links.iter_mut() {
-            link.say_last(frame.clone());
+            // Behind it, what we listen to would open what it ends.
+            link.subscribe_due = false;
+            link.say_at_any_rate(frame.clone());
         }
     }
 }

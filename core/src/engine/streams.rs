@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Engine;
 use super::event::{Event, Violation};
 use super::packets::Taken;
+use super::parking::Parked;
 use super::rules::Rule;
 use super::writes::After;
 use crate::limits::{CHANNELS, PEER_EPOCHS};
@@ -104,7 +105,7 @@ impl Engine {
         if let Some(known) = self.known_stream(epoch) {
             return Ok(known);
         }
-        let stream = self.begin_stream(epoch)?;
+        let stream = self.begin_stream(epoch, epoch)?;
         if self.live.peer_epoch.is_some() {
             self.defer(After::Event(Event::PeerReset { epoch }));
         } else {
@@ -118,9 +119,10 @@ impl Engine {
         streams.position(|stream| stream.epoch == epoch)
     }
 
-    fn begin_stream(&mut self, epoch: Epoch) -> Result<usize, Violation> {
+    /// The stream of an epoch never heard of; that of `keep` stays.
+    fn begin_stream(&mut self, epoch: Epoch, keep: Epoch) -> Result<usize, Violation> {
         if self.live.streams.len() >= PEER_EPOCHS {
-            self.forget_oldest_stream()?;
+            self.forget_oldest_stream(keep)?;
         }
         self.live.streams.push(RxStream {
             epoch,
@@ -130,17 +132,19 @@ impl Engine {
         Ok(self.live.streams.len() - 1)
     }
 
-    /// Forgets the oldest stream of which no message waits for the app. If its epoch came again, its
-    /// segments would be written where theirs lie.
-    fn forget_oldest_stream(&mut self) -> Result<(), Violation> {
+    /// Forgets the oldest stream of which no message waits for the app, but not `keep`. If its epoch came
+    /// again, its segments would be written where theirs lie.
+    fn forget_oldest_stream(&mut self, keep: Epoch) -> Result<(), Violation> {
         let oldest = self.live.streams.iter().position(|stream| {
             let committed = stream.channels.values().all(RxChannel::is_committed);
-            Some(stream.epoch) != self.live.peer_epoch && committed
+            let needed = stream.epoch == keep || Some(stream.epoch) == self.live.peer_epoch;
+            committed && !needed
         });
         let oldest = oldest.ok_or(Violation::Epochs)?;
         let stream = self.live.streams.remove(oldest);
         self.forget_parked(stream.epoch);
         for (channel, rx) in stream.channels {
+            self.committed.remove(&(stream.epoch, channel));
             if let Some(held) = self.held.remove(&(stream.epoch, channel)) {
                 for seq in held.into_keys() {
                     self.delete_segment(stream.epoch, channel, seq);
@@ -187,7 +191,7 @@ impl Engine {
             return Ok(Taken::Yes);
         }
         if !self.has_room(epoch, channel, next, seq) {
-            return Ok(self.turn_away(epoch, channel, seq));
+            return Ok(self.turn_away(epoch, channel, Parked::Segment(seq)));
         }
         if seq == next {
             self.check_part(epoch, channel, seq, part)?;
@@ -195,14 +199,15 @@ impl Engine {
         if let Some(first) = again
             && first.epoch != epoch
         {
-            // Not a reset: the peer speaks of an epoch that it has left.
-            let earlier = match self.known_stream(first.epoch) {
-                Some(known) => known,
-                None => self.begin_stream(first.epoch)?,
-            };
-            let rx = self.channel_of(earlier, channel)?;
-            rx.seen.insert(first.seq);
-            rx.seen.truncate(SEEN_RUNS);
+            // Not a reset: the peer speaks of an epoch that it has left. With no place for that, nothing
+            // of it will be heard that would have to be marked.
+            let known = self.known_stream(first.epoch);
+            let earlier = known.map_or_else(|| self.begin_stream(first.epoch, epoch), Ok);
+            if let Ok(earlier) = earlier {
+                let rx = self.channel_of(earlier, channel)?;
+                rx.seen.insert(first.seq);
+                rx.seen.truncate(SEEN_RUNS);
+            }
         }
         if !self.rules.keeps(Rule::Dedup) && seq < next {
             self.deliver(

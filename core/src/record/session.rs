@@ -236,8 +236,12 @@ impl Session {
 impl RxChannel {
     /// Whether the app has committed all messages that have come. Of an incomplete one it knows nothing.
     pub(crate) fn is_committed(&self) -> bool {
-        let came = self.partial.map_or(self.next, |partial| partial.first);
-        came <= self.consumed
+        self.came() <= self.consumed
+    }
+
+    /// What lies below it has come as whole messages, or never will.
+    pub(crate) fn came(&self) -> Seq {
+        self.partial.map_or(self.next, |partial| partial.first)
     }
 
     /// What was stepped over counts as committed when what lies before it is: nobody else will ever

@@ -21,7 +21,7 @@ pub(crate) struct Handed {
     pub(crate) channel: ChannelId,
     pub(crate) record: InboxRecord,
     pub(crate) payload: Bytes,
-    position: Position,
+    pub(crate) position: Position,
     pub(crate) attempt: u32,
     /// The most it can be: a crash may come between the count and the app.
     pub(crate) most: u32,
@@ -84,6 +84,7 @@ pub(crate) struct Peer {
     hand: VecDeque<(ChannelId, Position, InboxRecord, u64)>,
     /// What the app gets when this many more writes are done.
     handing: Option<(Handed, u32)>,
+    commits: u32,
     /// How often each message was handed out.
     hands: BTreeMap<(MessageId, Epoch), u32>,
     broken: Option<Rule>,
@@ -120,6 +121,7 @@ impl Peer {
             cursors: BTreeMap::new(),
             hand: VecDeque::new(),
             handing: None,
+            commits: 0,
             hands: BTreeMap::new(),
             broken,
         }
@@ -361,18 +363,23 @@ impl Peer {
         handed
     }
 
-    /// The app commits the first message it has in hand, or the first of this channel.
+    /// The app commits a message that it has in hand, or one of this channel: mostly the first, and now
+    /// and then the last.
     pub(crate) fn commit(&mut self, only: Option<ChannelId>, now: Now) {
         let Some(engine) = &mut self.engine else {
             return;
         };
-        let first = self
-            .hand
-            .iter()
-            .position(|(channel, ..)| only.is_none_or(|only| only == *channel));
-        if let Some((channel, position, record, bytes)) =
-            first.and_then(|first| self.hand.remove(first))
-        {
+        let mut wanted = self.hand.iter().enumerate().filter_map(|(at, handed)| {
+            let (channel, ..) = handed;
+            only.is_none_or(|only| only == *channel).then_some(at)
+        });
+        self.commits += 1;
+        let one = if self.commits.is_multiple_of(3) {
+            wanted.next_back()
+        } else {
+            wanted.next()
+        };
+        if let Some((channel, position, record, bytes)) = one.and_then(|at| self.hand.remove(at)) {
             engine.commit(channel, position, &record, bytes, now);
             self.learned.extend(record.gap.map(|gap| (channel, gap)));
         }

@@ -5,6 +5,7 @@ use outlive_core::engine::{Event, Output, Taken};
 use outlive_core::wire::frame::{Data, First, Frame};
 use outlive_core::{Epoch, Seq};
 
+use crate::peer::{Handed, Peer};
 use crate::{EPOCH, RELAYED, data, feed, id, last_ack, now, plain, receiver, said, settle, skip};
 
 #[test]
@@ -25,6 +26,69 @@ fn what_was_stepped_over_counts_as_committed_with_what_lies_before_it() {
         peer.tick(now(10_000));
         settle(&mut peer, 10_000);
         assert_eq!(last_ack(&mut peer).consumed, Seq(3));
+    }
+}
+
+/// Takes all messages that wait, and has them in hand.
+fn take_all(peer: &mut Peer) -> Vec<Handed> {
+    std::iter::from_fn(|| peer.take(None)).collect()
+}
+
+fn commit(peer: &mut Peer, handed: &Handed, ms: u64) {
+    let (channel, at, bytes) = (handed.channel, handed.position, handed.payload.len());
+    let engine = peer.engine.as_mut().unwrap();
+    engine.commit(channel, at, &handed.record, bytes as u64, now(ms));
+    peer.pump();
+    settle(peer, ms);
+}
+
+#[test]
+fn messages_are_told_as_committed_in_whatever_order_they_are() {
+    let (mut peer, generation) = receiver(RELAYED);
+    let frames = [1, 2, 3].map(|n| data(n.into(), n, 0, 1));
+    feed(&mut peer, generation, 1, &frames);
+    let [first, second, third] = &take_all(&mut peer)[..] else {
+        panic!("three messages")
+    };
+    for (handed, consumed) in [(second, 1), (first, 3), (third, 4)] {
+        commit(&mut peer, handed, 2);
+        feed(&mut peer, generation, 3, &frames[..1]);
+        assert_eq!(last_ack(&mut peer).consumed, Seq(consumed));
+    }
+}
+
+#[test]
+fn epochs_whose_messages_were_committed_in_another_order_are_forgotten() {
+    let (mut peer, mut generation) = receiver(RELAYED);
+    let of = |epoch, seq| {
+        let Frame::Data(data) = data(seq, 1, 0, 1) else {
+            unreachable!("it is a segment")
+        };
+        Frame::Data(Data {
+            epoch: Epoch(epoch),
+            ..data
+        })
+    };
+    for epoch in 1..30 {
+        let frames = [1, 2, 3].map(|seq| of(epoch, seq));
+        feed(&mut peer, generation, 1, &frames);
+        let taken = take_all(&mut peer);
+        assert_eq!(taken.len(), 3, "epoch {epoch} is heard");
+        // The last before a restart, the others after it.
+        commit(&mut peer, &taken[2], 2);
+        peer.stop();
+        peer.start([7; 32], now(3));
+        peer.engine.as_mut().unwrap().seal_nothing();
+        generation = peer.bind(RELAYED, now(3));
+        for handed in &taken[..2] {
+            let engine = peer.engine.as_mut().unwrap();
+            assert!(engine.hand(handed.channel, handed.position, &handed.record));
+        }
+        for handed in taken[..2].iter().rev() {
+            commit(&mut peer, handed, 4);
+        }
+        feed(&mut peer, generation, 5, &[of(epoch, 1)]);
+        assert_eq!(last_ack(&mut peer).consumed, Seq(4));
     }
 }
 
@@ -86,6 +150,41 @@ fn a_word_of_an_epoch_that_the_peer_has_left_is_no_reset() {
             .any(|event| matches!(event, Event::Inbox { .. }))
     );
     said(&mut peer);
+}
+
+#[test]
+fn the_stream_that_a_segment_is_of_makes_no_room_for_another() {
+    let (mut peer, generation) = receiver(RELAYED);
+    let of = |epoch, seq, again| {
+        let Frame::Data(data) = data(seq, epoch as u8, 0, 1) else {
+            unreachable!("it is a segment")
+        };
+        Frame::Data(Data {
+            epoch: Epoch(epoch),
+            again,
+            ..data
+        })
+    };
+    for epoch in 1..=8 {
+        feed(&mut peer, generation, 1, &[of(epoch, 1, None)]);
+    }
+    // Of the second, nothing waits any more.
+    let taken = take_all(&mut peer);
+    commit(&mut peer, &taken[1], 2);
+    let unheard_of = First {
+        epoch: Epoch(99),
+        seq: Seq(1),
+    };
+    feed(&mut peer, generation, 3, &[of(2, 2, Some(unheard_of))]);
+    let next = |peer: &Peer, epoch| {
+        let session = peer.engine.as_ref().unwrap().session();
+        session.stream(Epoch(epoch)).unwrap().channels[&crate::CHAT].next
+    };
+    assert_eq!(
+        [1, 2, 3].map(|epoch| next(&peer, epoch)),
+        [2, 3, 2].map(Seq)
+    );
+    assert_eq!(take_all(&mut peer).len(), 1);
 }
 
 #[test]

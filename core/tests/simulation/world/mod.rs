@@ -87,6 +87,8 @@ pub(crate) enum Fault {
     GarbageTaken,
     /// A payload is not what was sent.
     Garbled(u64),
+    /// The app has committed everything, and the peer is not told so.
+    Uncounted,
     /// Something is outstanding for ever.
     Stuck,
     /// The network never falls silent.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use outlive_core::engine::Engine;
 use outlive_core::transport::Class;
 use outlive_core::{ChannelId, RunSet, Seq};
 
@@ -72,6 +73,9 @@ impl World {
         }
         for number in self.missing() {
             self.fault(Fault::Lost(number));
+        }
+        if self.peers.iter().any(counts_too_little) {
+            self.fault(Fault::Uncounted);
         }
         if self.rolls == [0, 0] {
             if self.peers.iter().any(|peer| peer.renewed > 0) {
@@ -172,4 +176,17 @@ impl World {
         self.collect();
         spoken != self.spoken
     }
+}
+
+/// Whether the app has committed all that came of a channel, and the peer is not told so.
+fn counts_too_little(peer: &Peer) -> bool {
+    let Some(session) = peer.engine.as_ref().map(Engine::session) else {
+        return false;
+    };
+    let mut channels = session.streams.iter().flat_map(|of| &of.channels);
+    channels.any(|(channel, rx)| {
+        let inbox = session.inboxes.get(channel);
+        let came = rx.partial.map_or(rx.next, |partial| partial.first);
+        inbox.is_none_or(|inbox| inbox.messages == 0) && rx.consumed < came
+    })
 }

@@ -3,11 +3,17 @@
 use super::Engine;
 use super::event::{Event, Violation};
 use super::packets::Taken;
+use super::parking::Parked;
 use super::writes::After;
 use crate::limits::HELD_SEGMENTS;
 use crate::record::{Gap, SegmentRecord};
 use crate::wire::frame::Skip;
 use crate::{ChannelId, Digest, Epoch, Generation, Seq};
+
+/// Whether a Skip up to `last` may be held until its turn comes.
+pub(super) fn is_near(next: Seq, last: Seq) -> bool {
+    last.0 < next.0.saturating_add(HELD_SEGMENTS)
+}
 
 impl Engine {
     pub(super) fn on_skip(
@@ -28,15 +34,14 @@ impl Engine {
             .held
             .iter()
             .any(|(from, end)| from <= last && first < end);
-        let near = last.0 < next.0.saturating_add(HELD_SEGMENTS);
         if first == next && free {
             self.step_over(epoch, channel, last, Some(digest));
             self.drain(epoch, channel);
-        } else if first > next && free && near {
+        } else if first > next && free && is_near(next, last) {
             let record = SegmentRecord::Skip { last, digest };
             self.hold(epoch, channel, first, last, &record);
         } else if first > next && free {
-            return Ok(self.turn_away(epoch, channel, first));
+            return Ok(self.turn_away(epoch, channel, Parked::Skip { first, last }));
         }
         self.defer(After::Ack {
             generation,

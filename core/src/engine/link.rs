@@ -210,6 +210,12 @@ impl Link {
         self.refused = Some(now);
     }
 
+    /// Whether it takes another of the app's frames that matter only now. The session's own have room
+    /// beside them.
+    pub(super) fn has_room_for_volatile(&self) -> bool {
+        self.replies.len() < REPLIES / 2
+    }
+
     /// Queues a frame that matters only now. Returns whether there was room.
     pub(super) fn reply(&mut self, frame: Frame) -> bool {
         let room = self.replies.len() < REPLIES;
@@ -219,8 +225,8 @@ impl Link {
         room
     }
 
-    /// Queues the last frame of all: what waits makes room for it.
-    pub(super) fn say_last(&mut self, frame: Frame) {
+    /// Queues a frame that is waited for, or the last of all: what waits makes room for it.
+    pub(super) fn say_at_any_rate(&mut self, frame: Frame) {
         self.replies.truncate(REPLIES - 1);
         self.replies.push_back(frame);
     }
@@ -262,7 +268,7 @@ impl Link {
 
     fn say_challenge(&mut self, challenge: Challenge) {
         self.challenge = Some(challenge);
-        self.reply(Frame::PathChallenge(Token(challenge.token)));
+        self.say_at_any_rate(Frame::PathChallenge(Token(challenge.token)));
         self.asks(challenge.said);
     }
 
@@ -303,7 +309,7 @@ impl Link {
         }
         let Ping { token, .. } = *self.ping.get_or_insert(fresh);
         self.pinged = now;
-        self.reply(Frame::Ping(Token(token)));
+        self.say_at_any_rate(Frame::Ping(Token(token)));
     }
 
     /// Whether it is to be asked how long an answer takes, `every` so often.

@@ -6,10 +6,28 @@
 //! that was parked is asked for anew. On a direct link the sender never sends beyond the room it
 //! was told of; what it sent before it was told, it sends again once there is room.
 
+use super::gaps::is_near;
 use super::rules::Rule;
 use super::{Engine, Output, Taken};
 use crate::limits::{DIRECT_WINDOW, HELD_SEGMENTS, InboxLimits, SEGMENT_BYTES};
 use crate::{ChannelId, EnvelopeId, Epoch, Generation, Seq};
+
+/// The lowest of a stream that was turned away.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Parked {
+    /// A segment, for which there has to be room.
+    Segment(Seq),
+    /// A Skip, which needs none, but its turn, or that it ends near enough to be held.
+    Skip { first: Seq, last: Seq },
+}
+
+impl Parked {
+    const fn first(self) -> Seq {
+        match self {
+            Self::Segment(first) | Self::Skip { first, .. } => first,
+        }
+    }
+}
 
 impl Engine {
     /// Sets what the inbox of each channel takes from now on. What is in it already stays.
@@ -50,16 +68,18 @@ impl Engine {
             .is_some_and(|parked| {
                 let rx = self.live.stream(epoch).map(|stream| &stream.channels);
                 rx.and_then(|channels| channels.get(&channel))
-                    .is_some_and(|rx| *parked <= rx.next)
+                    .is_some_and(|rx| parked.first() <= rx.next)
             });
         let room = if full { 0 } else { self.room(epoch, channel) };
         Seq(next.0.saturating_add(room.min(DIRECT_WINDOW)))
     }
 
-    /// There is no room for a segment: it is left where it is.
-    pub(super) fn turn_away(&mut self, epoch: Epoch, channel: ChannelId, seq: Seq) -> Taken {
-        let lowest = self.parked.entry((Some(epoch), channel)).or_insert(seq);
-        *lowest = seq.min(*lowest);
+    /// There is no room for it: it is left where it is.
+    pub(super) fn turn_away(&mut self, epoch: Epoch, channel: ChannelId, what: Parked) -> Taken {
+        let lowest = self.parked.entry((Some(epoch), channel)).or_insert(what);
+        if what.first() < lowest.first() {
+            *lowest = what;
+        }
         Taken::NoRoom
     }
 
@@ -69,7 +89,8 @@ impl Engine {
         let channels: Vec<_> = self.parked.range(of_it).map(|((_, of), _)| *of).collect();
         for channel in channels {
             self.parked.remove(&(Some(epoch), channel));
-            self.parked.insert((None, channel), Seq::FIRST);
+            let any = Parked::Segment(Seq::FIRST);
+            self.parked.insert((None, channel), any);
         }
     }
 
@@ -90,14 +111,17 @@ impl Engine {
     pub(super) fn unpark(&mut self) {
         let before = self.parked.len();
         let mut parked = std::mem::take(&mut self.parked);
-        parked.retain(|&(epoch, channel), seq| {
+        parked.retain(|&(epoch, channel), lowest| {
             let inbox = self.live.inboxes.get(&channel).copied();
             let inbox = inbox.unwrap_or_default();
             let half_free = inbox.messages <= self.inbox_limits.messages / 2
                 && inbox.bytes <= self.inbox_limits.bytes / 2;
             let has_room = |epoch| {
                 let next = self.live.stream(epoch)?.channels.get(&channel)?.next;
-                Some(self.has_room(epoch, channel, next, *seq))
+                Some(match *lowest {
+                    Parked::Segment(seq) => self.has_room(epoch, channel, next, seq),
+                    Parked::Skip { first, last } => first <= next || is_near(next, last),
+                })
             };
             // A stream that was forgotten has no place to wait for.
             !(half_free && epoch.and_then(has_room).unwrap_or(true))

@@ -1,6 +1,8 @@
 //! What is read again: records to go on sending, the one that an acknowledgement names, those that may
 //! have expired; and the content of messages that lie elsewhere. One read is on its way at a time.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 
 use super::Engine;
@@ -70,11 +72,20 @@ impl Engine {
     }
 
     pub(super) fn next_read(&mut self) {
+        // However fast one is read, the others have their turn.
+        let behind = self.read_last.map_or(Bound::Unbounded, Bound::Excluded);
+        if !self.read_one_of((behind, Bound::Unbounded)) {
+            self.read_one_of((Bound::Unbounded, Bound::Unbounded));
+        }
+    }
+
+    /// Asks for what the first of these channels needs. Returns whether one needs something.
+    fn read_one_of(&mut self, channels: (Bound<ChannelId>, Bound<ChannelId>)) -> bool {
         let limit = ReadLimit {
             records: READ_RECORDS,
             bytes: READ_BYTES,
         };
-        for (&channel, sending) in &mut self.sending {
+        for (&channel, sending) in self.sending.range_mut(channels) {
             let Some(out) = self.durable.out.get(&channel) else {
                 continue;
             };
@@ -84,8 +95,9 @@ impl Engine {
             } else if let Some(wanted) = sending.wanted.take() {
                 if let Some(extent) = sending.content(wanted) {
                     self.reading = Some(Reading::Content(channel, wanted, extent.length));
+                    self.read_last = Some(channel);
                     self.outputs.push_back(Output::Content(extent));
-                    return;
+                    return true;
                 }
                 (Reading::Fill(channel), wanted, READ_RECORDS)
             } else if let Some(sweep) = sending.sweep.filter(|sweep| sweep.end <= out.next) {
@@ -97,14 +109,16 @@ impl Engine {
                 continue;
             }
             self.reading = Some(reading);
+            self.read_last = Some(channel);
             let range = Key::outbox(self.peer, channel, from, out.next);
             let limit = ReadLimit {
                 records: count,
                 ..limit
             };
             self.outputs.push_back(Output::Read { range, limit });
-            return;
+            return true;
         }
+        false
     }
 
     /// An acknowledgement's record was read.

@@ -12,7 +12,7 @@ use super::outbox::PendingAck;
 use super::pump::lane;
 use super::rules::Rule;
 use super::writes::After;
-use crate::limits::{ACK_ALL_RANGES, ACK_RANGES, OWN_EPOCHS, RESUMES_OPEN};
+use crate::limits::{ACK_ALL_RANGES, ACK_RANGES, HELD_SEGMENTS, OWN_EPOCHS, RESUMES_OPEN};
 use crate::link::LinkClass;
 use crate::record::{OutboxRecord, PastChannel, PastEpoch, RxChannel};
 use crate::runs::RunSet;
@@ -283,7 +283,9 @@ impl Engine {
             let consumed = out.position(one.consumed);
             for run in &one.ranges {
                 let first = out.position(run.first);
-                let end = first.plus(run.count).min(out.next);
+                // More than a peer holds would be ours to keep.
+                let most = next.plus(HELD_SEGMENTS).min(out.next);
+                let end = first.plus(run.count).min(most);
                 // Ranges hold retransmission back, no more [6].
                 sending.held.insert_run(first.max(out.low), end);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Engine;
 use super::event::{DropReason, Output};
 use super::link::Link;
+use super::writes::After;
 use crate::Now;
 use crate::limits::{PROBE_BUSY, PROBE_FIRST, PROBE_MOST_DIRECT, PROBE_MOST_RELAYED};
 
@@ -118,11 +119,9 @@ impl Engine {
             self.writes.touch();
         }
         if let Some((_, epochs)) = self.tell_consumed.take_if(|(at, _)| *at <= now.elapsed) {
-            let best = self.links.best();
-            if let Some(link) = best.and_then(|generation| self.links.get(generation)) {
-                for epoch in epochs {
-                    link.acks.owe(epoch, None);
-                }
+            // The write of the last of them may take longer.
+            for epoch in epochs {
+                self.defer(After::Consumed { epoch });
             }
         }
         self.start_sweeps();
@@ -188,8 +187,10 @@ impl Engine {
         if self.links.len() == 0 {
             return;
         }
-        // What moves is asked about now and then too, and needs no other way.
-        if self.links.len() > 1 && now.elapsed >= self.probe.moved + PROBE_FIRST {
+        // What moves is asked about now and then too, and needs no other way; nor does a peer's app that
+        // takes its time.
+        let stands_still = now.elapsed >= self.probe.moved + PROBE_FIRST;
+        if stands_still && self.links.len() > 1 && self.live.outstanding() {
             self.probe.spread = true;
         }
         let best = self.links.best();

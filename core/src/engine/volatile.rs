@@ -70,7 +70,7 @@ impl Engine {
         let Some(link) = best.and_then(|generation| self.links.get(generation)) else {
             return Ok(false);
         };
-        if !self.peer_listens.contains(&channel) {
+        if !self.peer_listens.contains(&channel) || !link.has_room_for_volatile() {
             return Ok(false);
         }
         Ok(link.reply(Frame::Volatile(Volatile { channel, payload })))

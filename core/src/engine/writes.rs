@@ -25,6 +25,8 @@ pub(super) enum After {
         epoch: Epoch,
         answers: Option<ResumeId>,
     },
+    /// Tell what the app has committed of a stream.
+    Consumed { epoch: Epoch },
     /// Say the response to the peer's initiation.
     Keys { generation: Generation },
     /// Say something under the keys that were agreed on.
@@ -188,6 +190,12 @@ impl Engine {
                     } else {
                         link.acks.owe(epoch, answers);
                     }
+                }
+            }
+            After::Consumed { epoch } => {
+                let best = self.links.best();
+                if let Some(link) = best.and_then(|generation| self.links.get(generation)) {
+                    link.acks.owe(epoch, None);
                 }
             }
             After::Keys { generation } => {

@@ -388,6 +388,12 @@ impl Keys {
             of.starts.push(header.start);
         }
         let newest_before = of.newest;
+        if header.number > of.newest
+            && let Some(superseded) = &mut of.superseded
+        {
+            // After two handshakes at once the peer may seal under these for as long as it likes.
+            *superseded = now;
+        }
         of.newest = of.newest.max(header.number);
         let confirms = of.answer.take().is_some();
         if confirms {

@@ -57,6 +57,26 @@ fn a_segment_with_a_head_is_as_long_as_any_other() {
 }
 
 #[test]
+fn what_is_read_of_a_file_holds_up_no_other_channel() {
+    let content = file(3 * FILE_PART_BYTES as usize);
+    let mut sender = Sender::new(BTreeMap::new(), Some(content.clone()), 1);
+    sender.offer();
+    let (other, options) = (ChannelId(16), SendOptions::default());
+    let said = sender
+        .engine
+        .send(other, &"a word".into(), &options, sender.now);
+    said.expect("room");
+    sender.drive();
+    // Both have to be read: the relay takes whatever it gets at once.
+    let mut sender = Sender::new(sender.disk, Some(content), 2);
+    sender.bind();
+    let mut frames = sender.frames.iter();
+    let word = |frame: &Frame| matches!(frame, Frame::Data(data) if data.channel == other);
+    let at = frames.position(word).expect("it leaves");
+    assert!(at < 16, "behind {at}: more than one read");
+}
+
+#[test]
 fn what_was_offered_before_a_restart_leaves_after_it() {
     let content = file(5 * SEGMENT_BYTES);
     let mut sender = Sender::new(BTreeMap::new(), Some(content.clone()), 1);

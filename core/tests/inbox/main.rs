@@ -4,8 +4,8 @@ mod side;
 
 use std::time::Duration;
 
-use outlive_core::engine::Taken;
-use outlive_core::limits::{HELD_SEGMENTS, InboxLimits, SKIPPED_RECORDS};
+use outlive_core::engine::{Output, Taken};
+use outlive_core::limits::{CONSUMED_DELAY, HELD_SEGMENTS, InboxLimits, SKIPPED_RECORDS};
 use outlive_core::link::LinkClass;
 use outlive_core::wire::frame::{Ack, Data, Frame, Received, Skip};
 use outlive_core::{ChannelId, Digest, EnvelopeId, Epoch, Seq};
@@ -143,6 +143,57 @@ fn the_word_that_something_far_ahead_expired_is_parked_too() {
         (&side.parked[..], side.released.len()),
         (&[EnvelopeId(1)][..], 0)
     );
+}
+
+#[test]
+fn a_word_that_much_will_not_come_is_asked_for_again_only_when_it_is_its_turn() {
+    let mut side = Side::new(1, roomy());
+    side.bind(RELAYED);
+    let skip = Frame::Skip(Skip {
+        epoch: PEER_EPOCH,
+        channel: ONE,
+        first: Seq(2),
+        last: Seq(HELD_SEGMENTS + 10),
+        digest: Digest(1),
+    });
+    let skip = pack(&[skip]);
+    for envelope in 1..4 {
+        assert_eq!(side.receive(Some(envelope), skip.clone()), Taken::NoRoom);
+        assert_eq!(side.redelivers, 0);
+    }
+    side.receive(Some(4), pack(&[message(ONE, 1)]));
+    assert_eq!(side.redelivers, 1);
+    assert_eq!(side.receive(Some(1), skip), Taken::Yes);
+}
+
+#[test]
+fn a_commit_is_told_when_it_is_durable_however_long_that_takes() {
+    let mut side = Side::new(1, roomy());
+    side.bind(RELAYED);
+    side.receive(Some(1), pack(&[message(ONE, 1)]));
+    side.said();
+    let (position, record) = side.inbox(ONE).remove(0);
+    side.engine.hand(ONE, position, &record);
+    side.engine.commit(ONE, position, &record, 8, side.now);
+    let mut told = Vec::new();
+    for written in [false, false, true] {
+        if written {
+            side.engine.written(side.now);
+        }
+        while let Some(output) = side.engine.poll() {
+            if let Output::Transmit(transmit) = output {
+                told.extend(side::frames(&transmit.packet));
+            }
+        }
+        side.now.elapsed += CONSUMED_DELAY * 2;
+        side.engine.tick(side.now);
+    }
+    let consumed = |frame: &Frame| match frame {
+        Frame::Ack(ack) => ack.received.first().map(|received| received.consumed),
+        _ => None,
+    };
+    let told: Vec<_> = told.iter().filter_map(consumed).collect();
+    assert_eq!(told, [Seq(2)]);
 }
 
 #[test]

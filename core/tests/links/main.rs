@@ -5,14 +5,17 @@ mod file;
 mod pair;
 mod turns;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use outlive_core::engine::{DropReason, SendOptions, Taken, Transmit};
 use outlive_core::limits::{LINK_SILENCE, PING_IDLE};
 use outlive_core::link::{LinkClass, LinkState};
-use outlive_core::wire::frame::Frame;
-use outlive_core::{Generation, StoreId};
+use outlive_core::wire::frame::{CloseReason, Frame};
+use outlive_core::wire::packet;
+use outlive_core::{ChannelId, Generation, Position, StoreId};
 
 use crate::pair::Pair;
 
@@ -230,6 +233,84 @@ fn the_hundredth_link_resumes_like_the_first_while_dead_ones_are_still_open() {
         pair.settle();
     }
     assert_eq!(pair.arrived(), 200);
+}
+
+/// What the first peer says over a link, in order.
+fn heard_over(pair: &mut Pair, link: Generation) -> Rc<RefCell<Vec<Frame>>> {
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let hears = heard.clone();
+    pair.lose = Box::new(move |generation, frame| {
+        if generation == link {
+            hears.borrow_mut().push(frame.clone());
+        }
+        false
+    });
+    heard
+}
+
+#[test]
+fn a_ping_is_said_however_much_else_waits_for_the_link() {
+    const MOVES: ChannelId = ChannelId(16);
+    let mut pair = Pair::new();
+    let link = Generation::nth(1, 1);
+    pair.bind(link);
+    pair.peers[1].engine.listen(MOVES, pair.now);
+    pair.settle();
+    pair.pass(PING_IDLE - Duration::from_secs(1));
+    let (now, engine) = (pair.now, &mut pair.peers[0].engine);
+    engine.writable(link, false, now);
+    let payload = Bytes::from_static(b"here");
+    let sent = (0..100).filter(|_| {
+        let sent = engine.send_volatile(MOVES, payload.clone(), now);
+        sent.expect("it is small")
+    });
+    assert!((1..100).contains(&sent.count()), "as many as have room");
+    pair.pass(Duration::from_secs(2));
+    pair.peers[0].engine.writable(link, true, pair.now);
+    pair.poll(0);
+    let packets: Vec<_> = pair
+        .wire
+        .iter()
+        .map(|(_, of)| of.packet.slice(1..))
+        .collect();
+    let said = packets
+        .iter()
+        .flat_map(|packet| packet::decode(packet).expect("own packet"));
+    let pings = said.filter(|frame| matches!(frame, Frame::Ping(_)));
+    assert_eq!(pings.count(), 1);
+}
+
+#[test]
+fn who_waits_for_the_peers_app_sends_nothing_twice() {
+    let mut pair = Pair::new();
+    let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));
+    pair.bind_as(relayed, LinkClass::Relayed(StoreId([7; 16])));
+    pair.bind(direct);
+    pair.send("to be read");
+    assert!(pair.delivered());
+    let (now, engine) = (pair.now, &mut pair.peers[0].engine);
+    engine.await_consumed(pair::CHAT, Position(2), now);
+    pair.settle();
+    pair.pass(Duration::from_secs(60));
+    let heard = heard_over(&mut pair, relayed);
+    pair.send("more");
+    assert!(pair.delivered());
+    let is_data = |frame: &Frame| matches!(frame, Frame::Data(_));
+    assert!(!heard.borrow().iter().any(is_data));
+}
+
+#[test]
+fn behind_the_end_of_a_session_nothing_is_said() {
+    let mut pair = Pair::new();
+    let link = Generation::nth(1, 1);
+    pair.bind(link);
+    let heard = heard_over(&mut pair, link);
+    let (now, engine) = (pair.now, &mut pair.peers[0].engine);
+    engine.listen(ChannelId(16), now);
+    engine.close(CloseReason::Closed, now);
+    pair.settle();
+    let heard = heard.borrow();
+    assert!(matches!(heard.last(), Some(Frame::Close(_))), "{heard:?}");
 }
 
 #[test]

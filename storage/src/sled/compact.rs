@@ -11,13 +11,15 @@
 
 use std::fs;
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use outlive_core::store::StoreError;
 
 use super::errors::{from_io, guarded};
 use super::files::{Files, Shared, State, sync_dir};
 use super::header::Header;
+use super::log_file::LogFile;
 use super::options::SledOptions;
 use super::records::Meta;
 
@@ -51,7 +53,9 @@ impl Compaction {
             // Of an attempt that failed.
             fs::remove_dir_all(&dir).map_err(from_io)?;
         }
-        let copy = Files::open_log(&dir, options).inspect_err(|_| remove(&dir))?;
+        let copy = LogFile::open(&dir)
+            .and_then(|log| Files::open_log(Arc::new(log), options))
+            .inspect_err(|_| remove(&dir))?;
         let begun = Self {
             dir,
             copy,
@@ -109,7 +113,7 @@ impl Compaction {
     }
 }
 
-fn remove(dir: &PathBuf) {
+fn remove(dir: &Path) {
     // What can't be removed now is removed by the next attempt, or when the store is opened.
     let _ = fs::remove_dir_all(dir);
 }

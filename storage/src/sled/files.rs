@@ -1,16 +1,16 @@
 //! The open files of a store, behind the lock that reads share and the committer takes to write.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use outlive_core::store::{Batch, StoreError};
 
 use super::errors::{damaged, from_io, guarded, is_locked};
 use super::header::Header;
 use super::journal::Journal;
+use super::log_file::{LogFile, when_free};
 use super::options::SledOptions;
 use super::pending::Pending;
 use super::records::{Group, Meta, SEGMENT_BYTES};
@@ -18,11 +18,6 @@ use super::records::{Group, Meta, SEGMENT_BYTES};
 /// How often sled looks for segments to clean, in milliseconds. Shorter costs idle wake-ups, longer
 /// lets the log grow under load.
 const CLEAN_EVERY_MS: u64 = 500;
-
-/// How long sled's own lock may outlive the handle that held it: its I/O threads let go of the file
-/// a little after the last handle is gone. Ours is held by then, so nobody else can be meant.
-const LOCK_LINGERS: Duration = Duration::from_secs(5);
-const LOCK_RETRY: Duration = Duration::from_millis(2);
 
 /// What the committer and the reads share.
 #[derive(Debug)]
@@ -45,8 +40,8 @@ pub(super) struct Files {
     pub(super) db: sled::Db,
     /// Over what sled holds.
     pub(super) pending: Pending,
-    /// A second handle on sled's log, to sync it.
-    log: File,
+    /// sled's log once more, to sync it.
+    pub(super) log: Arc<LogFile>,
 }
 
 impl Shared {
@@ -118,15 +113,19 @@ impl State {
 }
 
 impl Files {
-    /// Opens the log, checks that it is ours and holds every write up to the mark, and does again
+    /// Opens the log, or a copy if it is in doubt, checks that it is ours and holds every write up to the mark, and does again
     /// what the journal holds beyond it.
     pub(super) fn open(
         options: &SledOptions,
         header: &mut Header,
         journal: &mut Journal,
+        log: &mut Arc<LogFile>,
     ) -> Result<(Self, Meta), StoreError> {
         header.settle()?;
-        let mut files = Self::open_log(&header.log(), options)?;
+        if log.is_doubted() {
+            *log = Arc::new(log.renew(header, options)?);
+        }
+        let mut files = Self::open_log(log.clone(), options)?;
         match files.recover(options, header, journal) {
             Ok(meta) => Ok((files, meta)),
             Err(error) => {
@@ -218,15 +217,10 @@ impl Files {
         Ok(applied)
     }
 
-    /// Opens the log in `dir`, as it is.
-    pub(super) fn open_log(dir: &Path, options: &SledOptions) -> Result<Self, StoreError> {
-        let db = open_sled(dir, options)?;
-        let log = OpenOptions::new()
-            .write(true)
-            .open(dir.join("db"))
-            .map_err(from_io)?;
+    /// Opens a log, as it is.
+    pub(super) fn open_log(log: Arc<LogFile>, options: &SledOptions) -> Result<Self, StoreError> {
         Ok(Self {
-            db,
+            db: open_sled(log.dir(), options)?,
             pending: Pending::default(),
             log,
         })
@@ -245,7 +239,7 @@ impl Files {
 
     /// Bytes of the log.
     pub(super) fn len(&self) -> Result<u64, StoreError> {
-        Ok(self.log.metadata().map_err(from_io)?.len())
+        self.log.len()
     }
 
     /// Gives what was written to the operating system.
@@ -256,7 +250,7 @@ impl Files {
     /// Gives what was flushed to the device. sled's flush does not: on Linux it is a
     /// `sync_file_range`, which leaves the length of the file and the device's cache alone.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.log.sync_data().map_err(from_io)
+        self.log.sync()
     }
 
     fn initialise(&self, header: &Header) -> Result<Meta, StoreError> {
@@ -281,20 +275,10 @@ fn open_sled(dir: &Path, options: &SledOptions) -> Result<sled::Db, StoreError> 
         .cache_capacity(options.cache_bytes)
         .flush_every_ms(Some(CLEAN_EVERY_MS))
         .segment_size(SEGMENT_BYTES);
-    let give_up = Instant::now().checked_add(LOCK_LINGERS);
-    loop {
-        match guarded(|| config.open()) {
-            Err(error) if is_locked(&error) => {
-                if give_up.is_none_or(|at| Instant::now() >= at) {
-                    return Err(StoreError::InUse {
-                        path: options.dir.display().to_string(),
-                    });
-                }
-                std::thread::sleep(LOCK_RETRY);
-            }
-            result => return result,
-        }
-    }
+    when_free(&options.dir, || match guarded(|| config.open()) {
+        Err(error) if is_locked(&error) => None,
+        result => Some(result),
+    })?
 }
 
 /// Makes the names of the files durable.
@@ -322,7 +306,8 @@ mod tests {
         let mut header = Header::open(dir.path()).unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
         let mut open = |journal: &mut Journal| {
-            let (files, meta) = Files::open(&options, &mut header, journal).unwrap();
+            let mut log = Arc::new(LogFile::open(&header.log()).unwrap());
+            let (files, meta) = Files::open(&options, &mut header, journal, &mut log).unwrap();
             files.close();
             meta
         };

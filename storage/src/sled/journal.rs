@@ -5,7 +5,7 @@
 //! So a write is appended here, which is one `write` to the operating system and survives the
 //! process, and is [pending](super::pending) for sled. What is pending goes into sled when there is
 //! much of it or it is time to sync, and the journal is emptied after that, never before: what is
-//! acknowledged is in one of the two.
+//! acknowledged is in one of the two. If it is time to sync, that comes first too.
 //!
 //! When the files are opened, the writes that follow the log's last one are done again. Only those
 //! whose numbers go on without a gap: a crash of the operating system may leave a log that ends
@@ -18,7 +18,7 @@
 //! ```
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use bytes::{Buf, Bytes};
@@ -153,10 +153,7 @@ impl Journal {
         if self.is_empty() {
             return Ok(());
         }
-        self.file
-            .set_len(0)
-            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
-            .map_err(from_io)?;
+        self.cut().map_err(from_io)?;
         self.len = 0;
         Ok(())
     }
@@ -167,8 +164,16 @@ impl Journal {
         if self.is_empty() {
             return Ok(());
         }
-        self.empty()?;
-        self.file.sync_all().map_err(from_io)
+        let cleared = self.cut().and_then(|()| self.file.sync_all());
+        cleared.map_err(from_io)?;
+        // Not before: if it failed, all of it is to be done again.
+        self.len = 0;
+        Ok(())
+    }
+
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0)).map(drop)
     }
 }
 

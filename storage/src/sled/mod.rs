@@ -6,6 +6,7 @@ mod errors;
 mod files;
 mod header;
 mod journal;
+mod log_file;
 mod options;
 mod pending;
 mod reads;
@@ -51,7 +52,9 @@ type Outcome = Result<(), StoreError>;
 /// one. If that fails, all of them fail, and the store opens its files again at once, or, if that
 /// fails too, with the next commit; so after [`StoreError::Full`] it is enough to free space and to
 /// try again. Reads fail with the same error meanwhile: on a full disk until there is room for what
-/// only the journal holds, which is not lost. Only if the files could not be opened right
+/// only the journal holds, which is not lost. If a sync failed, what can be read of the log may not
+/// be on the device, so a copy takes its place before anything else is acknowledged: then there has
+/// to be room for that. Only if the files could not be opened right
 /// after the failure, or the device failed twice, a batch whose commit failed may be found later, as
 /// a whole.
 ///

@@ -174,7 +174,9 @@ async fn complain_of(address: String, mut state: watch::Receiver<RelayState>) {
     if let Ok(state) = state.wait_for(failing).await
         && let RelayState::Failing(reason) = &*state
     {
-        eprintln!("outlive: no connection to {address} yet ({reason}); trying on");
+        crate::output::say(format_args!(
+            "no connection to {address} yet ({reason}); trying on"
+        ));
     }
 }
 

@@ -147,7 +147,7 @@ async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
     let mut failed = 0;
     while let Some(ended) = following.join_next().await {
         if let Err(error) = ended? {
-            eprintln!("outlive: {error:#}");
+            crate::output::say(format_args!("{error:#}"));
             failed += 1;
         }
     }
@@ -258,7 +258,7 @@ impl Receiver<'_> {
                     };
                     crate::output::json(&failed)?;
                 } else {
-                    eprintln!("outlive: a file did not arrive: {reason}");
+                    crate::output::say(format_args!("a file did not arrive: {reason}"));
                 }
             }
         }
@@ -269,10 +269,10 @@ impl Receiver<'_> {
         let size = offer.size();
         if self.args.max_size.is_some_and(|most| size > most) {
             self.tell_offer("declined", &offer, None)?;
-            eprintln!(
-                "outlive: {} has {size} bytes: declined",
+            crate::output::say(format_args!(
+                "{} has {size} bytes: declined",
                 shown(offer.name())
-            );
+            ));
             offer.decline();
             return Ok(());
         }
@@ -347,10 +347,10 @@ impl Receiver<'_> {
 }
 
 fn advise(from: PeerId, error: &FileError) {
-    eprintln!(
-        "outlive: what {from} sends waits, and is tried again: {error}; make room, start again with \
+    crate::output::say(format_args!(
+        "what {from} sends waits, and is tried again: {error}; make room, start again with \
          another --into, or refuse it with `outlive block`"
-    );
+    ));
 }
 
 async fn receive_all(node: &Node, args: &ReceiveFiles, json: bool) -> Result<()> {

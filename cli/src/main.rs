@@ -2,6 +2,8 @@
 //!
 //! Results go to stdout, logs and hints to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+#![warn(clippy::print_stderr)]
+
 mod args;
 mod chat;
 mod contact;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would panic where nobody reads stderr.
+        .log_internal_errors(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env(LOG).unwrap_or_else(|_| "warn".into()),
         )
@@ -43,7 +47,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("outlive: the runtime does not start: {error}");
+            output::say(format_args!("the runtime does not start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -72,7 +76,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("outlive: {error:#}");
+            output::say(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }

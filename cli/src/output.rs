@@ -1,5 +1,6 @@
-//! What goes to stdout: lines for people, or one JSON object a line for scripts.
+//! What goes to stdout: lines for people, or one JSON object a line for scripts. And hints to stderr.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -17,6 +18,11 @@ pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()
+}
+
+/// Says something on stderr. Unlike `eprintln!` it does not panic where nobody reads there.
+pub(crate) fn say(what: impl Display) {
+    let _ = writeln!(io::stderr(), "outlive: {what}");
 }
 
 /// Writes an object as one line of JSON.

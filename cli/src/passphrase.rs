@@ -36,12 +36,12 @@ pub(crate) async fn run(args: Passphrase) -> Result<()> {
     let known = Secrets::read(dir, current(&args.data)?.as_ref())?;
     let Some(secrets) = known else {
         Secrets::of(dir, Some(&new))?;
-        eprintln!("outlive: made {}, encrypted", dir.display());
+        crate::output::say(format_args!("made {}, encrypted", dir.display()));
         return Ok(());
     };
     if secrets.store_key.is_some() {
         secrets.write(dir, Some(&new))?;
-        eprintln!("outlive: {} has a new passphrase", dir.display());
+        crate::output::say(format_args!("{} has a new passphrase", dir.display()));
         return Ok(());
     }
     // Held open until the identity is sealed, so that nobody writes to it in the clear meanwhile.
@@ -54,6 +54,6 @@ pub(crate) async fn run(args: Passphrase) -> Result<()> {
     }
     secrets.with_store_key()?.write(dir, Some(&new))?;
     store.close().await?;
-    eprintln!("outlive: {} is encrypted from now on", dir.display());
+    crate::output::say(format_args!("{} is encrypted from now on", dir.display()));
     Ok(())
 }

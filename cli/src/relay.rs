@@ -58,7 +58,7 @@ pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    eprintln!("outlive: draining");
+    crate::output::say("draining");
     relay.shutdown().await?;
     Ok(())
 }

@@ -94,10 +94,10 @@ impl Source {
                         limits::MESSAGE_BYTES
                     );
                 }
-                eprintln!(
-                    "outlive: the input ends within line {}; sent as it is",
+                crate::output::say(format_args!(
+                    "the input ends within line {}; sent as it is",
                     self.number
-                );
+                ));
             }
         }
         if std::str::from_utf8(&bytes).is_err() {
@@ -152,7 +152,7 @@ async fn reach(receipt: &Receipt, wait: Wait, json: bool, number: u64) -> Result
             && !told
         {
             told = true;
-            eprintln!("outlive: message {number} waits: {reason}; trying on");
+            crate::output::say(format_args!("message {number} waits: {reason}; trying on"));
             print(json, number, receipt, "refused")?;
         }
         tokio::select! {
@@ -245,11 +245,11 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
     let directory = Directory::open(&args.data)?;
     let store = directory.store().await?;
     if !heard_of(&store, args.to.peer()).await? {
-        eprintln!(
-            "outlive: nothing was ever heard of {}; check the id: one with a typo may be that of \
+        crate::output::say(format_args!(
+            "nothing was ever heard of {}; check the id: one with a typo may be that of \
              nobody",
             args.to.peer()
-        );
+        ));
     }
     let node = crate::data::node_over(&directory, store, &relays, &args.ways).await?;
     let session = crate::data::session(&node, &args.to).await?;

@@ -59,8 +59,8 @@ pub(crate) async fn verify(args: Verify, json: bool) -> Result<()> {
     let number = node.safety_number(peer).to_string();
     print(peer, Some(number), trust, json)?;
     if trust != Trust::Verified {
-        eprintln!(
-            "outlive: compare this number with the one that the other person sees; if they are the same, run this again with --confirm"
+        crate::output::say(
+            "compare this number with the one that the other person sees; if they are the same, run this again with --confirm",
         );
     }
     node.shutdown().await?;

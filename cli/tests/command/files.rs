@@ -236,9 +236,7 @@ fn an_offer_that_can_not_be_placed_stands_also_after_a_restart_and_no_other_peer
     let mut sender = Running::start(&mut sending(&url, &to, &alice, &a));
     let waits = next(&mut first, "waiting");
     assert_eq!(waits["name"], "a", "{waits}");
-    let child = first.child.id().to_string();
-    let asked = Command::new("kill").args(["-TERM", &child]).status();
-    assert!(asked.unwrap().success());
+    first.terminate();
     first.child.wait().unwrap();
     fs::create_dir(&into).unwrap();
     let mut second = receiving(&url, &bob, &into);

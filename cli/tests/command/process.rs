@@ -29,6 +29,13 @@ impl Running {
         }
     }
 
+    /// Asks it to end, as a service manager does.
+    pub(crate) fn terminate(&self) {
+        let process = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &process]).status();
+        assert!(asked.expect("kill is there").success());
+    }
+
     pub(crate) fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

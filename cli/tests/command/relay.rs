@@ -234,3 +234,18 @@ fn a_relay_that_is_not_reached_is_told_also_while_another_is() {
     );
     drop(stdin);
 }
+
+#[test]
+fn a_relay_drains_although_nobody_reads_what_it_says() {
+    for log in ["warn", "trace"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = outlive();
+        command.args(["relay", "--listen", "127.0.0.1:0", "--data"]);
+        command.env("OUTLIVE_LOG", log).stderr(Stdio::piped());
+        let mut running = Running::start(command.arg(dir.path()));
+        drop(running.child.stderr.take());
+        running.lines.next().expect("it listens").unwrap();
+        running.terminate();
+        assert_eq!(running.child.wait().unwrap().code(), Some(0), "{log}");
+    }
+}

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use outlive::record::{self, Key, Record};
-use outlive::{ChannelId, PeerId, Queuing, Receipt, ReceiptState, Sending, Session, Store, limits};
+use outlive::{
+    ChannelId, Ending, Error, PeerId, Queuing, Receipt, ReceiptState, Sending, Session, Store,
+    limits,
+};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
@@ -134,7 +137,8 @@ fn print(json: bool, number: u64, receipt: &Receipt, state: &str) -> Result<()> 
     Ok(())
 }
 
-async fn reach(receipt: &Receipt, wait: Wait, json: bool, number: u64) -> Result<()> {
+/// Waits until a message got as far as it has to. Returns how it ended if it never will.
+async fn reach(receipt: &Receipt, wait: Wait, json: bool, number: u64) -> Result<Option<Ending>> {
     let reached = async {
         match wait {
             Wait::Queued => Ok(()),
@@ -156,7 +160,10 @@ async fn reach(receipt: &Receipt, wait: Wait, json: bool, number: u64) -> Result
             print(json, number, receipt, "refused")?;
         }
         tokio::select! {
-            result = &mut reached => return Ok(result?),
+            result = &mut reached => return match result {
+                Err(Error::Ended(how)) => Ok(Some(how)),
+                result => Ok(result.map(|()| None)?),
+            },
             changed = receipt.changed(seen) => seen = changed?,
         }
     }
@@ -175,14 +182,23 @@ async fn durable(
     Ok(())
 }
 
-async fn settle(awaited: &mut VecDeque<(u64, Receipt)>, args: &Send, json: bool) -> Result<()> {
-    if let Some((number, receipt)) = awaited.pop_front()
-        && args.wait != Wait::Queued
-    {
-        reach(&receipt, args.wait, json, number).await?;
-        print(json, number, &receipt, &name(receipt.state()))?;
+/// Waits for the first of these and prints what became of it. Returns what to say in the end if it
+/// never gets as far as it has to: those behind it may.
+async fn settle(
+    awaited: &mut VecDeque<(u64, Receipt)>,
+    args: &Send,
+    json: bool,
+) -> Result<Option<anyhow::Error>> {
+    let Some((number, receipt)) = awaited.pop_front() else {
+        return Ok(None);
+    };
+    if args.wait == Wait::Queued {
+        return Ok(None);
     }
-    Ok(())
+    let ended = reach(&receipt, args.wait, json, number).await?;
+    let state = ended.map_or_else(|| receipt.state(), ReceiptState::Ended);
+    print(json, number, &receipt, &name(state))?;
+    Ok(ended.map(|how| anyhow!("message {number} was not delivered: {how}")))
 }
 
 async fn send_all(session: &Session, args: &Send, json: bool) -> Result<()> {
@@ -190,7 +206,7 @@ async fn send_all(session: &Session, args: &Send, json: bool) -> Result<()> {
     let mut queuing = VecDeque::new();
     let mut awaited = VecDeque::new();
     let channel = ChannelId(args.channel);
-    let mut failed = None;
+    let (mut ended, mut failed) = (None, None);
     loop {
         let message = match source.next().await {
             Ok(Some(message)) => message,
@@ -215,16 +231,16 @@ async fn send_all(session: &Session, args: &Send, json: bool) -> Result<()> {
             durable(&mut queuing, &mut awaited, json).await?;
         }
         if awaited.len() >= AWAITED {
-            settle(&mut awaited, args, json).await?;
+            ended = ended.or(settle(&mut awaited, args, json).await?);
         }
     }
     while !queuing.is_empty() {
         durable(&mut queuing, &mut awaited, json).await?;
     }
     while !awaited.is_empty() {
-        settle(&mut awaited, args, json).await?;
+        ended = ended.or(settle(&mut awaited, args, json).await?);
     }
-    failed.map_or(Ok(()), Err)
+    failed.or(ended).map_or(Ok(()), Err)
 }
 
 /// Whether anything of a peer ever came.

@@ -497,3 +497,40 @@ fn what_can_not_be_read_is_named_with_what_to_do() {
         assert!(said.contains("line 1"), "{said}");
     }
 }
+
+#[test]
+fn messages_that_end_are_told_one_by_one_and_leave_none_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    // The relay does not know this token: its owner was never there.
+    let mut contact = outlive();
+    contact.args(["contact", "--token", "--relay", &format!("ws://{address}")]);
+    let contact = contact.arg("--data").arg(dir.path().join("bob"));
+    let contact = String::from_utf8(contact.output().unwrap().stdout).unwrap();
+    let mut sending = outlive();
+    sending.args(["--json", "send", "--timeout", "60", "--to", contact.trim()]);
+    let sent = feed(
+        sending.arg("--data").arg(dir.path().join("alice")),
+        b"one\ntwo\nthree\n",
+    );
+    assert_eq!(sent.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&sent.stderr);
+    assert!(said.contains("message 1 was not delivered"), "{said}");
+    let rows = String::from_utf8(sent.stdout).unwrap();
+    let rows: Vec<serde_json::Value> = rows
+        .lines()
+        .map(|row| serde_json::from_str(row).unwrap())
+        .collect();
+    for number in 1..=3 {
+        let mut states = rows.iter().filter(|row| row["number"] == number);
+        assert_eq!(states.next().unwrap()["state"], "queued");
+        let state = states.next_back().expect("how it ended")["state"].clone();
+        assert!(
+            state
+                .as_str()
+                .unwrap()
+                .starts_with("the message was refused: "),
+            "{state}"
+        );
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use data_encoding::BASE64;
 use outlive::{ChannelId, Delivery, Node, PeerId, Trust};
 use serde::Serialize;
@@ -120,6 +120,16 @@ async fn listen(node: &Node, args: &Listen, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// What it is to be stopped: the end if nobody said how many messages there have to be.
+fn stopped(args: &Listen) -> Result<()> {
+    let Some(count) = args.count else {
+        return Ok(());
+    };
+    bail!(
+        "stopped before there were {count} messages; what was not printed is there for the next start"
+    )
+}
+
 pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
     args.ways.check();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -139,9 +149,9 @@ pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
         result = listen(&node, &args, json) => result,
         () = crate::data::complain(&node) => Ok(()),
         () = crate::status::serve(&node, &args.data.dir) => Ok(()),
-        () = timeout => Err(anyhow::anyhow!(crate::data::time_is_over(&node))),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        () = timeout => Err(anyhow!(crate::data::time_is_over(&node))),
+        _ = terminate.recv() => stopped(&args),
+        _ = interrupt.recv() => stopped(&args),
     };
     if let Err(error) = node.shutdown().await {
         bail!("{error}");

@@ -534,3 +534,23 @@ fn messages_that_end_are_told_one_by_one_and_leave_none_out() {
         );
     }
 }
+
+#[test]
+fn a_listen_that_is_stopped_before_its_count_has_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let (url, bob) = (format!("ws://{address}"), dir.path().join("bob"));
+    let to = id(&bob);
+    for (count, code) in [(&["--count", "2"][..], 1), (&[], 0)] {
+        let mut listening = outlive();
+        listening.args(["listen", "--relay", &url]).args(count);
+        let mut listening = Running::start(listening.arg("--data").arg(&bob));
+        let mut sending = outlive();
+        sending.args(["send", "--relay", &url, "--timeout", "60", "--to", &to]);
+        sending.arg("--data").arg(dir.path().join("alice"));
+        assert!(feed(&mut sending, b"hello\n").status.success());
+        assert_eq!(listening.lines.next().unwrap().unwrap(), "hello");
+        listening.terminate();
+        assert_eq!(listening.child.wait().unwrap().code(), Some(code));
+    }
+}

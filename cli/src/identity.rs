@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use data_encoding::HEXLOWER;
@@ -21,6 +21,9 @@ use outlive_storage::{Cost, SealedSecret, Unlock, UnlockError};
 use zeroize::Zeroizing;
 
 const FILE_NAME: &str = "identity";
+
+/// How the name of a file ends that is to take the place of another.
+const NEW: &str = ".new";
 
 /// The first line of a sealed file, up to its version.
 const HEAD: &str = "outlive identity ";
@@ -210,13 +213,40 @@ fn sync(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes what processes left that were killed while they put an identity there: it may be a seed in
+/// the clear.
+fn remove_leftovers(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let middle = name.to_str().and_then(|name| name.strip_prefix(FILE_NAME));
+        if middle.is_some_and(|middle| middle.starts_with('.') && middle.ends_with(NEW)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A name that no other file has, and nobody can know before.
+fn a_name() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(HEXLOWER.encode(&bytes))
+}
+
 /// Puts a file there as a whole or not at all, and so that a crash does not take it: who has lost it is
 /// another peer. Returns whether its place was free.
 fn put(dir: &Path, path: &Path, text: &[u8], place: Place) -> io::Result<bool> {
     make(dir)?;
-    let new: PathBuf = path.with_extension(format!("{}.new", std::process::id()));
+    // One process at a time. Where a directory can't be locked, what others left stays: they may be
+    // at it.
+    let alone = fs::File::open(dir)?;
+    if alone.lock().is_ok() {
+        remove_leftovers(dir)?;
+    }
+    let new = path.with_extension(format!("{}{NEW}", a_name()?));
     let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&new)?;

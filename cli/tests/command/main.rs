@@ -9,6 +9,8 @@ mod contract;
 mod direct;
 mod files;
 mod kills;
+#[cfg(unix)]
+mod private;
 mod process;
 mod relay;
 mod trust;

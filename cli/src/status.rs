@@ -1,19 +1,23 @@
 //! What a process tells others of its sessions while it holds their store: at a socket in the data
-//! directory, to whoever may open that, as lines of JSON.
+//! directory, to its owner, as lines of JSON.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use outlive::Node;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use crate::row::{PAGE, Row};
 
 const SOCKET: &str = "sessions.sock";
+
+/// Processes that may wait to be told.
+const BACKLOG: u32 = 16;
 
 /// How long one who asks may take to read; others wait meanwhile. Also the pause after a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +38,7 @@ pub(crate) async fn serve(node: &Node, dir: &Path) {
     let path = dir.join(SOCKET);
     // The store is ours, so nobody listens at one that is there.
     let _ = fs::remove_file(&path);
-    let Ok(listener) = UnixListener::bind(&path) else {
+    let Ok(listener) = listen(&path) else {
         return std::future::pending().await;
     };
     let _socket = Socket(path);
@@ -47,6 +51,14 @@ pub(crate) async fn serve(node: &Node, dir: &Path) {
             Err(_) => tokio::time::sleep(PATIENCE).await,
         }
     }
+}
+
+/// Listens at a socket that only its owner can open: it takes nobody before it has its mode.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    socket.listen(BACKLOG)
 }
 
 async fn tell(node: &Node, stream: UnixStream) -> Result<()> {

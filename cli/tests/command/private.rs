@@ -2,8 +2,9 @@
 //! and what a process tells of its sessions.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
-use crate::process::{id, outlive};
+use crate::process::{Running, feed, id, outlive, relay};
 
 #[test]
 fn what_a_kill_left_of_an_identity_goes_when_the_next_is_written() {
@@ -21,4 +22,22 @@ fn what_a_kill_left_of_an_identity_goes_when_the_next_is_written() {
     assert!(sealing.output().unwrap().status.success());
     assert!(!left.exists(), "the seed is there in the clear");
     assert!(data.join("identity.note").exists());
+}
+
+#[test]
+fn who_asks_for_the_sessions_is_their_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let (url, bob) = (format!("ws://{address}"), dir.path().join("bob"));
+    let to = id(&bob);
+    let mut listening = outlive();
+    listening.args(["listen", "--relay", &url, "--data"]);
+    let mut listening = Running::start(listening.arg(&bob));
+    let mut sending = outlive();
+    sending.args(["send", "--relay", &url, "--timeout", "60", "--to", &to]);
+    sending.arg("--data").arg(dir.path().join("alice"));
+    assert!(feed(&mut sending, b"hello\n").status.success());
+    assert_eq!(listening.lines.next().unwrap().unwrap(), "hello");
+    let socket = fs::metadata(bob.join("sessions.sock")).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
 }

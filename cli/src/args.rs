@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -94,7 +94,7 @@ pub(crate) struct Verify {
     /// Mark the peer as verified: the other person sees the same number.
     #[arg(long)]
     pub(crate) confirm: bool,
-    /// The peer, as its peer id or contact.
+    /// The peer, as its peer id, contact, or `@FILE` that holds one.
     #[arg(value_name = "PEER", value_parser = contact)]
     pub(crate) peer: outlive::Contact,
 }
@@ -103,7 +103,7 @@ pub(crate) struct Verify {
 pub(crate) struct Decide {
     #[command(flatten)]
     pub(crate) data: Data,
-    /// The peer, as its peer id or contact.
+    /// The peer, as its peer id, contact, or `@FILE` that holds one.
     #[arg(value_name = "PEER", value_parser = contact)]
     pub(crate) peer: outlive::Contact,
 }
@@ -281,7 +281,8 @@ pub(crate) struct Send {
     pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) ways: Ways,
-    /// The peer to send to, as `outlive id` or `outlive contact` prints it there.
+    /// The peer to send to, as `outlive id` or `outlive contact` prints it there; `@FILE` is the first
+    /// line of a file, for a contact with a token.
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) to: outlive::Contact,
     /// The channel.
@@ -311,7 +312,8 @@ pub(crate) struct Listen {
     pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) ways: Ways,
-    /// Only messages of this peer, given as its peer id or contact; of anyone if not said.
+    /// Only messages of this peer, given as its peer id, contact, or `@FILE` that
+    /// holds one; of anyone if not said.
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) from: Option<outlive::Contact>,
     /// The channel.
@@ -334,7 +336,8 @@ pub(crate) struct SendFile {
     pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) ways: Ways,
-    /// The peer to send to, as `outlive id` or `outlive contact` prints it there.
+    /// The peer to send to, as `outlive id` or `outlive contact` prints it there; `@FILE` is the first
+    /// line of a file, for a contact with a token.
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) to: outlive::Contact,
     /// Give up waiting after this many seconds.
@@ -354,7 +357,8 @@ pub(crate) struct ReceiveFiles {
     /// The directory for them, which has to exist. Nothing in it is overwritten.
     #[arg(long, value_name = "DIR")]
     pub(crate) into: PathBuf,
-    /// Only files of this peer, given as its peer id or contact; of anyone if not said.
+    /// Only files of this peer, given as its peer id, contact, or `@FILE` that
+    /// holds one; of anyone if not said.
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) from: Option<outlive::Contact>,
     /// End after this many files.
@@ -374,7 +378,7 @@ pub(crate) struct Chat {
     pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) ways: Ways,
-    /// The peer to talk with, as its peer id or contact.
+    /// The peer to talk with, as its peer id, contact, or `@FILE` that holds one.
     #[arg(long, value_name = "PEER", value_parser = contact)]
     pub(crate) with: outlive::Contact,
 }
@@ -436,8 +440,20 @@ fn channel(text: &str) -> Result<u16, String> {
     }
 }
 
-/// A peer: its id, or a contact that names its relays too.
+/// A peer: its id, or a contact that names its relays too, or a file that holds either. A contact may
+/// hold a token, which is a secret.
 fn contact(text: &str) -> Result<outlive::Contact, String> {
+    let Some(file) = text.strip_prefix('@') else {
+        return contact_in(text);
+    };
+    let line = crate::secret::first_line(Path::new(file))
+        .map_err(|error| format!("the file can't be read: {error:#}"))?;
+    std::str::from_utf8(&line)
+        .map_err(|_| "the first line of the file is no text".to_owned())
+        .and_then(contact_in)
+}
+
+fn contact_in(text: &str) -> Result<outlive::Contact, String> {
     let text = text.trim();
     if text.contains(':') {
         return text

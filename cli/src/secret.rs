@@ -1,5 +1,5 @@
 //! Secrets that a person gives, such as a passphrase: the first line of a file, or else a variable.
-//! None is ever given on the command line, which every process of the system can read.
+//! None has to be on the command line, which every process of the system can read.
 
 use std::fs::File;
 use std::io::Read;
@@ -36,7 +36,8 @@ pub(crate) fn given(
     Ok(Some(bytes))
 }
 
-fn first_line(file: &Path) -> Result<Zeroizing<Vec<u8>>> {
+/// The first line of a file, or of what there is of it within the bound.
+pub(crate) fn first_line(file: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 2));
     // One byte more than may be, and a line end, so that what is too long shows.
     File::open(file)?

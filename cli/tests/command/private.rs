@@ -7,6 +7,56 @@ use std::os::unix::fs::PermissionsExt;
 use crate::process::{Running, feed, id, outlive, relay};
 
 #[test]
+fn a_contact_with_a_token_comes_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let mut contact = outlive();
+    contact.args(["contact", "--token", "--data"]).arg(&bob);
+    let file = dir.path().join("bob.contact");
+    fs::write(&file, contact.output().unwrap().stdout).unwrap();
+    let named = format!("@{}", file.display());
+    let mut sending = outlive();
+    sending.args(["send", "--wait", "queued", "--to", &named, "--data"]);
+    let sent = feed(sending.arg(&alice), b"hello\n");
+    assert!(
+        sent.status.success(),
+        "{}",
+        String::from_utf8_lossy(&sent.stderr)
+    );
+    let listed = outlive()
+        .args(["--json", "sessions", "--data"])
+        .arg(&alice)
+        .output()
+        .unwrap();
+    let session: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(session["peer"], id(&bob));
+}
+
+#[test]
+fn a_file_that_holds_no_contact_is_named_and_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("contact");
+    let named = format!("@{}", file.display());
+    for text in [
+        None,
+        Some(""),
+        Some("secret"),
+        Some("outlive:secret?token=secret"),
+    ] {
+        if let Some(text) = text {
+            fs::write(&file, text).unwrap();
+        }
+        let mut blocking = outlive();
+        blocking.args(["block", &named, "--data"]);
+        let blocked = blocking.arg(dir.path().join("alice")).output().unwrap();
+        assert_eq!(blocked.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&blocked.stderr);
+        assert!(said.contains(&named), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
 fn what_a_kill_left_of_an_identity_goes_when_the_next_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("alice");

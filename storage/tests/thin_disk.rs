@@ -63,18 +63,12 @@ impl ThinDisk {
 
     /// From now on only what reached the device is there.
     fn forget_memory(&self) {
-        self.unmount_above();
-        assert!(self.mount_above());
-    }
-
-    fn unmount_above(&self) {
         // sled's threads let go of its files a little after it.
-        for _ in 0..500 {
-            if run("umount", &[], &[self.above.path()]) {
-                return;
-            }
+        let unmounted = (0..500).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
-        }
+            run("umount", &[], &[self.above.path()])
+        });
+        assert!(unmounted && self.mount_above());
     }
 
     /// Takes all room below.
@@ -90,8 +84,9 @@ impl ThinDisk {
 
 impl Drop for ThinDisk {
     fn drop(&mut self) {
-        self.unmount_above();
-        run("umount", &[], &[self.below.path()]);
+        for dir in [&self.above, &self.below] {
+            run("umount", &["-l"], &[dir.path()]);
+        }
     }
 }
 

@@ -163,6 +163,18 @@ async fn files_cut_short_or_gone_lose_nothing_in_silence() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_was_never_finished_is_no_damage() {
+    for part in [&b""[..], b"a part of one, longer than its checksum"] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 50).await;
+        let unfinished = dir.path().join("log-0/snap.FFFFFFFFFFFFFFFF.generating");
+        fs::write(&unfinished, part).unwrap();
+        assert_eq!(fate(dir.path(), 50).await, Fate::Whole);
+        assert!(!unfinished.exists());
+    }
+}
+
+#[tokio::test]
 async fn salvage_opens_what_is_left_of_a_cut_log() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 300).await;

@@ -1,6 +1,7 @@
 //! The open files of a store, behind the lock that reads share and the committer takes to write.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -270,6 +271,7 @@ impl Files {
 }
 
 fn open_sled(dir: &Path, options: &SledOptions) -> Result<sled::Db, StoreError> {
+    remove_unfinished_snapshots(dir).map_err(from_io)?;
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(options.cache_bytes)
@@ -279,6 +281,18 @@ fn open_sled(dir: &Path, options: &SledOptions) -> Result<sled::Db, StoreError> 
         Err(error) if is_locked(&error) => None,
         result => Some(result),
     })?
+}
+
+/// Removes what sled began to write of snapshots when it was killed, or the disk was full. It would
+/// take that for the newest one, and the log for damaged.
+fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|of| of == "generating") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the names of the files durable.

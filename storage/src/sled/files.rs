@@ -114,8 +114,8 @@ impl State {
 }
 
 impl Files {
-    /// Opens the log, or a copy if it is in doubt, checks that it is ours and holds every write up to the mark, and does again
-    /// what the journal holds beyond it.
+    /// Opens the log, or a copy if it is in doubt, checks that it is ours and holds every write up to
+    /// the mark, and does again what the journal holds beyond it.
     pub(super) fn open(
         options: &SledOptions,
         header: &mut Header,

@@ -59,6 +59,8 @@ impl<C> Slot<C> {
         if *lock(&self.runner) == Some(std::thread::current().id()) {
             return;
         }
-        lock(&self.callback).take();
+        // Dropped when it is unlocked again: it may own what closes this very slot.
+        let callback = lock(&self.callback).take();
+        drop(callback);
     }
 }

@@ -51,11 +51,14 @@ impl Registry {
         let slot = Arc::new(Slot::new(callback));
         let mut slots = lock(&self.slots);
         slots.last = slots.last.wrapping_add(1);
-        let number = slots.last;
-        if slots.ended {
-            slot.close();
-        } else {
+        let (number, ended) = (slots.last, slots.ended);
+        if !ended {
             slots.callbacks.insert(number, slot.clone());
+        }
+        drop(slots);
+        if ended {
+            // It may own other subscriptions of this session.
+            slot.close();
         }
         Subscription {
             registry: Arc::downgrade(self),

@@ -335,6 +335,55 @@ async fn a_callback_may_drop_its_own_subscription() {
     assert!(count.load(Ordering::SeqCst) <= before + 1);
 }
 
+/// Runs on a thread of its own what may never end.
+fn elsewhere(what: &str, work: impl Future<Output = ()> + Send + 'static) {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(work);
+        tell.send(()).expect("the test waits");
+    });
+    let done = told.recv_timeout(PATIENCE);
+    assert!(done.is_ok(), "waited too long for {what}");
+}
+
+/// Registers a callback that owns its own subscription.
+fn owned_by_itself(session: &outlive::Session) {
+    let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
+    let inside = own.clone();
+    let subscription = session.on_event(move |_, _| assert!(!inside.is_poisoned()));
+    *own.lock().unwrap() = Some(subscription);
+}
+
+#[test]
+fn a_callback_that_owns_its_own_subscription_holds_up_no_end() {
+    elsewhere("the ends", async {
+        let relay = outlive_transports::MemoryRelay::new("relay");
+        let (_alice, bob, to_bob, to_alice) = crate::scene::pair(&relay).await;
+        owned_by_itself(&to_bob);
+        to_bob.close().await.unwrap();
+        owned_by_itself(&to_alice);
+        bob.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn a_callback_on_a_session_that_is_over_may_own_other_subscriptions() {
+    elsewhere("the subscription", async {
+        let relay = outlive_transports::MemoryRelay::new("relay");
+        let (_alice, _bob, to_bob, _) = crate::scene::pair(&relay).await;
+        let over = to_bob.clone();
+        to_bob.close().await.unwrap();
+        let owned = over.on_event(|_, _| {});
+        let late = over.on_event(move |_, _| assert!(format!("{owned:?}").is_empty()));
+        assert_eq!(over.subscriptions(), 0);
+        drop(late);
+    });
+}
+
 #[tokio::test]
 async fn a_set_ends_all_its_subscriptions_at_once() {
     let relay = relay().await;

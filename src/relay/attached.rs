@@ -201,11 +201,15 @@ impl Attached {
 
     /// Hands over what waits, as sessions make room for it; never ends. Cancellation-safe.
     pub(super) async fn hand_on(&mut self) {
-        loop {
-            match self.blocked.next().await {
-                Some((peer, permit)) => self.made_room(peer, permit),
-                None => std::future::pending().await,
-            }
+        self.hand_over().await;
+        std::future::pending::<()>().await;
+    }
+
+    /// Hands over what waits, until nothing does. A session that has ended needs nothing.
+    /// Cancellation-safe.
+    pub(super) async fn hand_over(&mut self) {
+        while let Some((peer, permit)) = self.blocked.next().await {
+            self.made_room(peer, permit);
         }
     }
 

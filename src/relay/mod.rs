@@ -184,6 +184,10 @@ impl RelayTask {
             }
         }
         self.state.send_replace(RelayState::Closed);
+        // No session gets a link any more. One that takes nothing at the moment is waited for: it would
+        // keep a link of whose end it did not hear.
+        self.attaching.close();
+        attached.hand_over().await;
     }
 
     /// Attaches sessions until `work` is done.

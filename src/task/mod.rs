@@ -189,6 +189,8 @@ pub(crate) struct Task {
     knows_naming: bool,
     links: BTreeMap<Generation, Bound>,
     bindings: BTreeMap<Generation, (LinkClass, u8)>,
+    /// Links that nobody empties any more.
+    ended: BTreeSet<Generation>,
     write: Option<BoxFuture<'static, Result<(), StoreError>>>,
     read: Option<BoxFuture<'static, Result<Found, Error>>>,
     /// Files on their way: at most [`SENDING_FILES`](crate::files::SENDING_FILES).
@@ -242,6 +244,7 @@ impl Task {
             knows_naming: false,
             links: BTreeMap::new(),
             bindings: BTreeMap::new(),
+            ended: BTreeSet::new(),
             write: None,
             read: None,
             files: BTreeMap::new(),
@@ -325,6 +328,13 @@ impl Task {
         loop {
             while let Some(output) = engine.poll() {
                 self.carry_out(engine, output);
+            }
+            // What came over them before is heard first.
+            if !self.ended.is_empty() && self.inputs.is_empty() {
+                for generation in std::mem::take(&mut self.ended) {
+                    self.lost(engine, generation);
+                }
+                continue;
             }
             self.note_links(engine);
             if std::mem::take(&mut self.room) {

@@ -153,8 +153,9 @@ impl Task {
             Err(mpsc::error::TrySendError::Full(ToLink { item, .. })) => {
                 bound.waiting.push_back((lane, item));
             }
-            // The relay's task tells of its end by itself.
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.ended.insert(generation);
+            }
         }
     }
 
@@ -169,6 +170,7 @@ impl Task {
         };
         let Some(permit) = permit else {
             bound.waiting.clear();
+            self.ended.insert(generation);
             return;
         };
         if let Some((lane, item)) = bound.waiting.pop_front() {

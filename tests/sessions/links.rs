@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use outlive::{Identity, Node, RelayTransport, SessionEvent, TransportError};
-use outlive_core::transport::{GoodbyeReason, Incoming, RelayConnection};
+use outlive::{
+    ChannelId, Identity, Node, RelayState, RelayTransport, SessionEvent, TransportError,
+};
+use outlive_core::transport::{GoodbyeReason, Incoming, RelayConnection, RelayReceiver};
+use outlive_storage::MemoryStore;
 use outlive_transports::{MemoryRelay, Way};
+use tokio::sync::Notify;
 
-use crate::scene::{at_once, counted, linked, on};
+use crate::scene::{acquaint, at_once, counted, linked, on, on_store};
+use crate::watched::Watched;
 use crate::world::{CHAT, id, node, relay, soon, take, until, way};
 
 async fn delivery(connection: &mut RelayConnection) {
@@ -85,6 +90,128 @@ async fn an_old_link_that_ends_late_does_not_touch_its_successor() {
     while let Some(Some((event, _))) = at_once(events.next()).await {
         assert!(!matches!(event, SessionEvent::LinkDown { .. }), "{event:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_over_a_relay_that_is_left_ends_in_a_session_that_takes_nothing_meanwhile() {
+    const TYPING: ChannelId = ChannelId::FIRST_APP;
+    let (old, new) = (MemoryRelay::new("old"), MemoryRelay::new("new"));
+    let store = Watched::over(MemoryStore::new());
+    let alice = on_store(1, store.clone(), &[&old]).await;
+    let bob = on(2, &[&old, &new]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    until(&to_alice, "both links", |state| state.links.len() == 2).await;
+    linked(&to_bob).await;
+    acquaint(&to_bob, &mut to_alice.inbox(CHAT).unwrap()).await;
+    to_alice.listen(TYPING).await.unwrap();
+    soon("the peer to listen", async {
+        while !to_bob.send_volatile(TYPING, "over the old").await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+
+    // The session waits for its store, and has no room for what comes.
+    store.hold_gets(true);
+    let (before, sending) = (store.reads().gets, to_bob.clone());
+    let sending = tokio::spawn(async move { sending.send_once(b"key", CHAT, "once").await });
+    while store.reads().gets == before {
+        tokio::task::yield_now().await;
+    }
+    while at_once(to_bob.set_weight(CHAT, 4)).await.is_some() {
+        tokio::task::yield_now().await;
+    }
+    let (_, mut left) = alice.relays().remove(0);
+    alice.switch_relay(Arc::new(new.clone()));
+    let closed = left.wait_for(|state| *state == RelayState::Closed);
+    drop(soon("the relay to be left", closed).await.unwrap());
+    store.hold_gets(false);
+    soon("the message", sending).await.unwrap().unwrap();
+
+    until(
+        &to_bob,
+        "the new link alone",
+        |state| matches!(&state.links[..], [link] if link.address == "memory:new"),
+    )
+    .await;
+    let mut heard = to_alice.events(64);
+    assert!(to_bob.send_volatile(TYPING, "over the new").await.unwrap());
+    let typing = async {
+        loop {
+            let (event, _) = heard.next().await.expect("the session lives");
+            if let SessionEvent::Volatile { payload, .. } = event {
+                return payload;
+            }
+        }
+    };
+    assert_eq!(soon("typing", typing).await, "over the new");
+}
+
+/// A way to a relay that does worse than fail when the test says so.
+struct Bad {
+    way: MemoryRelay,
+    panics: Arc<Notify>,
+}
+
+struct BadReceiver {
+    panics: Arc<Notify>,
+}
+
+#[async_trait::async_trait]
+impl RelayTransport for Bad {
+    fn address(&self) -> &str {
+        "bad"
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        let connection = self.way.connect(identity).await?;
+        let panics = self.panics.clone();
+        Ok(RelayConnection {
+            receiver: Box::new(BadReceiver { panics }),
+            ..connection
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl RelayReceiver for BadReceiver {
+    async fn receive(&mut self) -> Result<Incoming, TransportError> {
+        self.panics.notified().await;
+        panic!("as asked")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_whose_task_came_to_a_bad_end_is_let_go_of() {
+    let (first, second) = (MemoryRelay::new("first"), MemoryRelay::new("second"));
+    let panics = Arc::new(Notify::new());
+    let bad = Bad {
+        way: first.clone(),
+        panics: panics.clone(),
+    };
+    let alice = Node::builder()
+        .identity(Identity::from_seed([1; 32]))
+        .store(MemoryStore::new())
+        .transport(bad)
+        .transport(second.clone())
+        .start()
+        .await
+        .unwrap();
+    let bob = on(2, &[&second]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    until(&to_bob, "both links", |state| state.links.len() == 2).await;
+    panics.notify_one();
+    counted(&first, "the bad end", |counts| counts.connected == 0).await;
+    to_bob.send(CHAT, "over the second").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "over the second");
+    until(
+        &to_bob,
+        "the second link alone",
+        |state| matches!(&state.links[..], [link] if link.address == "memory:second"),
+    )
+    .await;
 }
 
 #[tokio::test]

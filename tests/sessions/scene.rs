@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use outlive::{Identity, NetworkMonitor, Node, RelayTransport, Session, TransportError};
+use outlive::{Identity, NetworkMonitor, Node, RelayTransport, Session, Store, TransportError};
 use outlive_core::transport::RelayConnection;
 use outlive_storage::MemoryStore;
 use outlive_transports::{Counts, MemoryRelay};
@@ -16,7 +16,7 @@ pub(crate) async fn on(n: u8, relays: &[&MemoryRelay]) -> Node {
 }
 
 /// A node over this store, on these relays.
-pub(crate) async fn on_store(n: u8, store: MemoryStore, relays: &[&MemoryRelay]) -> Node {
+pub(crate) async fn on_store(n: u8, store: impl Store, relays: &[&MemoryRelay]) -> Node {
     let mut builder = Node::builder()
         .identity(Identity::from_seed([n; 32]))
         .store(store);

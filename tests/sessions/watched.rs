@@ -25,6 +25,7 @@ struct Shared {
     gets: AtomicUsize,
     ranges: AtomicUsize,
     records: AtomicUsize,
+    gets_held: watch::Sender<bool>,
     gated: AtomicBool,
     gate: Semaphore,
     /// Commits that wait at the gate.
@@ -52,6 +53,7 @@ impl Watched {
                 gets: AtomicUsize::new(0),
                 ranges: AtomicUsize::new(0),
                 records: AtomicUsize::new(0),
+                gets_held: watch::Sender::new(false),
                 gated: AtomicBool::new(false),
                 gate: Semaphore::new(0),
                 waiting: watch::Sender::new(0),
@@ -67,6 +69,11 @@ impl Watched {
             ranges: of(&self.shared.ranges),
             records: of(&self.shared.records),
         }
+    }
+
+    /// Whether reads of single records wait.
+    pub(crate) fn hold_gets(&self, held: bool) {
+        self.shared.gets_held.send_replace(held);
     }
 
     /// From now on a commit waits until it is let through.
@@ -119,6 +126,9 @@ impl Store for Watched {
 
     async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
         self.shared.gets.fetch_add(1, Ordering::SeqCst);
+        let mut held = self.shared.gets_held.subscribe();
+        let let_go = held.wait_for(|held| !held).await;
+        drop(let_go.expect("the store lives"));
         self.inner.get(key).await
     }
 

@@ -387,6 +387,7 @@ impl Task {
                     });
                     if let Err(error) = read {
                         engine.stop();
+                        self.land(engine).await;
                         return Done::StoreFailed(error);
                     }
                 }
@@ -426,6 +427,19 @@ impl Task {
             self.unidentified = unidentified;
         }
         self.flight.answer(&Ok(()));
+    }
+
+    /// Waits for what is on its way to the store, and tells what follows from it. It may land though the
+    /// session has failed; were that loaded again before, it would not know of it.
+    async fn land(&mut self, engine: &mut Engine) {
+        if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
+            self.written(engine);
+            while let Some(output) = engine.poll() {
+                if matches!(output, Output::Event(_)) {
+                    self.carry_out(engine, output);
+                }
+            }
+        }
     }
 
     fn note_links(&self, engine: &Engine) {

@@ -16,7 +16,7 @@ use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 
 use crate::played;
-use crate::scene::{acquaint, counted, linked, on, on_store, pair};
+use crate::scene::{acquaint, at_once, counted, linked, on, on_store, pair};
 use crate::world::{CHAT, id, soon, take};
 
 /// Damages what a store holds of the session with this peer.
@@ -107,6 +107,49 @@ async fn mail_for_a_session_that_sleeps_while_the_store_fails_is_asked_for_again
     line.deliver(id(1), 1, &packet).await;
     let peers = vec![id(1)];
     assert_eq!(line.said().await, Outgoing::Watch { peers });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_to_the_store_as_a_read_fails_is_waited_for() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = on_store(1, store.clone(), &[]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    to_bob.send(CHAT, "of the last process").await.unwrap();
+    drop((to_bob, alice));
+
+    let store = store.faults().crash();
+    let alice = on_store(1, store.clone(), &[]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let mut events = to_bob.events(64);
+    to_bob.send(CHAT, "before").await.unwrap();
+    let hold = store.faults().hold();
+    let mut sending = Box::pin(to_bob.send(CHAT, "on its way"));
+    while store.faults().counts().waiting == 0 {
+        assert!(at_once(sending.as_mut()).await.is_none());
+        tokio::task::yield_now().await;
+    }
+    // The node reads which sessions have work, and the session what it is to send.
+    store.faults().fail_reads(2, &StoreError::Full);
+    alice.use_relay(std::sync::Arc::new(relay.clone()));
+    linked(&to_bob).await;
+    // Time enough for the session to be loaded again.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    drop(hold);
+    soon("the message", sending).await.unwrap();
+    told(&mut events, |event| *event == SessionEvent::StoreFailed).await;
+
+    let bob = on(2, &[&relay]).await;
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    for text in ["of the last process", "before", "on its way"] {
+        assert_eq!(take(&mut inbox).await, text);
+    }
+    let receipt = to_bob.send(CHAT, "after").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "after");
+    soon("delivery", receipt.delivered()).await.unwrap();
+    to_alice.send(CHAT, "back").await.unwrap();
+    assert_eq!(take(&mut to_bob.inbox(CHAT).unwrap()).await, "back");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::route::Route;
-use crate::task::Command;
+use crate::task::{Command, Input};
 
 /// Messages read ahead.
 const AHEAD: ReadLimit = ReadLimit {
@@ -125,18 +125,12 @@ impl Inbox {
                     }
                 }
             } else {
-                let hand = Command::Hand {
-                    channel: self.channel,
-                    position,
-                    record: without_payload(record.clone()),
-                };
-                self.route.send(hand).await?;
+                self.hand(position, &record).await?;
                 true
             };
             self.pass();
             // Who had it in hand before may have committed it meanwhile.
             if here {
-                self.hub.handed(self.channel, position);
                 return Ok(Some(Delivery {
                     hub: self.hub.clone(),
                     route: self.route.clone(),
@@ -155,6 +149,22 @@ impl Inbox {
     fn pass(&mut self) {
         self.ahead.pop_front();
         self.handing = None;
+    }
+
+    /// Notes that a message is handed out for the first time. Cancellation-safe: from the place among the
+    /// task's inputs on nothing waits.
+    async fn hand(&self, position: Position, record: &InboxRecord) -> Result<(), Error> {
+        let place = self.route.reserve().await?;
+        self.hub.handed(self.channel, position);
+        if self.hub.ended.is_cancelled() {
+            return Err(self.route.gone());
+        }
+        place.send(Input::Command(Command::Hand {
+            channel: self.channel,
+            position,
+            record: without_payload(record.clone()),
+        }));
+        Ok(())
     }
 
     /// Has it written down that a message is handed out another time. Returns whether it is still
@@ -180,7 +190,11 @@ impl Inbox {
                 self.handing.insert(answer)
             }
         };
-        answer.await.map_err(|_| self.route.gone())?
+        let here = answer.await.map_err(|_| self.route.gone())??;
+        if here {
+            self.hub.handed(self.channel, position);
+        }
+        Ok(here)
     }
 
     /// Whether a message that was read ahead has left the inbox meanwhile.

@@ -9,7 +9,7 @@ use outlive_core::limits::InboxLimits;
 use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store, StoreError};
 use outlive_core::transport::{DeliveryToken, NegotiatedTransport};
-use outlive_core::{Generation, Identity, PeerId, RequestId, Round};
+use outlive_core::{ChannelId, Generation, Identity, PeerId, RequestId, Round};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -262,9 +262,18 @@ impl Inner {
         true
     }
 
-    /// The session's task ends, whoever holds it.
-    pub(crate) fn forget(&self, hub: &Hub, remembered: Remembered) {
-        self.remove(&mut lock(&self.awake), hub, remembered);
+    /// The session ends, whoever holds it. Whoever hands something of it out notes that first, and then
+    /// looks whether it has ended: so what is handed out is remembered, as far as the inbox `holds` it.
+    pub(crate) fn end(
+        &self,
+        hub: &Hub,
+        inputs: &mut mpsc::Receiver<Input>,
+        holds: impl Fn(ChannelId) -> bool,
+    ) {
+        let mut awake = lock(&self.awake);
+        inputs.close();
+        hub.ended.cancel();
+        self.remove(&mut awake, hub, hub.remembered(holds));
     }
 
     fn remove(&self, awake: &mut HashMap<PeerId, Awake>, hub: &Hub, remembered: Remembered) {

@@ -314,9 +314,9 @@ async fn answer(
     let work = async {
         let entered = handler.enter(|handler| {
             hub.handed(ChannelId::REQUESTS, position);
-            handler(request)
+            (!hub.ended.is_cancelled()).then(|| handler(request))
         });
-        match entered {
+        match entered.flatten() {
             Some(answering) => Some(answering.await),
             None => None,
         }

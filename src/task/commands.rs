@@ -12,10 +12,9 @@ use tracing::debug;
 
 use super::files::OfferedFile;
 use super::input::{Binding, Command, Input, Reply};
-use super::{Bound, Done, Settled, Task, Then, Waiter, WaitingSend};
+use super::{Bound, Done, Settled, Task, Then, Waiter, WaitingSend, holds_mail};
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::hub::Remembered;
 use crate::inbox;
 use crate::route::Route;
 use crate::state::LinkInfo;
@@ -387,16 +386,13 @@ impl Task {
         while let Some(output) = engine.poll() {
             self.carry_out(engine, output);
         }
-        let remembered = self.remembered(engine);
         self.finish(engine).await;
-        self.close(remembered);
+        self.close(holds_mail(engine));
     }
 
     /// Nobody comes in any more, and no callback is entered.
-    pub(super) fn close(&mut self, remembered: Remembered) {
-        self.inner.forget(&self.hub, remembered);
-        self.hub.ended.cancel();
-        self.inputs.close();
+    pub(super) fn close(&mut self, holds: impl Fn(ChannelId) -> bool) {
+        self.inner.end(&self.hub, &mut self.inputs, holds);
         self.hub.registry.end();
     }
 

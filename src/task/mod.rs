@@ -227,6 +227,16 @@ pub(crate) async fn pending_or<F: Future + Unpin>(future: &mut Option<F>) -> F::
     }
 }
 
+/// Whether messages wait in the inbox of a channel.
+fn holds_mail(engine: &Engine) -> impl Fn(ChannelId) -> bool {
+    let inboxes = &engine.session().inboxes;
+    |channel| {
+        inboxes
+            .get(&channel)
+            .is_some_and(|inbox| inbox.messages > 0)
+    }
+}
+
 impl Task {
     pub(crate) fn new(
         inner: Arc<Inner>,
@@ -467,12 +477,7 @@ impl Task {
     }
 
     fn remembered(&self, engine: &Engine) -> Remembered {
-        let inboxes = &engine.session().inboxes;
-        self.hub.remembered(|channel| {
-            inboxes
-                .get(&channel)
-                .is_some_and(|inbox| inbox.messages > 0)
-        })
+        self.hub.remembered(holds_mail(engine))
     }
 
     /// Writes what is under way before the task ends, and says what follows from it: the peer would

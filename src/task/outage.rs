@@ -38,8 +38,7 @@ impl Task {
                 input = self.inputs.recv() => match input {
                     None => return Some(Error::Shutdown),
                     Some(Input::Command(Command::Close { reply })) => {
-                        self.hub.ended.cancel();
-                        self.close(self.hub.remembered(|_| true));
+                        self.close(|_| true);
                         // The caller may have gone away.
                         let _ = reply.send(());
                         return Some(Error::Closed);
@@ -48,7 +47,7 @@ impl Task {
                         self.decided(trust);
                         let blocked = trust == Trust::Blocked;
                         if blocked {
-                            self.close(self.hub.remembered(|_| true));
+                            self.close(|_| true);
                         }
                         let _ = reply.send(());
                         if blocked {

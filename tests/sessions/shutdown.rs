@@ -2,12 +2,13 @@
 
 use std::task::Poll;
 
-use outlive::{Identity, Node, Stage};
+use outlive::{Identity, Node, SessionEvent, Stage};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
-use outlive_transports::WebSocketRelay;
+use outlive_transports::{MemoryRelay, WebSocketRelay};
 use tokio::runtime::Handle;
 
+use crate::scene::{at_once, linked, on, on_store};
 use crate::world::{CHAT, id, node, relay, soon, take, until, url};
 
 /// A relay on a runtime of its own, so that the tasks of this one are those of the nodes alone.
@@ -190,4 +191,46 @@ async fn what_was_committed_just_before_the_end_is_told() {
     drop(session);
     alice.shutdown().await.unwrap();
     relay.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_handed_out_while_a_session_closes_comes_again_marked() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = on(1, &[&relay]).await;
+    let bob = on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    linked(&to_alice).await;
+    let receipt = to_bob.send(CHAT, "one").await.unwrap();
+    soon("delivery", receipt.delivered()).await.unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let mut events = to_bob.events(64);
+
+    // The end waits for what is written last, and has been said.
+    let hold = store.faults().hold();
+    let mut sending = Box::pin(to_alice.send(CHAT, "the last"));
+    while store.faults().counts().waiting == 0 {
+        assert!(at_once(sending.as_mut()).await.is_none());
+        tokio::task::yield_now().await;
+    }
+    let closing = tokio::spawn(to_alice.clone().close());
+    soon("the peer to hear of it", async {
+        while !matches!(
+            events.next().await,
+            Some((SessionEvent::PeerClosed { .. }, _)) | None
+        ) {}
+    })
+    .await;
+    let first = soon("the message", inbox.next()).await.unwrap();
+    assert!(!first.redelivered());
+    drop(hold);
+    soon("the end", closing).await.unwrap().unwrap();
+    soon("the last", sending).await.unwrap();
+
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let again = soon("the message again", inbox.next()).await.unwrap();
+    assert_eq!(again.id(), first.id());
+    assert!(again.redelivered());
 }

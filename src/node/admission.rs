@@ -83,7 +83,7 @@ impl Admission {
         &self,
         store: &dyn Store,
         peer: PeerId,
-        awake: bool,
+        awake: impl Fn() -> bool,
     ) -> Result<bool, StoreError> {
         let stranger = {
             let peers = self.peers();
@@ -92,12 +92,12 @@ impl Admission {
             }
             peers.strangers.contains(&peer)
         };
-        if !stranger && (awake || is_known(store, peer).await?) {
+        if !stranger && (awake() || is_known(store, peer).await?) {
             return Ok(true);
         }
         match &self.policy {
             Strangers::Accept if stranger => Ok(true),
-            Strangers::Accept => self.take_in(store, peer).await,
+            Strangers::Accept => self.take_in(store, peer, awake).await,
             Strangers::KnownOnly => Ok(false),
             Strangers::Ask(ask) => {
                 let accepted = ask(peer);
@@ -124,8 +124,20 @@ impl Admission {
     }
 
     /// Lets one more stranger in if there is room for one.
-    async fn take_in(&self, store: &dyn Store, peer: PeerId) -> Result<bool, StoreError> {
+    async fn take_in(
+        &self,
+        store: &dyn Store,
+        peer: PeerId,
+        awake: impl Fn() -> bool,
+    ) -> Result<bool, StoreError> {
         let _turn = self.turn().await?;
+        // What was decided while others had their turn.
+        if self.is_blocked(peer) {
+            return Ok(false);
+        }
+        if self.is_stranger(peer) || awake() || is_known(store, peer).await? {
+            return Ok(true);
+        }
         if self.peers().strangers.len() >= STRANGERS {
             return Ok(false);
         }
@@ -136,12 +148,13 @@ impl Admission {
         Ok(true)
     }
 
-    /// The app accepts a peer: it is a stranger no more.
+    /// The app accepts a peer: it is a stranger no more. It may be about to become one, if its session
+    /// was not awake before.
     pub(super) async fn accept(&self, store: &dyn Store, peer: PeerId) -> Result<(), StoreError> {
+        let _turn = self.turn().await?;
         if !self.is_stranger(peer) {
             return Ok(());
         }
-        let _turn = self.turn().await?;
         let mut batch = Batch::new();
         batch.delete(Key::Stranger(peer).to_bytes());
         store.commit(batch).await?;
@@ -287,28 +300,42 @@ mod tests {
         let store = MemoryStore::new();
         let door = admission(Strangers::Accept, &store).await;
         for n in 0..STRANGERS {
-            assert!(door.admits(&store, peer(n), false).await.unwrap(), "{n}");
+            assert!(door.admits(&store, peer(n), || false).await.unwrap(), "{n}");
         }
-        assert!(!door.admits(&store, peer(STRANGERS), false).await.unwrap());
         assert!(
-            door.admits(&store, peer(0), false).await.unwrap(),
+            !door
+                .admits(&store, peer(STRANGERS), || false)
+                .await
+                .unwrap()
+        );
+        assert!(
+            door.admits(&store, peer(0), || false).await.unwrap(),
             "it has a place"
         );
         // A restart gives no new places.
         let door = admission(Strangers::Accept, &store).await;
-        assert!(!door.admits(&store, peer(STRANGERS), false).await.unwrap());
-        door.accept(&store, peer(0)).await.unwrap();
-        assert!(door.admits(&store, peer(STRANGERS), false).await.unwrap());
         assert!(
             !door
-                .admits(&store, peer(STRANGERS + 1), false)
+                .admits(&store, peer(STRANGERS), || false)
+                .await
+                .unwrap()
+        );
+        door.accept(&store, peer(0)).await.unwrap();
+        assert!(
+            door.admits(&store, peer(STRANGERS), || false)
+                .await
+                .unwrap()
+        );
+        assert!(
+            !door
+                .admits(&store, peer(STRANGERS + 1), || false)
                 .await
                 .unwrap()
         );
         let blocked = Decision::Trust(Trust::Blocked, Default::default());
         door.decide(&store, peer(1), blocked).await.unwrap();
         assert!(
-            door.admits(&store, peer(STRANGERS + 1), false)
+            door.admits(&store, peer(STRANGERS + 1), || false)
                 .await
                 .unwrap()
         );
@@ -319,10 +346,10 @@ mod tests {
         let store = MemoryStore::new();
         let door = admission(Strangers::KnownOnly, &store).await;
         store.faults().fail_reads(1, &StoreError::Full);
-        assert!(door.admits(&store, peer(1), false).await.is_err());
+        assert!(door.admits(&store, peer(1), || false).await.is_err());
         let door = admission(Strangers::Accept, &store).await;
         store.faults().fail_commits(1, &StoreError::Full);
-        assert!(door.admits(&store, peer(1), false).await.is_err());
+        assert!(door.admits(&store, peer(1), || false).await.is_err());
         assert!(!door.is_stranger(peer(1)));
     }
 

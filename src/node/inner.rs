@@ -306,7 +306,7 @@ impl Inner {
             // The word of a relay that lies: nobody has a session with oneself.
             return Ok(false);
         }
-        let awake = lock(&self.awake).contains_key(&peer);
+        let awake = || lock(&self.awake).contains_key(&peer);
         self.admission.admits(&*self.store, peer, awake).await
     }
 

@@ -81,11 +81,12 @@ impl Node {
         if peer == self.peer_id() {
             return Err(Error::Oneself(peer));
         }
+        // Opened first: whoever is about to take the peer for a stranger sees that it is none.
+        let session = Session::new(self.inner.open(peer)?);
         self.inner
             .admission
             .accept(&*self.inner.store, peer)
             .await?;
-        let session = Session::new(self.inner.open(peer)?);
         session.wake().await?;
         Ok(session)
     }

@@ -2,7 +2,9 @@
 
 use outlive::{Identity, Node, Strangers};
 use outlive_storage::MemoryStore;
+use outlive_transports::MemoryRelay;
 
+use crate::scene::{at_once, on, on_store};
 use crate::world::{CHAT, id, node, relay, soon, take, until, way};
 
 async fn careful(store: MemoryStore, relay: &outlive_relay::Relay) -> Node {
@@ -44,4 +46,30 @@ async fn a_peer_with_whom_a_session_was_opened_is_known_after_a_restart() {
     let known: Vec<_> = me.sessions(None, 10).await.unwrap();
     assert_eq!(known.len(), 1);
     assert_eq!(known[0].peer, id(2));
+}
+
+#[tokio::test]
+async fn a_peer_that_is_opened_while_it_is_let_in_is_no_stranger() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = on_store(1, store.clone(), &[&relay]).await;
+    let bob = on(2, &[&relay]).await;
+    let hold = store.faults().hold();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    to_alice.send(CHAT, "hello").await.unwrap();
+    soon("the door", async {
+        while store.faults().counts().waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut opening = Box::pin(alice.session(id(2)));
+    let opened = at_once(opening.as_mut()).await;
+    drop(hold);
+    let to_bob = match opened {
+        Some(opened) => opened.unwrap(),
+        None => soon("the session", opening).await.unwrap(),
+    };
+    assert_eq!(take(&mut to_bob.inbox(CHAT).unwrap()).await, "hello");
+    assert_eq!(alice.strangers(), []);
 }

@@ -96,14 +96,15 @@ pub(super) async fn serve(route: Route, mut mail: Mail) {
     let mut free = None;
     loop {
         requests.heed();
-        let mut sorted = Ok(());
+        let (mut sorted, mut seen) = (Ok(()), Vec::new());
         if settling.len() < AHEAD.records {
             sorted = tokio::select! {
                 biased;
                 () = route.ended() => break,
-                sorted = sort(&route, &mut mail, |seen| settling.push(store(&route, seen, None))) => sorted,
+                sorted = sort(&route, &mut mail, &mut seen) => sorted,
             };
         }
+        settling.extend(seen.into_iter().map(|seen| store(&route, seen, None)));
         if let Err(error) = &sorted {
             warn!(peer = %route.hub().peer.short(), %error, "requests can't be read");
         }
@@ -172,12 +173,8 @@ fn handler(route: &Route) -> Option<Arc<HandlerSlot>> {
     own.or_else(|| route.inner().handler.current())
 }
 
-/// Looks at some of what came. What was seen to is given to `settle`.
-async fn sort(
-    route: &Route,
-    mail: &mut Mail,
-    mut settle: impl FnMut(Settled),
-) -> Result<(), Error> {
+/// Looks at some of what came. What was seen to with that is added to `seen`.
+async fn sort(route: &Route, mail: &mut Mail, seen: &mut Vec<Settled>) -> Result<(), Error> {
     let hub = route.hub();
     let end = hub.inbox(ChannelId::REQUESTS).end;
     if mail.cursor >= end {
@@ -197,7 +194,7 @@ async fn sort(
             Err(error) => Err(error.into()),
         };
         match sorted {
-            Ok(seen) => seen.into_iter().for_each(&mut settle),
+            Ok(settled) => seen.extend(settled),
             // It stays where it is; the others must not wait for it.
             Err(error) if is_damage(&error) => {
                 warn!(peer = %hub.peer.short(), %error, "a request is unreadable");
@@ -389,6 +386,10 @@ async fn store(route: &Route, settled: Settled, mut answer: Option<(RequestId, B
             (Error::Send(SendError::Channels { .. }), _) => None,
             (_, answer) => {
                 tokio::time::sleep(STORE_RETRY).await;
+                // What failed to be written may be there all the same.
+                if let Ok(None) = letter::record(route, settled.position).await {
+                    return;
+                }
                 answer
             }
         };

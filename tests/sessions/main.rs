@@ -41,6 +41,7 @@
 mod tap;
 
 mod alike;
+mod answers;
 mod blocked;
 mod bounds;
 mod callbacks;

@@ -20,9 +20,9 @@ use crate::watched::Watched;
 use crate::world::{id, node, node_over, relay, soon, until, way};
 
 /// Long enough for what is meant to be answered; a test that fails waits for it.
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-async fn ask(session: &Session, payload: &str) -> Result<String, RequestError> {
+pub(crate) async fn ask(session: &Session, payload: &str) -> Result<String, RequestError> {
     let asked = session.request_within(payload.to_owned(), SOON).await;
     asked.map(|answer| String::from_utf8_lossy(&answer).into_owned())
 }
@@ -31,12 +31,12 @@ async fn echo(request: Request) -> Result<Bytes, HandlerError> {
     Ok(request.payload().clone())
 }
 
-type Answering = BoxFuture<'static, Result<Bytes, HandlerError>>;
+pub(crate) type Answering = BoxFuture<'static, Result<Bytes, HandlerError>>;
 
-type Handler = Box<dyn FnMut(Request) -> Answering + Send>;
+pub(crate) type Handler = Box<dyn FnMut(Request) -> Answering + Send>;
 
 /// A handler that says what it has in hand, and answers when it is let.
-fn slow() -> (Handler, mpsc::UnboundedReceiver<Request>, Arc<Semaphore>) {
+pub(crate) fn slow() -> (Handler, mpsc::UnboundedReceiver<Request>, Arc<Semaphore>) {
     let (tell, told) = mpsc::unbounded_channel();
     let gate = Arc::new(Semaphore::new(0));
     let inside = gate.clone();
@@ -66,14 +66,14 @@ async fn with_network(n: u8, relay: &Relay) -> (Node, NetworkMonitor) {
 }
 
 /// Messages on the requests channel that a node has not committed, and how many ever came.
-async fn inbox_of(node: &Node, peer: u8) -> (u64, u64) {
+pub(crate) async fn inbox_of(node: &Node, peer: u8) -> (u64, u64) {
     let sessions = node.sessions(None, 100).await.unwrap();
     let session = sessions.iter().find(|session| session.peer == id(peer));
     let inbox = session.and_then(|session| session.record.inboxes.get(&ChannelId::REQUESTS));
     inbox.map_or((0, 0), |inbox| (inbox.messages, inbox.next.0))
 }
 
-async fn until_inbox(node: &Node, peer: u8, is: (u64, u64)) {
+pub(crate) async fn until_inbox(node: &Node, peer: u8, is: (u64, u64)) {
     soon("the requests inbox", async {
         while inbox_of(node, peer).await != is {
             tokio::task::yield_now().await;

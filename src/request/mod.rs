@@ -19,8 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive_core::ChannelId;
-use outlive_core::engine::{Ending, SendOptions};
+use outlive_core::engine::Ending;
 use outlive_core::wire::request::Message;
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
@@ -142,13 +141,14 @@ pub(crate) async fn ask(
     payload: Bytes,
     ttl: Duration,
 ) -> Result<Bytes, RequestError> {
-    match tokio::time::timeout(ttl, wait(route, payload, ttl)).await {
+    let until = route.inner().clock.now().elapsed.saturating_add(ttl);
+    match tokio::time::timeout(ttl, wait(route, payload, until)).await {
         Ok(answered) => answered,
         Err(_) => Err(RequestError::Expired),
     }
 }
 
-async fn wait(route: &Route, payload: Bytes, ttl: Duration) -> Result<Bytes, RequestError> {
+async fn wait(route: &Route, payload: Bytes, until: Duration) -> Result<Bytes, RequestError> {
     let pending = &route.hub().requests.pending;
     let room = tokio::select! {
         room = pending.room() => room.ok_or_else(|| route.gone())?,
@@ -160,19 +160,17 @@ async fn wait(route: &Route, payload: Bytes, ttl: Duration) -> Result<Bytes, Req
     let (reply, queued) = oneshot::channel();
     let number = || route.inner().next_request();
     let mut asked = pending.ask(room, number, |id| {
+        // What it waited for its turn is over.
+        let ttl = until.saturating_sub(route.inner().clock.now().elapsed);
         let request = Message::Request { id, ttl, payload };
-        queue.send(Input::Command(Command::Send {
-            channel: ChannelId::REQUESTS,
+        queue.send(Input::Command(Command::Request {
             payload: request.to_bytes(),
-            options: SendOptions {
-                ttl: Some(ttl),
-                once: None,
-            },
-            wait: true,
+            until,
             reply,
         }));
     });
-    let receipt = queued.await.map_err(|_| route.gone())??;
+    let queued = queued.await.unwrap_or_else(|_| Err(route.gone()));
+    let receipt = queued.map_err(not_sent)?;
     let answer = tokio::select! {
         biased;
         answer = &mut asked.answer => answer,
@@ -182,13 +180,20 @@ async fn wait(route: &Route, payload: Bytes, ttl: Duration) -> Result<Bytes, Req
                 answer = &mut asked.answer => answer,
                 () = route.ended() => return Err(route.gone().into()),
             },
-            Err(Error::Ended(Ending::Expired)) => return Err(RequestError::Expired),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(not_sent(error)),
         },
     };
     match answer {
         Ok(Ok(payload)) => Ok(payload),
         Ok(Err(text)) => Err(RequestError::Failed(text)),
         Err(_) => Err(route.gone().into()),
+    }
+}
+
+/// What became of a request that does not get to the peer.
+fn not_sent(error: Error) -> RequestError {
+    match error {
+        Error::Ended(Ending::Expired) => RequestError::Expired,
+        error => error.into(),
     }
 }

@@ -93,8 +93,10 @@ impl Session {
         self.request_within(payload, MESSAGE_TTL).await
     }
 
-    /// As [`request`](Self::request), for an answer within `ttl`: after that neither the request nor
-    /// its answer is kept anywhere, and nobody begins to answer it.
+    /// As [`request`](Self::request), for an answer within `ttl`. After that a request that is still on this
+    /// device, wherever it waits, is let go of. One that has left is good for `ttl` from when it is complete
+    /// at the peer: no handler begins with it later than that, and the answer, which nobody waits for, is kept
+    /// for no longer than `ttl` either.
     ///
     /// # Errors
     /// As [`request`](Self::request), and [`RequestError::Expired`] when the time is over.

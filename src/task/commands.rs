@@ -211,6 +211,20 @@ impl Task {
                 };
                 self.send_or_wait(engine, send).await;
             }
+            Command::Request {
+                payload,
+                until,
+                reply,
+            } => {
+                let send = WaitingSend {
+                    channel: ChannelId::REQUESTS,
+                    payload,
+                    options: SendOptions::default(),
+                    wait: true,
+                    then: Then::Request(until, reply),
+                };
+                self.send_or_wait(engine, send).await;
+            }
             Command::Settle {
                 settled,
                 answer: None,

@@ -32,6 +32,12 @@ pub(crate) enum Command {
         wait: bool,
         reply: Reply<Receipt>,
     },
+    /// Sends a request, which is of use until `until` has elapsed, and waits for room no longer.
+    Request {
+        payload: Bytes,
+        until: Duration,
+        reply: Reply<Receipt>,
+    },
     Cancel {
         ticket: Ticket,
         reply: oneshot::Sender<bool>,

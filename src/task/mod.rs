@@ -152,6 +152,8 @@ struct WaitingSend {
 enum Then {
     /// A receipt.
     Receipt(Reply<Receipt>),
+    /// A receipt, and its end when so much time has elapsed.
+    Request(Duration, Reply<Receipt>),
     /// The commit of the request it answers.
     Commit(Settled, Reply<()>),
     /// The parts of the file that it is the beginning of.
@@ -162,7 +164,7 @@ impl Then {
     fn fail(self, error: Error) {
         // The caller may have gone away.
         match self {
-            Self::Receipt(reply) => drop(reply.send(Err(error))),
+            Self::Receipt(reply) | Self::Request(_, reply) => drop(reply.send(Err(error))),
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
             Self::File(file) => drop(file.reply.send(Err(error.into()))),
         }

@@ -96,7 +96,9 @@ impl Task {
     fn decline(&mut self, command: Command, error: &Error) {
         // Callers may have gone away.
         match command {
-            Command::Send { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Command::Send { reply, .. } | Command::Request { reply, .. } => {
+                drop(reply.send(Err(error.clone())));
+            }
             Command::HandAgain { reply, .. } => drop(reply.send(Err(error.clone()))),
             Command::Commit {
                 channel,

@@ -32,7 +32,15 @@ impl Task {
     }
 
     /// Takes a message for sending, or gives it back if it has to wait for room.
-    async fn send(&mut self, engine: &mut Engine, send: WaitingSend) -> Option<WaitingSend> {
+    async fn send(&mut self, engine: &mut Engine, mut send: WaitingSend) -> Option<WaitingSend> {
+        if let Then::Request(until, _) = &send.then {
+            let left = until.saturating_sub(self.inner.clock.now().elapsed);
+            if left.is_zero() {
+                send.then.fail(Ending::Expired.into());
+                return None;
+            }
+            send.options.ttl = Some(left);
+        }
         if let Some(hash) = send.options.once {
             match self.sent_before(hash).await {
                 Ok(None) => {}
@@ -53,7 +61,7 @@ impl Task {
                     self.next.once.insert(hash, ticket);
                 }
                 match send.then {
-                    Then::Receipt(reply) => {
+                    Then::Receipt(reply) | Then::Request(_, reply) => {
                         // Made before the message can come to its end, so that it hears of it.
                         let receipt = Receipt::new(ticket, self.hub.clone(), self.route());
                         self.next.waiters.push(Waiter::Send(reply, receipt));
@@ -76,7 +84,7 @@ impl Task {
             ended,
         } = before;
         let reply = match then {
-            Then::Receipt(reply) => reply,
+            Then::Receipt(reply) | Then::Request(_, reply) => reply,
             Then::Commit(settled, reply) => return self.settle(engine, &settled, reply),
             // No file is sent under a key.
             Then::File(_) => return,
@@ -143,10 +151,24 @@ impl Task {
     }
 
     fn wait_for_room(&mut self, send: WaitingSend) {
+        if self.sends.len() >= WAITING_SENDS {
+            self.give_up_late_requests();
+        }
         if self.sends.len() < WAITING_SENDS {
             self.sends.push_back(send);
         } else {
             send.then.fail(SendError::Full.into());
+        }
+    }
+
+    /// Takes no more room from others by requests that nobody waits for any more.
+    fn give_up_late_requests(&mut self) {
+        let now = self.inner.clock.now().elapsed;
+        for send in std::mem::take(&mut self.sends) {
+            match send.then {
+                Then::Request(until, _) if until <= now => send.then.fail(Ending::Expired.into()),
+                _ => self.sends.push_back(send),
+            }
         }
     }
 }

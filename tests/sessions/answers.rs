@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use outlive::record::Key;
-use outlive::{ChannelId, Store, StoreError};
+use outlive::limits::OUTBOX_BYTES;
+use outlive::record::{self, Key, Record};
+use outlive::{ChannelId, RequestError, Store, StoreError};
+use outlive_core::Position;
+use outlive_core::record::OutboxRecord;
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 use tokio::task::JoinSet;
 
-use crate::requests::{ask, inbox_of, slow, until_inbox};
-use crate::scene::{on, on_store};
+use crate::requests::{SOON, ask, inbox_of, slow, until_inbox};
+use crate::scene::{at_once, on, on_store};
 use crate::world::{id, soon};
 
 /// A store that says once that it failed to write the end of a request, and has written it all the
@@ -90,4 +93,92 @@ async fn an_answer_that_was_stored_as_the_store_said_it_failed_is_sent_once() {
     until_inbox(&bob, 1, (0, 2)).await;
     until_inbox(&alice, 2, (0, 2)).await;
     assert!(asked.try_recv().is_err(), "a handler was entered twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_waited_for_its_turn_is_taken_off_its_time() {
+    let relay = MemoryRelay::new("relay");
+    let alice = on(1, &[&relay]).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let mut others = JoinSet::new();
+    let mut last = None;
+    for _ in 0..outlive::PENDING_REQUESTS {
+        let session = session.clone();
+        last = Some(others.spawn(async move { session.request("other").await }));
+    }
+    soon("as many as may wait", async {
+        while session.requests_pending() < outlive::PENDING_REQUESTS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut asking = Box::pin(session.request_within("mine", SOON));
+    assert!(at_once(&mut asking).await.is_none());
+    let waits = Duration::from_secs(20);
+    tokio::time::sleep(waits).await;
+    last.unwrap().abort();
+
+    let bob = on(2, &[&relay]).await;
+    let _answering = bob
+        .on_request(|request| async move {
+            let time = request.expires().0 - request.received().0;
+            Ok(time.to_string().into())
+        })
+        .unwrap();
+    let time = soon("the answer", asking).await.unwrap();
+    let time: u64 = std::str::from_utf8(&time).unwrap().parse().unwrap();
+    let left = SOON - waits;
+    assert!(u128::from(time) <= left.as_millis(), "{time} ms were left");
+}
+
+/// A store in whose outbox for peer 2 a message counts for as much as that holds.
+async fn full_outbox() -> MemoryStore {
+    const HEAVY: ChannelId = ChannelId::FIRST_APP;
+    let store = MemoryStore::new();
+    let alice = on_store(1, store.clone(), &[]).await;
+    let session = alice.session(id(2)).await.unwrap();
+    drop(session.send(HEAVY, "a heavy one").await.unwrap());
+    drop((session, alice));
+    let store = store.faults().crash();
+    let range = Key::outbox(id(2), HEAVY, Position(0), Position(10));
+    let limit = ReadLimit {
+        records: 1,
+        bytes: usize::MAX,
+    };
+    let (key, message) = store.range(range, limit).await.unwrap().remove(0);
+    let mut message = OutboxRecord::from_bytes(&message).unwrap();
+    message.tally.bytes += OUTBOX_BYTES;
+    let mut batch = Batch::new();
+    batch.put(key, message.to_bytes());
+    let key = Key::Session(id(2)).to_bytes();
+    let session = store.get(key.clone()).await.unwrap();
+    let mut session = record::Session::from_bytes(&session.unwrap()).unwrap();
+    let out = session.out.get_mut(&HEAVY).unwrap();
+    out.next_tally.bytes += OUTBOX_BYTES;
+    batch.put(key, session.to_bytes());
+    store.commit(batch).await.unwrap();
+    store
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_finds_no_room_in_its_time_is_not_sent_later() {
+    let relay = MemoryRelay::new("relay");
+    let alice = on_store(1, full_outbox().await, &[]).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let late = session.request_within("late", SOON).await;
+    assert!(matches!(late, Err(RequestError::Expired)), "{late:?}");
+    // Two thirds of its time are over when there is room for this one.
+    let mut asking = Box::pin(session.request_within("in time", SOON));
+    assert!(at_once(&mut asking).await.is_none());
+    let waits = Duration::from_secs(20);
+    tokio::time::sleep(waits).await;
+
+    let bob = on(2, &[&relay]).await;
+    let (handler, mut asked, gate) = slow();
+    gate.add_permits(10);
+    let _answering = bob.on_request(handler).unwrap();
+    alice.use_relay(Arc::new(relay.clone()));
+    assert_eq!(soon("the answer", asking).await.unwrap(), "in time");
+    let first = asked.try_recv().unwrap();
+    assert_eq!(first.payload(), "in time");
 }

@@ -265,9 +265,9 @@ async fn answer(
     route: Route,
     position: Position,
     handler: Arc<HandlerSlot>,
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 ) -> Ran {
-    let (letter, _bytes) = match read(&route, position).await {
+    let (letter, bytes) = match read(&route, position).await {
         Ok(Some(read)) => read,
         Ok(None) => return Ran::Settled,
         Err(error) => {
@@ -334,6 +334,9 @@ async fn answer(
             }
         }
     };
+    // Others go to work while the answer waits for room, or for the store. Of those of this session no more
+    // wait than may be at work.
+    drop((place, bytes));
     store(&route, settled, Some((id, message.to_bytes(), ttl))).await;
     Ran::Settled
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use outlive::limits::OUTBOX_BYTES;
 use outlive::record::{self, Key, Record};
-use outlive::{ChannelId, RequestError, Store, StoreError};
+use outlive::{ChannelId, NODE_HANDLERS, Node, RequestError, SESSION_HANDLERS, Store, StoreError};
 use outlive_core::Position;
 use outlive_core::record::OutboxRecord;
 use outlive_core::store::{Batch, ReadLimit};
@@ -18,7 +18,7 @@ use outlive_transports::MemoryRelay;
 use tokio::task::JoinSet;
 
 use crate::requests::{SOON, ask, inbox_of, slow, until_inbox};
-use crate::scene::{at_once, on, on_store};
+use crate::scene::{at_once, linked, on, on_store};
 use crate::world::{id, soon};
 
 /// A store that says once that it failed to write the end of a request, and has written it all the
@@ -181,4 +181,41 @@ async fn a_request_that_finds_no_room_in_its_time_is_not_sent_later() {
     assert_eq!(soon("the answer", asking).await.unwrap(), "in time");
     let first = asked.try_recv().unwrap();
     assert_eq!(first.payload(), "in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_wait_to_be_stored_keep_no_handler_from_others() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let bob = on_store(99, store.clone(), &[&relay]).await;
+    let (handler, mut asked, gate) = slow();
+    let _answering = bob.on_request(handler).unwrap();
+    let (mut asking, mut peers) = (JoinSet::new(), Vec::<Node>::new());
+    // One more session than has handlers.
+    let sessions = NODE_HANDLERS / SESSION_HANDLERS + 1;
+    for n in 1..=u8::try_from(sessions).unwrap() {
+        let peer = on(n, &[&relay]).await;
+        let session = peer.session(id(99)).await.unwrap();
+        linked(&session).await;
+        for _ in 0..SESSION_HANDLERS {
+            let session = session.clone();
+            asking.spawn(async move { ask(&session, "hello").await });
+        }
+        let came = SESSION_HANDLERS as u64;
+        until_inbox(&bob, n, (came, came)).await;
+        peers.push(peer);
+    }
+    for _ in 0..NODE_HANDLERS {
+        soon("a request", asked.recv()).await.unwrap();
+    }
+    let hold = store.faults().hold();
+    gate.add_permits(NODE_HANDLERS);
+    for _ in 0..SESSION_HANDLERS {
+        soon("a request of the last", asked.recv()).await.unwrap();
+    }
+    drop(hold);
+    gate.add_permits(SESSION_HANDLERS);
+    while let Some(answered) = soon("an answer", asking.join_next()).await {
+        assert_eq!(answered.unwrap().unwrap(), "hello");
+    }
 }

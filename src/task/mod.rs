@@ -418,6 +418,11 @@ impl Task {
                             return done;
                         }
                     }
+                    // An app that keeps them full keeps the alarm from ringing.
+                    let now = self.inner.clock.now();
+                    if engine.deadline().is_some_and(|at| at <= now.elapsed) {
+                        engine.tick(now);
+                    }
                 }
                 // Nothing else may ever happen on a session that nobody holds any more.
                 () = self.hub.let_go.notified() => {}

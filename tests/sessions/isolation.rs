@@ -6,17 +6,19 @@ use bytes::Bytes;
 use outlive::limits::FORGED_PACKETS;
 use outlive::record::Key;
 use outlive::{
-    ChannelId, Error, Events, Identity, ReceiptState, RelayTransport, SessionEvent, Stage, Store,
-    StoreError,
+    ChannelId, Ending, Error, Events, Identity, ReceiptState, RelayTransport, Sending,
+    SessionEvent, Stage, Store, StoreError,
 };
 use outlive_core::EnvelopeId;
 use outlive_core::store::Batch;
 use outlive_core::transport::{Class, Incoming, Outgoing};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
+use tokio::task::JoinSet;
 
 use crate::played;
 use crate::scene::{acquaint, at_once, counted, linked, on, on_store, pair};
+use crate::watched::Watched;
 use crate::world::{CHAT, id, soon, take};
 
 /// Damages what a store holds of the session with this peer.
@@ -150,6 +152,31 @@ async fn what_is_on_its_way_to_the_store_as_a_read_fails_is_waited_for() {
     soon("delivery", receipt.delivered()).await.unwrap();
     to_alice.send(CHAT, "back").await.unwrap();
     assert_eq!(take(&mut to_bob.inbox(CHAT).unwrap()).await, "back");
+}
+
+#[tokio::test]
+async fn time_passes_in_a_session_that_is_asked_something_all_the_time() {
+    // More than its inputs hold.
+    const ASKING: usize = 600;
+    let store = Watched::over(MemoryStore::new());
+    let alice = on_store(1, store, &[]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let short = Sending {
+        ttl: Some(Duration::from_millis(200)),
+        once: None,
+    };
+    let receipt = to_bob.send_with(CHAT, "for now", short).await.unwrap();
+    let mut asking = JoinSet::new();
+    for _ in 0..ASKING {
+        let to_bob = to_bob.clone();
+        asking.spawn(async move { while to_bob.send_once(b"key", CHAT, "once").await.is_ok() {} });
+    }
+    let ended = soon("the end of its time", receipt.delivered()).await;
+    assert!(
+        matches!(ended, Err(Error::Ended(Ending::Expired))),
+        "{ended:?}"
+    );
+    assert!(asking.try_join_next().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -129,6 +129,8 @@ impl Store for Watched {
         let mut held = self.shared.gets_held.subscribe();
         let let_go = held.wait_for(|held| !held).await;
         drop(let_go.expect("the store lives"));
+        // Others go on meanwhile.
+        tokio::task::yield_now().await;
         self.inner.get(key).await
     }
 

@@ -274,11 +274,11 @@ impl Task {
 
     /// Runs until the session is idle, closed, or the node shuts down.
     pub(crate) async fn run(mut self) {
-        let mut failed = false;
+        let mut again = false;
         let error = loop {
             let done = match self.load().await {
                 Ok(mut engine) => {
-                    if std::mem::take(&mut failed) {
+                    if again {
                         self.hear_what_was_kept(&mut engine);
                         self.ask_for_what_was_missed();
                         // A stranger may have been accepted while nobody was told of it.
@@ -304,9 +304,9 @@ impl Task {
                     if let Some(error) = self.sit_out(&error).await {
                         break error;
                     }
-                    failed = true;
                 }
             }
+            again = true;
         };
         self.fail(&error);
         self.hub.change(|state| {

@@ -103,6 +103,59 @@ async fn what_a_closed_session_left_in_the_mailbox_comes_when_it_is_opened_again
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_parked_comes_when_a_session_is_held_again_as_it_falls_asleep() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let bob = Node::builder()
+        .identity(Identity::from_seed([2; 32]))
+        .store(store.clone())
+        .transport(relay.clone())
+        .inbox_limits(InboxLimits {
+            messages: 8,
+            ..InboxLimits::default()
+        })
+        .start()
+        .await
+        .unwrap();
+    drop(bob.session(id(1)).await.unwrap());
+    let alice = scene::on(1, &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    send_one_by_one(&to_bob, CHAT, 20).await;
+    drop(to_bob);
+    alice.shutdown().await.unwrap();
+
+    // Whoever opens the session waits at the door, where a stranger is being let in.
+    let hold = store.faults().hold();
+    let carol = scene::on(3, &[&relay]).await;
+    let to_bob = carol.session(id(2)).await.unwrap();
+    to_bob.send(CHAT, "hello").await.unwrap();
+    soon("the stranger", async {
+        while store.faults().counts().waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut opening = Box::pin(bob.session(id(1)));
+    let opened = at_once(opening.as_mut()).await;
+    // Longer than a session stays awake that nobody holds.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    drop(hold);
+    let to_alice = match opened {
+        Some(opened) => opened.unwrap(),
+        None => soon("the session", opening).await.unwrap(),
+    };
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    for n in 0..20 {
+        assert_eq!(take(&mut inbox).await, format!("{n}"));
+    }
+    assert_eq!(
+        relay.counts().borrow().sign_ins,
+        3,
+        "over the same connection"
+    );
+}
+
 /// A sender that loses a message after the others: its time was over before there was a network.
 async fn send_and_let_expire(relay: &Relay, texts: &[&'static str]) -> (Node, Session) {
     let network = NetworkMonitor::new();

@@ -54,10 +54,18 @@ impl Route {
     }
 
     fn inputs(&self) -> Result<mpsc::Sender<Input>, Error> {
+        self.still_there()?;
+        let inputs = self.inner.inputs(self.hub.peer)?;
+        // If it ended between the two, they are those of the session that came after it.
+        self.still_there()?;
+        Ok(inputs)
+    }
+
+    fn still_there(&self) -> Result<(), Error> {
         if self.hub.ended.is_cancelled() {
             return Err(self.gone());
         }
-        self.inner.inputs(self.hub.peer)
+        Ok(())
     }
 
     /// Waits until the session was closed or the node shut down.

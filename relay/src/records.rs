@@ -115,12 +115,18 @@ const fn kind_of(sender: &Sender, peer: u8, slot: u8) -> (u8, &[u8; 32]) {
     }
 }
 
+/// The peer that these bytes name, as a field of a message names one. Whether they can be anybody's
+/// key is not looked at: what was taken for such a peer has to be found again, and removed.
+fn peer(bytes: &[u8; 32]) -> Option<PeerId> {
+    postcard::from_bytes(bytes).ok()
+}
+
 /// The sender with these bytes in a key of this kind.
 fn sender(bytes: &[u8; 32], is_slot: bool) -> Option<Sender> {
     if is_slot {
         Some(Sender::Slot(Slot(*bytes)))
     } else {
-        PeerId::from_bytes(*bytes).ok().map(Sender::Peer)
+        peer(bytes).map(Sender::Peer)
     }
 }
 
@@ -197,8 +203,11 @@ pub(crate) fn expiring(key: &[u8]) -> Option<(PeerId, Sender, EnvelopeId)> {
     let (recipient, rest) = rest.get(8..)?.split_first_chunk::<32>()?;
     let (bytes, number) = rest.split_first_chunk::<32>()?;
     let number = u64::from_be_bytes(number.try_into().ok()?);
-    let recipient = PeerId::from_bytes(*recipient).ok()?;
-    Some((recipient, sender(bytes, kind == b'y')?, EnvelopeId(number)))
+    Some((
+        peer(recipient)?,
+        sender(bytes, kind == b'y')?,
+        EnvelopeId(number),
+    ))
 }
 
 #[cfg(test)]
@@ -226,6 +235,17 @@ mod tests {
         }
         // A slot that has the bytes of a peer's id shares nothing with that peer.
         assert_ne!(newest(&to, &senders[0]), newest(&to, &senders[1]));
+    }
+
+    #[test]
+    fn keys_name_peers_whatever_their_bytes_are() {
+        let nobody = |n| peer(&[n; 32]).expect("as in a message");
+        assert!((0..=u8::MAX).any(|n| PeerId::from_bytes([n; 32]).is_err()));
+        for n in 0..=u8::MAX {
+            let (to, from) = (nobody(n), Sender::Peer(nobody(n)));
+            let key = expiry(WallTime(5), &to, &from, EnvelopeId(7));
+            assert_eq!(expiring(&key), Some((to, from, EnvelopeId(7))));
+        }
     }
 
     #[test]

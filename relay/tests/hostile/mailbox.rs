@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive_core::EnvelopeId;
 use outlive_core::store::{ReadLimit, Store};
 use outlive_core::transport::Refusal;
 use outlive_core::wire::relay::{Class, FromRelay, ToRelay};
+use outlive_core::{EnvelopeId, PeerId};
 use outlive_relay::RelayConfig;
 use outlive_storage::MemoryStore;
 
@@ -154,6 +154,31 @@ async fn what_has_expired_is_not_delivered_and_frees_its_place() {
     let (number, packet) = bob.delivery().await;
     assert_eq!(packet, "in time");
     bob.say([acknowledge(id(ALICE), [number])]).await;
+    only_settings_are_left(&store).await;
+}
+
+#[tokio::test]
+async fn mail_to_bytes_that_are_no_key_goes_when_its_time_is_over() {
+    let bytes = (0..=u8::MAX)
+        .map(|n| [n; 32])
+        .find(|bytes| PeerId::from_bytes(*bytes).is_err());
+    let nobody = bytes.and_then(|bytes| postcard::from_bytes::<PeerId>(&bytes).ok());
+    let nobody = nobody.expect("a field of a message");
+    let mut config = RelayConfig::default();
+    config.sweep_every = Duration::from_millis(5);
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), config).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    for (n, class) in [(1, Class::Keep), (2, Class::NewestOnly)] {
+        let late = ToRelay::Submit {
+            envelope: EnvelopeId(n),
+            to: nobody,
+            class,
+            ttl: 1,
+            packet: "late".into(),
+        };
+        assert_eq!(alice.submit(late).await, accepted(n));
+    }
     only_settings_are_left(&store).await;
 }
 

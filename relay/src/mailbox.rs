@@ -85,6 +85,8 @@ pub(crate) struct Writer {
     next: u64,
     leased: u64,
     usages: HashMap<PeerId, Usage>,
+    /// Up to where the sweep that goes on has come, in each kind of expiries.
+    swept: [Bytes; 2],
 }
 
 type Answers = Vec<(
@@ -145,6 +147,7 @@ impl Writer {
             next,
             leased: next,
             usages,
+            swept: <[Bytes; 2]>::default(),
         };
         Ok((writer, mailboxes, id))
     }

@@ -1,5 +1,6 @@
 //! Removing what has expired.
 
+use bytes::Bytes;
 use outlive_core::store::ReadLimit;
 use tracing::warn;
 
@@ -14,16 +15,30 @@ impl Writer {
     /// Removes a bounded part of what has expired. Says whether there may be more of it; not if the
     /// store failed, which needs time.
     pub(super) async fn sweep(&mut self) -> bool {
+        let more = self.sweep_on().await;
+        if !more {
+            self.swept = <[Bytes; 2]>::default();
+        }
+        more
+    }
+
+    /// Goes on where the last part ended, so that what can't be removed holds up nothing behind it.
+    async fn sweep_on(&mut self) -> bool {
         let limit = ReadLimit {
             records: SWEEP,
             bytes: usize::MAX,
         };
         let mut rows = Vec::new();
         let mut more = false;
-        for range in records::expired(now()) {
-            match self.store.range(range, limit).await {
+        for (range, swept) in records::expired(now()).into_iter().zip(&mut self.swept) {
+            // The clock may have gone back.
+            let start = range.start.max(swept.clone()).min(range.end.clone());
+            match self.store.range(start..range.end, limit).await {
                 Ok(found) => {
                     more |= found.len() >= SWEEP;
+                    if let Some((last, _)) = found.last() {
+                        *swept = [last, &[0][..]].concat().into();
+                    }
                     rows.extend(found);
                 }
                 Err(error) => {
@@ -43,8 +58,6 @@ impl Writer {
             }
             step.batch.delete(key);
         }
-        // If nothing could be read, the next sweep would find the same.
-        let some_go = !step.batch.is_empty();
-        self.commit(step).await && more && some_go
+        self.commit(step).await && more
     }
 }

@@ -185,12 +185,51 @@ async fn what_can_not_be_read_is_passed_over_when_what_has_expired_goes() {
 }
 
 #[tokio::test]
-async fn a_sweep_of_nothing_but_what_can_not_be_read_is_not_followed_by_the_next_at_once() {
+async fn a_sweep_of_nothing_but_what_can_not_be_read_has_an_end() {
     let (store, mut writer, _mailboxes) = relay_with_expired(SWEEP).await;
     writer.usages.clear();
     let key = records::usage(&peer(0));
     writer.store = Arc::new(Unreadable { store, key });
+    assert!(writer.sweep().await, "there may be more");
     assert!(!writer.sweep().await, "it keeps a core busy");
+}
+
+#[tokio::test]
+async fn a_sweep_goes_past_what_can_not_be_read() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(2 * SWEEP).await;
+    // All that comes first is in one mailbox, and that can't be read.
+    let mut batch = Batch::new();
+    for number in 1..=2 * SWEEP as u64 {
+        let number = EnvelopeId(number);
+        let from = peer(1).into();
+        let key = records::envelope(&peer(3), &from, number);
+        let value = store.get(records::envelope(&peer(0), &from, number)).await;
+        batch.put(key, value.expect("read").expect("an envelope"));
+        let expiry = records::expiry(WallTime(0), &peer(3), &from, number);
+        batch.put(expiry, Bytes::new());
+    }
+    store.commit(batch).await.expect("written");
+    let key = records::usage(&peer(3));
+    let unreadable = store.clone();
+    writer.store = Arc::new(Unreadable {
+        store: unreadable,
+        key,
+    });
+    for sweep in 0.. {
+        assert!(sweep < 10, "it has no end");
+        if !writer.sweep().await {
+            break;
+        }
+    }
+    assert_eq!(
+        unswept(&store).await,
+        2 * SWEEP,
+        "what can be read stays too"
+    );
+    // Once it can be read, all of it goes.
+    writer.store = Arc::new(store.clone());
+    while writer.sweep().await {}
+    assert_eq!(unswept(&store).await, 0);
 }
 
 #[tokio::test]

@@ -93,6 +93,7 @@ impl Window {
                 self.ready.add(sender);
             } else {
                 self.search_again = true;
+                self.rest(sender);
             }
         }
     }
@@ -139,17 +140,17 @@ impl Window {
     pub(crate) fn redeliver(&mut self, sender: Sender) {
         // Of any other nothing is outstanding, and what it has in the mailbox comes without being asked
         // for. Whoever could name senders as it likes would fill the memory with their turns.
-        let Some(of) = self.senders.get_mut(&sender) else {
+        let Some(of) = self.senders.remove(&sender) else {
             return;
         };
-        let idle = of.idle;
-        let of = std::mem::replace(
-            of,
-            OnTheWay {
-                idle,
+        if of.idle {
+            // Its place among the idle stays.
+            let anew = OnTheWay {
+                idle: true,
                 ..OnTheWay::default()
-            },
-        );
+            };
+            self.senders.insert(sender, anew);
+        }
         self.on_the_way = self.on_the_way.saturating_sub(of.unacknowledged.len());
         self.parked_senders = self.parked_senders.saturating_sub(usize::from(of.parked));
         self.wake([sender]);
@@ -196,11 +197,8 @@ impl Window {
                 deliveries.insert(number, envelope.packet);
             }
         }
-        if !more && of.unacknowledged.is_empty() && !of.parked {
-            if !std::mem::replace(&mut of.idle, true) {
-                self.idle.push_back(sender);
-            }
-            self.forget_idle();
+        if !more {
+            self.rest(sender);
         }
         let deliver = |(number, packet)| FromRelay::Deliver {
             from: sender,
@@ -208,6 +206,19 @@ impl Window {
             packet,
         };
         Ok(deliveries.into_iter().map(deliver).collect())
+    }
+
+    /// Counts a sender among the idle, if nothing of it is on its way.
+    fn rest(&mut self, sender: Sender) {
+        if let Some(of) = self.senders.get_mut(&sender)
+            && of.unacknowledged.is_empty()
+            && !of.parked
+        {
+            if !std::mem::replace(&mut of.idle, true) {
+                self.idle.push_back(sender);
+            }
+            self.forget_idle();
+        }
     }
 
     /// Forgets those that were idle for longest. Numbers only grow: what comes of them later is found

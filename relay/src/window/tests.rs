@@ -274,3 +274,33 @@ async fn more_senders_than_may_wait_for_a_turn_are_found_when_the_others_had_the
     window.wake([slot(5)]);
     assert_eq!(delivered(&mut window).await, [(slot(5), 10_000)]);
 }
+
+#[tokio::test]
+async fn senders_that_found_no_turn_are_forgotten_as_others_are() {
+    const SENDERS: u16 = 20_000;
+    let store = MemoryStore::new();
+    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    assert_eq!(delivered(&mut window).await, []);
+    // So many others wait for a turn that nobody else gets one.
+    let mut others = Turns::default();
+    for n in 0..TURNS {
+        others.add(slot(SENDERS + u16::try_from(n).expect("few")));
+    }
+    for n in 0..SENDERS {
+        let number = u64::from(n) + 1;
+        put(&store, slot(n), [number]).await;
+        window.wake([slot(n)]);
+        assert_eq!(delivered(&mut window).await, [(slot(n), number)]);
+        std::mem::swap(&mut window.ready, &mut others);
+        if n % 2 == 0 {
+            window.acknowledged(slot(n), &numbers(number, number + 1));
+        } else {
+            window.redeliver(slot(n));
+        }
+        std::mem::swap(&mut window.ready, &mut others);
+        window.search_again = false;
+    }
+    assert_eq!(window.on_the_way, 0);
+    let senders = window.senders.len();
+    assert!(senders <= IDLE_SENDERS, "{senders} are remembered");
+}

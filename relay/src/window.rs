@@ -159,6 +159,9 @@ impl Window {
     /// The next envelopes to deliver; none if this step found none. Cancellation-safe: nothing
     /// changes before the store has answered.
     pub(crate) async fn next(&mut self) -> Result<Vec<FromRelay>, StoreError> {
+        // A store may answer at once, each time: through much that has expired the search would hold
+        // up all other tasks of this thread.
+        tokio::task::consume_budget().await;
         self.find_sender().await?;
         let Some(sender) = self.ready.first() else {
             return Ok(Vec::new());

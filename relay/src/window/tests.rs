@@ -304,3 +304,34 @@ async fn senders_that_found_no_turn_are_forgotten_as_others_are() {
     let senders = window.senders.len();
     assert!(senders <= IDLE_SENDERS, "{senders} are remembered");
 }
+
+#[tokio::test]
+async fn a_search_through_what_has_expired_lets_others_have_their_turns() {
+    let store = MemoryStore::new();
+    let mut batch = Batch::new();
+    let envelope = Envelope {
+        class: Class::Keep,
+        expires: WallTime(1),
+        packet: Bytes::from_static(b"late"),
+    };
+    for number in 1..=50_000 {
+        batch.put(
+            records::envelope(&peer(0), &peer(1).into(), EnvelopeId(number)),
+            records::to_value(&envelope),
+        );
+    }
+    store.commit(batch).await.expect("written");
+    let turns = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = turns.clone();
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut window = Window::new(Arc::new(store), peer(0));
+    assert_eq!(delivered(&mut window).await, []);
+    let turns = turns.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(turns >= 10, "{turns} turns of others");
+    other.abort();
+}

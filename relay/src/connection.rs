@@ -14,7 +14,6 @@ use outlive_core::store::{Store, StoreError};
 use outlive_core::transport::{Class, GoodbyeReason, Refusal};
 use outlive_core::wire::relay::{self, Exported, FromRelay, ToRelay};
 use outlive_core::{EnvelopeId, PeerId, StoreId};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -452,13 +451,8 @@ impl Connection {
         if puts.is_empty() {
             return Ok(());
         }
-        let (reply, answers) = oneshot::channel();
-        self.request(Request::Put {
-            from: self.peer.into(),
-            puts,
-            reply,
-        })
-        .await?;
+        let (request, answers) = Request::put(self.peer.into(), puts);
+        self.request(request).await?;
         self.in_flight.push_back(Box::pin(async move {
             match answers.await {
                 Ok(answers) => numbers.into_iter().zip(answers).collect(),

@@ -2,23 +2,28 @@
 //! connections bring at the same time costs one durable write.
 
 mod envelopes;
+mod request;
+mod step;
 mod sweep;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use outlive_core::store::{Batch, Store, StoreError};
-use outlive_core::transport::{Class, Refusal, Sender, TokenHash};
-use outlive_core::{EnvelopeId, PeerId, StoreId, WallTime};
-use tokio::sync::{mpsc, oneshot};
+use outlive_core::transport::{Refusal, TokenHash};
+use outlive_core::{PeerId, StoreId, WallTime};
+use tokio::sync::mpsc;
 use tracing::warn;
 
+use self::request::Puts;
+pub(crate) use self::request::{Change, Put, Request, What};
+use self::step::{STEP_ENVELOPES, Step};
 use crate::config::RelayConfig;
 use crate::directory::Directory;
 use crate::error::RelayError;
-use crate::records::{self, Newest, Usage};
+use crate::records::{self, Usage};
 
 /// Requests that may wait for the writer. When they do, connections read no further.
 const REQUESTS: usize = 256;
@@ -26,43 +31,10 @@ const REQUESTS: usize = 256;
 /// Mailboxes whose usage is kept in memory. One more, and all are read anew when needed.
 const USAGES: usize = 65_536;
 
-/// Changes that are kept for when the store works again: a step is at most twice as long with them.
-/// Whoever brings one more is let go, and brings it over its next connection.
+/// Changes that are kept for when the store works again, of no more envelopes than one step takes: it
+/// is at most twice as long with them. Whoever brings one more is let go, and brings it over its next
+/// connection.
 const AGAIN: usize = REQUESTS;
-
-/// An envelope to keep.
-pub(crate) struct Put {
-    pub(crate) to: PeerId,
-    pub(crate) class: Class,
-    pub(crate) ttl: u32,
-    pub(crate) packet: Bytes,
-}
-
-pub(crate) enum Request {
-    /// Keep these; answer each, in order, when that is durable.
-    Put {
-        from: Sender,
-        puts: Vec<Put>,
-        reply: oneshot::Sender<Vec<Result<(), Refusal>>>,
-    },
-    Change(Change),
-}
-
-/// What a recipient says of its mailbox. It hears no answer, so it does not say it again.
-pub(crate) struct Change {
-    pub(crate) recipient: PeerId,
-    pub(crate) what: What,
-}
-
-pub(crate) enum What {
-    /// The recipient has these.
-    Acknowledge {
-        sender: Sender,
-        numbers: Vec<EnvelopeId>,
-    },
-    /// These tokens open the mailbox from now on, and no others.
-    Tokens(Vec<TokenHash>),
-}
 
 /// Where connections bring their requests.
 pub(crate) type Mailboxes = mpsc::Sender<Request>;
@@ -80,6 +52,8 @@ pub(crate) struct Writer {
     config: RelayConfig,
     directory: Arc<Directory>,
     requests: mpsc::Receiver<Request>,
+    /// What was taken from there and is not done yet, in order.
+    waiting: VecDeque<Request>,
     /// What the store did not take, for the next step.
     again: Vec<Change>,
     next: u64,
@@ -87,39 +61,6 @@ pub(crate) struct Writer {
     usages: HashMap<PeerId, Usage>,
     /// Up to where the sweep that goes on has come, in each kind of expiries.
     swept: [Bytes; 2],
-}
-
-type Answers = Vec<(
-    oneshot::Sender<Vec<Result<(), Refusal>>>,
-    Vec<Result<(), Refusal>>,
-)>;
-
-/// One batch under construction, and what follows from it.
-#[derive(Default)]
-struct Step {
-    batch: Batch,
-    answers: Answers,
-    woken: BTreeSet<(PeerId, Sender)>,
-    touched: BTreeSet<PeerId>,
-    /// The newest-only envelopes as this step leaves them, which no read shows yet.
-    newest: HashMap<(PeerId, Sender), Option<Newest>>,
-    /// Envelopes this step removes, which reads show still: none is to be counted twice.
-    removed: HashSet<Bytes>,
-    /// What recipients changed with this step.
-    changes: Vec<Change>,
-    /// Why something could not be read, if so: whatever needs it is left out, and nothing else.
-    unread: Option<StoreError>,
-}
-
-impl Step {
-    /// Removes an envelope, and the note of when its time is over.
-    fn remove(&mut self, to: PeerId, from: Sender, number: EnvelopeId, expires: WallTime) {
-        let key = records::envelope(&to, &from, number);
-        self.batch.delete(key.clone());
-        self.removed.insert(key);
-        self.batch
-            .delete(records::expiry(expires, &to, &from, number));
-    }
 }
 
 impl Writer {
@@ -143,6 +84,7 @@ impl Writer {
             config,
             directory,
             requests,
+            waiting: VecDeque::new(),
             again: Vec::new(),
             next,
             leased: next,
@@ -165,16 +107,20 @@ impl Writer {
                 biased;
                 _ = tick.tick(), if !sweeping => {
                     sweeping = true;
-                    self.step(Vec::new()).await;
+                    self.step().await;
                 }
-                count = self.requests.recv_many(&mut requests, REQUESTS) => {
+                count = self.requests.recv_many(&mut requests, REQUESTS), if self.waiting.is_empty() => {
                     if count == 0 {
-                        return self.step(Vec::new()).await;
+                        return self.step().await;
                     }
-                    let taken = std::mem::take(&mut requests);
-                    self.step(taken).await;
+                    self.waiting.extend(requests.drain(..));
+                    self.step().await;
                 }
-                () = tokio::task::yield_now(), if sweeping => {}
+                () = tokio::task::yield_now(), if sweeping || !self.waiting.is_empty() => {
+                    if !self.waiting.is_empty() {
+                        self.step().await;
+                    }
+                }
             }
             if sweeping {
                 sweeping = self.sweep().await;
@@ -184,30 +130,44 @@ impl Writer {
         }
     }
 
-    /// Does what was put off, and these.
-    async fn step(&mut self, requests: Vec<Request>) {
+    /// Does what was put off, and as much of what waits as one step takes.
+    async fn step(&mut self) {
         let mut step = Step::default();
         for change in std::mem::take(&mut self.again) {
             self.change(&mut step, change).await;
         }
-        for request in requests {
+        while step.room() > 0
+            && let Some(request) = self.waiting.pop_front()
+        {
             match request {
-                Request::Put { from, puts, reply } => {
-                    let mut answers = Vec::with_capacity(puts.len());
-                    for put in puts {
-                        // Nothing was changed if it fails: the others of the step go on.
-                        let answer = self.put(&mut step, from, put).await;
-                        answers.push(answer.unwrap_or_else(|error| {
-                            step.unread = Some(error);
-                            Err(Refusal::Unavailable)
-                        }));
+                Request::Put(puts) => self.keep(&mut step, puts).await,
+                Request::Change(mut change) => {
+                    let rest = change.split_off(step.room()).map(Request::Change);
+                    if let Some(rest) = rest {
+                        self.waiting.push_front(rest);
                     }
-                    step.answers.push((reply, answers));
+                    step.count(change.size(), 0);
+                    self.change(&mut step, change).await;
                 }
-                Request::Change(change) => self.change(&mut step, change).await,
             }
         }
         self.commit(step).await;
+    }
+
+    async fn keep(&mut self, step: &mut Step, mut puts: Puts) {
+        let mut answers = Vec::new();
+        while step.room() > 0
+            && let Some(put) = puts.left.next()
+        {
+            step.count(1, put.packet.len());
+            // Nothing was changed if it fails: the others of the step go on.
+            let answer = self.put(step, puts.from, put).await;
+            answers.push(answer.unwrap_or_else(|error| {
+                step.unread = Some(error);
+                Err(Refusal::Unavailable)
+            }));
+        }
+        step.answers.push((puts, answers));
     }
 
     async fn change(&mut self, step: &mut Step, change: Change) {
@@ -240,7 +200,8 @@ impl Writer {
 
     /// Keeps a change for the next step.
     fn put_off(&mut self, change: Change) {
-        if self.again.len() < AGAIN {
+        let envelopes = self.again.iter().map(Change::size).sum::<usize>();
+        if self.again.len() < AGAIN && envelopes.saturating_add(change.size()) <= STEP_ENVELOPES {
             self.again.push(change);
         } else {
             self.directory.let_go(&change.recipient);
@@ -275,16 +236,19 @@ impl Writer {
                 self.put_off(change);
             }
         }
-        for (reply, answers) in step.answers {
-            let answers = match &result {
-                Ok(()) => answers,
-                Err(_) => answers
-                    .into_iter()
-                    .map(|answer| answer.and(Err(Refusal::Unavailable)))
-                    .collect(),
-            };
-            // The connection may be gone: then its client asks again over the next one.
-            let _ = reply.send(answers);
+        for (mut puts, answers) in step.answers {
+            puts.answers
+                .extend(answers.into_iter().map(|answer| match result {
+                    Ok(()) => answer,
+                    Err(_) => answer.and(Err(Refusal::Unavailable)),
+                }));
+            if puts.left.len() == 0 {
+                // The connection may be gone: then its client asks again over the next one.
+                let _ = puts.reply.send(puts.answers);
+            } else {
+                // The last of a step that was full.
+                self.waiting.push_front(Request::Put(puts));
+            }
         }
         if result.is_ok() {
             for (recipient, sender) in step.woken {

@@ -14,7 +14,6 @@ use futures_util::{SinkExt, StreamExt};
 use outlive_core::EnvelopeId;
 use outlive_core::transport::{Class, GoodbyeReason, Refusal, Sender};
 use outlive_core::wire::relay::{self, ToRelay};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::accounts::{Cost, PeerAccount};
@@ -189,13 +188,8 @@ impl Unidentified {
             puts,
         } in groups
         {
-            let (reply, durable) = oneshot::channel();
-            let put = Request::Put {
-                from: slot,
-                puts,
-                reply,
-            };
-            let sent = self.desk.mailboxes.send(put).await;
+            let (request, durable) = Request::put(slot, puts);
+            let sent = self.desk.mailboxes.send(request).await;
             sent.map_err(|_| End::Goodbye(GoodbyeReason::Draining))?;
             kept.push((numbers, durable));
         }

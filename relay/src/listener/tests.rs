@@ -7,7 +7,6 @@ use outlive_core::wire::relay::{self, FromRelay, ToRelay, VERSION};
 use outlive_core::{EnvelopeId, Identity, PeerId};
 use outlive_storage::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 use tokio_util::sync::CancellationToken;
@@ -52,18 +51,13 @@ async fn door(config: RelayConfig) -> Door {
 impl Door {
     /// Puts an envelope of Carol into Bob's mailbox.
     async fn keep(&self, packet: impl Into<Bytes>) {
-        let (reply, answers) = oneshot::channel();
         let put = Put {
             to: id(BOB),
             class: Class::Keep,
             ttl: 3_600,
             packet: packet.into(),
         };
-        let request = Request::Put {
-            from: id(CAROL).into(),
-            puts: vec![put],
-            reply,
-        };
+        let (request, answers) = Request::put(id(CAROL).into(), vec![put]);
         assert!(self.desk.mailboxes.send(request).await.is_ok());
         assert_eq!(answers.await.expect("an answer"), [Ok(())]);
     }

@@ -1,11 +1,15 @@
+mod steps;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outlive_core::Identity;
 use outlive_core::store::ReadLimit;
-use outlive_core::transport::Slot;
+use outlive_core::transport::{Class, Sender, Slot};
+use outlive_core::{EnvelopeId, Identity};
 use outlive_storage::MemoryStore;
+use tokio::sync::oneshot;
 
+use super::request::Answer;
 use super::sweep::SWEEP;
 use super::*;
 use crate::records::{Amount, Envelope};
@@ -111,20 +115,25 @@ impl Store for Unreadable {
     }
 }
 
-fn put(to: PeerId) -> (Request, oneshot::Receiver<Vec<Result<(), Refusal>>>) {
-    let (reply, answers) = oneshot::channel();
+fn put(to: PeerId) -> (Request, oneshot::Receiver<Vec<Answer>>) {
     let put = Put {
         to,
         class: Class::Keep,
         ttl: 60,
         packet: Bytes::from_static(b"in time"),
     };
-    let request = Request::Put {
-        from: peer(2).into(),
-        puts: vec![put],
-        reply,
-    };
-    (request, answers)
+    Request::put(peer(2).into(), vec![put])
+}
+
+impl Writer {
+    /// Does these, in as many steps as they take.
+    async fn finish(&mut self, requests: impl IntoIterator<Item = Request>) {
+        self.waiting.extend(requests);
+        self.step().await;
+        while !self.waiting.is_empty() {
+            self.step().await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -239,7 +248,7 @@ async fn a_mailbox_that_can_not_be_read_refuses_alone() {
     writer.store = Arc::new(Unreadable { store, key });
     let (to_it, its_answers) = put(peer(3));
     let (to_another, other_answers) = put(peer(4));
-    writer.step(vec![to_it, to_another]).await;
+    writer.finish([to_it, to_another]).await;
     let its_answers = its_answers.await.expect("answers");
     assert_eq!(its_answers, [Err(Refusal::Unavailable)]);
     assert_eq!(other_answers.await.expect("answers"), [Ok(())]);
@@ -256,14 +265,14 @@ async fn more_changes_than_can_be_put_off_let_their_recipients_go() {
     };
     for _ in 0..AGAIN {
         store.faults().fail_commits(1, &StoreError::Full);
-        writer.step(vec![tokens()]).await;
+        writer.finish([tokens()]).await;
     }
     assert_eq!(writer.again.len(), AGAIN);
     assert!(!presence.let_go.is_cancelled());
     store.faults().fail_commits(1, &StoreError::Full);
-    writer.step(vec![tokens()]).await;
+    writer.finish([tokens()]).await;
     assert_eq!(writer.again.len(), AGAIN);
     assert!(presence.let_go.is_cancelled());
-    writer.step(Vec::new()).await;
+    writer.finish([]).await;
     assert!(writer.again.is_empty());
 }

@@ -26,6 +26,7 @@ fn config(args: &crate::args::Relay) -> RelayConfig {
     config.peer_envelopes = Rate::new(args.peer_envelopes);
     config.peer_bytes = Rate::new(args.peer_bytes);
     config.peer_watches = Rate::new(args.peer_watches);
+    config.address_peers = args.address_peers;
     config.address_stun = Rate::new(args.address_stun);
     config.address_sign_ins = Rate::new(args.address_sign_ins);
     config

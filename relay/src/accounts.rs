@@ -23,7 +23,15 @@ pub(crate) struct Cost {
     pub(crate) watches: u64,
 }
 
-/// The buckets of one peer. All its connections draw from the same.
+/// How fast whoever has an account may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    pub(crate) envelopes: Option<Rate>,
+    pub(crate) bytes: Option<Rate>,
+    pub(crate) watches: Option<Rate>,
+}
+
+/// The buckets of one peer, or of all that comes from one address. All connections draw from the same.
 #[derive(Debug, Default)]
 pub(crate) struct PeerAccount {
     buckets: Mutex<PeerBuckets>,
@@ -39,16 +47,31 @@ struct PeerBuckets {
 impl PeerAccount {
     /// Takes the cost of a message, and returns until when no further one is to be read, if it is
     /// not now.
-    pub(crate) fn charge(&self, config: &RelayConfig, cost: Cost, now: Instant) -> Option<Instant> {
+    pub(crate) fn charge(&self, rates: Rates, cost: Cost, now: Instant) -> Option<Instant> {
         let mut buckets = lock(&self.buckets);
         let paid = [
-            buckets
-                .envelopes
-                .take(config.peer_envelopes, cost.envelopes, now),
-            buckets.bytes.take(config.peer_bytes, cost.bytes, now),
-            buckets.watches.take(config.peer_watches, cost.watches, now),
+            buckets.envelopes.take(rates.envelopes, cost.envelopes, now),
+            buckets.bytes.take(rates.bytes, cost.bytes, now),
+            buckets.watches.take(rates.watches, cost.watches, now),
         ];
         paid.into_iter().max().filter(|paid| *paid > now)
+    }
+}
+
+/// For whom it is counted what a peer sends: for itself, and for where it comes from, because anybody
+/// can be one peer after the other.
+pub(crate) struct Payers {
+    pub(crate) peer: Arc<PeerAccount>,
+    pub(crate) address: Option<Arc<PeerAccount>>,
+}
+
+impl Payers {
+    /// As [`PeerAccount::charge`].
+    pub(crate) fn charge(&self, config: &RelayConfig, cost: Cost, now: Instant) -> Option<Instant> {
+        let paid = self.peer.charge(config.peer_rates(), cost, now);
+        let of_address =
+            |address: &Arc<PeerAccount>| address.charge(config.address_rates(), cost, now);
+        paid.max(self.address.as_ref().and_then(of_address))
     }
 }
 
@@ -154,12 +177,11 @@ mod tests {
 
     use super::*;
 
-    fn config() -> RelayConfig {
-        RelayConfig {
-            peer_envelopes: Rate::new(10).map(|rate| rate.with_burst(10)),
-            peer_bytes: None,
-            peer_watches: Rate::new(1).map(|rate| rate.with_burst(10)),
-            ..RelayConfig::default()
+    fn rates() -> Rates {
+        Rates {
+            envelopes: Rate::new(10).map(|rate| rate.with_burst(10)),
+            bytes: None,
+            watches: Rate::new(1).map(|rate| rate.with_burst(10)),
         }
     }
 
@@ -174,11 +196,11 @@ mod tests {
     #[test]
     fn a_peer_that_comes_back_finds_its_bucket_as_it_left_it() {
         let (accounts, now) = (Accounts::<u8, PeerAccount>::new(8), Instant::now());
-        let debt = accounts.of(1, now).charge(&config(), envelopes(20), now);
+        let debt = accounts.of(1, now).charge(rates(), envelopes(20), now);
         assert_eq!(debt, Some(now + Duration::from_secs(1)));
-        let again = accounts.of(1, now).charge(&config(), envelopes(10), now);
+        let again = accounts.of(1, now).charge(rates(), envelopes(10), now);
         assert_eq!(again, Some(now + Duration::from_secs(2)));
-        let other = accounts.of(2, now).charge(&config(), envelopes(10), now);
+        let other = accounts.of(2, now).charge(rates(), envelopes(10), now);
         assert_eq!(other, None);
     }
 
@@ -190,7 +212,7 @@ mod tests {
             bytes: 0,
             watches: 15,
         };
-        let paid = PeerAccount::default().charge(&config(), cost, now);
+        let paid = PeerAccount::default().charge(rates(), cost, now);
         assert_eq!(paid, Some(now + Duration::from_secs(5)));
     }
 
@@ -198,9 +220,9 @@ mod tests {
     fn accounts_are_no_more_than_their_bound_whoever_comes() {
         let (accounts, now) = (Accounts::<u32, PeerAccount>::new(100), Instant::now());
         let used = accounts.of(0, now);
-        used.charge(&config(), envelopes(20), now);
+        used.charge(rates(), envelopes(20), now);
         for n in 1..1_000 {
-            accounts.of(n, now).charge(&config(), envelopes(20), now);
+            accounts.of(n, now).charge(rates(), envelopes(20), now);
             assert!(lock(&accounts.open).len() <= 100);
         }
         // The one in use stayed.
@@ -212,14 +234,10 @@ mod tests {
         let (accounts, start) = (Accounts::<u32, PeerAccount>::new(100), Instant::now());
         let later = start + Duration::from_secs(60);
         for n in 0..50 {
-            accounts
-                .of(n, start)
-                .charge(&config(), envelopes(20), start);
+            accounts.of(n, start).charge(rates(), envelopes(20), start);
         }
         for n in 50..120 {
-            accounts
-                .of(n, later)
-                .charge(&config(), envelopes(20), later);
+            accounts.of(n, later).charge(rates(), envelopes(20), later);
         }
         let open = lock(&accounts.open);
         assert!((50..120).all(|n| open.contains_key(&n)));

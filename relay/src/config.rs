@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::accounts::Rates;
 use crate::error::RelayError;
 use crate::rate::Rate;
 
@@ -35,6 +36,9 @@ pub struct RelayConfig {
     pub peer_bytes: Option<Rate>,
     /// Peers one peer may ask to be told of.
     pub peer_watches: Option<Rate>,
+    /// How many times the rates of one peer all peers of one address have together; 0 for no limit.
+    /// Anybody can be any number of peers. Beyond this none of them is read for a while.
+    pub address_peers: u64,
     /// Connections one address (of IPv6, one network of 64 bits) may open. One more is closed at
     /// once. Switch it off behind a proxy, which makes all clients look like one address.
     pub address_sign_ins: Option<Rate>,
@@ -60,6 +64,7 @@ impl Default for RelayConfig {
             peer_envelopes: Rate::new(5_000),
             peer_bytes: Rate::new(32 * 1024 * 1024),
             peer_watches: Rate::new(4_096),
+            address_peers: 8,
             address_sign_ins: Rate::new(20),
             address_stun: Rate::new(10),
             limit_loopback: false,
@@ -68,6 +73,25 @@ impl Default for RelayConfig {
 }
 
 impl RelayConfig {
+    /// What one peer may do.
+    pub(crate) const fn peer_rates(&self) -> Rates {
+        Rates {
+            envelopes: self.peer_envelopes,
+            bytes: self.peer_bytes,
+            watches: self.peer_watches,
+        }
+    }
+
+    /// What all peers of one address may do together.
+    pub(crate) fn address_rates(&self) -> Rates {
+        let times = |rate: Option<Rate>| rate.and_then(|rate| rate.times(self.address_peers));
+        Rates {
+            envelopes: times(self.peer_envelopes),
+            bytes: times(self.peer_bytes),
+            watches: times(self.peer_watches),
+        }
+    }
+
     /// Refuses what nothing can be done with.
     pub(crate) fn check(&self) -> Result<(), RelayError> {
         for (setting, time) in [

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::accounts::{Accounts, Cost, PeerAccount};
+use crate::accounts::{Accounts, Cost, Payers, PeerAccount};
 use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
 use crate::mailbox::{Change, Mailboxes, Put, Request, What};
@@ -47,6 +47,8 @@ pub(crate) struct Desk {
     pub(crate) peers: Arc<Accounts<PeerId, PeerAccount>>,
     /// Where clients come from that do not say who they are.
     pub(crate) sources: Arc<Accounts<IpAddr, PeerAccount>>,
+    /// Where peers come from.
+    pub(crate) addresses: Arc<Accounts<IpAddr, PeerAccount>>,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) draining: CancellationToken,
 }
@@ -113,7 +115,10 @@ async fn converse(
     };
     let mut presence = desk.directory.enter(peer);
     let now = Instant::now();
-    let account = desk.peers.of(peer, now);
+    let account = Payers {
+        peer: desk.peers.of(peer, now),
+        address: source.map(|source| desk.addresses.of(source, now)),
+    };
     // A debt of an earlier connection is paid first.
     let paused = account.charge(&desk.config, Cost::default(), now);
     let mut connection = Connection {
@@ -216,7 +221,7 @@ struct Connection {
     mail: VecDeque<FromRelay>,
     in_flight: InFlight,
     sink: Sink,
-    account: Arc<PeerAccount>,
+    account: Payers,
     /// Envelopes that were delivered and may be acknowledged without a cost.
     delivered: u64,
     /// Until when nothing is read: the client went over a rate.
@@ -367,8 +372,8 @@ impl Connection {
         say_answers(&mut self.sink, answers, self.desk.config.silence).await
     }
 
-    /// Counts a WebSocket message. If that went over a rate of the peer, nothing more is read from
-    /// it for a while: what it wants to send waits at its end.
+    /// Counts a WebSocket message. If that went over a rate of the peer, or of its address, nothing
+    /// more is read from it for a while: what it wants to send waits at its end.
     fn charge(&mut self, bytes: usize, messages: &[ToRelay]) {
         let mut cost = Cost {
             bytes: (bytes as u64).saturating_add(MESSAGE_COST),

@@ -42,6 +42,14 @@ impl Rate {
         Self { burst, ..self }
     }
 
+    /// So many times as much. `None`, which is no limit, for 0.
+    pub(crate) const fn times(self, count: u64) -> Option<Self> {
+        match Self::new(self.per_second().saturating_mul(count)) {
+            Some(rate) => Some(rate.with_burst(self.burst.saturating_mul(count))),
+            None => None,
+        }
+    }
+
     /// What may come a second.
     #[must_use]
     pub const fn per_second(self) -> u64 {
@@ -107,6 +115,16 @@ mod tests {
         let later = start + SECOND * 3_600;
         assert_eq!(bucket.take(rate, 30, later), later);
         assert_eq!(bucket.take(rate, 1, later), later + SECOND / 10);
+    }
+
+    #[test]
+    fn a_rate_of_many_is_that_of_one_so_many_times() {
+        let rate = Rate::new(10).map(|rate| rate.with_burst(30));
+        let of_three = Rate::new(30).map(|rate| rate.with_burst(90));
+        assert_eq!(rate.and_then(|rate| rate.times(3)), of_three);
+        assert_eq!(rate.and_then(|rate| rate.times(0)), None);
+        let most = rate.and_then(|rate| rate.times(u64::MAX));
+        assert_eq!(most.map(Rate::burst), Some(u64::MAX));
     }
 
     #[test]

@@ -100,6 +100,7 @@ impl RelayBuilder {
             directory,
             peers: Arc::new(Accounts::new(most)),
             sources: Arc::new(Accounts::new(most)),
+            addresses: Arc::new(Accounts::new(most)),
             mailboxes,
             draining: draining.clone(),
         };

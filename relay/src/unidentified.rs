@@ -48,7 +48,7 @@ pub(crate) async fn serve(
 ) {
     let now = Instant::now();
     let account = source.map_or_else(Arc::default, |source| desk.sources.of(source, now));
-    let paused = account.charge(&desk.config, Cost::default(), now);
+    let paused = account.charge(desk.config.peer_rates(), Cost::default(), now);
     let mut connection = Unidentified {
         in_flight: FuturesOrdered::new(),
         sink,
@@ -123,7 +123,8 @@ impl Unidentified {
             bytes: (bytes as u64).saturating_add(MESSAGE_COST),
             watches: 0,
         };
-        let paid = self.account.charge(&self.desk.config, cost, Instant::now());
+        let rates = self.desk.config.peer_rates();
+        let paid = self.account.charge(rates, cost, Instant::now());
         self.paused = self.paused.max(paid);
     }
 

@@ -41,6 +41,7 @@ async fn door(config: RelayConfig) -> Door {
         directory,
         peers: Arc::new(Accounts::new(10)),
         sources: Arc::new(Accounts::new(10)),
+        addresses: Arc::new(Accounts::new(10)),
         mailboxes,
         draining: CancellationToken::new(),
     };

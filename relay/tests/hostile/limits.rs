@@ -74,6 +74,49 @@ async fn a_flood_of_envelopes_waits_and_the_next_connection_does_not_start_anew(
 }
 
 #[tokio::test]
+async fn one_identity_after_the_other_gets_no_more_than_its_address() {
+    let relay = relay(|config| {
+        config.peer_envelopes = once(100);
+        config.address_peers = 2;
+        config.limit_loopback = true;
+    })
+    .await;
+    let mut waiting = Vec::new();
+    for n in 0..10 {
+        let mut eve = Client::sign_in(&relay, 10 + n).await;
+        eve.say((0..100).map(|n| keep(n, NOBODY, "flood"))).await;
+        // The third goes over it: what was read is taken.
+        if n < 3 {
+            for n in 0..100 {
+                assert_eq!(eve.hear().await, Some(accepted(n)));
+            }
+        } else {
+            waiting.push(eve);
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for eve in &mut waiting {
+        assert_eq!(eve.heard_by_now().await, None, "it was read all the same");
+    }
+}
+
+#[tokio::test]
+async fn peers_behind_a_proxy_on_the_same_machine_have_their_own_limits_alone() {
+    let relay = relay(|config| {
+        config.peer_envelopes = once(100);
+        config.address_peers = 2;
+    })
+    .await;
+    for n in 0..10 {
+        let mut peer = Client::sign_in(&relay, 10 + n).await;
+        peer.say((0..100).map(|n| keep(n, NOBODY, "x"))).await;
+        for n in 0..100 {
+            assert_eq!(peer.hear().await, Some(accepted(n)));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_flood_of_bytes_waits() {
     // The others of this test stay below it.
     let relay = relay(|config| config.peer_bytes = once(50_000)).await;

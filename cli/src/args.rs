@@ -175,6 +175,9 @@ pub(crate) struct Relay {
     /// behind a proxy on another machine. Loopback is never limited.
     #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().address_sign_ins))]
     pub(crate) address_sign_ins: u64,
+    /// Connections of one address at once; further ones are closed at once. Loopback is never limited.
+    #[arg(long, value_name = "N", default_value_t = RelayConfig::default().address_connections)]
+    pub(crate) address_connections: usize,
 }
 
 fn each(rate: Option<Rate>) -> u64 {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -75,13 +76,34 @@ impl Payers {
     }
 }
 
-/// What came from one address: sign-ins, or questions.
+/// What came from one address, sign-ins or questions, and the sockets that are open from there.
 #[derive(Debug, Default)]
 pub(crate) struct AddressAccount {
     attempts: Mutex<Bucket>,
+    open: AtomicUsize,
+}
+
+/// A socket that is open from an address, for as long as it is. The account of that address is not
+/// forgotten meanwhile.
+#[derive(Debug)]
+pub(crate) struct OpenSocket(Arc<AddressAccount>);
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl AddressAccount {
+    /// Counts one more socket, if fewer than `most` are open.
+    pub(crate) fn opens(self: &Arc<Self>, most: usize) -> Option<OpenSocket> {
+        let more = |open| (open < most).then_some(open + 1);
+        let counted = self
+            .open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.is_ok().then(|| OpenSocket(self.clone()))
+    }
+
     /// Counts an attempt, and returns whether it is within the limit.
     pub(crate) fn admits(&self, rate: Option<Rate>, now: Instant) -> bool {
         let mut bucket = lock(&self.attempts);

@@ -42,9 +42,12 @@ pub struct RelayConfig {
     /// Connections one address (of IPv6, one network of 64 bits) may open. One more is closed at
     /// once. Switch it off behind a proxy, which makes all clients look like one address.
     pub address_sign_ins: Option<Rate>,
+    /// Sockets from one address that are open at once. One more is closed at once. Well below
+    /// [`connections`](Self::connections), or one address can take all of them.
+    pub address_connections: usize,
     /// STUN requests one address may ask. One more is not answered.
     pub address_stun: Option<Rate>,
-    /// Whether that holds for loopback addresses too. Not so by default: there it is a proxy on the
+    /// Whether what is said of addresses holds for loopback addresses too. Not so by default: there it is a proxy on the
     /// same machine, or a test.
     pub limit_loopback: bool,
 }
@@ -66,6 +69,7 @@ impl Default for RelayConfig {
             peer_watches: Rate::new(4_096),
             address_peers: 8,
             address_sign_ins: Rate::new(20),
+            address_connections: 4_096,
             address_stun: Rate::new(10),
             limit_loopback: false,
         }

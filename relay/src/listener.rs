@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
 
-use crate::accounts::{Accounts, AddressAccount, source};
+use crate::accounts::{Accounts, AddressAccount, OpenSocket, source};
 use crate::connection::{Desk, serve};
 use crate::tls::{self, RelayTls};
 
@@ -44,7 +44,7 @@ const REQUEST_BYTES: usize = 8 * 1024;
 /// Sockets, beside the connections, that may be on their way in. One more is closed at once.
 const COMING_IN: usize = 1_024;
 
-/// Addresses whose sign-ins are counted.
+/// Addresses, beside those with open sockets, whose sign-ins are counted.
 const ADDRESSES: usize = 65_536;
 
 /// How long to wait after the system could not accept: it has no file descriptor left, and the next
@@ -83,7 +83,13 @@ struct Arrival {
     /// Where it comes from, if that tells clients apart.
     source: Option<IpAddr>,
     /// Kept for as long as the socket is open.
-    held: Arc<(OwnedSemaphorePermit, TaskTrackerToken)>,
+    held: Arc<(Place, TaskTrackerToken)>,
+}
+
+/// Where a socket is counted for as long as it is open.
+struct Place {
+    _all: OwnedSemaphorePermit,
+    _address: Option<OpenSocket>,
 }
 
 impl Listener {
@@ -100,7 +106,8 @@ impl Listener {
             .route("/health", get(|| async { "ok" }));
         Self {
             listener,
-            addresses: Accounts::new(ADDRESSES),
+            // Those with open sockets are not forgotten, and leave room for the others.
+            addresses: Accounts::new(most + COMING_IN + ADDRESSES),
             warned: Mutex::default(),
             sockets: Arc::new(Semaphore::new(most + COMING_IN)),
             door: Door {
@@ -128,12 +135,8 @@ impl Listener {
                     continue;
                 }
             };
-            if !self.admits(from) {
-                continue;
-            }
             let source = self.source(from);
-            let Ok(place) = self.sockets.clone().try_acquire_owned() else {
-                debug!("no place for one more socket");
+            let Some(place) = self.place(source) else {
                 continue;
             };
             let (door, draining) = (self.door.clone(), draining.clone());
@@ -159,15 +162,30 @@ impl Listener {
         limited.then_some(address)
     }
 
-    fn admits(&self, from: SocketAddr) -> bool {
-        let config = &self.door.desk.config;
-        let Some(address) = self.source(from) else {
-            return true;
+    /// The place of one more socket, if there is one.
+    fn place(&self, source: Option<IpAddr>) -> Option<Place> {
+        let address = match source {
+            Some(address) => Some(self.admit(address)?),
+            None => None,
         };
+        let Ok(all) = self.sockets.clone().try_acquire_owned() else {
+            debug!("no place for one more socket");
+            return None;
+        };
+        Some(Place {
+            _all: all,
+            _address: address,
+        })
+    }
+
+    fn admit(&self, address: IpAddr) -> Option<OpenSocket> {
+        let config = &self.door.desk.config;
         let now = Instant::now();
         let account = self.addresses.of(address, now);
-        let admitted = account.admits(config.address_sign_ins, now);
-        if !admitted {
+        let admitted = account
+            .opens(config.address_connections)
+            .filter(|_| account.admits(config.address_sign_ins, now));
+        if admitted.is_none() {
             let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
             if warned.is_none_or(|at| at + WARN_EVERY <= now) {
                 *warned = Some(now);
@@ -180,7 +198,7 @@ impl Listener {
 
 impl Door {
     /// Through TLS, if there is any, and HTTP. Returns when the client is gone or upgraded.
-    async fn open(self, socket: TcpStream, source: Option<IpAddr>, place: OwnedSemaphorePermit) {
+    async fn open(self, socket: TcpStream, source: Option<IpAddr>, place: Place) {
         // Without it small packets wait for acknowledgements; the connection works anyway.
         let _ = socket.set_nodelay(true);
         let Some(acceptor) = self.tls.clone() else {
@@ -205,7 +223,7 @@ impl Door {
         io: IO,
         exported: Option<Exported>,
         source: Option<IpAddr>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {

@@ -80,7 +80,10 @@ impl Client {
     /// Bob, over a pipe that the relay has the other end of.
     async fn sign_in(door: &Door, ours: DuplexStream, its: DuplexStream) -> Self {
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await;
-        let place = place.expect("a place");
+        let place = Place {
+            _all: place.expect("a place"),
+            _address: None,
+        };
         tokio::spawn(door.clone().http(its, None, None, place));
         let upgraded = client_async("ws://relay/v1", ours).await;
         let (socket, _) = upgraded.expect("a WebSocket");

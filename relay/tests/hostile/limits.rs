@@ -229,6 +229,41 @@ async fn an_address_that_opens_too_many_connections_is_turned_away() {
     }
 }
 
+/// Whether a socket is closed at once.
+async fn is_turned_away(relay: &Relay) -> bool {
+    let mut socket = TcpStream::connect(relay.local_addr()).await.unwrap();
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(Duration::from_millis(300), socket.read_to_end(&mut answer));
+    match end.await {
+        Ok(end) => end.is_err() || answer.is_empty(),
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_at_once_and_another_when_one_has_gone() {
+    let relay = relay(|config| {
+        config.address_connections = 3;
+        config.limit_loopback = true;
+    })
+    .await;
+    let mut early = Vec::new();
+    for n in 0..3 {
+        early.push(Client::sign_in(&relay, n).await);
+    }
+    assert!(is_turned_away(&relay).await);
+    early.pop();
+    soon("a free place", async {
+        while is_turned_away(&relay).await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for client in &mut early {
+        client.settle().await;
+    }
+}
+
 #[tokio::test]
 async fn a_proxy_on_the_same_machine_is_not_limited() {
     let relay = relay(|config| config.address_sign_ins = once(1)).await;

@@ -85,6 +85,11 @@ impl Admission {
         peer: PeerId,
         awake: impl Fn() -> bool,
     ) -> Result<bool, StoreError> {
+        if PeerId::from_bytes(*peer.as_bytes()).is_err() {
+            // The word of a relay that lies. What is kept of such a peer is not found again after a
+            // restart, so it would neither count nor go.
+            return Ok(false);
+        }
         let stranger = {
             let peers = self.peers();
             if peers.blocked.contains(&peer) {
@@ -339,6 +344,27 @@ mod tests {
                 .await
                 .unwrap()
         );
+    }
+
+    #[tokio::test]
+    async fn who_is_no_key_is_not_let_in() {
+        let no_key = (0..=u8::MAX)
+            .map(|n| [n; 32])
+            .find(|bytes| PeerId::from_bytes(*bytes).is_err());
+        let nobody = no_key.and_then(|bytes| postcard::from_bytes::<PeerId>(&bytes).ok());
+        let nobody = nobody.expect("as a relay names a sender");
+        let store = MemoryStore::new();
+        let door = admission(Strangers::Accept, &store).await;
+        assert!(!door.admits(&store, nobody, || false).await.unwrap());
+        assert!(!door.is_stranger(nobody), "it takes a place");
+        let rows = store.range(
+            Key::strangers(),
+            ReadLimit {
+                records: 1,
+                bytes: 1,
+            },
+        );
+        assert_eq!(rows.await.unwrap(), []);
     }
 
     #[tokio::test]

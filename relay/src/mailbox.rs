@@ -116,6 +116,7 @@ impl Writer {
                     self.waiting.extend(requests.drain(..));
                     self.step().await;
                 }
+                // What the last step had no room for.
                 () = tokio::task::yield_now(), if sweeping || !self.waiting.is_empty() => {
                     if !self.waiting.is_empty() {
                         self.step().await;

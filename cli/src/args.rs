@@ -168,7 +168,8 @@ pub(crate) struct Relay {
     /// Peers a second that one peer may ask to be told of.
     #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().peer_watches))]
     pub(crate) peer_watches: u64,
-    /// How many times that all peers of one address may do together. Loopback is never limited.
+    /// How many times the limits of one peer all peers of one address have together. Loopback is
+    /// never limited.
     #[arg(long, value_name = "N", default_value_t = RelayConfig::default().address_peers)]
     pub(crate) address_peers: u64,
     /// Connections a second that one address may open; further ones are closed at once. Use 0

@@ -146,7 +146,11 @@ async fn converse(
             goodbye(&mut connection.sink, reason).await;
         }
         End::Gone => debug!(peer = %peer.short(), "gone"),
-        End::Store(error) => warn!(peer = %peer.short(), %error, "the mailbox can't be read"),
+        End::Store(error) => {
+            warn!(peer = %peer.short(), %error, "the mailbox can't be read");
+            // Or it would come back at once, and again.
+            goodbye(&mut connection.sink, GoodbyeReason::Busy).await;
+        }
     }
 }
 
@@ -269,7 +273,7 @@ impl Connection {
             let step = tokio::select! {
                 biased;
                 () = presence.replaced.cancelled() => Err(End::Goodbye(GoodbyeReason::Replaced)),
-                () = presence.let_go.cancelled() => Err(End::Gone),
+                () = presence.let_go.cancelled() => Err(End::Goodbye(GoodbyeReason::Busy)),
                 () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
                 Some(answers) = self.in_flight.next() => self.answer(answers).await,
                 Some(now) = presence.now.recv(), if !round.passed => {

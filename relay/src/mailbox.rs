@@ -173,13 +173,14 @@ impl Writer {
 
     async fn change(&mut self, step: &mut Step, change: Change) {
         let recipient = change.recipient;
-        let mut read = true;
+        let mut again = false;
         match &change.what {
             What::Acknowledge { sender, numbers } => {
                 for number in numbers {
                     if let Err(error) = self.remove(step, recipient, *sender, *number).await {
+                        // What is damaged is no better the next time, and stays.
+                        again |= !matches!(error, StoreError::Damaged { .. });
                         step.unread = Some(error);
-                        read = false;
                     }
                 }
             }
@@ -192,10 +193,10 @@ impl Writer {
                 }
             }
         }
-        if read {
-            step.changes.push(change);
-        } else {
+        if again {
             self.put_off(change);
+        } else {
+            step.changes.push(change);
         }
     }
 

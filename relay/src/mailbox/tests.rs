@@ -255,6 +255,30 @@ async fn a_mailbox_that_can_not_be_read_refuses_alone() {
 }
 
 #[tokio::test]
+async fn what_is_damaged_for_good_is_not_tried_again() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(1).await;
+    let acknowledge = || {
+        let sender = Sender::Peer(peer(1));
+        let numbers = vec![EnvelopeId(1)];
+        let what = What::Acknowledge { sender, numbers };
+        let recipient = peer(0);
+        Request::Change(Change { recipient, what })
+    };
+    writer.usages.clear();
+    store.faults().fail_reads(1, &StoreError::Full);
+    writer.finish([acknowledge()]).await;
+    assert_eq!(writer.again.len(), 1, "it may pass");
+    let key = records::usage(&peer(0));
+    writer.store = Arc::new(Unreadable {
+        store: store.clone(),
+        key,
+    });
+    writer.finish([]).await;
+    assert!(writer.again.is_empty());
+    assert_eq!(unswept(&store).await, 2, "nor is anything lost");
+}
+
+#[tokio::test]
 async fn more_changes_than_can_be_put_off_let_their_recipients_go() {
     let (store, mut writer, _mailboxes) = relay_with_expired(0).await;
     let presence = writer.directory.enter(peer(1));

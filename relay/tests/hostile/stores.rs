@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use outlive_core::store::StoreError;
-use outlive_core::transport::{GoodbyeReason, Refusal};
+use outlive_core::transport::{GoodbyeReason, Refusal, TokenHash};
 use outlive_core::wire::relay::{Class, FromRelay, ToRelay};
 use outlive_core::{EnvelopeId, PeerId};
 use outlive_relay::RelayConfig;
@@ -93,10 +93,25 @@ async fn a_store_that_fails_while_a_connection_reads_its_mail_costs_that_connect
         store.faults().fail_reads(1, &StoreError::Full);
         heard.push(Client::sign_in(&relay, BOB).await.hear().await);
     }
-    assert!(heard.contains(&None), "the connection goes on: {heard:?}");
+    let reason = GoodbyeReason::Busy;
+    let busy = Some(FromRelay::Goodbye { reason });
+    assert!(heard.contains(&busy), "the connection goes on: {heard:?}");
     let mut bob = Client::sign_in(&relay, BOB).await;
     assert_eq!(bob.delivery().await.1, "1");
     assert_eq!(alice.submit(keep(2)).await, accepted(2));
+}
+
+#[tokio::test]
+async fn whoever_is_let_go_as_the_store_takes_nothing_hears_that_it_is_no_time_to_come_back() {
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), RelayConfig::default()).await;
+    let mut bob = Client::sign_in(&relay, BOB).await;
+    store.faults().fail_commits(1_000, &StoreError::Full);
+    for n in 0..300 {
+        let tokens = vec![TokenHash([n as u8; 32])];
+        bob.say([ToRelay::AcceptUnidentified { tokens }]).await;
+    }
+    assert_eq!(bob.hear_goodbye().await, GoodbyeReason::Busy);
 }
 
 #[tokio::test]

@@ -252,6 +252,7 @@ impl Negotiator {
         if !self.is_about(negotiation) {
             return;
         }
+        self.settle(now);
         if matches!(self.state, State::Answering(_)) {
             self.decline(negotiation);
         }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::limits::{CANDIDATES, WITHDRAWN_TIME};
+use crate::limits::{CANDIDATES, STEADY_TIME, WITHDRAWN_TIME};
 use crate::wire::signal::Addresses;
 use crate::{Identity, WallTime};
 
@@ -424,4 +424,19 @@ fn a_restart_of_what_we_answered_before_we_started_anew_is_declined() {
     negotiator.receive(offer(3, Some(ours)), at(1));
     let outputs = drain(&mut negotiator);
     assert!(matches!(outputs.last(), Some(Output::ApplyOffer { .. })));
+}
+
+#[test]
+fn a_connection_that_was_up_for_long_is_no_failure_when_it_ends() {
+    for _ in 0..3 {
+        let (mut negotiator, connection) = connected();
+        // Some came to nothing before it.
+        for _ in 0..5 {
+            negotiator.backoff.failed(&mut negotiator.entropy);
+        }
+        let end = at(1 + STEADY_TIME.as_secs());
+        negotiator.failed(connection.offer, end);
+        let begun = asked(&drain(&mut negotiator));
+        assert!(begun.is_some_and(|(_, restart)| !restart), "{begun:?}");
+    }
 }

@@ -125,7 +125,8 @@ impl Negotiator {
         }
     }
 
-    /// A connection is wanted from now on: it is offered, and offered again when it is lost.
+    /// A connection is wanted from now on: it is offered, and offered again when it is lost. What was
+    /// waited for when one was wanted before is waited for still.
     pub fn want(&mut self, now: Now) {
         if self.wish == Wish::Wanted {
             return;
@@ -140,9 +141,6 @@ impl Negotiator {
     /// is stays.
     pub fn allow(&mut self) {
         self.wish = Wish::Passive;
-        if matches!(self.state, State::Waiting { .. }) {
-            self.state = State::Idle;
-        }
     }
 
     /// Direct links to this peer are forbidden: what there is of one ends, and the peer is told.
@@ -182,6 +180,7 @@ impl Negotiator {
         if let State::Waiting {
             why: Why::Failed, ..
         } = self.state
+            && self.wish == Wish::Wanted
         {
             self.offer(None, now);
         }
@@ -336,7 +335,10 @@ impl Negotiator {
     /// When [`tick`](Self::tick) has something to do, if nothing else happens before.
     #[must_use]
     pub const fn deadline(&self) -> Option<Duration> {
-        self.state.deadline()
+        match (&self.state, self.wish) {
+            (State::Waiting { .. }, Wish::Passive | Wish::Forbidden) => None,
+            (state, _) => state.deadline(),
+        }
     }
 
     /// The next thing to do.

@@ -440,3 +440,44 @@ fn a_connection_that_was_up_for_long_is_no_failure_when_it_ends() {
         assert!(begun.is_some_and(|(_, restart)| !restart), "{begun:?}");
     }
 }
+
+#[test]
+fn what_is_waited_for_is_not_forgotten_while_no_connection_is_wanted() {
+    // The peer wants no offers.
+    let (mut negotiator, name) = offered(Manners::Polite);
+    negotiator.receive(
+        Signal::Withdraw(Withdraw {
+            round: Round(1),
+            declines: Some(name),
+        }),
+        at(1),
+    );
+    drain(&mut negotiator);
+    negotiator.allow();
+    assert_eq!(negotiator.deadline(), None);
+    negotiator.want(at(2));
+    assert_eq!(asked(&drain(&mut negotiator)), None);
+    let until = at(1).elapsed + WITHDRAWN_TIME;
+    assert_eq!(negotiator.deadline(), Some(until));
+
+    // Nothing comes of it.
+    let (mut negotiator, name) = offered(Manners::Polite);
+    negotiator.failed(name, at(1));
+    let (name, _) = asked(&drain(&mut negotiator)).expect("the second is at once");
+    negotiator.failed(name, at(2));
+    let until = negotiator.deadline().expect("the third is later");
+    drain(&mut negotiator);
+    negotiator.allow();
+    negotiator.wake(at(2));
+    negotiator.restart(at(2));
+    negotiator.tick(at(100));
+    assert_eq!(drain(&mut negotiator), [], "nothing is wanted");
+    assert_eq!(negotiator.deadline(), None);
+    negotiator.want(at(2));
+    assert_eq!(
+        (drain(&mut negotiator), negotiator.deadline()),
+        (vec![], Some(until))
+    );
+    negotiator.tick(at(100));
+    assert!(asked(&drain(&mut negotiator)).is_some());
+}

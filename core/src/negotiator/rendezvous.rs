@@ -137,11 +137,12 @@ impl Rendezvous {
         }
     }
 
-    /// A link is no longer sought, nor forbidden: the peer is answered, and dialed when it asks.
+    /// A link is no longer sought, nor forbidden: the peer is answered, and dialed when it asks. A dial
+    /// that was only put off for a moment is made: the peer may have asked for it.
     pub fn allow(&mut self) {
         let forbidden = self.wish == Wish::Forbidden;
         self.wish = Wish::Passive;
-        if matches!(self.state, State::Resting { .. }) {
+        if let State::Resting { ask: true, .. } = self.state {
             self.state = State::Still;
         }
         if forbidden && self.said.is_some() {
@@ -224,10 +225,15 @@ impl Rendezvous {
 
     /// Whether another link is sought beside the one that is up.
     fn seeks_another(&self) -> bool {
-        let redial = matches!(self.state, State::Linked { redial: true, .. });
-        (redial || (self.doubted && self.is_linked()))
-            && self.wish == Wish::Wanted
-            && !self.dialable().is_empty()
+        let State::Linked { redial, .. } = self.state else {
+            return false;
+        };
+        let seeks = match self.wish {
+            Wish::Forbidden => false,
+            Wish::Passive => redial,
+            Wish::Wanted => redial || self.doubted,
+        };
+        seeks && !self.dialable().is_empty()
     }
 
     /// No direct link is up any more.
@@ -294,7 +300,7 @@ impl Rendezvous {
         match (&self.theirs, self.state) {
             (Theirs::At(_), State::Linked { .. }) => {
                 // It would not ask if it thought the link alive.
-                if reply && self.not_before <= now.elapsed {
+                if reply {
                     self.dial(now);
                 }
             }

@@ -380,3 +380,23 @@ fn a_link_that_is_up_stays_known_whatever_comes_of_dialing_beside_it() {
     assert!(said.iter().any(|said| said.reply), "it is sought again");
     assert_eq!(dialed, [[address(5)]]);
 }
+
+#[test]
+fn a_peer_that_asks_twice_within_a_second_is_dialed_twice_though_no_link_is_wanted() {
+    for linked in [false, true] {
+        let mut peer = rendezvous(1);
+        peer.receive(told(1, &[address(2)], true), at(10));
+        assert_eq!(drain(&mut peer).1, [[address(2)]]);
+        if linked {
+            peer.linked(at(10));
+        }
+        peer.receive(told(2, &[address(3)], true), at(10));
+        peer.allow();
+        assert_eq!(drain(&mut peer).1, Vec::<Vec<_>>::new());
+        assert_eq!(peer.deadline(), Some(at(11).elapsed), "linked: {linked}");
+        peer.tick(at(11));
+        assert_eq!(drain(&mut peer).1, [[address(3)]]);
+        peer.dial_failed(at(12));
+        assert_eq!(peer.deadline(), None, "once is enough");
+    }
+}

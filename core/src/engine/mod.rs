@@ -276,11 +276,16 @@ impl Engine {
     }
 
     /// Whether a link to the peer itself has not answered for so long that another one is worth a
-    /// try, beside it: what is under way goes over whichever answers first.
+    /// try, beside it: what is under way goes over whichever answers first. None is while one of the
+    /// best kind that there is answers.
     #[must_use]
     pub fn doubts_a_link(&self) -> bool {
         let now = self.now.elapsed;
-        self.links.iter().any(|link| link.doubtful(now))
+        let direct = || self.links.iter().filter(|link| link.is_direct());
+        let best = direct().map(|link| link.rank).min();
+        let is_sound =
+            |link: &Link| Some(link.rank) == best && link.validated() && !link.doubtful(now);
+        direct().any(|link| link.doubtful(now)) && !direct().any(is_sound)
     }
 
     /// Whether the peer has not acknowledged everything.

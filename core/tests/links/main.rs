@@ -159,6 +159,28 @@ fn a_link_that_owes_an_answer_for_a_second_is_doubted_until_it_is_heard() {
 }
 
 #[test]
+fn a_link_behind_one_that_is_sound_is_not_doubted() {
+    let mut pair = Pair::new();
+    let [behind, first] = [1, 2].map(|n| Generation::nth(1, n));
+    for peer in &mut pair.peers {
+        peer.engine.bind(behind, LinkClass::Direct, 1, pair.now);
+    }
+    pair.settle();
+    pair.lose = Box::new(move |generation, _| generation == behind);
+    pair.send("lost");
+    pair.pass(Duration::from_secs(2));
+    assert!(pair.peers[0].engine.doubts_a_link(), "it is all there is");
+    pair.bind(first);
+    assert!(pair.delivered());
+    pair.pass(Duration::from_millis(200));
+    assert!(!pair.peers[0].engine.doubts_a_link());
+    pair.lose = Box::new(|_, _| true);
+    pair.send("lost");
+    pair.pass(Duration::from_secs(2));
+    assert!(pair.peers[0].engine.doubts_a_link(), "both may be dead");
+}
+
+#[test]
 fn a_link_under_load_is_known_by_its_round_trip_when_it_dies() {
     let mut pair = Pair::new();
     let [direct, relayed] = [1, 2].map(|n| Generation::nth(1, n));

@@ -182,6 +182,10 @@ impl Upgrade {
                 () = self.hub.moved.notified() => {}
                 changed = addresses.changed() => {
                     if changed.is_err() { return }
+                    // What changed the addresses comes before them.
+                    if network.has_changed().is_ok_and(|changed| changed) && network.borrow().up {
+                        rendezvous.wake(self.now());
+                    }
                     rendezvous.located(addresses.borrow_and_update().clone(), self.now());
                 }
                 changed = doubt.changed() => if changed.is_err() { return },

@@ -45,6 +45,8 @@ enum State {
         since: Duration,
         /// Whether the peer is to be dialed all the same, as soon as that makes sense.
         redial: bool,
+        /// Whether the network has changed since, and no other addresses are known yet.
+        moved: bool,
     },
 }
 
@@ -171,9 +173,13 @@ impl Rendezvous {
         {
             return;
         }
-        if self.wish == Wish::Wanted {
-            // Where we are now, we have to be dialed anew. A link that is up may have moved with us, or
-            // not: whoever accepted it can't be followed.
+        // Where we are now, we have to be dialed anew. A link that is up may have moved with us, or
+        // not: whoever accepted it can't be followed. If we have not moved, we are only seen elsewhere.
+        let seeks = match &mut self.state {
+            State::Linked { moved, .. } => std::mem::take(moved),
+            State::Still | State::Dialing | State::Resting { .. } => true,
+        };
+        if seeks && self.wish == Wish::Wanted {
             self.seek(now);
         } else {
             self.say(false);
@@ -193,10 +199,17 @@ impl Rendezvous {
         }
     }
 
-    /// It may work now (the network is back, the peer is there again): whoever waits tries now.
+    /// It may work now (the network is back, the peer is there again): whoever waits tries now. A link
+    /// that is up may be lost, and another is sought as soon as we are [found](Self::located) elsewhere.
     pub fn wake(&mut self, now: Now) {
-        if self.wish == Wish::Wanted && matches!(self.state, State::Still | State::Resting { .. }) {
-            self.seek(now);
+        match &mut self.state {
+            State::Linked { moved, .. } => *moved = true,
+            State::Still | State::Resting { .. } => {
+                if self.wish == Wish::Wanted {
+                    self.seek(now);
+                }
+            }
+            State::Dialing => {}
         }
     }
 
@@ -206,6 +219,7 @@ impl Rendezvous {
             self.state = State::Linked {
                 since: now.elapsed,
                 redial: false,
+                moved: false,
             };
         }
     }

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
 use tracing::warn;
 
-use super::stun::{Questions, is_stun};
+use super::stun::{Questions, Sightings, is_stun};
 
 /// Bytes the system is asked to hold for the socket, in each direction. It may grant less; then more
 /// is lost and sent again at high rates.
@@ -24,6 +24,7 @@ pub(super) struct Socket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
     questions: Questions,
+    sightings: Sightings,
 }
 
 impl Socket {
@@ -69,6 +70,7 @@ impl Socket {
             state: UdpSocketState::new((&socket).into())?,
             io: tokio::net::UdpSocket::from_std(socket)?,
             questions: Questions::default(),
+            sightings: Sightings::default(),
         })
     }
 
@@ -80,6 +82,11 @@ impl Socket {
     /// What STUN servers were asked over it.
     pub(super) const fn questions(&self) -> &Questions {
         &self.questions
+    }
+
+    /// Where STUN servers saw it.
+    pub(super) const fn sightings(&self) -> &Sightings {
+        &self.sightings
     }
 
     /// Sends a packet that is not QUIC's.

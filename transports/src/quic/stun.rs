@@ -38,6 +38,10 @@ const NAME_TIME: Duration = Duration::from_secs(1);
 /// and dialing waits for this.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
+/// How often in a row the server that answered last may stay silent. Until then the socket counts as seen
+/// where it was: an answer is lost now and then, and peers would be told that we have moved.
+const MISSES: u32 = 3;
+
 /// Questions under way on one socket. One more is not asked.
 const QUESTIONS: usize = 64;
 
@@ -88,6 +92,25 @@ impl Questions {
     }
 }
 
+/// Where servers saw a socket: over IPv4, and over IPv6.
+#[derive(Debug, Default)]
+pub(super) struct Sightings(Mutex<[Option<Sighting>; 2]>);
+
+/// Where a server saw the socket.
+#[derive(Clone, Copy, Debug)]
+struct Sighting {
+    server: SocketAddr,
+    address: SocketAddr,
+    /// How often the server has not answered since.
+    misses: u32,
+}
+
+impl Sightings {
+    fn with<T>(&self, change: impl FnOnce(&mut [Option<Sighting>; 2]) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// A question as long as somebody waits for its answer.
 struct Asked<'a> {
     questions: &'a Questions,
@@ -101,26 +124,46 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Asks the servers, all at once, and returns the addresses at which they see the socket. Done with
-/// the first answer over IPv4 and over IPv6, as far as there are servers; after two seconds in any
-/// case. Cancellation-safe.
+/// Asks the servers and returns the addresses at which they see the socket. Of those for IPv4 and for
+/// IPv6 the one that answered last is asked alone: a NAT may show each of them another address. While there
+/// is none, or it is given up, all are asked at once, and the first answer counts. Done after two seconds
+/// in any case. Cancellation-safe.
 pub(super) async fn ask(socket: &Socket, servers: &[String]) -> Vec<SocketAddr> {
     let deadline = Instant::now() + ANSWER_TIME;
     let Ok(local) = socket.local() else {
         return Vec::new();
     };
-    let found = servers.iter().map(|server| found(server, local));
-    let found = futures_util::future::join_all(found).await.concat();
-    let (v4, v6) = found.into_iter().partition(SocketAddr::is_ipv4);
-    let answers = futures_util::future::join(
-        first_answer(socket, v4, deadline),
-        first_answer(socket, v6, deadline),
-    );
-    let (v4, v6) = answers.await;
-    v4.into_iter()
-        .chain(v6)
-        .filter(|address| addresses::can_be_dialed(*address, local))
+    let given_up = |last: Sighting| last.misses + 1 >= MISSES;
+    let [last_v4, last_v6] = socket.sightings().with(|last| *last);
+    let mut all = Vec::new();
+    if [last_v4, last_v6]
+        .iter()
+        .any(|last| last.is_none_or(given_up))
+    {
+        let found = servers.iter().map(|server| found(server, local));
+        all = futures_util::future::join_all(found).await.concat();
+    }
+    let (v4, v6) = all.into_iter().partition(SocketAddr::is_ipv4);
+    let look = async |last: Option<Sighting>, all| match last {
+        Some(last) if !given_up(last) => Some(last.again(socket, deadline).await),
+        _ => first_answer(socket, all, deadline).await,
+    };
+    let (v4, v6) = futures_util::future::join(look(last_v4, v4), look(last_v6, v6)).await;
+    socket.sightings().with(|last| *last = [v4, v6]);
+    let seen = [v4, v6].into_iter().flatten().map(|seen| seen.address);
+    seen.filter(|address| addresses::can_be_dialed(*address, local))
         .collect()
+}
+
+impl Sighting {
+    /// What the same server says now. If it says nothing, what it said before.
+    async fn again(self, socket: &Socket, deadline: Instant) -> Self {
+        let answer = first_answer(socket, vec![self.server], deadline).await;
+        answer.unwrap_or(Self {
+            misses: self.misses + 1,
+            ..self
+        })
+    }
 }
 
 /// What the first of the servers says.
@@ -128,14 +171,19 @@ async fn first_answer(
     socket: &Socket,
     servers: Vec<SocketAddr>,
     deadline: Instant,
-) -> Option<SocketAddr> {
-    let asked = servers
-        .into_iter()
-        .map(|server| ask_address(socket, server));
+) -> Option<Sighting> {
+    let asked = servers.into_iter().map(async |server| {
+        let address = ask_address(socket, server).await?;
+        Some(Sighting {
+            server,
+            address,
+            misses: 0,
+        })
+    });
     let mut answers: FuturesUnordered<_> = asked.collect();
     loop {
         match tokio::time::timeout_at(deadline, answers.next()).await {
-            Ok(Some(Some(address))) => return Some(address),
+            Ok(Some(Some(seen))) => return Some(seen),
             Ok(Some(None)) => {}
             Ok(None) => return None,
             Err(_) => {

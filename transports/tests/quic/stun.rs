@@ -34,6 +34,14 @@ async fn server(
     tasks: &mut JoinSet<()>,
     deaf: usize,
 ) -> (String, tokio::sync::mpsc::UnboundedReceiver<SocketAddr>) {
+    server_that(tasks, move |heard| heard > deaf).await
+}
+
+/// A server that answers a request, of which it is told the number, or does not.
+async fn server_that(
+    tasks: &mut JoinSet<()>,
+    answers: impl Fn(usize) -> bool + Send + 'static,
+) -> (String, tokio::sync::mpsc::UnboundedReceiver<SocketAddr>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let address = socket.local_addr().expect("bound").to_string();
     let (tell, told) = tokio::sync::mpsc::unbounded_channel();
@@ -43,7 +51,7 @@ async fn server(
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             heard += 1;
             let _ = tell.send(from);
-            if heard > deaf {
+            if answers(heard) {
                 let answer = answer(&buffer[..length]);
                 let _ = socket.send_to(&answer, from).await;
             }
@@ -124,4 +132,42 @@ async fn a_node_at_all_addresses_asks_servers_over_ipv4() {
     for address in &a.addresses[1..] {
         assert_eq!(address.port(), from.port());
     }
+}
+
+#[tokio::test]
+async fn answers_that_are_missing_are_no_move_until_several_are() {
+    let mut tasks = JoinSet::new();
+    let (address, _asks) = server_that(&mut tasks, |heard| heard == 1).await;
+    let a = node_of(1, loopback().ask_stun(address)).await;
+    assert_eq!(a.addresses[0], seen());
+    tokio::time::pause();
+    for _ in 0..2 {
+        assert_eq!(a.endpoint.addresses().await, a.addresses);
+    }
+    assert_eq!(a.endpoint.addresses().await, a.addresses[1..]);
+}
+
+#[tokio::test]
+async fn where_a_socket_was_seen_is_forgotten_when_the_network_changes() {
+    let mut tasks = JoinSet::new();
+    let (address, _asks) = server_that(&mut tasks, |heard| heard == 1).await;
+    let a = node_of(1, loopback().ask_stun(address)).await;
+    assert_eq!(a.addresses[0], seen());
+    a.endpoint.network_changed().await.expect("a socket");
+    tokio::time::pause();
+    assert_ne!(a.endpoint.addresses().await[0], seen());
+}
+
+#[tokio::test]
+async fn a_server_that_answered_is_asked_alone_while_it_does() {
+    let mut tasks = JoinSet::new();
+    let (address, _asks) = server(&mut tasks, 0).await;
+    // By this one the socket may be seen elsewhere.
+    let (other, mut asks) = server(&mut tasks, 1).await;
+    let a = node_of(1, loopback().ask_stun(other).ask_stun(address)).await;
+    for _ in 0..10 {
+        assert_eq!(a.endpoint.addresses().await, a.addresses);
+    }
+    asks.recv().await.expect("it was asked once");
+    assert!(asks.try_recv().is_err(), "and once more");
 }

@@ -116,6 +116,7 @@ fn addresses_are_told_again_when_they_change_and_only_then() {
     }
     ends[0].located(vec![address(1)], at(2));
     assert_eq!(drain(&mut ends[0]), (vec![], vec![]));
+    ends[0].wake(at(3));
     ends[0].located(vec![address(9)], at(3));
     let (said, dialed) = drain(&mut ends[0]);
     // The link that is up may not have moved: both dial anew.
@@ -131,6 +132,26 @@ fn addresses_are_told_again_when_they_change_and_only_then() {
     ends[1].unlinked(at(30));
     let (_, dialed) = drain(&mut ends[1]);
     assert_eq!(dialed, [[address(9)]]);
+}
+
+#[test]
+fn addresses_that_change_while_the_network_does_not_are_told_and_nobody_is_dialed() {
+    let mut ends = met();
+    for end in &mut ends {
+        end.linked(at(1));
+    }
+    ends[0].located(vec![address(9)], at(30));
+    let (said, dialed) = drain(&mut ends[0]);
+    assert_eq!((said.len(), dialed), (1, vec![]));
+    assert_eq!(
+        (&said[0].addresses[..], said[0].reply),
+        (&[address(9)][..], false)
+    );
+    ends[1].receive(said[0].clone(), at(30));
+    assert_eq!(drain(&mut ends[1]), (vec![], vec![]));
+    // They know where to dial when the link is lost.
+    ends[1].unlinked(at(60));
+    assert_eq!(drain(&mut ends[1]).1, [[address(9)]]);
 }
 
 #[test]
@@ -362,6 +383,7 @@ fn a_link_that_is_up_stays_known_whatever_comes_of_dialing_beside_it() {
     assert_eq!(drain(&mut one).1, [[address(2)]]);
     // Just now, so that it is for later.
     one.doubt(false, at(3));
+    one.wake(at(3));
     one.located(vec![address(3)], at(3));
     assert_eq!(drain(&mut one).1, Vec::<Vec<_>>::new());
     assert_eq!(one.deadline(), Some(at(4).elapsed));

@@ -199,17 +199,17 @@ impl Rendezvous {
         }
     }
 
-    /// It may work now (the network is back, the peer is there again): whoever waits tries now. A link
-    /// that is up may be lost, and another is sought as soon as we are [found](Self::located) elsewhere.
+    /// It may work now (the network is back, the peer is there again): whoever waits tries now, and
+    /// whoever tries begins anew. A link that is up may be lost, and another is sought as soon as we are
+    /// [found](Self::located) elsewhere.
     pub fn wake(&mut self, now: Now) {
         match &mut self.state {
             State::Linked { moved, .. } => *moved = true,
-            State::Still | State::Resting { .. } => {
+            State::Still | State::Dialing | State::Resting { .. } => {
                 if self.wish == Wish::Wanted {
                     self.seek(now);
                 }
             }
-            State::Dialing => {}
         }
     }
 

@@ -422,3 +422,12 @@ fn a_peer_that_asks_twice_within_a_second_is_dialed_twice_though_no_link_is_want
         assert_eq!(peer.deadline(), None, "once is enough");
     }
 }
+
+#[test]
+fn a_change_of_the_network_begins_anew_however_far_a_dial_has_come() {
+    let [mut end, _] = met();
+    end.wake(at(5));
+    let (said, dialed) = drain(&mut end);
+    assert!(said.len() == 1 && said[0].reply);
+    assert_eq!(dialed, [[address(2)]]);
+}

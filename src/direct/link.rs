@@ -21,6 +21,10 @@ use crate::task::{Binding, Input, ToLink, pending_or};
 /// How long a link that its session lets go may take to bring what was handed over.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether the session has let a link go that takes no more from it: short
+/// beside [`FAREWELL`], which begins then.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Packets on their way from a session to a link. When they fill it, the session holds back.
 const TO_LINK: usize = 64;
 
@@ -120,32 +124,38 @@ async fn run(
 }
 
 /// Sends what the session hands over, as much at once as is there, until it lets the link go. Bulk
-/// goes packet by packet, and nothing waits while one of them does. What of it is stuck then does not keep
+/// goes packet by packet, and nothing waits while one of them does. What is stuck then does not keep
 /// the link: it is in the outbox, and goes over the next.
 async fn send_all(
     sender: &dyn DirectSender,
     outgoing: &mut mpsc::Receiver<ToLink>,
 ) -> Option<TransportError> {
-    let (mut items, mut bulk) = (Vec::new(), VecDeque::new());
-    let (mut sending, mut open) = (None, true);
+    let (mut items, mut words, mut bulk) = (Vec::new(), Vec::new(), VecDeque::new());
+    let (mut saying, mut sending, mut open) = (None, None, true);
     let mut farewell = None;
-    while open || sending.is_some() {
+    while open || saying.is_some() || sending.is_some() {
+        if farewell.is_none() && outgoing.is_closed() {
+            farewell = Some(Box::pin(tokio::time::sleep(FAREWELL)));
+        }
+        // While something is being sent no more is taken than what follows it.
+        let takes = open && words.is_empty() && bulk.len() < BULK_WAITING;
         let sent = tokio::select! {
             biased;
-            count = outgoing.recv_many(&mut items, TO_LINK), if open && bulk.len() < BULK_WAITING => {
+            count = outgoing.recv_many(&mut items, TO_LINK), if takes => {
                 open = count > 0;
-                farewell = (!open).then(|| Box::pin(tokio::time::sleep(FAREWELL)));
-                let packets = sort(&mut items, &mut bulk);
-                match packets.is_empty() {
-                    true => Ok(()),
-                    false => sender.send(Lane::Interactive, packets).await,
-                }
+                sort(&mut items, &mut words, &mut bulk);
+                Ok(())
             }
+            sent = pending_or(&mut saying) => sent,
             sent = pending_or(&mut sending) => sent,
             () = pending_or(&mut farewell) => return None,
+            () = tokio::time::sleep(LOOK), if !takes && farewell.is_none() => Ok(()),
         };
         if let Err(error) = sent {
             return Some(error);
+        }
+        if saying.is_none() && !words.is_empty() {
+            saying = Some(sender.send(Lane::Interactive, std::mem::take(&mut words)));
         }
         if sending.is_none() {
             let next = bulk.pop_front();
@@ -155,18 +165,16 @@ async fn send_all(
     None
 }
 
-/// Has bulk wait for its turn. Returns what does not.
-fn sort(items: &mut Vec<ToLink>, bulk: &mut VecDeque<Bytes>) -> Vec<Bytes> {
-    let mut packets = Vec::new();
+/// Puts each packet where those of its lane wait.
+fn sort(items: &mut Vec<ToLink>, words: &mut Vec<Bytes>, bulk: &mut VecDeque<Bytes>) {
     for item in items.drain(..) {
         let lane = item.lane;
         match (packet(item), lane) {
-            (Some(packet), Lane::Interactive) => packets.push(packet),
+            (Some(packet), Lane::Interactive) => words.push(packet),
             (Some(packet), Lane::Bulk) => bulk.push_back(packet),
             (None, _) => {}
         }
     }
-    packets
 }
 
 /// What of a session's words is for a peer itself: packets, and not what is said to a mailbox.
@@ -209,6 +217,18 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+
+    /// Takes nothing, ever.
+    struct Stuck;
+
+    #[async_trait]
+    impl DirectSender for Stuck {
+        async fn send(&self, _: Lane, _: Vec<Bytes>) -> Result<(), TransportError> {
+            std::future::pending().await
+        }
+
+        async fn close(&mut self) {}
+    }
 
     /// Takes as much of bulk as it may.
     struct Narrow {
@@ -289,6 +309,23 @@ mod tests {
             let handed = to_link.send(item(Lane::Bulk, packet)).await;
             handed.expect("it is open");
         }
+        drop(to_link);
+        let ended = tokio::time::timeout(2 * FAREWELL, sending).await;
+        ended.expect("it ends").expect("no panic");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_stuck_does_not_keep_a_link_that_was_let_go_whatever_it_is() {
+        let (to_link, mut outgoing) = mpsc::channel(TO_LINK);
+        let sending = tokio::spawn(async move { send_all(&Stuck, &mut outgoing).await });
+        let mut handed = 0;
+        let hand = || to_link.send(item(Lane::Interactive, b"a word"));
+        while let Ok(taken) = tokio::time::timeout(FAREWELL, hand()).await {
+            taken.expect("it is open");
+            handed += 1;
+        }
+        // What is being sent, what follows it, and what waits before that.
+        assert!(handed <= 3 * TO_LINK, "{handed}");
         drop(to_link);
         let ended = tokio::time::timeout(2 * FAREWELL, sending).await;
         ended.expect("it ends").expect("no panic");

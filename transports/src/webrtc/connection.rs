@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outlive_core::Negotiation;
-use outlive_core::limits::{CANDIDATE_BYTES, SDP_BYTES};
+use outlive_core::limits::SDP_BYTES;
 use outlive_core::transport::{
     NegotiatedConnection, NegotiatedEvent, NegotiatedLink, TransportError,
 };
-use rtc::ice::candidate::unmarshal_candidate;
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::transport::RTCIceCandidatePair;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -24,6 +23,7 @@ use webrtc::peer_connection::{
 
 use crate::address::is_gone;
 
+use super::candidates::{Candidates, is_other_than_udp};
 use super::halves::{Receiver, Sender};
 use super::role::Role;
 use super::tasks::Tasks;
@@ -57,6 +57,8 @@ pub(super) struct Connection {
     negotiation: Option<Negotiation>,
     /// The peer has described itself.
     described: bool,
+    /// Of its last description.
+    candidates: Candidates,
     role: Role,
     /// Ends the tasks with the connection.
     _cut: DropGuard,
@@ -97,6 +99,7 @@ impl Connection {
             let_go: CancellationToken::new(),
             negotiation: None,
             described: false,
+            candidates: Candidates::default(),
             role: Role::default(),
             _cut: cut,
         })
@@ -136,10 +139,12 @@ impl Connection {
                 sdp.len()
             )));
         }
+        let (candidates, sdp) = Candidates::of(&sdp);
         let peer = self.peer.clone();
         let set = async move { peer.set_remote_description(read(sdp)?).await };
         self.described_by(set).await?;
         self.described = true;
+        self.candidates = candidates;
         Ok(())
     }
 
@@ -249,13 +254,6 @@ async fn opening(stage: &Stage) -> Option<DataChannelEvent> {
     }
 }
 
-/// Of TCP there is nothing here, and a peer does not choose what we connect to. It is read as `rtc`
-/// reads it: whoever splits the words at other spaces sees another transport.
-fn is_other_than_udp(candidate: &str) -> bool {
-    let value = candidate.strip_prefix("candidate:").unwrap_or(candidate);
-    unmarshal_candidate(value).is_ok_and(|candidate| !candidate.network_type().is_udp())
-}
-
 #[async_trait]
 impl NegotiatedConnection for Connection {
     async fn offer(
@@ -317,12 +315,7 @@ impl NegotiatedConnection for Connection {
     }
 
     async fn add_candidate(&mut self, candidate: String) -> Result<(), TransportError> {
-        if candidate.len() > CANDIDATE_BYTES {
-            return Err(TransportError::Candidate(format!(
-                "it has {} bytes, and may have {CANDIDATE_BYTES}",
-                candidate.len()
-            )));
-        }
+        self.candidates.take(&candidate)?;
         let peer = self.peer.clone();
         let add = async move {
             if is_other_than_udp(&candidate) {

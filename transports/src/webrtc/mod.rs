@@ -13,6 +13,7 @@
 //! other, and none of the peer's are looked up. A browser that hides its address behind such a name
 //! is found all the same, for it sees ours and calls first.
 
+mod candidates;
 mod channel;
 mod connection;
 mod errors;

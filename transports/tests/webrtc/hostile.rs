@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::TcpListener;
 
+use outlive_core::limits::CANDIDATES;
 use outlive_core::transport::{NegotiatedTransport, TransportError};
 use outlive_core::wire::signal::Signal;
 use outlive_core::{Entropy, Negotiation};
@@ -63,6 +64,34 @@ async fn garbage_for_a_description_is_an_error_and_the_next_attempt_works() {
     say(pair.b.link(), packet(1, 1)).await;
     assert_eq!(hear(pair.a.link()).await, packet(1, 1));
     pair.close().await;
+}
+
+#[tokio::test]
+async fn candidates_of_a_description_and_those_that_come_by_themselves_are_bounded_together() {
+    let (negotiation, good) = an_offer().await;
+    let candidate = |n: usize| format!("candidate:1 1 udp 9 127.0.0.1 {} typ host", 1_000 + n);
+    for (told, more) in [(0, CANDIDATES), (30, CANDIDATES - 30), (300, 0)] {
+        let told: String = (0..told)
+            .map(|n| format!("a={}\r\n", candidate(n)))
+            .collect();
+        let mut connection = loopback().connection().await.expect("a connection");
+        let answer = connection
+            .apply_offer(negotiation, good.clone() + &told)
+            .await;
+        answer.expect("it can be used");
+        for n in 0..more {
+            let added = connection.add_candidate(candidate(400 + n)).await;
+            added.expect("there is room");
+        }
+        let added = connection.add_candidate(candidate(500)).await;
+        assert!(
+            matches!(added, Err(TransportError::Candidate(_))),
+            "{added:?}"
+        );
+        let end = connection.add_candidate(String::new()).await;
+        end.expect("that there are no more can be said");
+        connection.close().await;
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use outlive_core::record::Key;
 use outlive_core::transport::{DirectLink, TransportError};
 use outlive_core::wire::signal::Signal;
 use outlive_core::{ChannelId, Entropy};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -125,33 +125,23 @@ impl Upgrade {
         let mut doubt = self.hub.doubt.subscribe();
         rendezvous.located(addresses.borrow_and_update().clone(), self.now());
         rendezvous.given(found_at.borrow_and_update().clone(), self.now());
-        let (mut linked, mut alarm, mut retry) = (false, Alarm::default(), Alarm::default());
+        let (mut alarm, mut retry) = (Alarm::default(), Alarm::default());
         loop {
             self.note_ended();
-            match (linked, self.links.is_empty()) {
-                (false, false) => rendezvous.linked(self.now()),
-                (true, true) => rendezvous.unlinked(self.now()),
-                (false, true) | (true, false) => {}
+            let linked = !self.links.is_empty();
+            if linked {
+                rendezvous.linked(self.now());
             }
-            linked = !self.links.is_empty();
             let present = self.hub.state.borrow().clone();
             self.wish(&mut rendezvous, negotiating, &present);
+            // What becomes of it that there is none depends on what is wished.
+            if !linked {
+                rendezvous.unlinked(self.now());
+            }
             negotiating.restart(&present.links, self.now());
             rendezvous.doubt(*doubt.borrow_and_update(), self.now());
             negotiating.settle().await;
-            while let Some(output) = rendezvous.poll() {
-                match output {
-                    RendezvousOutput::Send { signal, ttl } => self.say(&signal, ttl).await,
-                    RendezvousOutput::Dial(addresses) => {
-                        let Some(endpoint) = &self.endpoint else {
-                            continue;
-                        };
-                        let (peer, socket) = (self.hub.peer, endpoint.socket.borrow().clone());
-                        let dial = async move { socket.dial(peer, &addresses).await };
-                        self.dialing = Some(Box::pin(dial));
-                    }
-                }
-            }
+            self.settle(&mut rendezvous).await;
             let extra = self.links.len() > 1;
             if extra {
                 self.let_extra_go();
@@ -163,7 +153,9 @@ impl Upgrade {
                 asked = self.asked.recv() => match asked {
                     Some(Asked::Accepted(link)) => self.bind(link, DialedBy::Peer),
                     Some(Asked::Allow(allowed, reply)) => {
-                        self.allow(allowed, negotiating, reply).await;
+                        self.allow(allowed, &mut rendezvous, negotiating).await;
+                        // The caller may have gone away.
+                        let _ = reply.send(());
                     }
                     None => return,
                 },
@@ -271,11 +263,28 @@ impl Upgrade {
         negotiating.wish(negotiated, now);
     }
 
+    /// Does what the rendezvous wants done.
+    async fn settle(&mut self, rendezvous: &mut Rendezvous) {
+        while let Some(output) = rendezvous.poll() {
+            match output {
+                RendezvousOutput::Send { signal, ttl } => self.say(&signal, ttl).await,
+                RendezvousOutput::Dial(addresses) => {
+                    let Some(endpoint) = &self.endpoint else {
+                        continue;
+                    };
+                    let (peer, socket) = (self.hub.peer, endpoint.socket.borrow().clone());
+                    let dial = async move { socket.dial(peer, &addresses).await };
+                    self.dialing = Some(Box::pin(dial));
+                }
+            }
+        }
+    }
+
     async fn allow(
         &mut self,
         allowed: bool,
+        rendezvous: &mut Rendezvous,
         negotiating: &mut Negotiating,
-        reply: oneshot::Sender<()>,
     ) {
         self.allowed = allowed;
         self.read_again = None;
@@ -285,11 +294,11 @@ impl Upgrade {
                 link.retire.cancel();
                 link.ended.cancelled().await;
             }
+            rendezvous.forbid();
+            self.settle(rendezvous).await;
             negotiating.wish(Wish::Forbidden, self.now());
             negotiating.settle().await;
         }
-        // The caller may have gone away.
-        let _ = reply.send(());
     }
 
     fn bind(&mut self, link: DirectLink, dialed_by: DialedBy) {

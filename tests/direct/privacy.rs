@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use outlive::{ChannelId, Connectivity, DirectTransport, Error, Identity, Node, Strangers};
+use outlive_core::limits::STEADY_TIME;
 use outlive_storage::MemoryStore;
 use outlive_transports::{Quic, WebSocketRelay};
 
@@ -30,6 +31,24 @@ async fn a_session_that_must_not_has_no_direct_link() {
         .await
         .expect("it is so");
     world.until_direct().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn whoever_forbids_direct_links_does_not_dial_once_more_nor_is_it_dialed() {
+    let mut world = World::new().await;
+    world.until_direct().await;
+    // A link that was up for so long is sought again at once when it is lost.
+    tokio::time::sleep(STEADY_TIME).await;
+    let dials = |world: &World| [0, 1].map(|who: usize| world.peers[who].road.dials());
+    let before = dials(&world);
+    let forbidden = world.peers[0].session.allow_direct(false).await;
+    forbidden.expect("it is so");
+    world.until_relayed().await;
+    for _ in 0..20 {
+        world.talk().await;
+    }
+    assert_eq!(dials(&world), before);
     world.end().await;
 }
 

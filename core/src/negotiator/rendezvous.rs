@@ -155,11 +155,17 @@ impl Rendezvous {
     /// Direct links to this peer are forbidden: it is not dialed, and not told where we are; what it
     /// was told is taken back. Links that are up, and those that it dials, are the caller's to close.
     pub fn forbid(&mut self) {
+        let mut unsaid = false;
+        if self.wish != Wish::Forbidden {
+            // What was not done yet is not done any more.
+            let says = |output| matches!(output, RendezvousOutput::Send { .. });
+            unsaid = self.outputs.drain(..).any(says);
+        }
         self.wish = Wish::Forbidden;
         if !self.is_linked() {
             self.state = State::Still;
         }
-        if self.said.as_ref().is_some_and(|said| !said.is_empty()) {
+        if unsaid || self.said.as_ref().is_some_and(|said| !said.is_empty()) {
             self.say(false);
         }
     }

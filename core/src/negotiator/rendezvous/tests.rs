@@ -404,6 +404,25 @@ fn a_link_that_is_up_stays_known_whatever_comes_of_dialing_beside_it() {
 }
 
 #[test]
+fn what_was_to_be_said_and_dialed_when_links_are_forbidden_is_not() {
+    let [mut end, _] = met();
+    end.linked(at(1));
+    end.unlinked(at(30));
+    end.located(vec![address(3)], at(30));
+    end.given(vec![address(4)], at(30));
+    end.forbid();
+    let (said, dialed) = drain(&mut end);
+    assert_eq!((said.len(), dialed), (1, vec![]));
+    assert_eq!((&said[0].addresses[..], said[0].reply), (&[][..], false));
+    // It is asked just before.
+    let mut end = rendezvous(3);
+    end.receive(told(1, &[address(2)], true), at(1));
+    end.forbid();
+    let (said, dialed) = drain(&mut end);
+    assert_eq!((said.len(), dialed), (1, vec![]), "it gets its answer");
+}
+
+#[test]
 fn a_peer_that_asks_twice_within_a_second_is_dialed_twice_though_no_link_is_wanted() {
     for linked in [false, true] {
         let mut peer = rendezvous(1);

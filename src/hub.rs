@@ -41,6 +41,8 @@ pub(crate) struct Hub {
     pub(crate) moved: Notify,
     /// Whether a direct link may be dead.
     pub(crate) doubt: watch::Sender<bool>,
+    /// Rings when something of the apps' is sent or has come.
+    pub(crate) talk: watch::Sender<()>,
     /// Where the app says that the peer can be reached.
     pub(crate) found_at: watch::Sender<Vec<SocketAddr>>,
     holds: AtomicUsize,
@@ -145,6 +147,7 @@ impl Hub {
             signaled: Notify::new(),
             moved: Notify::new(),
             doubt: watch::Sender::new(false),
+            talk: watch::Sender::default(),
             found_at: watch::Sender::new(Vec::new()),
             holds: AtomicUsize::new(0),
             inboxes: Mutex::new(inboxes.collect()),
@@ -180,6 +183,13 @@ impl Hub {
         if self.registry.len() > 0 {
             let state = self.state.borrow().clone();
             self.registry.emit(event, &state);
+        }
+    }
+
+    /// Something was sent on a channel, or has come. Signals are no talk: they make links, and keep none.
+    pub(crate) fn talked(&self, channel: ChannelId) {
+        if channel != ChannelId::SIGNALING {
+            self.talk.send_replace(());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,13 +43,23 @@ pub(super) struct Kind {
 const BULK_WAITING: usize = 512;
 
 /// A link that is bound, for whoever made it.
+#[derive(Clone)]
 pub(super) struct Carried {
     /// Ends the link: the session goes on over others.
     pub(super) retire: CancellationToken,
     /// It has ended.
     pub(super) ended: CancellationToken,
+    /// Whether the peer let it go, once it has ended.
+    parted: Arc<AtomicBool>,
     /// Packets that came over it.
     pub(super) heard: Arc<AtomicU64>,
+}
+
+impl Carried {
+    /// Whether it has ended because the peer let it go, and for nothing that is wrong.
+    pub(super) fn is_parted(&self) -> bool {
+        self.parted.load(Ordering::Relaxed)
+    }
 }
 
 /// Binds a link to its session. Its task ends when the link breaks, is retired, or is let go of by
@@ -65,13 +75,13 @@ pub(super) fn carry(
     let carried = Carried {
         retire: inner.ways.child_token(),
         ended: CancellationToken::new(),
+        parted: Arc::default(),
         heard: Arc::default(),
     };
     let span = tracing::info_span!("link", peer = %link.peer.short(), %generation, transport = kind.transport);
-    let (retire, heard) = (carried.retire.clone(), carried.heard.clone());
-    let ended = carried.ended.clone();
+    let link_of = carried.clone();
     let run = async move {
-        run(link, inputs, kind, generation, retire, &heard, &ended).await;
+        run(link, inputs, kind, generation, &link_of).await;
         bell.notify_one();
     };
     inner.sessions.spawn(run.instrument(span));
@@ -83,9 +93,7 @@ async fn run(
     inputs: mpsc::Sender<Input>,
     kind: Kind,
     generation: Generation,
-    retire: CancellationToken,
-    heard: &AtomicU64,
-    ended: &CancellationToken,
+    carried: &Carried,
 ) {
     let DirectLink {
         address,
@@ -109,17 +117,19 @@ async fn run(
             // What was handed over before the end is sent.
             biased;
             error = send_all(&*sender, &mut outgoing) => error,
-            error = receive_all(&mut *receiver, generation, &inputs, heard) => error,
-            () = retire.cancelled() => None,
+            error = receive_all(&mut *receiver, generation, &inputs, &carried.heard) => error,
+            () = carried.retire.cancelled() => None,
         };
         if let Some(error) = error {
-            debug!(%error, "the link broke");
+            let parted = matches!(error, TransportError::Finished);
+            carried.parted.store(parted, Ordering::Relaxed);
+            debug!(%error, "the link ended");
         }
-        ended.cancel();
+        carried.ended.cancel();
         // The session goes on over others before this one is closed. One that is gone needs no word.
         let _ = inputs.send(Input::Lost { generation }).await;
     }
-    ended.cancel();
+    carried.ended.cancel();
     sender.close().await;
 }
 

@@ -25,7 +25,8 @@ use outlive_core::transport::{DirectEndpoint, DirectLink};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use self::listener::Listener;
-pub(crate) use self::upgrade::{Upgrade, let_signals_go};
+pub(crate) use self::signals::let_signals_go;
+pub(crate) use self::upgrade::Upgrade;
 
 /// The node's socket for direct links.
 #[derive(Clone)]

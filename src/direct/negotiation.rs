@@ -264,7 +264,8 @@ impl Negotiating {
         }
     }
 
-    pub(super) fn heed(&mut self, event: NegotiatedEvent, now: Now) {
+    /// Returns whether the peer has let the link go. Then no other is sought before it is wished again.
+    pub(super) fn heed(&mut self, event: NegotiatedEvent, now: Now) -> bool {
         match event {
             NegotiatedEvent::Found {
                 negotiation,
@@ -283,11 +284,20 @@ impl Negotiating {
                 self.negotiator.up(negotiation, now);
             }
             NegotiatedEvent::Down { negotiation } => self.negotiator.down(negotiation, now),
-            NegotiatedEvent::Failed { negotiation, error } => match negotiation {
-                Some(negotiation) => self.failed(negotiation, &error),
-                None => self.connection = None,
-            },
+            NegotiatedEvent::Failed { negotiation, error } => {
+                let parted = matches!(error, TransportError::Finished)
+                    || self.link.as_ref().is_some_and(Carried::is_parted);
+                if parted {
+                    self.wish(Wish::Allowed, now);
+                }
+                match negotiation {
+                    Some(negotiation) => self.failed(negotiation, &error),
+                    None => self.connection = None,
+                }
+                return parted;
+            }
         }
+        false
     }
 
     /// Ends what there is, and says goodbye.

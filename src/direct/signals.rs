@@ -1,14 +1,21 @@
-//! Signals on their way to the peer, through the session itself.
+//! Signals on their way to the peer and from it, through the session itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use outlive_core::ChannelId;
 use outlive_core::engine::{SendOptions, Ticket};
 use outlive_core::wire::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
 
 use crate::error::Error;
+use crate::inbox::Inbox;
+use crate::route::Route;
 use crate::task::{Command, Input};
+
+/// Signals that are taken at once. A peer may send on for ever; links and commands are not to wait for it.
+const SIGNALS: usize = 32;
 
 /// Queues a signal.
 pub(super) async fn say(
@@ -44,4 +51,45 @@ pub(super) async fn take_back(inputs: &mpsc::Sender<Input>, ticket: Ticket) -> R
 async fn command(inputs: &mpsc::Sender<Input>, command: Command) -> Result<(), Error> {
     let sent = inputs.send(Input::Command(command)).await;
     sent.map_err(|_| Error::Shutdown)
+}
+
+/// Hands over some of the signals that came, and has them leave the inbox. Returns whether there may be
+/// more.
+pub(super) async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<bool, Error> {
+    let hub = Arc::clone(route.hub());
+    if !hub.take_inbox(ChannelId::SIGNALING) {
+        return Ok(false);
+    }
+    let mut inbox = Inbox::new(hub.clone(), route, ChannelId::SIGNALING);
+    for _ in 0..SIGNALS {
+        let Some(delivery) = inbox.try_next().await? else {
+            return Ok(false);
+        };
+        match Signal::decode(delivery.payload()) {
+            Ok(Some(signal)) => each(signal),
+            Ok(None) => {}
+            Err(error) => warn!(peer = %hub.peer.short(), %error, "a malformed signal"),
+        }
+        delivery.commit().await?;
+    }
+    Ok(true)
+}
+
+async fn take_all(route: Route) -> Result<(), Error> {
+    while take(route.clone(), drop).await? {}
+    Ok(())
+}
+
+/// For a node without direct links: signals leave the inbox unheard.
+pub(crate) fn let_signals_go(route: Route) {
+    let inner = route.inner().clone();
+    inner.tasks.spawn(async move {
+        let hub = Arc::clone(route.hub());
+        tokio::select! {
+            () = hub.ended.cancelled() => {}
+            taken = take_all(route) => if let Err(error) = taken {
+                debug!(peer = %hub.peer.short(), %error, "signals can't be taken");
+            },
+        }
+    });
 }

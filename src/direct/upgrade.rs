@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use outlive_core::Entropy;
 use outlive_core::engine::Ticket;
 use outlive_core::negotiator::{DialedBy, LinkSeen, Rendezvous, RendezvousOutput, extra_links};
 use outlive_core::record::Key;
-use outlive_core::transport::{DirectLink, TransportError};
+use outlive_core::transport::{DirectLink, NegotiatedEvent, TransportError};
 use outlive_core::wire::signal::Signal;
-use outlive_core::{ChannelId, Entropy};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,6 @@ use super::{Asked, Endpoint, signals};
 use crate::alarm::Alarm;
 use crate::error::Error;
 use crate::hub::Hub;
-use crate::inbox::Inbox;
 use crate::node::Inner;
 use crate::route::Route;
 use crate::state::SessionState;
@@ -30,9 +29,6 @@ use crate::task::{Input, STORE_RETRY, pending_or};
 
 /// How often it is looked whether a link too many can go, while there is one.
 const EXTRA_AGAIN: Duration = Duration::from_millis(500);
-
-/// Signals that are taken at once. A peer may send on for ever; links and commands are not to wait for it.
-const SIGNALS: usize = 32;
 
 /// Before all others that go to the peer itself.
 const RANK: u8 = 0;
@@ -58,6 +54,13 @@ pub(crate) struct Upgrade {
     /// Rings when a link has ended.
     bell: Arc<Notify>,
     dialing: Option<BoxFuture<'static, Result<DirectLink, TransportError>>>,
+    /// The peer let the last link go, and nothing was said since: it has no use for another, and
+    /// would be woken for one that it lets go again.
+    parted: bool,
+    /// Rings when something is said.
+    talk: watch::Receiver<()>,
+    /// Whether the peer was there when that was last looked at.
+    online: bool,
     /// The last word of where we are: the next takes its place.
     said: Option<Ticket>,
     /// Signals could not be read or sent: when that is tried again.
@@ -74,6 +77,7 @@ impl Upgrade {
     ) -> Self {
         Self {
             inner,
+            talk: hub.talk.subscribe(),
             hub,
             endpoint,
             inputs,
@@ -83,6 +87,8 @@ impl Upgrade {
             links: Vec::new(),
             bell: Arc::default(),
             dialing: None,
+            parted: false,
+            online: false,
             said: None,
             failed: false,
         }
@@ -135,8 +141,10 @@ impl Upgrade {
             let present = self.hub.state.borrow().clone();
             self.wish(&mut rendezvous, negotiating, &present);
             // What becomes of it that there is none depends on what is wished.
-            if !linked {
-                rendezvous.unlinked(self.now());
+            match (linked, self.parted) {
+                (true, _) => {}
+                (false, true) => rendezvous.parted(self.now()),
+                (false, false) => rendezvous.unlinked(self.now()),
             }
             negotiating.restart(&present.links, self.now());
             rendezvous.doubt(*doubt.borrow_and_update(), self.now());
@@ -188,6 +196,7 @@ impl Upgrade {
                 changed = network.changed() => {
                     if changed.is_err() { return }
                     if network.borrow_and_update().up {
+                        self.parted = false;
                         rendezvous.wake(self.now());
                         negotiating.network_changed(self.now()).await;
                         // The session's task may have ended, and this one with it.
@@ -195,9 +204,21 @@ impl Upgrade {
                     }
                 }
                 () = self.bell.notified() => {}
-                () = self.hub.held.notified() => {}
+                () = self.hub.held.notified() => self.parted = false,
+                changed = self.talk.changed(), if self.parted => {
+                    if changed.is_err() { return }
+                    self.parted = false;
+                    rendezvous.wake(self.now());
+                }
                 () = tokio::time::sleep(EXTRA_AGAIN), if extra => {}
-                event = negotiating.event() => negotiating.heed(event, self.now()),
+                event = negotiating.event() => {
+                    if let NegotiatedEvent::Up { .. } = &event {
+                        self.parted = false;
+                    }
+                    if negotiating.heed(event, self.now()) {
+                        self.part();
+                    }
+                }
                 () = alarm.at(deadline) => {
                     rendezvous.tick(self.now());
                     negotiating.tick(self.now());
@@ -225,25 +246,32 @@ impl Upgrade {
         self.inner.clock.now()
     }
 
-    /// A direct link is wanted while the app holds the session and the peer is there; it is none of
-    /// a stranger's business where we are.
+    /// A direct link is wanted while the app holds the session and the peer is there, but for one that
+    /// has no use for it; it is none of a stranger's business where we are.
     fn wish(
-        &self,
+        &mut self,
         rendezvous: &mut Rendezvous,
         negotiating: &mut Negotiating,
         present: &SessionState,
     ) {
         let now = self.now();
         let online = present.peer_online == Some(true);
+        if online && !self.online {
+            self.parted = false;
+            rendezvous.wake(now);
+        }
+        self.online = online;
         let wish = if !self.allowed || self.inner.admission.is_stranger(self.hub.peer) {
             Wish::Forbidden
-        } else if online && self.hub.is_held() {
+        } else if online && self.hub.is_held() && !self.parted {
             Wish::Wanted
         } else {
             Wish::Allowed
         };
-        // Where the app says that the peer is, it may be though no relay says that it is there.
+        // Where the app says that the peer is, it may be though no relay says that it is there. Then
+        // it may have no other way to us either.
         let told = self.hub.is_held() && !self.hub.found_at.borrow().is_empty();
+        let told = told && !(self.parted && online);
         match wish {
             _ if self.endpoint.is_none() => rendezvous.forbid(),
             Wish::Forbidden => rendezvous.forbid(),
@@ -288,6 +316,7 @@ impl Upgrade {
     ) {
         self.allowed = allowed;
         self.read_again = None;
+        self.parted = false;
         if !allowed {
             self.dialing = None;
             for Up { link, .. } in self.links.drain(..) {
@@ -324,10 +353,28 @@ impl Upgrade {
             dialed_by,
             heard_before: 0,
         });
+        self.parted = false;
     }
 
     fn note_ended(&mut self) {
-        self.links.retain(|up| !up.link.ended.is_cancelled());
+        let before = self.links.len();
+        let mut parted = true;
+        self.links.retain(|Up { link, .. }| {
+            let ended = link.ended.is_cancelled();
+            parted &= !ended || link.is_parted();
+            !ended
+        });
+        if parted && self.links.len() < before {
+            self.part();
+        }
+    }
+
+    /// The peer let a link go.
+    fn part(&mut self) {
+        if self.links.is_empty() {
+            self.parted = true;
+            self.talk.mark_unchanged();
+        }
     }
 
     fn let_extra_go(&mut self) {
@@ -364,7 +411,7 @@ impl Upgrade {
         let now = self.now();
         // The session is held for as long as that takes, and no longer.
         let route = Route::new(self.inner.clone(), self.hub.hold());
-        let taken = take(route, |signal| match signal {
+        let taken = signals::take(route, |signal| match signal {
             Signal::Addresses(addresses) => rendezvous.receive(addresses, now),
             other => negotiating.receive(other, now),
         })
@@ -379,45 +426,4 @@ impl Upgrade {
             }
         }
     }
-}
-
-/// Hands over some of the signals that came, and has them leave the inbox. Returns whether there may be
-/// more.
-async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<bool, Error> {
-    let hub = Arc::clone(route.hub());
-    if !hub.take_inbox(ChannelId::SIGNALING) {
-        return Ok(false);
-    }
-    let mut inbox = Inbox::new(hub.clone(), route, ChannelId::SIGNALING);
-    for _ in 0..SIGNALS {
-        let Some(delivery) = inbox.try_next().await? else {
-            return Ok(false);
-        };
-        match Signal::decode(delivery.payload()) {
-            Ok(Some(signal)) => each(signal),
-            Ok(None) => {}
-            Err(error) => warn!(peer = %hub.peer.short(), %error, "a malformed signal"),
-        }
-        delivery.commit().await?;
-    }
-    Ok(true)
-}
-
-async fn take_all(route: Route) -> Result<(), Error> {
-    while take(route.clone(), drop).await? {}
-    Ok(())
-}
-
-/// For a node without direct links: signals leave the inbox unheard.
-pub(crate) fn let_signals_go(route: Route) {
-    let inner = route.inner().clone();
-    inner.tasks.spawn(async move {
-        let hub = Arc::clone(route.hub());
-        tokio::select! {
-            () = hub.ended.cancelled() => {}
-            taken = take_all(route) => if let Err(error) = taken {
-                debug!(peer = %hub.peer.short(), %error, "signals can't be taken");
-            },
-        }
-    });
 }

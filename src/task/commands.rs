@@ -323,6 +323,7 @@ impl Task {
                 payload,
                 reply,
             } => {
+                self.hub.talked(channel);
                 let sent = engine
                     .send_volatile(channel, payload, now)
                     .map_err(Error::from);

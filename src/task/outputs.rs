@@ -198,6 +198,7 @@ impl Task {
     /// Messages wait in an inbox: for the app, or for what serves requests.
     pub(super) fn arrived(&self, channel: ChannelId, end: Position) {
         self.hub.inbox_grew(channel, end);
+        self.hub.talked(channel);
         if channel == ChannelId::REQUESTS {
             request::poke(self.route());
         } else if channel == ChannelId::FILE_REPLIES {
@@ -280,7 +281,10 @@ impl Task {
             },
             Event::PeerReset { epoch } => SessionEvent::PeerReset { epoch },
             Event::Renewed { epoch } => SessionEvent::Renewed { epoch },
-            Event::Volatile { channel, payload } => SessionEvent::Volatile { channel, payload },
+            Event::Volatile { channel, payload } => {
+                self.hub.talked(channel);
+                SessionEvent::Volatile { channel, payload }
+            }
             Event::Listening { channel, listening } => {
                 self.hub.peer_listens_to(engine.peer_listens());
                 SessionEvent::Listening { channel, listening }

@@ -57,6 +57,7 @@ impl Task {
         let now = self.inner.clock.now();
         match engine.send(send.channel, &send.payload, &send.options, now) {
             Ok(ticket) => {
+                self.hub.talked(send.channel);
                 if let Some(hash) = send.options.once {
                     self.next.once.insert(hash, ticket);
                 }

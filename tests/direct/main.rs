@@ -5,6 +5,7 @@ mod given;
 mod links;
 mod negotiated;
 mod privacy;
+mod quiet;
 mod road;
 mod secrecy;
 mod tap;

@@ -271,6 +271,14 @@ impl Rendezvous {
         }
     }
 
+    /// No direct link is up any more: the peer let the last one go. It has no use for a link now, and
+    /// may let the next one go as well.
+    pub fn parted(&mut self, now: Now) {
+        if self.is_linked() {
+            self.rest(now);
+        }
+    }
+
     /// Nobody answered as the peer at any of the addresses.
     pub fn dial_failed(&mut self, now: Now) {
         if self.state == State::Dialing {

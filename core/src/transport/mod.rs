@@ -56,6 +56,9 @@ pub enum TransportError {
     /// The other end closed the connection, and said why.
     #[error("the relay closed the connection: {0}")]
     Closed(GoodbyeReason),
+    /// The peer let the link go, and nothing is wrong.
+    #[error("the peer closed it")]
+    Finished,
     /// The transport has no connections that do not say who we are.
     #[error("{address} can't be reached without saying who we are; use another transport")]
     Unidentified {

@@ -7,6 +7,8 @@ use outlive_core::transport::TransportError;
 use quinn::{ConnectError, ConnectionError, ReadError, WriteError};
 use tokio_util::codec::LengthDelimitedCodecError;
 
+use super::halves::DONE;
+
 /// QUIC carries the alerts of TLS as the codes from here on.
 const ALERTS: std::ops::Range<u64> = 0x100..0x200;
 
@@ -73,7 +75,10 @@ pub(super) fn closed_here() -> TransportError {
 /// Why a connection ended.
 pub(super) fn ended(error: &ConnectionError) -> TransportError {
     TransportError::Broken(match error {
-        ConnectionError::ApplicationClosed(_) => "the peer closed it".to_owned(),
+        ConnectionError::ApplicationClosed(theirs) if theirs.error_code == DONE => {
+            return TransportError::Finished;
+        }
+        ConnectionError::ApplicationClosed(_) => "the peer found a fault".to_owned(),
         ConnectionError::TimedOut => "the peer fell silent".to_owned(),
         ConnectionError::LocallyClosed => return closed_here(),
         error => error.to_string(),

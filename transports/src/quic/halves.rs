@@ -222,7 +222,7 @@ impl Receiver {
         loop {
             let misses_a_lane = match (&self.interactive, &self.bulk) {
                 (Reading::Finished, Reading::Finished) => {
-                    return Err(TransportError::Broken("the peer closed it".to_owned()));
+                    return Err(TransportError::Finished);
                 }
                 (Reading::Missing, _) | (_, Reading::Missing) => true,
                 (Reading::Open(_) | Reading::Finished, Reading::Open(_) | Reading::Finished) => {

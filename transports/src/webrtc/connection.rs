@@ -225,7 +225,8 @@ impl Connection {
                 Some(NegotiatedEvent::Silent { negotiation })
             }
             RTCPeerConnectionState::Failed => Some(NegotiatedEvent::Down { negotiation }),
-            RTCPeerConnectionState::Closed => Some(self.broken("the peer closed it")),
+            RTCPeerConnectionState::Closed if up => Some(self.failed(TransportError::Finished)),
+            RTCPeerConnectionState::Closed => Some(self.broken("the peer gave it up")),
             // What it is between two of these.
             _ => None,
         }

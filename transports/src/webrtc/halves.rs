@@ -127,6 +127,7 @@ impl DirectReceiver for Receiver {
                     return Ok(message.data.freeze());
                 }
                 Some(DataChannelEvent::OnClosing | DataChannelEvent::OnClose) => self.closed = true,
+                None if self.closed => return Err(TransportError::Finished),
                 None => return Err(errors::closed()),
                 // Of how full our buffer is, and of what the next event tells better.
                 Some(_) => {}

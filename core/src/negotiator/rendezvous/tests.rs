@@ -404,6 +404,30 @@ fn a_link_that_is_up_stays_known_whatever_comes_of_dialing_beside_it() {
 }
 
 #[test]
+fn a_link_that_the_peer_let_go_while_it_is_still_wanted_is_sought_with_growing_waits() {
+    let [mut end, _] = met();
+    let mut now = at(1);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        end.linked(now);
+        now.elapsed += STEADY_TIME;
+        end.parted(now);
+        assert_eq!(drain(&mut end), (vec![], vec![]), "not at once");
+        let next = end.deadline().expect("it will be sought again");
+        waits.push(next - now.elapsed);
+        now.elapsed = next;
+        end.tick(now);
+        drain(&mut end);
+    }
+    assert!(waits[7] > waits[0] * 20, "{waits:?}");
+    // Where it is not, nothing is waited for.
+    end.linked(now);
+    end.allow();
+    end.parted(now);
+    assert_eq!((end.deadline(), drain(&mut end)), (None, (vec![], vec![])));
+}
+
+#[test]
 fn what_was_to_be_said_and_dialed_when_links_are_forbidden_is_not() {
     let [mut end, _] = met();
     end.linked(at(1));

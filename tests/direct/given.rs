@@ -78,6 +78,28 @@ async fn a_session_without_direct_links_is_not_dialed_for_wherever_the_app_says_
 }
 
 #[tokio::test]
+async fn a_peer_that_has_let_its_session_go_is_dialed_again_where_no_relay_leads_to_it() {
+    let (one, to_other) = alone(1).await;
+    let (other, to_one) = alone(2).await;
+    let mut known = other.addresses().expect("a socket");
+    let known = soon("addresses", known.wait_for(|known| !known.is_empty())).await;
+    to_other.found_at(known.expect("a node that runs").clone());
+    let mut state = to_other.state();
+    let linked = state.wait_for(|state| carried_by(state) == Some("quic"));
+    drop(soon("a link", linked).await.expect("a session"));
+    drop(to_one);
+    let alone = state.wait_for(|state| state.links.is_empty());
+    drop(soon("the end of the link", alone).await.expect("a session"));
+    // What the other may have to say some day has no other way.
+    let linked = state.wait_for(|state| carried_by(state) == Some("quic"));
+    drop(soon("another link", linked).await.expect("a session"));
+    drop((to_other, state));
+    for node in [one, other] {
+        soon("an end", node.shutdown()).await.expect("it stops");
+    }
+}
+
+#[tokio::test]
 async fn what_is_committed_while_the_senders_store_fails_is_heard_of_when_it_works_again() {
     let store = MemoryStore::new();
     let (one, to_other) = alone_over(1, store.clone()).await;

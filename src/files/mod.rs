@@ -25,6 +25,7 @@ mod receiving;
 mod replies;
 mod sending;
 mod step;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

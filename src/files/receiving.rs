@@ -17,10 +17,8 @@ use super::arriving::Arriving;
 use super::disk::{self, blocking};
 use super::error::FileError;
 use super::inbox::{FileEvent, State, Taken};
-use super::offer::{FileOffer, text};
-use super::received::ReceivedFile;
+use super::offer::FileOffer;
 use super::step::Step;
-use super::{FileProgress, name};
 use crate::error::Error;
 use crate::route::Route;
 use crate::task::Command;
@@ -43,8 +41,8 @@ pub(super) struct Receiving {
 
 /// What is known of the files that come, and what is done with them.
 pub(super) struct Desk {
-    route: Route,
-    receiving: BTreeMap<TransferId, Receiving>,
+    pub(super) route: Route,
+    pub(super) receiving: BTreeMap<TransferId, Receiving>,
     /// Files whose beginning was dealt with, and comes again because it could not be committed, or may,
     /// after a restart: by then the file may be whole, and the app may have committed it. At most
     /// [`BEGUN_FILES`].
@@ -258,7 +256,7 @@ impl Desk {
     }
 
     /// Has nothing more placed in a file by itself.
-    async fn expect_no_more(&self, transfer: TransferId) -> Result<(), FileError> {
+    pub(super) async fn expect_no_more(&self, transfer: TransferId) -> Result<(), FileError> {
         let arriving = self.route.hub().files.arriving();
         match arriving.filter(|of| of.transfer() == transfer) {
             Some(arriving) => close(arriving).await,
@@ -266,103 +264,8 @@ impl Desk {
         }
     }
 
-    /// A file is there up to `end`: if it is whole, it is checked and gets its name.
-    async fn go_on(&mut self, transfer: TransferId, end: u64) -> Result<Vec<FileEvent>, FileError> {
-        let Some(receiving) = self.receiving.get_mut(&transfer) else {
-            return Ok(Vec::new());
-        };
-        receiving.length = receiving.length.max(end);
-        let size = receiving.record.info.size;
-        let progress = FileEvent::Progress(transfer, FileProgress { done: end, size });
-        if end < size {
-            return Ok(vec![progress]);
-        }
-        let record = receiving.record.clone();
-        self.expect_no_more(transfer).await?;
-        let (part, info) = (PathBuf::from(&record.part), record.info.clone());
-        let checked = part.clone();
-        let good = match blocking(move || disk::holds(&checked, info.size, info.hash)).await {
-            Err(error) if error.is_missing() => return self.part_gone(transfer).await,
-            checked => checked?,
-        };
-        if !good {
-            return self.fail(transfer, StopReason::Corrupt).await;
-        }
-        let whole = self.named(transfer, record).await?;
-        let to = whole.clone();
-        blocking(move || disk::rename(&part, &to)).await?;
-        let mut events = vec![progress];
-        events.extend(self.received(transfer, whole).await?);
-        Ok(events)
-    }
-
-    /// What was put together of a file is not there any more: the file has its name, or was taken
-    /// away before.
-    async fn part_gone(&mut self, transfer: TransferId) -> Result<Vec<FileEvent>, FileError> {
-        let Some(Receiving { record, .. }) = self.receiving.get(&transfer) else {
-            return Ok(Vec::new());
-        };
-        let size = record.info.size;
-        let Some(whole) = record.whole.clone().map(PathBuf::from) else {
-            return self.fail(transfer, StopReason::Failed).await;
-        };
-        let named = whole.clone();
-        let length = blocking(move || disk::length(&named)).await?;
-        // An empty file keeps its name for it. One that is gone from there was taken by the app or the
-        // user, since it was received.
-        if length == Some(0) && size > 0 {
-            return self.fail(transfer, StopReason::Failed).await;
-        }
-        self.received(transfer, whole).await
-    }
-
-    /// A file has its name: the sender hears it before the app.
-    async fn received(
-        &mut self,
-        transfer: TransferId,
-        path: PathBuf,
-    ) -> Result<Vec<FileEvent>, FileError> {
-        self.reply(FileMessage::Done(transfer)).await?;
-        let Some(Receiving { record, .. }) = self.receiving.remove(&transfer) else {
-            return Ok(Vec::new());
-        };
-        Ok(vec![FileEvent::Received(ReceivedFile {
-            route: self.route.clone(),
-            transfer,
-            record,
-            path,
-        })])
-    }
-
-    /// Finds the name of a file that is whole, and writes down which it is.
-    async fn named(
-        &mut self,
-        transfer: TransferId,
-        mut record: ReceivingFileRecord,
-    ) -> Result<PathBuf, FileError> {
-        if let Some(whole) = record.whole {
-            return Ok(whole.into());
-        }
-        let directory = PathBuf::from(&record.directory);
-        let name = name::safe(&record.info.name);
-        let path = blocking(move || disk::create(&directory, &name, "")).await?;
-        record.whole = Some(text(path.clone())?);
-        let mut batch = Batch::new();
-        let key = Key::ReceivingFile(self.route.hub().peer, transfer);
-        batch.put(key.to_bytes(), record.to_bytes());
-        let store = &self.route.inner().store;
-        if let Err(error) = store.commit(batch).await {
-            blocking(move || disk::remove(&path)).await?;
-            return Err(Error::from(error).into());
-        }
-        if let Some(receiving) = self.receiving.get_mut(&transfer) {
-            receiving.record = record;
-        }
-        Ok(path)
-    }
-
     /// The file will not come: neither the sender nor the app waits for it any more.
-    async fn fail(
+    pub(super) async fn fail(
         &mut self,
         transfer: TransferId,
         reason: StopReason,
@@ -402,7 +305,7 @@ impl Desk {
     }
 
     /// Tells the sender, durably.
-    async fn reply(&self, message: FileMessage) -> Result<(), FileError> {
+    pub(super) async fn reply(&self, message: FileMessage) -> Result<(), FileError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Send {
             channel: ChannelId::FILE_REPLIES,

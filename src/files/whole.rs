@@ -1,0 +1,121 @@
+//! A file of which all has come: it is checked, and gets its name.
+
+use std::path::PathBuf;
+
+use outlive_core::TransferId;
+use outlive_core::record::{Key, ReceivingFileRecord, Record};
+use outlive_core::store::Batch;
+use outlive_core::wire::file::{FileMessage, StopReason};
+
+use super::disk::{self, blocking};
+use super::error::FileError;
+use super::inbox::FileEvent;
+use super::offer::text;
+use super::received::ReceivedFile;
+use super::receiving::{Desk, Receiving};
+use super::{FileProgress, name};
+use crate::error::Error;
+
+impl Desk {
+    /// A file is there up to `end`: if it is whole, it is checked and gets its name.
+    pub(super) async fn go_on(
+        &mut self,
+        transfer: TransferId,
+        end: u64,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        let Some(receiving) = self.receiving.get_mut(&transfer) else {
+            return Ok(Vec::new());
+        };
+        receiving.length = receiving.length.max(end);
+        let size = receiving.record.info.size;
+        let progress = FileEvent::Progress(transfer, FileProgress { done: end, size });
+        if end < size {
+            return Ok(vec![progress]);
+        }
+        let record = receiving.record.clone();
+        self.expect_no_more(transfer).await?;
+        let (part, info) = (PathBuf::from(&record.part), record.info.clone());
+        let checked = part.clone();
+        let good = match blocking(move || disk::holds(&checked, info.size, info.hash)).await {
+            Err(error) if error.is_missing() => return self.part_gone(transfer).await,
+            checked => checked?,
+        };
+        if !good {
+            return self.fail(transfer, StopReason::Corrupt).await;
+        }
+        let whole = self.named(transfer, record).await?;
+        let to = whole.clone();
+        blocking(move || disk::rename(&part, &to)).await?;
+        let mut events = vec![progress];
+        events.extend(self.received(transfer, whole).await?);
+        Ok(events)
+    }
+
+    /// What was put together of a file is not there any more: the file has its name, or was taken
+    /// away before.
+    pub(super) async fn part_gone(
+        &mut self,
+        transfer: TransferId,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        let Some(Receiving { record, .. }) = self.receiving.get(&transfer) else {
+            return Ok(Vec::new());
+        };
+        let size = record.info.size;
+        let Some(whole) = record.whole.clone().map(PathBuf::from) else {
+            return self.fail(transfer, StopReason::Failed).await;
+        };
+        let named = whole.clone();
+        let length = blocking(move || disk::length(&named)).await?;
+        // An empty file keeps its name for it. One that is gone from there was taken by the app or the
+        // user, since it was received.
+        if length == Some(0) && size > 0 {
+            return self.fail(transfer, StopReason::Failed).await;
+        }
+        self.received(transfer, whole).await
+    }
+
+    /// A file has its name: the sender hears it before the app.
+    async fn received(
+        &mut self,
+        transfer: TransferId,
+        path: PathBuf,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        self.reply(FileMessage::Done(transfer)).await?;
+        let Some(Receiving { record, .. }) = self.receiving.remove(&transfer) else {
+            return Ok(Vec::new());
+        };
+        Ok(vec![FileEvent::Received(ReceivedFile {
+            route: self.route.clone(),
+            transfer,
+            record,
+            path,
+        })])
+    }
+
+    /// Finds the name of a file that is whole, and writes down which it is.
+    async fn named(
+        &mut self,
+        transfer: TransferId,
+        mut record: ReceivingFileRecord,
+    ) -> Result<PathBuf, FileError> {
+        if let Some(whole) = record.whole {
+            return Ok(whole.into());
+        }
+        let directory = PathBuf::from(&record.directory);
+        let name = name::safe(&record.info.name);
+        let path = blocking(move || disk::create(&directory, &name, "")).await?;
+        record.whole = Some(text(path.clone())?);
+        let mut batch = Batch::new();
+        let key = Key::ReceivingFile(self.route.hub().peer, transfer);
+        batch.put(key.to_bytes(), record.to_bytes());
+        let store = &self.route.inner().store;
+        if let Err(error) = store.commit(batch).await {
+            blocking(move || disk::remove(&path)).await?;
+            return Err(Error::from(error).into());
+        }
+        if let Some(receiving) = self.receiving.get_mut(&transfer) {
+            receiving.record = record;
+        }
+        Ok(path)
+    }
+}

@@ -44,6 +44,12 @@ pub enum FileError {
     /// It was decided about the offer before, or its acceptance was given up half-way.
     #[error("the offer is decided about already")]
     Decided,
+    /// The [`FileInbox`](crate::FileInbox) that offered the file was dropped. Nothing was taken: the next
+    /// one offers it again.
+    #[error(
+        "the inbox that offered the file was dropped; take the files again, and it is offered anew"
+    )]
+    InboxDropped,
     /// The transfer is over.
     #[error("the file did not arrive: {0}")]
     Stopped(#[from] StopReason),

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outlive_core::TransferId;
 use outlive_core::wire::file::StopReason;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub(crate) use self::arriving::{Arriving, Course, commit, divert};
 pub(crate) use self::content::read;
@@ -57,12 +57,24 @@ pub struct FileProgress {
 pub(crate) type Outcome = Result<(), StopReason>;
 
 /// The transfers of one session that somebody here waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Files {
     /// As many as there are handles: what nobody holds any more goes when the next is made.
     sending: Mutex<BTreeMap<TransferId, watch::Sender<Option<Outcome>>>>,
     /// The file whose parts come: one at a time, for one follows the other.
     arriving: Mutex<Option<Arc<Arriving>>>,
+    /// Whose turn it is to accept a file, or to look whether one was.
+    accepting: Semaphore,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            sending: Mutex::default(),
+            arriving: Mutex::default(),
+            accepting: Semaphore::new(1),
+        }
+    }
 }
 
 impl Files {

@@ -107,8 +107,8 @@ impl FileOffer {
     ///
     /// # Errors
     /// [`FileError::Io`] if the directory can't be written: the offer stands, for another one.
-    /// [`FileError::Session`], and [`FileError::Decided`] if the file was accepted before, or that was
-    /// given up half-way.
+    /// [`FileError::InboxDropped`] if the inbox is gone that offered it. [`FileError::Session`], and
+    /// [`FileError::Decided`] if the file was accepted before, or that was given up half-way.
     pub async fn accept(&mut self, directory: impl Into<PathBuf>) -> Result<(), FileError> {
         let decision = self.decision.take().ok_or(FileError::Decided)?;
         let (reply, accepted) = oneshot::channel();
@@ -137,13 +137,18 @@ impl Offered {
         decision: Decision,
         reply: oneshot::Sender<Accepted>,
     ) {
+        // Whoever takes the files next looks for a record of this one when this is over.
+        let _turn = self.route.hub().files.accepting.acquire().await;
+        if decision.is_closed() {
+            return drop(reply.send(Err((decision, FileError::InboxDropped))));
+        }
         let record = match self.take(directory).await {
             Ok(record) => record,
             Err(error) => return drop(reply.send(Err((decision, error)))),
         };
-        if reply.send(Ok(())).is_err() {
+        if decision.is_closed() || reply.is_closed() {
             match self.undo(&record).await {
-                Ok(()) => return,
+                Ok(()) => return drop(reply.send(Err((decision, FileError::InboxDropped)))),
                 Err(error) => {
                     debug!(transfer = %self.transfer, %error, "a file is taken: that can't be undone");
                 }
@@ -151,6 +156,8 @@ impl Offered {
         }
         // The inbox may be gone: whoever takes it next finds the record.
         let _ = decision.send(Receiving { record, length: 0 });
+        // Said last, for who hears it may call the file off at once. Nobody may wait for it.
+        let _ = reply.send(Ok(()));
     }
 
     async fn take(&self, directory: PathBuf) -> Result<ReceivingFileRecord, FileError> {

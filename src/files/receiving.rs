@@ -74,12 +74,7 @@ impl Desk {
                 continue;
             };
             let record = ReceivingFileRecord::from_bytes(&value).map_err(Error::from)?;
-            let part = PathBuf::from(&record.part);
-            let here = blocking(move || disk::length(&part)).await?;
-            let length = here.unwrap_or(0);
-            desk.receiving
-                .insert(transfer, Receiving { record, length });
-            if here.is_none() {
+            if !desk.go_on_with(transfer, record).await? {
                 desk.begun.insert(transfer);
                 events.extend(desk.part_gone(transfer).await?);
             }
@@ -164,12 +159,13 @@ impl Desk {
         };
         let events = match message {
             FileMessage::Begin(transfer, info) => {
+                let over = !self.has(transfer) && self.is_over(transfer).await?;
                 if let Some(receiving) = self.receiving.get(&transfer) {
                     self.expect_more(transfer, receiving).await;
                     // Only an empty file is whole without a part. What the disk has of another one
                     // may have holes, into which parts that wait in the inbox belong.
                     self.go_on(transfer, 0).await?
-                } else if self.is_over(transfer).await? {
+                } else if over {
                     Vec::new()
                 } else if self.records().await?.len() >= RECEIVING_FILES {
                     self.reply(FileMessage::Stop(transfer, StopReason::Failed))
@@ -226,15 +222,47 @@ impl Desk {
         Ok(Dealt::Taken(events))
     }
 
-    /// Whether a file that is not being received has come to its end, and its beginning comes again.
-    async fn is_over(&self, transfer: TransferId) -> Result<bool, FileError> {
+    /// Whether a file that is not being received has come to its end, and its beginning comes again. If
+    /// it was accepted after all, it is being received from here on.
+    async fn is_over(&mut self, transfer: TransferId) -> Result<bool, FileError> {
         if self.begun.contains(&transfer) {
             return Ok(true);
         }
-        // The app has yet to commit it, for the others are being received.
+        match self.record(transfer).await? {
+            None => Ok(false),
+            // The app has yet to commit it.
+            Some(record) if record.whole.is_some() => Ok(true),
+            Some(record) => {
+                self.go_on_with(transfer, record).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// What was written down of a file when it was accepted.
+    async fn record(&self, transfer: TransferId) -> Result<Option<ReceivingFileRecord>, FileError> {
+        // By then an acceptance whose inbox is gone is undone, unless the store did not let it.
+        let _turn = self.route.hub().files.accepting.acquire().await;
         let key = Key::ReceivingFile(self.route.hub().peer, transfer);
-        let record = self.route.inner().store.get(key.to_bytes()).await;
-        Ok(record.map_err(Error::from)?.is_some())
+        let found = self.route.inner().store.get(key.to_bytes()).await;
+        let record = found
+            .map_err(Error::from)?
+            .map(|value| ReceivingFileRecord::from_bytes(&value));
+        Ok(record.transpose().map_err(Error::from)?)
+    }
+
+    /// Receives a file of which there is a record. Returns whether there is a part of it.
+    async fn go_on_with(
+        &mut self,
+        transfer: TransferId,
+        record: ReceivingFileRecord,
+    ) -> Result<bool, FileError> {
+        let part = PathBuf::from(&record.part);
+        let here = blocking(move || disk::length(&part)).await?;
+        let length = here.unwrap_or(0);
+        self.receiving
+            .insert(transfer, Receiving { record, length });
+        Ok(here.is_some())
     }
 
     /// Has the parts of a file that come from now on placed at once.

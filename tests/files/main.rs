@@ -2,6 +2,7 @@
 
 mod arriving;
 mod hostile;
+mod offers;
 mod stories;
 mod trouble;
 mod world;

@@ -1,0 +1,116 @@
+//! Offers whose inbox is dropped before they are decided about, and directories that can't be used.
+
+use futures_util::FutureExt;
+use outlive::record::{Key, ReceivingFileRecord, Record};
+use outlive::{FileError, FileEvent, FileInbox, FileOffer, Store};
+use outlive_core::store::Batch;
+use outlive_transports::MemoryRelay;
+
+use crate::world::{content, id, pair, receive, soon};
+
+async fn offered(files: &mut FileInbox) -> FileOffer {
+    match soon("an offer", files.next()).await {
+        Ok(FileEvent::Offered(offer)) => offer,
+        other => panic!("{other:?} is no offer"),
+    }
+}
+
+#[tokio::test]
+async fn an_offer_that_outlives_its_inbox_is_not_accepted_and_the_next_inbox_offers_the_file() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let whole = content(2 << 20);
+    let sending = to_bob.send_file(alice.put("a", &whole)).await.unwrap();
+    let mut files = to_alice.files().await.unwrap();
+    let mut offer = offered(&mut files).await;
+    drop(files);
+    let mut files = to_alice.files().await.unwrap();
+    for _ in 0..2 {
+        let late = soon("an answer", offer.accept(bob.disk.path())).await;
+        assert!(matches!(late, Err(FileError::InboxDropped)), "{late:?}");
+        assert!(bob.names().is_empty());
+    }
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert!(std::fs::read(file.path()).unwrap() == whole);
+    assert_eq!(bob.names(), ["a"]);
+    soon("the word of it", sending.done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_acceptance_that_is_given_up_with_its_inbox_has_the_next_inbox_offer_the_file() {
+    for size in [0, 2 << 20] {
+        let relay = MemoryRelay::new("relay");
+        let (alice, bob) = pair(&relay).await;
+        let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+        let whole = content(size);
+        let sending = to_bob.send_file(alice.put("a", &whole)).await.unwrap();
+        let mut files = to_alice.files().await.unwrap();
+        let mut offer = offered(&mut files).await;
+        let waiting = || bob.store.faults().counts().waiting;
+        let held = bob.store.faults().hold();
+        let before = waiting();
+        let accepting = async {
+            tokio::select! {
+                accepted = offer.accept(bob.disk.path()) => panic!("{accepted:?}"),
+                () = async {
+                    while waiting() == before {
+                        tokio::task::yield_now().await;
+                    }
+                } => {}
+            }
+        };
+        soon("its record", accepting).await;
+        drop((offer, files));
+        let mut files = to_alice.files().await.unwrap();
+        let mut go_on = async || {
+            assert!(files.next().now_or_never().is_none());
+            tokio::task::yield_now().await;
+        };
+        // The next inbox asks for the beginning, which is written down behind what the acceptance
+        // wrote.
+        while waiting() < before + 2 {
+            go_on().await;
+        }
+        drop(held);
+        // It goes on as far as it can while that is being undone, which can't be written down yet.
+        let held = bob.store.faults().hold();
+        while !bob.names().is_empty() {
+            go_on().await;
+        }
+        for _ in 0..100 {
+            go_on().await;
+        }
+        drop(held);
+        let file = receive(&mut files, bob.disk.path()).await;
+        assert!(std::fs::read(file.path()).unwrap() == whole);
+        assert_eq!(bob.names(), ["a"]);
+        soon("the word of it", sending.done()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_acceptance_that_could_not_be_undone_is_gone_on_with_when_the_beginning_comes() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let whole = content(2 << 20);
+    let sending = to_bob.send_file(alice.put("a", &whole)).await.unwrap();
+    let mut files = to_alice.files().await.unwrap();
+    let part = bob.put(&format!("a.{}.part", sending.transfer()), b"");
+    let record = ReceivingFileRecord {
+        info: sending.info().clone(),
+        directory: bob.disk.path().to_str().unwrap().to_owned(),
+        part: part.to_str().unwrap().to_owned(),
+        whole: None,
+    };
+    let mut batch = Batch::new();
+    let key = Key::ReceivingFile(id(1), sending.transfer());
+    batch.put(key.to_bytes(), record.to_bytes());
+    bob.store.commit(batch).await.unwrap();
+    let first = soon("the beginning", files.next()).await;
+    assert!(matches!(first, Ok(FileEvent::Progress(..))), "{first:?}");
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert!(std::fs::read(file.path()).unwrap() == whole);
+    soon("the word of it", sending.done()).await.unwrap();
+}

@@ -29,7 +29,7 @@ pub enum FileError {
     /// It is a directory, or something else that has no end.
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),
-    /// Its name can't be told to the peer.
+    /// Its name can't be told to the peer, or the path of the directory can't be written down.
     #[error("the name of {} is not UTF-8, or longer than {FILE_NAME_BYTES} bytes; rename it", .0.display())]
     Name(PathBuf),
     /// It is too large.

@@ -106,7 +106,8 @@ impl FileOffer {
     /// Dropped half-way, the file is declined, unless it had been taken already.
     ///
     /// # Errors
-    /// [`FileError::Io`] if the directory can't be written: the offer stands, for another one.
+    /// [`FileError::Io`] if the directory can't be written, [`FileError::Name`] if its path is not UTF-8:
+    /// the offer stands, for another one.
     /// [`FileError::InboxDropped`] if the inbox is gone that offered it. [`FileError::Session`], and
     /// [`FileError::Decided`] if the file was accepted before, or that was given up half-way.
     pub async fn accept(&mut self, directory: impl Into<PathBuf>) -> Result<(), FileError> {
@@ -165,9 +166,9 @@ impl Offered {
         let ending = format!(".{}{PART}", self.transfer);
         let (directory, part) = blocking(move || {
             let found = std::fs::canonicalize(&directory);
-            let directory = found.map_err(FileError::io("find", directory))?;
-            let part = disk::create(&directory, &name, &ending)?;
-            Ok((text(directory)?, text(part)?))
+            let directory = text(found.map_err(FileError::io("find", directory))?)?;
+            let part = disk::create(Path::new(&directory), &name, &ending)?;
+            Ok((directory, text(part)?))
         })
         .await?;
         let record = ReceivingFileRecord {

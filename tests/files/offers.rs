@@ -114,3 +114,29 @@ async fn an_acceptance_that_could_not_be_undone_is_gone_on_with_when_the_beginni
     assert!(std::fs::read(file.path()).unwrap() == whole);
     soon("the word of it", sending.done()).await.unwrap();
 }
+
+/// Elsewhere every name is text.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_directory_whose_name_is_no_text_is_an_error_and_nothing_is_left_in_it() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    to_bob.send_file(alice.put("a", b"content")).await.unwrap();
+    let mut files = to_alice.files().await.unwrap();
+    let mut offer = offered(&mut files).await;
+    let into = tempfile::tempdir().unwrap();
+    let odd = into.path().join(OsStr::from_bytes(b"\xff"));
+    std::fs::create_dir(&odd).unwrap();
+    for _ in 0..2 {
+        let refused = offer.accept(&odd).await;
+        assert!(matches!(refused, Err(FileError::Name(_))), "{refused:?}");
+    }
+    assert_eq!(std::fs::read_dir(&odd).unwrap().count(), 0);
+    offer.accept(bob.disk.path()).await.unwrap();
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"content");
+}

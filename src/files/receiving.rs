@@ -47,6 +47,8 @@ pub(super) struct Desk {
     /// after a restart: by then the file may be whole, and the app may have committed it. At most
     /// [`BEGUN_FILES`].
     begun: BTreeSet<TransferId>,
+    /// The last file whose sender was told that it is over: what still comes of it needs no answer.
+    over: Option<TransferId>,
 }
 
 /// How a message was dealt with.
@@ -63,6 +65,7 @@ impl Desk {
             route: route.clone(),
             receiving: BTreeMap::new(),
             begun: BTreeSet::new(),
+            over: None,
         };
         // Who took them before may have gone while something was being placed.
         if let Some(arriving) = route.hub().files.arriving() {
@@ -180,6 +183,7 @@ impl Desk {
                 transfer, offset, ..
             } => {
                 let Some(receiving) = self.receiving.get(&transfer) else {
+                    self.pass_over(transfer).await?;
                     return Ok(Dealt::Taken(Vec::new()));
                 };
                 let end = step.end();
@@ -332,8 +336,19 @@ impl Desk {
         Ok(())
     }
 
-    /// Tells the sender, durably.
-    pub(super) async fn reply(&self, message: FileMessage) -> Result<(), FileError> {
+    /// Parts come of a file that is not being received. Its sender waits for the end of it, if the store
+    /// was lost that knew of it.
+    async fn pass_over(&mut self, transfer: TransferId) -> Result<(), FileError> {
+        if self.over == Some(transfer) {
+            return Ok(());
+        }
+        self.reply(FileMessage::Stop(transfer, StopReason::Failed))
+            .await
+    }
+
+    /// Tells the sender how a file ended, durably.
+    pub(super) async fn reply(&mut self, message: FileMessage) -> Result<(), FileError> {
+        let transfer = message.transfer();
         let (reply, answer) = oneshot::channel();
         let command = Command::Send {
             channel: ChannelId::FILE_REPLIES,
@@ -344,6 +359,7 @@ impl Desk {
         };
         self.route.send(command).await?;
         answer.await.map_err(|_| self.route.gone())??;
+        self.over = Some(transfer);
         Ok(())
     }
 }

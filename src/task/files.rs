@@ -169,6 +169,27 @@ impl Task {
         }
     }
 
+    /// The peer has lost what it knew, maybe that a file has begun. Of parts of such a one it says that it
+    /// does not know it; where none is to come, it is asked by one without content, at the end.
+    pub(super) fn ask_about_files(&mut self, engine: &mut Engine) {
+        let offer = offer(engine);
+        let (now, options) = (self.inner.clock.now(), SendOptions::default());
+        let mut unasked = Vec::new();
+        for (&transfer, record) in &self.files {
+            if record.stopped.is_some() || record.end > offer {
+                continue;
+            }
+            let end = part_head(transfer, record.info.size);
+            if let Err(error) = engine.send(ChannelId::FILES, &end, &options, now) {
+                debug!(%transfer, %error, "the peer can't be asked whether it knows a file");
+                unasked.push(transfer);
+            }
+        }
+        for transfer in unasked {
+            self.stop_file(engine, transfer, StopReason::Failed, true);
+        }
+    }
+
     fn stop_file(
         &mut self,
         engine: &mut Engine,
@@ -216,9 +237,7 @@ impl Task {
     /// Forgets files that were given up, once nothing of them is left in the outbox and the peer
     /// knows.
     pub(super) fn forget_files(&mut self, engine: &mut Engine) {
-        let out = engine.session().out.get(&ChannelId::FILES);
-        let offer = out.map_or(Position(0), |out| out.offer);
-        let peer = self.peer;
+        let (offer, peer) = (offer(engine), self.peer);
         self.files.retain(|&transfer, record| {
             let over = record.stopped.is_some() && record.told && record.end <= offer;
             if over {
@@ -227,4 +246,10 @@ impl Task {
             !over
         });
     }
+}
+
+/// The first position of what the peer does not have, and what follows, of our files.
+fn offer(engine: &Engine) -> Position {
+    let out = engine.session().out.get(&ChannelId::FILES);
+    out.map_or(Position(0), |out| out.offer)
 }

@@ -279,7 +279,10 @@ impl Task {
                 first,
                 last,
             },
-            Event::PeerReset { epoch } => SessionEvent::PeerReset { epoch },
+            Event::PeerReset { epoch } => {
+                self.ask_about_files(engine);
+                SessionEvent::PeerReset { epoch }
+            }
             Event::Renewed { epoch } => SessionEvent::Renewed { epoch },
             Event::Volatile { channel, payload } => {
                 self.hub.talked(channel);

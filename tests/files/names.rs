@@ -1,0 +1,66 @@
+//! What somebody else puts where a file is about to go.
+
+use futures_util::FutureExt;
+use outlive::{FileError, FileInbox, SendingFile, StopReason};
+use outlive_storage::Hold;
+use outlive_transports::MemoryRelay;
+
+use crate::world::{Peer, end, pair, receive, receive_some, soon, stopped};
+
+/// Sends a file of which all has come, and whose name is chosen but can't be written down yet.
+async fn named(alice: &Peer, bob: &Peer) -> (SendingFile, FileInbox, Hold) {
+    let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
+    let sent = to_bob.send_file(alice.put("a", b"content")).await;
+    let sending = sent.expect("it is taken");
+    let mut files = to_alice.files().await.expect("nobody has it");
+    receive_some(&mut files, bob.disk.path(), 0).await;
+    while sending.progress().done < 7 {
+        let changed = sending.changed(sending.progress());
+        soon("the part", changed).await.expect("it comes");
+    }
+    let held = bob.store.faults().hold();
+    while bob.names() != ["a", "a.part"] {
+        assert!(files.next().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    (sending, files, held)
+}
+
+#[tokio::test]
+async fn what_is_put_where_a_file_goes_stays_there_and_the_file_takes_another_name() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (sending, mut files, held) = named(&alice, &bob).await;
+    let theirs = bob.put("a", b"mine");
+    drop(held);
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"content");
+    assert_eq!(std::fs::read(theirs).unwrap(), b"mine");
+    assert_eq!(bob.names(), ["a", "a (2)"]);
+    soon("the word of it", sending.done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_put_where_a_file_was_to_go_is_not_told_as_that_file() {
+    for restarts in [false, true] {
+        let relay = MemoryRelay::new("relay");
+        let (alice, mut bob) = pair(&relay).await;
+        let (sending, mut files, held) = named(&alice, &bob).await;
+        std::fs::remove_file(bob.part()).unwrap();
+        drop(held);
+        let failed = soon("the failure", files.next()).await;
+        assert!(matches!(failed, Err(FileError::Io { .. })), "{failed:?}");
+        let theirs = bob.put("a", b"mine");
+        if restarts {
+            drop(files);
+            bob.crash().await;
+            files = bob.session(1).await.files().await.unwrap();
+        }
+        let ended = end(&mut files, bob.disk.path()).await;
+        assert_eq!(ended.unwrap_err(), StopReason::Failed);
+        assert_eq!(std::fs::read(theirs).unwrap(), b"mine");
+        assert_eq!(bob.names(), ["a"]);
+        let reason = stopped(soon("the word of it", sending.done()).await);
+        assert_eq!(reason, StopReason::Failed);
+    }
+}

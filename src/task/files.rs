@@ -212,6 +212,8 @@ impl Task {
         engine.give_up(ChannelId::FILES, transfer, self.inner.clock.now());
         self.tell_stopped(engine);
         self.tell_end(transfer, Err(reason));
+        // All of it may have left: then nothing moves on its channel that would have it forgotten.
+        self.forget_files(engine);
     }
 
     /// Tells the peer of files that will not come. Where the outbox is full, it is said later.

@@ -234,6 +234,7 @@ mod tests {
     use outlive_core::{Identity, MessageId};
     use outlive_storage::MemoryStore;
 
+    use super::super::Files;
     use super::*;
 
     const TRANSFER: TransferId = TransferId([7; 16]);
@@ -293,5 +294,20 @@ mod tests {
         };
         assert!(payload.ends_with(b"llo"));
         assert_eq!(lies, b"");
+    }
+
+    #[test]
+    fn nothing_is_placed_in_a_file_once_the_parts_of_another_come() {
+        let files = Files::default();
+        let part = || tempfile::NamedTempFile::new().unwrap();
+        let (first, second) = (part(), part());
+        let open =
+            |part: &tempfile::NamedTempFile| Arriving::open(TRANSFER, 5, part.path()).unwrap();
+        files.set_arriving(open(&first));
+        let kept = files.arriving().unwrap();
+        let piece = (0, Bytes::from_static(b"hello"));
+        files.set_arriving(open(&second));
+        assert!(kept.place(&[piece]).is_err());
+        assert_eq!(std::fs::read(first.path()).unwrap(), b"");
     }
 }

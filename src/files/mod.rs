@@ -95,9 +95,12 @@ impl Files {
         }
     }
 
+    /// Nothing more is placed in the file whose parts came before.
     fn set_arriving(&self, arriving: Arriving) {
-        let place = self.arriving.lock();
-        *place.unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(arriving));
+        let mut place = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = place.replace(Arc::new(arriving)) {
+            before.let_go();
+        }
     }
 
     /// Tells when a transfer has ended.

@@ -272,12 +272,17 @@ impl Desk {
     /// Has the parts of a file that come from now on placed at once.
     async fn expect_more(&self, transfer: TransferId, receiving: &Receiving) {
         let files = &self.route.hub().files;
-        let expected = files.arriving().filter(|arriving| arriving.is_open());
-        if expected.is_some_and(|arriving| arriving.transfer() == transfer) {
+        let before = files.arriving();
+        let open = before.as_ref().filter(|arriving| arriving.is_open());
+        if open.is_some_and(|arriving| arriving.transfer() == transfer) {
             return;
         }
         let (part, size) = (receiving.record.part.clone(), receiving.record.info.size);
         let opened = blocking(move || {
+            // Once it is replaced, who checks that file does not wait for what is placed in it.
+            if let Some(before) = before {
+                before.close();
+            }
             Arriving::open(transfer, size, Path::new(&part)).map_err(FileError::io("write", part))
         });
         match opened.await {

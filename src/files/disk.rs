@@ -158,6 +158,14 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Removes a file that was made and holds nothing yet. What somebody has put there since stays.
+pub(super) fn remove_empty(path: &Path) -> Result<(), FileError> {
+    match length(path)? {
+        Some(0) => remove(path),
+        _ => Ok(()),
+    }
+}
+
 /// Removes a file if it is there.
 pub(super) fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {

@@ -326,9 +326,9 @@ impl Desk {
         blocking(move || {
             disk::remove(Path::new(&record.part))?;
             // Taken for it, and empty yet. What is in it else is the file, or another's.
-            match record.whole.as_ref().map(Path::new) {
-                Some(whole) if disk::length(whole)? == Some(0) => disk::remove(whole),
-                _ => Ok(()),
+            match &record.whole {
+                Some(whole) => disk::remove_empty(Path::new(whole)),
+                None => Ok(()),
             }
         })
         .await?;

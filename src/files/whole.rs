@@ -66,9 +66,9 @@ impl Desk {
         };
         let named = whole.clone();
         let length = blocking(move || disk::length(&named)).await?;
-        // An empty file keeps its name for it. One that is gone from there was taken by the app or the
-        // user, since it was received.
-        if length == Some(0) && size > 0 {
+        // The name that was kept for it, or what somebody has put there. If nothing is there, the app or
+        // the user has taken it away since it was received.
+        if length.is_some_and(|length| length != size) {
             return self.fail(transfer, StopReason::Failed).await;
         }
         self.received(transfer, whole).await
@@ -92,15 +92,29 @@ impl Desk {
         })])
     }
 
-    /// Finds the name of a file that is whole, and writes down which it is.
+    /// Finds the name of a file that is whole, and writes down which it is. A name at which somebody has
+    /// put something since it was chosen is theirs, and another one is found.
     async fn named(
         &mut self,
         transfer: TransferId,
         mut record: ReceivingFileRecord,
     ) -> Result<PathBuf, FileError> {
-        if let Some(whole) = record.whole {
-            return Ok(whole.into());
+        loop {
+            if let Some(whole) = record.whole.clone().map(PathBuf::from) {
+                let chosen = whole.clone();
+                if blocking(move || disk::length(&chosen)).await? == Some(0) {
+                    return Ok(whole);
+                }
+            }
+            record = self.choose_name(transfer, record).await?;
         }
+    }
+
+    async fn choose_name(
+        &mut self,
+        transfer: TransferId,
+        mut record: ReceivingFileRecord,
+    ) -> Result<ReceivingFileRecord, FileError> {
         let directory = PathBuf::from(&record.directory);
         let name = name::safe(&record.info.name);
         let path = blocking(move || disk::create(&directory, &name, "")).await?;
@@ -110,12 +124,12 @@ impl Desk {
         batch.put(key.to_bytes(), record.to_bytes());
         let store = &self.route.inner().store;
         if let Err(error) = store.commit(batch).await {
-            blocking(move || disk::remove(&path)).await?;
+            blocking(move || disk::remove_empty(&path)).await?;
             return Err(Error::from(error).into());
         }
         if let Some(receiving) = self.receiving.get_mut(&transfer) {
-            receiving.record = record;
+            receiving.record = record.clone();
         }
-        Ok(path)
+        Ok(record)
     }
 }

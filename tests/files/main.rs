@@ -3,6 +3,7 @@
 mod arriving;
 mod endings;
 mod hostile;
+mod names;
 mod offers;
 mod stories;
 mod trouble;

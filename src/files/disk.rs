@@ -150,8 +150,13 @@ pub(super) fn holds(path: &Path, size: u64, expected: [u8; 32]) -> Result<bool, 
 /// Gives a file its name, which is [ours](create) already, and returns when that is durable.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::rename(from, to).map_err(FileError::io("rename", from))?;
+    sync_name(to)
+}
+
+/// Returns when it is durable that a file has this name.
+pub(super) fn sync_name(path: &Path) -> Result<(), FileError> {
     #[cfg(unix)]
-    if let Some(directory) = to.parent() {
+    if let Some(directory) = path.parent() {
         let synced = File::open(directory).and_then(|directory| directory.sync_all());
         synced.map_err(FileError::io("write", directory))?;
     }

@@ -71,6 +71,11 @@ impl Desk {
         if length.is_some_and(|length| length != size) {
             return self.fail(transfer, StopReason::Failed).await;
         }
+        if length.is_some() {
+            let named = whole.clone();
+            // It was renamed before, and that may have ended before it was durable.
+            blocking(move || disk::sync_name(&named)).await?;
+        }
         self.received(transfer, whole).await
     }
 

@@ -31,8 +31,9 @@ pub enum Output {
         /// How much of them.
         limit: ReadLimit,
     },
-    /// Read this of a file, then call [`Engine::content`](super::Engine::content). Never while a
-    /// [`Read`](Self::Read) is on its way.
+    /// Read this of a file, then call [`Engine::content`](super::Engine::content), or
+    /// [`Engine::content_later`](super::Engine::content_later). Never while a [`Read`](Self::Read) is on
+    /// its way.
     Content(Extent),
     /// What this envelope brought is durable: its mailbox may drop it.
     Release {

@@ -4,6 +4,7 @@
 //! in here is offered to a link before [`Session::out`](crate::record::Session) on disk covers it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::limits::{OUTBOX_CACHE_BYTES, READ_BYTES, READ_RECORDS, SEGMENT_BYTES};
 use crate::record::{Extent, OutChannel, OutboxRecord, OutboxState};
@@ -49,6 +50,8 @@ pub(super) struct Sending {
     pub(super) ack: Option<PendingAck>,
     /// A record that is wanted to go on sending.
     pub(super) wanted: Option<Position>,
+    /// When content may be asked for again that could not be read.
+    pub(super) content_at: Option<Duration>,
     /// Where a search for messages that are to end goes on.
     pub(super) sweep: Option<Sweep>,
     /// Transfers that were given up: what waits of them ends as the search finds it.
@@ -106,6 +109,7 @@ impl Sending {
             answered: None,
             ack: None,
             wanted: None,
+            content_at: None,
             sweep: None,
             given_up: BTreeSet::new(),
             awaited: Position::default(),
@@ -193,6 +197,13 @@ impl Sending {
             wanted.length = wanted.length.saturating_add(part.length);
         }
         Some(wanted)
+    }
+
+    /// Takes the position that is wanted to go on sending, unless its content is to be asked for later.
+    pub(super) fn take_wanted(&mut self, now: Duration) -> Option<Position> {
+        let wanted = self.wanted.take()?;
+        let later = self.content_at.is_some_and(|at| at > now);
+        (!later || self.content(wanted).is_none()).then_some(wanted)
     }
 
     /// What lies elsewhere and ends before `position` is not needed any more.

@@ -2,6 +2,7 @@
 //! have expired; and the content of messages that lie elsewhere. One read is on its way at a time.
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -71,6 +72,19 @@ impl Engine {
         }
     }
 
+    /// What the last [`Output::Content`] asked for can't be read now: it is asked for again at `at`, in
+    /// the driver's elapsed time. Only what is behind it on its channel waits for that.
+    pub fn content_later(&mut self, at: Duration, now: Now) {
+        self.now = now;
+        let Some(Reading::Content(channel, ..)) = self.reading.take() else {
+            return;
+        };
+        if let Some(sending) = self.sending.get_mut(&channel) {
+            sending.wanted = None;
+            sending.content_at = Some(at);
+        }
+    }
+
     pub(super) fn next_read(&mut self) {
         // However fast one is read, the others have their turn.
         let behind = self.read_last.map_or(Bound::Unbounded, Bound::Excluded);
@@ -85,6 +99,7 @@ impl Engine {
             records: READ_RECORDS,
             bytes: READ_BYTES,
         };
+        let now = self.now.elapsed;
         for (&channel, sending) in self.sending.range_mut(channels) {
             let Some(out) = self.durable.out.get(&channel) else {
                 continue;
@@ -92,8 +107,9 @@ impl Engine {
             let (reading, from, count) = if let Some(ack) = sending.ack {
                 let last = ack.next.minus(1);
                 (Reading::Check(channel, last), last, 1)
-            } else if let Some(wanted) = sending.wanted.take() {
+            } else if let Some(wanted) = sending.take_wanted(now) {
                 if let Some(extent) = sending.content(wanted) {
+                    sending.content_at = None;
                     self.reading = Some(Reading::Content(channel, wanted, extent.length));
                     self.read_last = Some(channel);
                     self.outputs.push_back(Output::Content(extent));

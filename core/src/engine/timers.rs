@@ -84,6 +84,7 @@ impl Engine {
             .filter(|_| self.links.len() > 0 && self.wants_answer());
         let expiry = self.next_expiry().map(|at| now + self.now.wall.until(at));
         let consumed = self.tell_consumed.as_ref().map(|(at, _)| *at);
+        let content = self.sending.values().filter_map(|of| of.content_at);
         self.links
             .iter()
             .filter_map(|link| link.deadline(now))
@@ -98,6 +99,7 @@ impl Engine {
                 .into_iter()
                 .flatten(),
             )
+            .chain(content.filter(|at| *at > now))
             .min()
     }
 

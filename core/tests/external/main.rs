@@ -1,6 +1,7 @@
 //! Messages whose payload lies in a file: what the engine keeps of them, and what leaves.
 
 mod endings;
+mod later;
 mod sender;
 
 use std::collections::BTreeMap;

@@ -25,6 +25,10 @@ pub(crate) struct Sender {
     pub(crate) engine: Engine,
     pub(crate) disk: BTreeMap<Bytes, Bytes>,
     pub(crate) file: Option<Vec<u8>>,
+    /// When the file may be read again, if it can't be now.
+    pub(crate) later: Option<Duration>,
+    /// How often it was asked for.
+    pub(crate) asked: usize,
     /// Bytes of the file that were read.
     pub(crate) read: usize,
     pub(crate) frames: Vec<Frame>,
@@ -39,6 +43,7 @@ pub(crate) struct Sender {
 enum Found {
     Rows(Vec<(Bytes, Bytes)>),
     Content(Option<Bytes>),
+    Later(Duration),
 }
 
 pub(crate) fn peer() -> PeerId {
@@ -63,6 +68,8 @@ impl Sender {
             engine,
             disk,
             file,
+            later: None,
+            asked: 0,
             read: 0,
             frames: Vec::new(),
             packets: Vec::new(),
@@ -139,6 +146,11 @@ impl Sender {
                     read = Some(Found::Rows(rows));
                 }
                 Output::Content(extent) => {
+                    self.asked += 1;
+                    if let Some(later) = self.later {
+                        read = Some(Found::Later(later));
+                        continue;
+                    }
                     let content = self.file.as_ref().map(|file| {
                         let from = extent.offset as usize;
                         let end = file.len().min(from + extent.length as usize);
@@ -158,6 +170,7 @@ impl Sender {
         match found {
             Found::Rows(rows) => self.engine.read(&rows, self.now).expect("own records"),
             Found::Content(content) => self.engine.content(content, self.now),
+            Found::Later(later) => self.engine.content_later(later, self.now),
         }
         true
     }

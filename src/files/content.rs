@@ -1,7 +1,7 @@
 //! The content of files that are being sent, read when its turn comes.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 
 use bytes::Bytes;
 use outlive_core::record::{Extent, SendingFileRecord};
@@ -9,21 +9,50 @@ use tracing::debug;
 
 use super::disk::{self, Stamp, stamp};
 
-/// Reads a part of a file. None if that is gone, or is not what it was.
-pub(crate) async fn read(file: Option<SendingFileRecord>, extent: Extent) -> Option<Bytes> {
-    let file = file?;
+/// What comes of reading a part of a file.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// What it holds.
+    Read(Bytes),
+    /// The file is gone, or is not what it was.
+    Changed,
+    /// It can't be read now.
+    Later,
+}
+
+/// Reads a part of a file.
+pub(crate) async fn read(file: Option<SendingFileRecord>, extent: Extent) -> Content {
+    let Some(file) = file else {
+        return Content::Changed;
+    };
     // The reading ends by itself; a runtime that goes away while it does needs no content.
     let read = tokio::task::spawn_blocking(move || Opened::of(&file)?.read(extent));
     match read
         .await
         .unwrap_or_else(|gone| Err(io::Error::other(gone)))
     {
-        Ok(content) => Some(content),
+        Ok(content) => Content::Read(content),
         Err(error) => {
             debug!(%error, "a file that is being sent can't be read on");
-            None
+            if says_changed(&error) {
+                Content::Changed
+            } else {
+                Content::Later
+            }
         }
     }
+}
+
+/// Whether a file that can't be read is not what was promised. All else may pass: a disk or a share
+/// that does not answer, a lack of permission or of memory.
+fn says_changed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::InvalidData
+            | ErrorKind::InvalidInput
+            | ErrorKind::UnexpectedEof
+    )
 }
 
 struct Opened {
@@ -48,7 +77,7 @@ impl Opened {
         if stamp(&self.file)? == self.stamp {
             Ok(())
         } else {
-            Err(io::ErrorKind::InvalidData.into())
+            Err(ErrorKind::InvalidData.into())
         }
     }
 
@@ -70,6 +99,28 @@ mod tests {
     use outlive_core::{Position, TransferId};
 
     use super::*;
+
+    #[test]
+    fn only_what_shows_that_a_file_is_another_says_so() {
+        for kind in [
+            ErrorKind::NotFound,
+            ErrorKind::InvalidData,
+            ErrorKind::InvalidInput,
+            ErrorKind::UnexpectedEof,
+        ] {
+            assert!(says_changed(&kind.into()), "{kind:?}");
+        }
+        for kind in [
+            ErrorKind::PermissionDenied,
+            ErrorKind::Interrupted,
+            ErrorKind::TimedOut,
+            ErrorKind::OutOfMemory,
+            ErrorKind::StaleNetworkFileHandle,
+            ErrorKind::Other,
+        ] {
+            assert!(!says_changed(&kind.into()), "{kind:?}");
+        }
+    }
 
     #[test]
     fn a_part_that_is_read_after_its_file_has_changed_is_none_of_it() {
@@ -103,6 +154,6 @@ mod tests {
         let later = UNIX_EPOCH + Duration::from_secs(1);
         file.set_modified(later).unwrap();
         let error = opened.read(extent(4, 3)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
     }
 }

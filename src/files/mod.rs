@@ -35,7 +35,7 @@ use outlive_core::wire::file::StopReason;
 use tokio::sync::{Semaphore, watch};
 
 pub(crate) use self::arriving::{Arriving, Course, commit, divert};
-pub(crate) use self::content::read;
+pub(crate) use self::content::{Content, read};
 pub use self::error::FileError;
 pub use self::inbox::{FileEvent, FileInbox};
 pub use self::offer::FileOffer;

@@ -9,9 +9,9 @@ use outlive_core::{ChannelId, Position, TransferId};
 use tracing::debug;
 
 use super::input::{FileReply, Reply};
-use super::{Task, Then, Waiter, WaitingSend};
+use super::{STORE_RETRY, Task, Then, Waiter, WaitingSend};
 use crate::error::Error;
-use crate::files::{FileError, Outcome, SENDING_FILES};
+use crate::files::{Content, FileError, Outcome, SENDING_FILES};
 
 /// A file that the app wants to send.
 pub(super) struct OfferedFile {
@@ -152,9 +152,25 @@ impl Task {
         self.next.waiters.push(ended);
     }
 
-    /// A file could not be read on: it is gone, or has changed.
-    pub(super) fn file_changed(&mut self, engine: &mut Engine, transfer: TransferId) {
-        self.stop_file(engine, transfer, StopReason::Changed, true);
+    /// A part of a file was read, or could not be.
+    pub(super) fn file_read(
+        &mut self,
+        engine: &mut Engine,
+        transfer: TransferId,
+        content: Content,
+    ) {
+        let now = self.inner.clock.now();
+        match content {
+            Content::Read(content) => engine.content(Some(content), now),
+            Content::Changed => {
+                engine.content(None, now);
+                self.stop_file(engine, transfer, StopReason::Changed, true);
+            }
+            Content::Later => {
+                let at = now.elapsed.saturating_add(STORE_RETRY);
+                engine.content_later(at, now);
+            }
+        }
     }
 
     /// A message about a file has ended before it was delivered, and the file with it.

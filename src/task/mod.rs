@@ -42,7 +42,7 @@ use self::unidentified::Unidentified;
 use crate::alarm::Alarm;
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::files::{Course, Outcome};
+use crate::files::{Content, Course, Outcome};
 use crate::hub::{Hub, Remembered};
 use crate::node::{Allowance, Inner};
 use crate::receipt::Receipt;
@@ -175,8 +175,8 @@ impl Then {
 enum Found {
     /// Records of the store.
     Rows(Vec<(Bytes, Bytes)>),
-    /// A part of a file, if it could be read.
-    Content(TransferId, Option<Bytes>),
+    /// A part of a file.
+    Content(TransferId, Content),
 }
 
 pub(crate) struct Task {
@@ -389,11 +389,7 @@ impl Task {
                     let read = result.and_then(|found| match found {
                         Found::Rows(rows) => Ok(engine.read(&rows, now)?),
                         Found::Content(transfer, content) => {
-                            let lost = content.is_none();
-                            engine.content(content, now);
-                            if lost {
-                                self.file_changed(engine, transfer);
-                            }
+                            self.file_read(engine, transfer, content);
                             Ok(())
                         }
                     });

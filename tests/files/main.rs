@@ -5,6 +5,7 @@ mod endings;
 mod hostile;
 mod names;
 mod offers;
+mod sources;
 mod stories;
 mod trouble;
 mod world;

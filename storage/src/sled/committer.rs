@@ -69,7 +69,7 @@ impl Committer {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next request; syncs and compacts meanwhile. `None` once the queue is closed.
+    /// The next request; syncs and compacts meanwhile, and opens files that could not be opened. `None` once the queue is closed.
     fn next(&self) -> Option<Request> {
         loop {
             let mut writer = self.writer();
@@ -87,9 +87,14 @@ impl Committer {
                 }
                 continue;
             }
+            let until_open = writer.until_open();
+            if until_open.is_some_and(|left| left.is_zero()) {
+                writer.open_in_time();
+                continue;
+            }
             // While it waits, a task may write by itself.
             drop(writer);
-            let Some(left) = left else {
+            let Some(left) = left.or(until_open) else {
                 return self.requests.recv().ok();
             };
             match self.requests.recv_timeout(left) {

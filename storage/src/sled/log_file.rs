@@ -121,6 +121,8 @@ impl LogFile {
         let renewed = Self::open(&dir)?;
         // If this fails, which of the two is the log is not known, and both stay.
         header.switch()?;
+        // Its room is needed, and the copy is all that it was.
+        header.remove_others();
         tracing::warn!("the log was copied, after a sync that failed");
         Ok(renewed)
     }

@@ -21,6 +21,9 @@ use super::records::Meta;
 /// How long to wait before a log is compacted after an attempt failed: the disk may be full.
 const COMPACT_RETRY: Duration = Duration::from_secs(60);
 
+/// How long to wait before files that could not be opened are opened again, if that took no longer.
+const OPEN_RETRY: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -37,6 +40,8 @@ pub(super) struct Writer {
     compaction: Option<Compaction>,
     /// Not compacted before, after an attempt that failed.
     compact_again: Option<Instant>,
+    /// When files that could not be opened are opened again, though nobody commits.
+    open_again: Option<Instant>,
 }
 
 impl Writer {
@@ -58,6 +63,7 @@ impl Writer {
             unsynced: None,
             compaction: None,
             compact_again: None,
+            open_again: None,
         };
         Ok((writer, shared))
     }
@@ -99,8 +105,11 @@ impl Writer {
             compaction.give_up();
         }
         let result = self.sync();
+        self.open_again = None;
         self.shared.replace(State::Closed);
-        result
+        // Of what sled wrote by itself, the next process has to know too if it may be lost.
+        let written = self.log.sync();
+        result.and(written)
     }
 
     pub(super) const fn is_compacting(&self) -> bool {
@@ -256,14 +265,29 @@ impl Writer {
         matches!(&*self.shared.share(), State::Open(_))
     }
 
-    /// Opens the files if the last attempt failed.
+    /// Opens the files if the last attempt failed: at once, unless that took long. It may copy the log.
     fn ready(&mut self) -> Result<(), StoreError> {
+        if self.until_open().is_some_and(|left| left > OPEN_RETRY) {
+            return self.with_files(|_| Ok(()));
+        }
         if self.is_open() {
             return Ok(());
         }
         let (files, meta) = self.open_files()?;
         self.adopt(files, meta);
         Ok(())
+    }
+
+    /// How long until files that could not be opened are opened again; `None` if they are open.
+    pub(super) fn until_open(&self) -> Option<Duration> {
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        self.open_again.map(left)
+    }
+
+    /// Opens the files again when it is time to. Whoever reads before it commits would wait for ever.
+    pub(super) fn open_in_time(&mut self) {
+        // It was told of when they were closed.
+        let _ = self.ready();
     }
 
     /// After a failure: closes the files and opens them again, so that reads see what is on disk.
@@ -279,13 +303,19 @@ impl Writer {
         self.shared.replace(State::Broken(failure.clone()));
         match self.open_files() {
             Ok((files, meta)) => self.adopt(files, meta),
-            Err(error) => tracing::warn!(%error, "the store stays closed until the next commit"),
+            Err(error) => tracing::warn!(%error, "the store stays closed for now"),
         }
     }
 
     fn open_files(&mut self) -> Result<(Files, Meta), StoreError> {
+        let began = Instant::now();
         let (header, journal) = (&mut self.header, &mut self.journal);
-        Files::open(&self.options, header, journal, &mut self.log)
+        let opened = Files::open(&self.options, header, journal, &mut self.log);
+        // However large the log is, no more than half of the time goes into copies that fail.
+        let wait = began.elapsed().max(OPEN_RETRY);
+        let again = || Instant::now().checked_add(wait);
+        self.open_again = opened.as_ref().err().and_then(|_| again());
+        opened
     }
 
     fn adopt(&mut self, files: Files, meta: Meta) {

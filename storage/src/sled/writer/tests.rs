@@ -1,3 +1,6 @@
+use outlive_core::store::Store;
+
+use super::super::SledStore;
 use super::*;
 
 fn one() -> Batch {
@@ -122,6 +125,43 @@ fn the_next_process_does_not_trust_a_log_whose_sync_failed() {
         assert_eq!(writer.header.log(), next);
         assert!(holds_one(&shared));
     }
+}
+
+#[test]
+fn a_store_that_closes_tells_the_next_process_what_may_be_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SledOptions::new(dir.path());
+    let mut writer = filled(&options);
+    let next = writer.header.next_log();
+    writer.log.fail_syncs(1);
+    writer.close().unwrap_err();
+    drop(writer);
+    let (writer, shared) = Writer::open(options).unwrap();
+    assert_eq!(writer.header.log(), next);
+    assert!(holds_one(&shared));
+}
+
+#[tokio::test]
+async fn a_store_that_failed_opens_again_though_nobody_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path()).unwrap();
+    store.commit(one()).await.unwrap();
+    let fail_syncs = |count| {
+        let writer = store.writer.upgrade().unwrap();
+        writer.lock().unwrap().log.fail_syncs(count);
+    };
+    fail_syncs(20);
+    store.commit(another()).await.unwrap_err();
+    store.get("key".into()).await.unwrap_err();
+    fail_syncs(0);
+    let opened = async {
+        while store.get("key".into()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let opened = tokio::time::timeout(Duration::from_secs(30), opened).await;
+    opened.expect("it opens by itself");
+    store.close().await.unwrap();
 }
 
 #[test]

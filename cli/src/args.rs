@@ -455,6 +455,9 @@ fn contact(text: &str) -> Result<outlive::Contact, String> {
     };
     let line = crate::secret::first_line(Path::new(file))
         .map_err(|error| format!("the file can't be read: {error:#}"))?;
+    if line.len() > crate::secret::MAX_BYTES {
+        return Err("the first line of the file is too long for a contact".to_owned());
+    }
     std::str::from_utf8(&line)
         .map_err(|_| "the first line of the file is no text".to_owned())
         .and_then(contact_in)

@@ -29,10 +29,7 @@ fn config(args: &crate::args::Relay) -> RelayConfig {
     config.address_peers = args.address_peers;
     config.address_stun = Rate::new(args.address_stun);
     config.address_sign_ins = Rate::new(args.address_sign_ins);
-    config.address_connections = match args.address_connections {
-        0 => usize::MAX,
-        most => most,
-    };
+    config.address_connections = args.address_connections;
     config
 }
 

@@ -29,6 +29,7 @@ struct Link {
     transport: String,
     address: String,
     /// Whether the other end answers over it.
+    #[serde(default)]
     state: String,
     /// Whether it carries what is sent.
     carries: bool,
@@ -75,7 +76,7 @@ impl Row {
         for link in &self.links {
             let does = if link.carries { "carried by" } else { "beside" };
             text += &format!("  {does} {} {}", link.transport, link.address);
-            if link.state != LinkState::Connected.to_string() {
+            if !link.state.is_empty() && link.state != LinkState::Connected.to_string() {
                 text += &format!(" ({})", link.state);
             }
         }

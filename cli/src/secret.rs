@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use zeroize::Zeroizing;
 
 /// Bytes of one, at most: a file that is longer is the wrong one.
-const MAX_BYTES: usize = 4_096;
+pub(crate) const MAX_BYTES: usize = 4_096;
 
 /// The secret that was given, if one was. `what` is what to call it.
 pub(crate) fn given(

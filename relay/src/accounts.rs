@@ -95,9 +95,9 @@ impl Drop for OpenSocket {
 }
 
 impl AddressAccount {
-    /// Counts one more socket, if fewer than `most` are open.
+    /// Counts one more socket, if fewer than `most` are open; 0 for no limit.
     pub(crate) fn opens(self: &Arc<Self>, most: usize) -> Option<OpenSocket> {
-        let more = |open| (open < most).then_some(open + 1);
+        let more = |open| (most == 0 || open < most).then_some(open + 1);
         let counted = self
             .open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);

@@ -42,7 +42,8 @@ pub struct RelayConfig {
     /// Connections one address (of IPv6, one network of 64 bits) may open. One more is closed at
     /// once. Switch it off behind a proxy, which makes all clients look like one address.
     pub address_sign_ins: Option<Rate>,
-    /// Sockets from one address that are open at once. One more is closed at once. Well below
+    /// Sockets from one address that are open at once; 0 for no limit. One more is closed at once. As the
+    /// one before, it is not counted without `address_sign_ins`. Well below
     /// [`connections`](Self::connections), or one address can take all of them.
     pub address_connections: usize,
     /// STUN requests one address may ask. One more is not answered.

@@ -36,6 +36,13 @@ const USAGES: usize = 65_536;
 /// connection.
 const AGAIN: usize = REQUESTS;
 
+/// Whether a change was put off already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    Never,
+    Before,
+}
+
 /// Where connections bring their requests.
 pub(crate) type Mailboxes = mpsc::Sender<Request>;
 
@@ -135,7 +142,7 @@ impl Writer {
     async fn step(&mut self) {
         let mut step = Step::default();
         for change in std::mem::take(&mut self.again) {
-            self.change(&mut step, change).await;
+            self.change(&mut step, change, Tried::Before).await;
         }
         while step.room() > 0
             && let Some(request) = self.waiting.pop_front()
@@ -148,7 +155,7 @@ impl Writer {
                         self.waiting.push_front(rest);
                     }
                     step.count(change.size(), 0);
-                    self.change(&mut step, change).await;
+                    self.change(&mut step, change, Tried::Never).await;
                 }
             }
         }
@@ -171,15 +178,16 @@ impl Writer {
         step.answers.push((puts, answers));
     }
 
-    async fn change(&mut self, step: &mut Step, change: Change) {
+    async fn change(&mut self, step: &mut Step, change: Change, tried: Tried) {
         let recipient = change.recipient;
         let mut again = false;
         match &change.what {
             What::Acknowledge { sender, numbers } => {
                 for number in numbers {
                     if let Err(error) = self.remove(step, recipient, *sender, *number).await {
-                        // What is damaged is no better the next time, and stays.
-                        again |= !matches!(error, StoreError::Damaged { .. });
+                        // What is damaged and was before is no better the next time, and stays.
+                        let damaged = matches!(error, StoreError::Damaged { .. });
+                        again |= !damaged || tried == Tried::Never;
                         step.unread = Some(error);
                     }
                 }

@@ -2,11 +2,12 @@
 
 use outlive_core::Entropy;
 use outlive_core::engine::{Engine, Stored};
-use outlive_core::record::Key;
+use outlive_core::record::{InboxRecord, Key, Record};
 use outlive_core::store::ReadLimit;
 
 use super::Task;
 use crate::error::Error;
+use crate::inbox::without_payload;
 use crate::trust::trust_of;
 
 /// Segments read at once.
@@ -68,6 +69,15 @@ impl Task {
             engine.await_consumed(channel, position, now);
         }
         self.load_files(&mut engine).await?;
+        // What was not committed counts as in hand until it comes again: it is not among what lies before
+        // a later message that is.
+        for &(channel, position) in &self.uncommitted {
+            let key = Key::Inbox(self.peer, channel, position).to_bytes();
+            if let Some(value) = self.inner.store.get(key).await? {
+                let record = without_payload(InboxRecord::from_bytes(&value)?);
+                self.in_hand.insert((channel, position), record);
+            }
+        }
         for ((channel, position), record) in &self.in_hand {
             engine.hand(*channel, *position, record);
         }

@@ -402,6 +402,39 @@ async fn a_message_whose_commit_failed_comes_again_out_of_the_same_inbox() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_whose_commit_failed_is_not_consumed_with_those_behind_it() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = scene::on(1, &[&relay]).await;
+    let bob = scene::on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let first = to_bob.send(CHAT, "first").await.unwrap();
+    to_bob.send(CHAT, "second").await.unwrap();
+    to_bob.send(CHAT, "third").await.unwrap();
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        taken.push(soon("a message", inbox.next()).await.unwrap());
+    }
+    let [one, two] = <[_; 2]>::try_from(taken).unwrap();
+    store.faults().fail_commits(1, &StoreError::Full);
+    let failed = soon("the failure", one.commit()).await;
+    assert!(matches!(failed, Err(Error::Store(StoreError::Full))));
+    // Its store is tried again a second later.
+    while to_alice.send(CHAT, "there").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    soon("the commit", two.commit()).await.unwrap();
+    // Long after it would have been told.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(at_once(first.consumed()).await.is_none(), "it waits");
+    let again = again(&mut inbox, "first").await;
+    soon("the commit", again.commit()).await.unwrap();
+    soon("the word of it", first.consumed()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_committed_while_it_is_asked_for_costs_no_other_message_its_turn() {
     let relay = MemoryRelay::new("relay");
     let store = MemoryStore::new();

@@ -49,6 +49,7 @@ fn says_changed(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::NotFound
+            | ErrorKind::NotADirectory
             | ErrorKind::InvalidData
             | ErrorKind::InvalidInput
             | ErrorKind::UnexpectedEof

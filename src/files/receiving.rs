@@ -86,6 +86,8 @@ impl Desk {
     }
 
     async fn records(&self) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        // As for one of them.
+        let _turn = self.route.hub().files.accepting.acquire().await;
         let limit = ReadLimit {
             records: RECEIVING_FILES,
             bytes: usize::MAX,

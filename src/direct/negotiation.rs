@@ -140,6 +140,11 @@ impl Negotiating {
         }
     }
 
+    /// The peer is there again.
+    pub(super) fn wake(&mut self, now: Now) {
+        self.negotiator.wake(now);
+    }
+
     /// The way to the peer may have changed.
     pub(super) async fn network_changed(&mut self, now: Now) {
         if matches!(self.negotiator.status(), Status::Up(_)) && self.link.is_some() {
@@ -392,11 +397,9 @@ impl Negotiating {
     }
 
     async fn take_back(&mut self, negotiation: Negotiation) {
-        let said = std::mem::take(&mut self.said);
-        for (of, ticket) in said {
-            if of == negotiation && signals::take_back(&self.inputs, ticket).await.is_err() {
-                return;
-            }
-        }
+        let said = std::mem::take(&mut self.said).into_iter();
+        let of_it = said.filter(|(of, _)| *of == negotiation);
+        // If that fails, the session's task has ended, and this one with it.
+        let _ = signals::take_back(&self.inputs, of_it.map(|(_, ticket)| ticket)).await;
     }
 }

@@ -39,11 +39,22 @@ pub(super) async fn say(
     Ok(receipt.ticket)
 }
 
-/// Takes a signal back, if it has not left yet. One that has is overtaken by what follows it.
-pub(super) async fn take_back(inputs: &mpsc::Sender<Input>, ticket: Ticket) -> Result<(), Error> {
-    let (reply, cancelled) = oneshot::channel();
-    command(inputs, Command::Cancel { ticket, reply }).await?;
-    let _ = cancelled.await;
+/// Takes signals back that have not left yet, all with one write. One that has is overtaken by what
+/// follows it.
+pub(super) async fn take_back(
+    inputs: &mpsc::Sender<Input>,
+    tickets: impl IntoIterator<Item = Ticket>,
+) -> Result<(), Error> {
+    let mut cancelled = Vec::new();
+    for ticket in tickets {
+        let (reply, answer) = oneshot::channel();
+        command(inputs, Command::Cancel { ticket, reply }).await?;
+        cancelled.push(answer);
+    }
+    for answer in cancelled {
+        // It ends with the session's task, and there is no more to be done about it.
+        let _ = answer.await;
+    }
     Ok(())
 }
 

@@ -133,18 +133,19 @@ impl Upgrade {
         rendezvous.given(found_at.borrow_and_update().clone(), self.now());
         let (mut alarm, mut retry) = (Alarm::default(), Alarm::default());
         loop {
-            self.note_ended();
-            let linked = !self.links.is_empty();
-            if linked {
+            // Before those that have ended meanwhile are gone, or it would wait for a dial that is over.
+            if !self.links.is_empty() {
                 rendezvous.linked(self.now());
             }
+            self.note_ended();
+            let linked = !self.links.is_empty();
             let present = self.hub.state.borrow().clone();
             self.wish(&mut rendezvous, negotiating, &present);
             // What becomes of it that there is none depends on what is wished.
             match (linked, self.parted) {
                 (true, _) => {}
-                (false, true) => rendezvous.parted(self.now()),
-                (false, false) => rendezvous.unlinked(self.now()),
+                (false, true) if !present.outstanding => rendezvous.parted(self.now()),
+                (false, _) => rendezvous.unlinked(self.now()),
             }
             negotiating.restart(&present.links, self.now());
             rendezvous.doubt(*doubt.borrow_and_update(), self.now());
@@ -258,7 +259,10 @@ impl Upgrade {
         let online = present.peer_online == Some(true);
         if online && !self.online {
             self.parted = false;
-            rendezvous.wake(now);
+            negotiating.wake(now);
+            if self.links.is_empty() {
+                rendezvous.wake(now);
+            }
         }
         self.online = online;
         let wish = if !self.allowed || self.inner.admission.is_stranger(self.hub.peer) {
@@ -401,7 +405,7 @@ impl Upgrade {
 
     async fn try_say(&mut self, signal: &Signal, ttl: Duration) -> Result<(), Error> {
         if let Some(ticket) = self.said.take() {
-            signals::take_back(&self.inputs, ticket).await?;
+            signals::take_back(&self.inputs, [ticket]).await?;
         }
         self.said = Some(signals::say(&self.inputs, signal, ttl).await?);
         Ok(())

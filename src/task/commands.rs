@@ -323,10 +323,12 @@ impl Task {
                 payload,
                 reply,
             } => {
-                self.hub.talked(channel);
                 let sent = engine
                     .send_volatile(channel, payload, now)
                     .map_err(Error::from);
+                if matches!(sent, Ok(true)) {
+                    self.hub.talked(channel);
+                }
                 let _ = reply.send(sent);
             }
             Command::SendFile {

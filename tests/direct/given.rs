@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use outlive::record::Key;
-use outlive::{Identity, LinkState, Node, Session, Store, StoreError};
+use outlive::{Identity, LinkState, Node, Session, SessionState, Store, StoreError};
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::MemoryStore;
 
@@ -44,11 +44,17 @@ async fn a_peer_is_found_without_any_relay_where_the_app_says_that_it_is() {
     soon("the word of it", sent.consumed())
         .await
         .expect("it is");
-    let state = to_other.state().borrow().clone();
-    assert_eq!(carried_by(&state), Some("quic"));
-    assert_eq!(
-        state.carrier().map(|link| link.state),
-        Some(LinkState::Connected)
+    assert_eq!(carried_by(&to_other.state().borrow()), Some("quic"));
+    let answered = |state: &SessionState| {
+        let carrier = state.carrier();
+        carrier.is_some_and(|link| link.state == LinkState::Connected)
+    };
+    let mut state = to_other.state();
+    let answered = state.wait_for(answered);
+    drop(
+        soon("an answer over it", answered)
+            .await
+            .expect("a session"),
     );
     drop((to_other, to_one, inbox));
     for node in [one, other] {

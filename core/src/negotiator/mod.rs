@@ -178,11 +178,15 @@ impl Negotiator {
     /// tries now, unless the peer wants no offers.
     pub fn wake(&mut self, now: Now) {
         if let State::Waiting {
-            why: Why::Failed, ..
-        } = self.state
-            && self.wish == Wish::Wanted
+            why: Why::Failed,
+            until,
+        } = &mut self.state
         {
-            self.offer(None, now);
+            // If none is wanted, as soon as one is.
+            *until = now.elapsed;
+            if self.wish == Wish::Wanted {
+                self.offer(None, now);
+            }
         }
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::Wish;
 use super::backoff::Backoff;
-use crate::limits::{ADDRESSES, ADDRESSES_TTL, DIAL_APART, GIVEN_ADDRESSES, STEADY_TIME};
+use crate::limits::{
+    ADDRESSES, ADDRESSES_TTL, DIAL_APART, DIRECT_AGAIN_MOST, GIVEN_ADDRESSES, STEADY_TIME,
+};
 use crate::wire::signal::{Addresses, Signal};
 use crate::{Entropy, Now, Round};
 
@@ -274,9 +276,13 @@ impl Rendezvous {
     /// No direct link is up any more: the peer let the last one go. It has no use for a link now, and
     /// may let the next one go as well.
     pub fn parted(&mut self, now: Now) {
-        if self.is_linked() {
-            self.rest(now);
+        let State::Linked { since, .. } = self.state else {
+            return;
+        };
+        if now.elapsed.saturating_sub(since) >= DIRECT_AGAIN_MOST {
+            self.backoff.succeeded();
         }
+        self.rest(now);
     }
 
     /// Nobody answered as the peer at any of the addresses.

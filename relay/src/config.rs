@@ -37,13 +37,14 @@ pub struct RelayConfig {
     /// Peers one peer may ask to be told of.
     pub peer_watches: Option<Rate>,
     /// How many times the rates of one peer all peers of one address have together; 0 for no limit.
-    /// Anybody can be any number of peers. Beyond this none of them is read for a while.
+    /// Anybody can be any number of peers. Beyond this none of them is read for a while. Not counted
+    /// where `address_sign_ins` is none.
     pub address_peers: u64,
     /// Connections one address (of IPv6, one network of 64 bits) may open. One more is closed at
     /// once. Switch it off behind a proxy, which makes all clients look like one address.
     pub address_sign_ins: Option<Rate>,
-    /// Sockets from one address that are open at once; 0 for no limit. One more is closed at once. As the
-    /// one before, it is not counted without `address_sign_ins`. Well below
+    /// Sockets from one address that are open at once; 0 for no limit. One more is closed at once. Not
+    /// counted where `address_sign_ins` is none. Well below
     /// [`connections`](Self::connections), or one address can take all of them.
     pub address_connections: usize,
     /// STUN requests one address may ask. One more is not answered.

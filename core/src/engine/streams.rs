@@ -199,8 +199,8 @@ impl Engine {
         if let Some(first) = again
             && first.epoch != epoch
         {
-            // Not a reset: the peer speaks of an epoch that it has left. With no place for that, nothing
-            // of it will be heard that would have to be marked.
+            // Not a reset: the peer speaks of an epoch that it has left. Where there is no place to note it,
+            // a copy that comes under that epoch later is not marked.
             let known = self.known_stream(first.epoch);
             let earlier = known.map_or_else(|| self.begin_stream(first.epoch, epoch), Ok);
             if let Ok(earlier) = earlier {

@@ -69,7 +69,8 @@ impl Committer {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next request; syncs and compacts meanwhile, and opens files that could not be opened. `None` once the queue is closed.
+    /// The next request; syncs and compacts meanwhile, and opens files that could not be opened. `None`
+    /// once the queue is closed.
     fn next(&self) -> Option<Request> {
         loop {
             let mut writer = self.writer();

@@ -12,7 +12,8 @@ use tracing::debug;
 
 use super::files::OfferedFile;
 use super::input::{Binding, Command, Input, Reply};
-use super::{Bound, Done, Settled, Task, Then, Waiter, WaitingSend, holds_mail};
+use super::sends::{Then, WaitingSend};
+use super::{Bound, Done, Settled, Task, Waiter, holds_mail};
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::inbox;

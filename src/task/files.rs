@@ -9,7 +9,8 @@ use outlive_core::{ChannelId, Position, TransferId};
 use tracing::debug;
 
 use super::input::{FileReply, Reply};
-use super::{STORE_RETRY, Task, Then, Waiter, WaitingSend};
+use super::sends::{Then, WaitingSend};
+use super::{STORE_RETRY, Task, Waiter};
 use crate::error::Error;
 use crate::files::{Content, FileError, Outcome, SENDING_FILES};
 

@@ -11,6 +11,7 @@
 
 mod commands;
 mod files;
+mod hanging;
 mod input;
 mod loading;
 mod outage;
@@ -24,31 +25,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use outlive_core::engine::{Engine, Output, SendOptions, Ticket};
+use outlive_core::engine::{Engine, Output};
 use outlive_core::link::LinkClass;
 use outlive_core::record::{InboxRecord, SendingFileRecord};
 use outlive_core::store::StoreError;
 use outlive_core::transport::{Lane, Outgoing};
 use outlive_core::{ChannelId, Generation, PeerId, Position, TransferId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::files::OfferedFile;
+use self::hanging::{Hanging, Waiter};
 pub(crate) use self::input::{Binding, Command, GivenUp, INPUTS, Input, Settled, ToLink};
-use self::input::{FileReply, Reply};
 use self::outage::Kept;
+use self::sends::WaitingSend;
 use self::unidentified::Unidentified;
 use crate::alarm::Alarm;
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::files::{Content, Course, Outcome};
+use crate::files::{Content, Course};
 use crate::hub::{Hub, Remembered};
 use crate::node::{Allowance, Inner};
-use crate::receipt::Receipt;
-
-/// Sends that may wait for room in the outbox. One more fails at once.
-const WAITING_SENDS: usize = 1_024;
 
 /// Words for a relay about the peer's mail that may wait for a link: as many as a relay has
 /// envelopes on their way to one recipient. What comes beyond is left unsaid, and the mail it was
@@ -73,63 +70,6 @@ struct Bound {
     waiting: VecDeque<(Lane, Outgoing)>,
 }
 
-enum Waiter {
-    Send(Reply<Receipt>, Receipt),
-    File(FileReply, (Position, Position)),
-    /// Who holds a file hears how it ended.
-    Ended(Arc<Hub>, TransferId, Outcome),
-    Noted(Reply<()>),
-    HandAgain(Reply<bool>),
-    Cancel(oneshot::Sender<bool>),
-    Commit(Reply<()>, (ChannelId, Position)),
-}
-
-impl Waiter {
-    fn answer(self, result: Result<(), Error>) {
-        // Nobody may be waiting any more: the caller went away.
-        match self {
-            Self::File(reply, positions) => {
-                drop(reply.send(result.map(|()| positions).map_err(Into::into)));
-            }
-            // What is not written has not ended: it does again, or is told when it is loaded.
-            Self::Ended(hub, transfer, outcome) => {
-                if result.is_ok() {
-                    hub.files.ended(transfer, outcome);
-                }
-            }
-            Self::Noted(reply) => drop(reply.send(result)),
-            Self::Send(reply, receipt) => drop(reply.send(result.map(|()| receipt))),
-            // What is not written may go out yet.
-            Self::Cancel(reply) => drop(reply.send(result.is_ok())),
-            Self::HandAgain(reply) => drop(reply.send(result.map(|()| true))),
-            Self::Commit(reply, _) => drop(reply.send(result)),
-        }
-    }
-}
-
-/// What hangs on one write.
-#[derive(Default)]
-struct Hanging {
-    /// Who is to hear that it is durable.
-    waiters: Vec<Waiter>,
-    /// Messages in it that were sent under a key: the store does not show them yet.
-    once: BTreeMap<[u8; 32], Ticket>,
-    /// How packets are sent from then on, if that changes.
-    unidentified: Option<Option<Unidentified>>,
-}
-
-impl Hanging {
-    /// Answers all. They are bounded by what the session's inputs hold while one write is made, and by
-    /// the files on their way.
-    fn answer(&mut self, result: &Result<(), Error>) {
-        self.once.clear();
-        self.unidentified = None;
-        for waiter in self.waiters.drain(..) {
-            waiter.answer(result.clone());
-        }
-    }
-}
-
 enum Done {
     /// Nothing is to be done. With what the next to open the session has to know.
     Idle(Remembered),
@@ -137,38 +77,6 @@ enum Done {
     Blocked,
     Cancelled,
     StoreFailed(Error),
-}
-
-struct WaitingSend {
-    channel: ChannelId,
-    payload: Bytes,
-    options: SendOptions,
-    /// Whether it waits for room in the outbox.
-    wait: bool,
-    then: Then,
-}
-
-/// What a message brings with it when it is taken for sending.
-enum Then {
-    /// A receipt.
-    Receipt(Reply<Receipt>),
-    /// A receipt, and its end when so much time has elapsed.
-    Request(Duration, Reply<Receipt>),
-    /// The commit of the request it answers.
-    Commit(Settled, Reply<()>),
-    /// The parts of the file that it is the beginning of.
-    File(OfferedFile),
-}
-
-impl Then {
-    fn fail(self, error: Error) {
-        // The caller may have gone away.
-        match self {
-            Self::Receipt(reply) | Self::Request(_, reply) => drop(reply.send(Err(error))),
-            Self::Commit(_, reply) => drop(reply.send(Err(error))),
-            Self::File(file) => drop(file.reply.send(Err(error.into()))),
-        }
-    }
 }
 
 /// What was read for the engine.

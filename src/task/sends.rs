@@ -1,11 +1,53 @@
 //! How messages are taken for sending: once under a key, and as there is room.
 
-use outlive_core::engine::{Engine, SendError, Ticket};
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlive_core::ChannelId;
+use outlive_core::engine::{Engine, SendError, SendOptions, Ticket};
 use outlive_core::record::{Ending, Key, OnceRecord, Record};
 
-use super::{Task, Then, WAITING_SENDS, Waiter, WaitingSend};
+use super::files::OfferedFile;
+use super::input::Reply;
+use super::{Settled, Task, Waiter};
 use crate::error::Error;
 use crate::receipt::Receipt;
+
+/// Sends that may wait for room in the outbox. One more fails at once.
+const WAITING_SENDS: usize = 1_024;
+
+/// A message that is to be sent.
+pub(super) struct WaitingSend {
+    pub(super) channel: ChannelId,
+    pub(super) payload: Bytes,
+    pub(super) options: SendOptions,
+    /// Whether it waits for room in the outbox.
+    pub(super) wait: bool,
+    pub(super) then: Then,
+}
+
+/// What a message brings with it when it is taken for sending.
+pub(super) enum Then {
+    /// A receipt.
+    Receipt(Reply<Receipt>),
+    /// A receipt, and its end when so much time has elapsed.
+    Request(Duration, Reply<Receipt>),
+    /// The commit of the request it answers.
+    Commit(Settled, Reply<()>),
+    /// The parts of the file that it is the beginning of.
+    File(OfferedFile),
+}
+
+impl Then {
+    pub(super) fn fail(self, error: Error) {
+        // The caller may have gone away.
+        match self {
+            Self::Receipt(reply) | Self::Request(_, reply) => drop(reply.send(Err(error))),
+            Self::Commit(_, reply) => drop(reply.send(Err(error))),
+            Self::File(file) => drop(file.reply.send(Err(error.into()))),
+        }
+    }
+}
 
 /// A write that something hangs on.
 enum On {

@@ -2,18 +2,16 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
-use futures_util::stream::{FuturesOrdered, SplitSink, SplitStream};
+use futures_util::stream::{FuturesOrdered, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use outlive_core::store::{Store, StoreError};
-use outlive_core::transport::{Class, GoodbyeReason, Refusal};
+use outlive_core::transport::{Class, GoodbyeReason};
 use outlive_core::wire::relay::{self, Exported, FromRelay, ToRelay};
-use outlive_core::{EnvelopeId, PeerId, StoreId};
+use outlive_core::{PeerId, StoreId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -23,16 +21,13 @@ use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
 use crate::mailbox::{Change, Mailboxes, Put, Request, What};
 use crate::sign_in::{Client, sign_in};
+use crate::talk::{Answers, BATCH_BYTES, End, InFlight, Sink, goodbye, say, say_answers, until};
 use crate::unidentified;
 use crate::window::Window;
 
 /// Messages of one client whose envelopes are being made durable. While there are as many, no more
 /// is read from it.
 pub(crate) const IN_FLIGHT: usize = 16;
-
-/// Bytes after which a WebSocket message is closed and the next begun. A client hears whole messages
-/// only: larger ones, and the relay seems silent to one on a slow link.
-const BATCH_BYTES: usize = 32 * 1024;
 
 /// Bytes that any WebSocket message costs beside its own, so that empty ones are not free.
 pub(crate) const MESSAGE_COST: u64 = 64;
@@ -52,26 +47,6 @@ pub(crate) struct Desk {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) draining: CancellationToken,
 }
-
-/// Why a connection ended.
-pub(crate) enum End {
-    /// We say why.
-    Goodbye(GoodbyeReason),
-    /// The client is gone.
-    Gone,
-    /// The store can't be read.
-    Store(StoreError),
-}
-
-impl From<axum::Error> for End {
-    fn from(_: axum::Error) -> Self {
-        Self::Gone
-    }
-}
-
-pub(crate) type Sink = SplitSink<WebSocket, Message>;
-pub(crate) type Answers = Vec<(EnvelopeId, Result<(), Refusal>)>;
-pub(crate) type InFlight = FuturesOrdered<Pin<Box<dyn Future<Output = Answers> + Send>>>;
 
 /// Serves one client until it goes, misbehaves, is replaced, or the relay drains.
 pub(crate) async fn serve(
@@ -151,70 +126,6 @@ async fn converse(
             // Or it would come back at once, and again.
             goodbye(&mut connection.sink, GoodbyeReason::Busy).await;
         }
-    }
-}
-
-pub(crate) async fn goodbye(sink: &mut Sink, reason: GoodbyeReason) {
-    /// How long a farewell may take.
-    const FAREWELL: Duration = Duration::from_secs(1);
-    let farewell = async {
-        say(sink, [FromRelay::Goodbye { reason }]).await?;
-        sink.close().await.map_err(End::from)
-    };
-    // Whether it is heard or not, the connection ends.
-    let _ = tokio::time::timeout(FAREWELL, farewell).await;
-}
-
-pub(crate) async fn say(
-    sink: &mut Sink,
-    messages: impl IntoIterator<Item = FromRelay>,
-) -> Result<(), End> {
-    let mut bytes = Vec::new();
-    for message in messages {
-        relay::encode(&message, &mut bytes);
-        if bytes.len() >= BATCH_BYTES {
-            sink.feed(Message::Binary(std::mem::take(&mut bytes).into()))
-                .await?;
-        }
-    }
-    if !bytes.is_empty() {
-        sink.feed(Message::Binary(bytes.into())).await?;
-    }
-    Ok(sink.flush().await?)
-}
-
-/// Tells a client what became of its envelopes, but waits for one that takes nothing no longer than
-/// for a silent one.
-pub(crate) async fn say_answers(
-    sink: &mut Sink,
-    answers: Answers,
-    silence: Duration,
-) -> Result<(), End> {
-    let answers = answers.into_iter().map(|(envelope, answer)| match answer {
-        Ok(()) => FromRelay::Accepted { envelope },
-        Err(reason) => FromRelay::Refused { envelope, reason },
-    });
-    tokio::time::timeout(silence, say(sink, answers))
-        .await
-        .unwrap_or(Err(End::Gone))
-}
-
-/// The next binary message of a client.
-pub(crate) async fn hear(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, End> {
-    loop {
-        match stream.next().await {
-            Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Text(_))) => return Err(End::Goodbye(GoodbyeReason::Protocol)),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
-        }
-    }
-}
-
-pub(crate) async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 

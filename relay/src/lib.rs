@@ -22,6 +22,7 @@ mod records;
 mod server;
 mod sign_in;
 mod stun;
+mod talk;
 mod tls;
 mod unidentified;
 mod window;

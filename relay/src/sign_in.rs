@@ -6,7 +6,8 @@ use outlive_core::PeerId;
 use outlive_core::transport::GoodbyeReason;
 use outlive_core::wire::relay::{self, Binding, Exported, FromRelay, ToRelay, VERSION};
 
-use crate::connection::{Desk, End, Sink, hear, say};
+use crate::connection::Desk;
+use crate::talk::{End, Sink, hear, say};
 
 /// Who is there.
 pub(crate) enum Client {

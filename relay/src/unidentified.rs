@@ -17,10 +17,9 @@ use outlive_core::wire::relay::{self, ToRelay};
 use tokio::time::Instant;
 
 use crate::accounts::{Cost, PeerAccount};
-use crate::connection::{
-    Answers, Desk, End, IN_FLIGHT, InFlight, MESSAGE_COST, Sink, goodbye, say_answers, until,
-};
+use crate::connection::{Desk, IN_FLIGHT, MESSAGE_COST};
 use crate::mailbox::{self, Put, Request};
+use crate::talk::{Answers, End, InFlight, Sink, goodbye, say_answers, until};
 
 /// Puts of one slot that go to the mailboxes together, with the client's numbers for them.
 struct Group {

@@ -96,6 +96,7 @@ impl Opened {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use outlive_core::record::SendingState;
     use outlive_core::wire::file::FileInfo;
     use outlive_core::{Position, TransferId};
 
@@ -140,8 +141,7 @@ mod tests {
             modified,
             first: Position(0),
             end: Position(0),
-            stopped: None,
-            told: false,
+            state: SendingState::Going { asked: None },
         };
         let mut opened = Opened::of(&record).unwrap();
         let extent = |offset, length| Extent {

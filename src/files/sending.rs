@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use outlive_core::limits::{FILE_BYTES, FILE_NAME_BYTES, FILE_PART_BYTES, SEGMENT_BYTES};
-use outlive_core::record::{Key, Record, SendingFileRecord};
+use outlive_core::record::{Key, Record, SendingFileRecord, SendingState};
 use outlive_core::store::ReadLimit;
 use outlive_core::wire::file::{FileInfo, part_head};
 use outlive_core::{ChannelId, Position, TransferId};
@@ -104,8 +104,7 @@ fn look_at(path: &Path) -> Result<SendingFileRecord, FileError> {
         modified: before.modified,
         first: Position(0),
         end: Position(0),
-        stopped: None,
-        told: false,
+        state: SendingState::Going { asked: None },
     })
 }
 
@@ -128,7 +127,7 @@ pub(crate) async fn list(route: &Route) -> Result<Vec<SendingFile>, FileError> {
         let value = store.get(key).await.map_err(Error::from)?;
         let record = value.map(|value| SendingFileRecord::from_bytes(&value));
         let record = record.transpose().map_err(Error::from)?;
-        if let Some(record) = record.filter(|record| record.stopped.is_none()) {
+        if let Some(record) = record.filter(|record| record.state.stopped().is_none()) {
             files.push(SendingFile {
                 route: route.clone(),
                 transfer,

@@ -2,7 +2,7 @@
 
 use outlive_core::engine::{Ending, Engine, External, SendError, SendOptions, Ticket};
 use outlive_core::limits::FILE_PART_BYTES;
-use outlive_core::record::{Extent, Key, Record, SendingFileRecord};
+use outlive_core::record::{Extent, Key, Record, SendingFileRecord, SendingState};
 use outlive_core::store::ReadLimit;
 use outlive_core::wire::file::{FileMessage, StopReason, part_head};
 use outlive_core::{ChannelId, Position, TransferId};
@@ -33,7 +33,7 @@ impl Task {
         for (key, value) in self.inner.store.range(range, limit).await? {
             if let Ok(Key::SendingFile(_, transfer)) = Key::of_peer(self.peer, &key) {
                 let record = SendingFileRecord::from_bytes(&value)?;
-                if let Some(reason) = record.stopped {
+                if let Some(reason) = record.state.stopped() {
                     engine.give_up(ChannelId::FILES, transfer, self.inner.clock.now());
                     // It may have been written by a commit that was said to have failed.
                     self.hub.files.ended(transfer, Err(reason));
@@ -42,6 +42,7 @@ impl Task {
             }
         }
         self.tell_stopped(engine);
+        self.ask_about_files(engine);
         self.forget_files(engine);
         Ok(())
     }
@@ -77,6 +78,8 @@ impl Task {
             Ok(last) => {
                 record.first = begin.first;
                 record.end = last.map_or(begin.end, |last| last.end);
+                let asked = engine.session().heard_last();
+                record.state = SendingState::Going { asked };
                 engine.note(self.file_key(transfer), Some(record.to_bytes()));
                 let positions = (record.first, record.end);
                 self.files.insert(transfer, *record);
@@ -186,24 +189,29 @@ impl Task {
         }
     }
 
-    /// The peer has lost what it knew, maybe that a file has begun. Of parts of such a one it says that it
-    /// does not know it; where none is to come, it is asked by one without content, at the end.
+    /// Asks the peer about files of which it acknowledged everything, but may have lost what it knew
+    /// since: it has another epoch. Of parts of a file that it does not know it says so; where none is
+    /// to come, there is one without content, at the end. Where the outbox is full, it is asked later.
     pub(super) fn ask_about_files(&mut self, engine: &mut Engine) {
-        let offer = offer(engine);
-        let (now, options) = (self.inner.clock.now(), SendOptions::default());
-        let mut unasked = Vec::new();
-        for (&transfer, record) in &self.files {
-            if record.stopped.is_some() || record.end > offer {
+        let (offer, heard) = (offer(engine), engine.session().heard_last());
+        for (&transfer, record) in &mut self.files {
+            let SendingState::Going { asked } = &mut record.state else {
+                continue;
+            };
+            if *asked == heard || record.end > offer {
                 continue;
             }
             let end = part_head(transfer, record.info.size);
+            let (now, options) = (self.inner.clock.now(), SendOptions::default());
             if let Err(error) = engine.send(ChannelId::FILES, &end, &options, now) {
-                debug!(%transfer, %error, "the peer can't be asked whether it knows a file");
-                unasked.push(transfer);
+                debug!(%transfer, %error, "the peer is asked later whether it knows a file");
+                return;
             }
-        }
-        for transfer in unasked {
-            self.stop_file(engine, transfer, StopReason::Failed, true);
+            *asked = heard;
+            engine.note(
+                Key::SendingFile(self.peer, transfer),
+                Some(record.to_bytes()),
+            );
         }
     }
 
@@ -217,11 +225,11 @@ impl Task {
         let Some(record) = self.files.get_mut(&transfer) else {
             return;
         };
-        if record.stopped.is_some() {
+        if record.state.stopped().is_some() {
             return;
         }
-        record.stopped = Some(reason);
-        record.told = !tell;
+        let told = !tell;
+        record.state = SendingState::Stopped { reason, told };
         engine.note(
             Key::SendingFile(self.peer, transfer),
             Some(record.to_bytes()),
@@ -236,16 +244,20 @@ impl Task {
     /// Tells the peer of files that will not come. Where the outbox is full, it is said later.
     pub(super) fn tell_stopped(&mut self, engine: &mut Engine) {
         for (&transfer, record) in &mut self.files {
-            let Some(reason) = record.stopped.filter(|_| !record.told) else {
+            let SendingState::Stopped {
+                reason,
+                told: told @ false,
+            } = &mut record.state
+            else {
                 continue;
             };
-            let stop = FileMessage::Stop(transfer, reason).to_bytes();
+            let stop = FileMessage::Stop(transfer, *reason).to_bytes();
             let (now, options) = (self.inner.clock.now(), SendOptions::default());
             if let Err(error) = engine.send(ChannelId::FILES, &stop, &options, now) {
                 debug!(%transfer, %error, "the peer is told later that a file won't come");
                 return;
             }
-            record.told = true;
+            *told = true;
             engine.note(
                 Key::SendingFile(self.peer, transfer),
                 Some(record.to_bytes()),
@@ -258,7 +270,8 @@ impl Task {
     pub(super) fn forget_files(&mut self, engine: &mut Engine) {
         let (offer, peer) = (offer(engine), self.peer);
         self.files.retain(|&transfer, record| {
-            let over = record.stopped.is_some() && record.told && record.end <= offer;
+            let told = matches!(record.state, SendingState::Stopped { told: true, .. });
+            let over = told && record.end <= offer;
             if over {
                 engine.note(Key::SendingFile(peer, transfer), None);
             }

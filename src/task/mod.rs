@@ -348,6 +348,8 @@ impl Task {
             self.unidentified = unidentified;
         }
         self.flight.answer(&Ok(()));
+        // Another epoch of the peer, the end of a file and room are all known by writes.
+        self.ask_about_files(engine);
     }
 
     /// Waits for what is on its way to the store, and tells what follows from it. It may land though the

@@ -279,10 +279,7 @@ impl Task {
                 first,
                 last,
             },
-            Event::PeerReset { epoch } => {
-                self.ask_about_files(engine);
-                SessionEvent::PeerReset { epoch }
-            }
+            Event::PeerReset { epoch } => SessionEvent::PeerReset { epoch },
             Event::Renewed { epoch } => SessionEvent::Renewed { epoch },
             Event::Volatile { channel, payload } => {
                 self.hub.talked(channel);

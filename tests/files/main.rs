@@ -1,6 +1,7 @@
 //! Files over the public API: whole or not at all, whatever happens to links, processes and disks.
 
 mod arriving;
+mod asking;
 mod endings;
 mod hostile;
 mod names;

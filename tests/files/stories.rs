@@ -1,15 +1,13 @@
 //! Files that arrive.
 
-use std::path::PathBuf;
 use std::pin::pin;
 
-use outlive::limits::OUTBOX_BYTES;
-use outlive::record::{self, Key, OutboxRecord, Record};
-use outlive::{ChannelId, FileEvent, Position, StopReason, Store};
-use outlive_core::store::{Batch, ReadLimit};
+use outlive::{ChannelId, FileEvent, StopReason};
 use outlive_transports::MemoryRelay;
 
-use crate::world::{Peer, carried, content, end, id, pair, receive, receive_some, soon};
+use crate::world::{
+    APP, carried, content, end, fill_outbox, id, pair, receive, receive_some, soon,
+};
 
 #[tokio::test]
 async fn a_file_arrives_whole_under_its_name_and_both_sides_hear_of_it() {
@@ -268,44 +266,4 @@ async fn a_file_called_off_while_the_outbox_is_full_is_so_at_its_receiver_when_t
     let ended = end(&mut files, bob.disk.path()).await;
     assert_eq!(ended.unwrap_err(), StopReason::Cancelled);
     assert!(bob.names().is_empty());
-}
-
-const APP: ChannelId = ChannelId::FIRST_APP;
-
-/// Has a message wait that counts for as much as an outbox holds, behind a file if one is given,
-/// until the relay can be reached.
-async fn fill_outbox(
-    relay: &MemoryRelay,
-    alice: &mut Peer,
-    file: Option<PathBuf>,
-) -> impl Drop + use<> {
-    let away = relay.faults().unreachable();
-    relay.faults().cut(id(1));
-    let to_bob = alice.session(2).await;
-    if let Some(path) = file {
-        to_bob.send_file(path).await.unwrap();
-    }
-    drop(to_bob.send(APP, "a heavy one").await.unwrap());
-    drop(to_bob);
-    let store = alice.stopped().await;
-    let limit = ReadLimit {
-        records: 10,
-        bytes: usize::MAX,
-    };
-    let range = Key::outbox(id(2), APP, Position(0), Position(10));
-    let rows = store.range(range, limit).await.unwrap();
-    let (key, record) = rows.last().expect("the message");
-    let mut record = OutboxRecord::from_bytes(record).unwrap();
-    record.tally.bytes += OUTBOX_BYTES;
-    let mut batch = Batch::new();
-    batch.put(key.clone(), record.to_bytes());
-    let key = Key::Session(id(2)).to_bytes();
-    let stored = store.get(key.clone()).await.unwrap();
-    let mut stored = record::Session::from_bytes(&stored.expect("the session")).unwrap();
-    let out = stored.out.get_mut(&APP).expect("its channel");
-    out.next_tally.bytes += OUTBOX_BYTES;
-    batch.put(key, stored.to_bytes());
-    store.commit(batch).await.unwrap();
-    alice.start().await;
-    away
 }

@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outlive::limits::InboxLimits;
+use outlive::limits::{InboxLimits, OUTBOX_BYTES};
+use outlive::record::{self, Key, OutboxRecord, Record};
 use outlive::{
-    FileError, FileEvent, FileInbox, Identity, Node, PeerId, ReceivedFile, Session, StopReason,
+    ChannelId, FileError, FileEvent, FileInbox, Identity, Node, PeerId, Position, ReceivedFile,
+    Session, StopReason, Store,
 };
+use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 use tempfile::TempDir;
+
+pub(crate) const APP: ChannelId = ChannelId::FIRST_APP;
 
 /// Longer than anything here takes; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -194,4 +199,42 @@ pub(crate) async fn receive_some(files: &mut FileInbox, into: &Path, bytes: u64)
             other => panic!("{other:?} came too early"),
         }
     }
+}
+
+/// Has a message wait that counts for as much as an outbox holds, behind a file if one is given,
+/// until the relay can be reached.
+pub(crate) async fn fill_outbox(
+    relay: &MemoryRelay,
+    alice: &mut Peer,
+    file: Option<PathBuf>,
+) -> impl Drop + use<> {
+    let away = relay.faults().unreachable();
+    relay.faults().cut(id(1));
+    let to_bob = alice.session(2).await;
+    if let Some(path) = file {
+        to_bob.send_file(path).await.expect("it works");
+    }
+    drop(to_bob.send(APP, "a heavy one").await.expect("it works"));
+    drop(to_bob);
+    let store = alice.stopped().await;
+    let limit = ReadLimit {
+        records: 10,
+        bytes: usize::MAX,
+    };
+    let range = Key::outbox(id(2), APP, Position(0), Position(10));
+    let rows = store.range(range, limit).await.expect("it works");
+    let (key, record) = rows.last().expect("the message");
+    let mut record = OutboxRecord::from_bytes(record).expect("it works");
+    record.tally.bytes += OUTBOX_BYTES;
+    let mut batch = Batch::new();
+    batch.put(key.clone(), record.to_bytes());
+    let key = Key::Session(id(2)).to_bytes();
+    let stored = store.get(key.clone()).await.expect("it works");
+    let mut stored = record::Session::from_bytes(&stored.expect("the session")).expect("it works");
+    let out = stored.out.get_mut(&APP).expect("its channel");
+    out.next_tally.bytes += OUTBOX_BYTES;
+    batch.put(key, stored.to_bytes());
+    store.commit(batch).await.expect("it works");
+    alice.start().await;
+    away
 }

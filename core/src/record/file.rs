@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::Position;
 use crate::wire::file::{FileInfo, StopReason};
+use crate::{Epoch, Position};
 
 /// A file that is being sent. Its content stays where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,10 +19,37 @@ pub struct SendingFileRecord {
     pub first: Position,
     /// One past the position of its last.
     pub end: Position,
-    /// Set when it was given up, until nothing of it is left in the outbox.
-    pub stopped: Option<StopReason>,
-    /// Whether the peer knows that it was given up, or will hear it from the outbox.
-    pub told: bool,
+    /// Whether it is still to arrive.
+    pub state: SendingState,
+}
+
+/// Whether a file is to arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SendingState {
+    /// The peer has yet to say how it ended.
+    Going {
+        /// The peer's epoch that was heard of last when the file began, or when the peer was asked
+        /// about it.
+        asked: Option<Epoch>,
+    },
+    /// It was given up. Kept until nothing of it is left in the outbox, and the peer knows.
+    Stopped {
+        /// Why.
+        reason: StopReason,
+        /// Whether the peer knows, or will hear it from the outbox.
+        told: bool,
+    },
+}
+
+impl SendingState {
+    /// Why it was given up, if it was.
+    #[must_use]
+    pub const fn stopped(&self) -> Option<StopReason> {
+        match self {
+            Self::Going { .. } => None,
+            Self::Stopped { reason, .. } => Some(*reason),
+        }
+    }
 }
 
 /// A file that is being received.
@@ -44,4 +71,44 @@ impl Record for SendingFileRecord {
 
 impl Record for ReceivingFileRecord {
     const WHAT: &'static str = "a file that is being received";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> FileInfo {
+        FileInfo {
+            name: "a".to_owned(),
+            size: 1,
+            hash: [9; 32],
+        }
+    }
+
+    /// What earlier versions wrote in place of a state: an optional reason, and whether the peer
+    /// knows it.
+    #[test]
+    fn a_file_that_an_earlier_version_was_sending_goes_on() {
+        let earlier: [(&[u8], _); 3] = [
+            (&[0, 0], SendingState::Going { asked: None }),
+            (&[1, 0, 0], stopped(false)),
+            (&[1, 0, 1], stopped(true)),
+        ];
+        for (tail, state) in earlier {
+            let record = SendingFileRecord {
+                path: "/a".to_owned(),
+                info: info(),
+                modified: 1,
+                first: Position(1),
+                end: Position(2),
+                state,
+            };
+            assert!(record.to_bytes().ends_with(&[&[1, 2], tail].concat()));
+        }
+    }
+
+    const fn stopped(told: bool) -> SendingState {
+        let reason = StopReason::Declined;
+        SendingState::Stopped { reason, told }
+    }
 }

@@ -226,6 +226,13 @@ impl Session {
         waiting.chain(coming).fold(0, u64::saturating_add)
     }
 
+    /// The peer's epoch that was heard of last: another one than before if the peer may have lost its
+    /// state meanwhile.
+    #[must_use]
+    pub fn heard_last(&self) -> Option<Epoch> {
+        self.streams.last().map(|stream| stream.epoch)
+    }
+
     /// The stream of one of the peer's epochs.
     #[must_use]
     pub fn stream(&self, epoch: Epoch) -> Option<&RxStream> {

@@ -11,7 +11,7 @@ use super::error::FileError;
 use super::name;
 
 /// Names that are tried for one file before it is given up.
-const NAMES: u32 = 10_000;
+pub(super) const NAMES: u32 = 10_000;
 
 /// Bytes read at once to hash a file, by all cores: 1 MiB.
 const HASHED_AT_ONCE: usize = 1024 * 1024;
@@ -91,19 +91,42 @@ pub(super) fn hash(mut file: &File) -> io::Result<[u8; 32]> {
     }
 }
 
-/// Makes an empty file with a free name like `name` and this ending. Nothing is overwritten, and no
-/// link is followed.
-pub(super) fn create(directory: &Path, name: &str, ending: &str) -> Result<PathBuf, FileError> {
-    for n in 1..=NAMES {
-        let path = directory.join(name::numbered(name, n) + ending);
+/// Makes an empty file with a free name like `name` and this ending, which no other file has. Nothing is
+/// overwritten, and no link is followed.
+pub(super) fn create_part(
+    directory: &Path,
+    name: &str,
+    ending: &str,
+) -> Result<PathBuf, FileError> {
+    for path in names(directory, name, ending) {
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(_) => return Ok(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(FileError::io("create", path)(error)),
         }
     }
+    Err(no_free_name(directory))
+}
+
+/// A name like `name` at which nothing lies, a link to nowhere neither.
+pub(super) fn free(directory: &Path, name: &str) -> Result<PathBuf, FileError> {
+    for path in names(directory, name, "") {
+        match fs::symlink_metadata(&path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(path),
+            Err(error) => return Err(FileError::io("read", path)(error)),
+        }
+    }
+    Err(no_free_name(directory))
+}
+
+fn names(directory: &Path, name: &str, ending: &str) -> impl Iterator<Item = PathBuf> {
+    (1..=NAMES).map(move |n| directory.join(name::numbered(name, n) + ending))
+}
+
+pub(super) fn no_free_name(directory: &Path) -> FileError {
     let taken = io::Error::from(ErrorKind::AlreadyExists);
-    Err(FileError::io("find a free name in", directory)(taken))
+    FileError::io("find a free name in", directory)(taken)
 }
 
 /// Puts pieces where they belong, and returns when they are durable. Fails without the file even if
@@ -147,10 +170,77 @@ pub(super) fn holds(path: &Path, size: u64, expected: [u8; 32]) -> Result<bool, 
     held().map_err(FileError::io("read", path))
 }
 
-/// Gives a file its name, which is [ours](create) already, and returns when that is durable.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
-    fs::rename(from, to).map_err(FileError::io("rename", from))?;
-    sync_name(to)
+/// Whether this file is at a path. What is no regular file is another one.
+pub(super) fn is_there(path: &Path, size: u64, expected: [u8; 32]) -> Result<bool, FileError> {
+    match holds(path, size, expected) {
+        Err(FileError::Io { error, .. })
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(false)
+        }
+        held => held,
+    }
+}
+
+/// Gives a file its name, unless something lies there already, and returns when that is durable.
+/// Returns whether it has it.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<bool, FileError> {
+    match rename_to_free(from, to) {
+        Ok(()) => sync_name(to).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(FileError::io("rename", from)(error)),
+    }
+}
+
+fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Not every file system knows how to.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
+    rename_by_link(from, to)
+}
+
+/// Renames where the system has no way to do so without replacing: a second name is no rename, and fails
+/// if it is taken.
+fn rename_by_link(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Ok(()) => fs::remove_file(from),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
+        // A process that ended between the two may have made it before.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => match is_one_file(from, to)? {
+            true => fs::remove_file(from),
+            false => Err(error),
+        },
+        // No file has two names here.
+        Err(_) => {
+            OpenOptions::new().write(true).create_new(true).open(to)?;
+            fs::rename(from, to).inspect_err(|_| drop(fs::remove_file(to)))
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_one_file(one: &Path, other: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+
+    let which = |path| fs::symlink_metadata(path).map(|of| (of.dev(), of.ino()));
+    Ok(which(one)? == which(other)?)
+}
+
+#[cfg(not(unix))]
+fn is_one_file(_: &Path, _: &Path) -> io::Result<bool> {
+    // There is no telling: it is kept under both names.
+    Ok(false)
 }
 
 /// Returns when it is durable that a file has this name.
@@ -163,14 +253,6 @@ pub(super) fn sync_name(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes a file that was made and holds nothing yet. What somebody has put there since stays.
-pub(super) fn remove_empty(path: &Path) -> Result<(), FileError> {
-    match length(path)? {
-        Some(0) => remove(path),
-        _ => Ok(()),
-    }
-}
-
 /// Removes a file if it is there.
 pub(super) fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
@@ -178,5 +260,49 @@ pub(super) fn remove(path: &Path) -> Result<(), FileError> {
             Err(FileError::io("remove", path)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Rename = fn(&Path, &Path) -> Result<bool, FileError>;
+
+    /// As the system does it, and as it is done where that can't.
+    const WAYS: [Rename; 2] = [rename, |from, to| match rename_by_link(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(FileError::io("rename", from)(error)),
+    }];
+
+    #[test]
+    fn a_file_is_renamed_to_a_name_that_is_free_and_to_no_other() {
+        for rename in WAYS {
+            let disk = tempfile::tempdir().unwrap();
+            let path = |name| disk.path().join(name);
+            fs::write(path("a.part"), b"content").unwrap();
+            fs::write(path("a"), b"").unwrap();
+            fs::create_dir(path("b")).unwrap();
+            for taken in ["a", "b"] {
+                assert!(!rename(&path("a.part"), &path(taken)).unwrap());
+            }
+            assert_eq!(fs::read(path("a")).unwrap(), b"");
+            assert!(rename(&path("a.part"), &path("c")).unwrap());
+            assert_eq!(fs::read(path("c")).unwrap(), b"content");
+            let gone = rename(&path("a.part"), &path("d")).unwrap_err();
+            assert!(gone.is_missing(), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_had_both_names_when_a_process_ended_has_one_in_the_end() {
+        let disk = tempfile::tempdir().unwrap();
+        let (part, name) = (disk.path().join("a.part"), disk.path().join("a"));
+        fs::write(&part, b"content").unwrap();
+        fs::hard_link(&part, &name).unwrap();
+        rename_by_link(&part, &name).unwrap();
+        assert_eq!(fs::read(&name).unwrap(), b"content");
+        assert!(!part.exists());
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use outlive_core::record::{Key, ReceivingFileRecord, Record};
+use outlive_core::record::{Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive_core::store::Batch;
 use outlive_core::wire::file::FileInfo;
 use outlive_core::{PeerId, TransferId};
@@ -167,7 +167,7 @@ impl Offered {
         let (directory, part) = blocking(move || {
             let found = std::fs::canonicalize(&directory);
             let directory = text(found.map_err(FileError::io("find", directory))?)?;
-            let part = disk::create(Path::new(&directory), &name, &ending)?;
+            let part = disk::create_part(Path::new(&directory), &name, &ending)?;
             Ok((directory, text(part)?))
         })
         .await?;
@@ -175,7 +175,7 @@ impl Offered {
             info: self.info.clone(),
             directory,
             part,
-            whole: None,
+            state: ReceivingState::Coming,
         };
         let mut batch = Batch::new();
         batch.put(self.key(), record.to_bytes());

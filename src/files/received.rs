@@ -36,7 +36,7 @@ impl ReceivedFile {
         self.transfer
     }
 
-    /// Where it is.
+    /// Where it was put. Its user may have changed it since, or moved it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

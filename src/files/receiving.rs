@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outlive_core::engine::SendOptions;
-use outlive_core::record::{Key, ReceivingFileRecord, Record};
+use outlive_core::record::{Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_core::wire::file::{FileMessage, StopReason};
 use outlive_core::{ChannelId, TransferId};
@@ -193,15 +193,15 @@ impl Desk {
                     let events = self.fail(transfer, StopReason::Corrupt).await?;
                     return Ok(Dealt::Taken(events));
                 }
-                let written = match &receiving.record.whole {
-                    None => {
+                let written = match &receiving.record.state {
+                    ReceivingState::Coming => {
                         let part = PathBuf::from(&receiving.record.part);
                         let pieces = step.pieces().to_vec();
                         self.expect_more(transfer, receiving).await;
                         blocking(move || disk::write(&part, &pieces)).await
                     }
                     // All of it was there when this was tried before.
-                    Some(_) => Ok(()),
+                    ReceivingState::Naming(_) | ReceivingState::Received(_) => Ok(()),
                 };
                 match written {
                     Ok(()) => self.go_on(transfer, end).await?,
@@ -236,12 +236,14 @@ impl Desk {
         }
         match self.record(transfer).await? {
             None => Ok(false),
-            // The app has yet to commit it.
-            Some(record) if record.whole.is_some() => Ok(true),
-            Some(record) => {
-                self.go_on_with(transfer, record).await?;
-                Ok(false)
-            }
+            // Whole, it waits for the app to commit it.
+            Some(record) => match record.state {
+                ReceivingState::Naming(_) | ReceivingState::Received(_) => Ok(true),
+                ReceivingState::Coming => {
+                    self.go_on_with(transfer, record).await?;
+                    Ok(false)
+                }
+            },
         }
     }
 
@@ -263,8 +265,13 @@ impl Desk {
         transfer: TransferId,
         record: ReceivingFileRecord,
     ) -> Result<bool, FileError> {
-        let part = PathBuf::from(&record.part);
-        let here = blocking(move || disk::length(&part)).await?;
+        let here = match record.state {
+            ReceivingState::Coming | ReceivingState::Naming(_) => {
+                let part = PathBuf::from(&record.part);
+                blocking(move || disk::length(&part)).await?
+            }
+            ReceivingState::Received(_) => None,
+        };
         let length = here.unwrap_or(0);
         self.receiving
             .insert(transfer, Receiving { record, length });
@@ -323,17 +330,9 @@ impl Desk {
         let Some(receiving) = self.receiving.get(&transfer) else {
             return Ok(());
         };
-        let record = receiving.record.clone();
+        let part = PathBuf::from(&receiving.record.part);
         self.expect_no_more(transfer).await?;
-        blocking(move || {
-            disk::remove(Path::new(&record.part))?;
-            // Taken for it, and empty yet. What is in it else is the file, or another's.
-            match &record.whole {
-                Some(whole) => disk::remove_empty(Path::new(whole)),
-                None => Ok(()),
-            }
-        })
-        .await?;
+        blocking(move || disk::remove(&part)).await?;
         let mut batch = Batch::new();
         let key = Key::ReceivingFile(self.route.hub().peer, transfer);
         batch.delete(key.to_bytes());

@@ -1,13 +1,13 @@
 //! A file of which all has come: it is checked, and gets its name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use outlive_core::TransferId;
-use outlive_core::record::{Key, ReceivingFileRecord, Record};
+use outlive_core::record::{Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive_core::store::Batch;
 use outlive_core::wire::file::{FileMessage, StopReason};
 
-use super::disk::{self, blocking};
+use super::disk::{self, NAMES, blocking};
 use super::error::FileError;
 use super::inbox::FileEvent;
 use super::offer::text;
@@ -43,11 +43,9 @@ impl Desk {
         if !good {
             return self.fail(transfer, StopReason::Corrupt).await;
         }
-        let whole = self.named(transfer, record).await?;
-        let to = whole.clone();
-        blocking(move || disk::rename(&part, &to)).await?;
+        let path = self.name(transfer, record).await?;
         let mut events = vec![progress];
-        events.extend(self.received(transfer, whole).await?);
+        events.extend(self.received(transfer, path).await?);
         Ok(events)
     }
 
@@ -60,27 +58,44 @@ impl Desk {
         let Some(Receiving { record, .. }) = self.receiving.get(&transfer) else {
             return Ok(Vec::new());
         };
-        let size = record.info.size;
-        let Some(whole) = record.whole.clone().map(PathBuf::from) else {
-            return self.fail(transfer, StopReason::Failed).await;
-        };
-        let named = whole.clone();
-        let length = blocking(move || disk::length(&named)).await?;
-        // The name that was kept for it, or what somebody has put there. If nothing is there, the app or
-        // the user has taken it away since it was received.
-        if length.is_some_and(|length| length != size) {
-            return self.fail(transfer, StopReason::Failed).await;
+        let (state, info) = (record.state.clone(), record.info.clone());
+        match state {
+            ReceivingState::Coming => self.fail(transfer, StopReason::Failed).await,
+            ReceivingState::Naming(path) => {
+                let path = PathBuf::from(path);
+                let named = path.clone();
+                // If it was renamed, that may have ended before it was durable or written down. What
+                // somebody has put there may be as long as the file.
+                let renamed = blocking(move || {
+                    let renamed = disk::is_there(&named, info.size, info.hash)?;
+                    if renamed {
+                        disk::sync_name(&named)?;
+                    }
+                    Ok(renamed)
+                });
+                if renamed.await? {
+                    self.received(transfer, path).await
+                } else {
+                    self.fail(transfer, StopReason::Failed).await
+                }
+            }
+            ReceivingState::Received(path) => self.tell_received(transfer, path.into()).await,
         }
-        if length.is_some() {
-            let named = whole.clone();
-            // It was renamed before, and that may have ended before it was durable.
-            blocking(move || disk::sync_name(&named)).await?;
-        }
-        self.received(transfer, whole).await
     }
 
-    /// A file has its name: the sender hears it before the app.
+    /// A file has its name, which is written down: its user may change it from here on.
     async fn received(
+        &mut self,
+        transfer: TransferId,
+        path: PathBuf,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        let state = ReceivingState::Received(text(path.clone())?);
+        self.note(transfer, state).await?;
+        self.tell_received(transfer, path).await
+    }
+
+    /// The sender hears of a file before the app.
+    async fn tell_received(
         &mut self,
         transfer: TransferId,
         path: PathBuf,
@@ -97,44 +112,59 @@ impl Desk {
         })])
     }
 
-    /// Finds the name of a file that is whole, and writes down which it is. A name at which somebody has
-    /// put something since it was chosen is theirs, and another one is found.
-    async fn named(
+    /// Gives a file that is whole a name that is free. Which one is written down before, so that it is
+    /// found there after a crash. A name at which somebody has put something since is theirs, and
+    /// another one is found.
+    async fn name(
         &mut self,
         transfer: TransferId,
-        mut record: ReceivingFileRecord,
+        record: ReceivingFileRecord,
     ) -> Result<PathBuf, FileError> {
-        loop {
-            if let Some(whole) = record.whole.clone().map(PathBuf::from) {
-                let chosen = whole.clone();
-                if blocking(move || disk::length(&chosen)).await? == Some(0) {
-                    return Ok(whole);
+        let ReceivingFileRecord {
+            info,
+            directory,
+            part,
+            state,
+        } = record;
+        let name = name::safe(&info.name);
+        let mut chosen = match state {
+            ReceivingState::Coming => None,
+            ReceivingState::Naming(path) | ReceivingState::Received(path) => Some(path),
+        };
+        for _ in 0..NAMES {
+            let path = match chosen.take() {
+                Some(path) => path,
+                None => {
+                    let (directory, name) = (PathBuf::from(&directory), name.clone());
+                    let free = text(blocking(move || disk::free(&directory, &name)).await?)?;
+                    self.note(transfer, ReceivingState::Naming(free.clone()))
+                        .await?;
+                    free
                 }
+            };
+            let (from, to) = (PathBuf::from(&part), PathBuf::from(&path));
+            if blocking(move || disk::rename(&from, &to)).await? {
+                return Ok(path.into());
             }
-            record = self.choose_name(transfer, record).await?;
         }
+        Err(disk::no_free_name(Path::new(&directory)))
     }
 
-    async fn choose_name(
-        &mut self,
-        transfer: TransferId,
-        mut record: ReceivingFileRecord,
-    ) -> Result<ReceivingFileRecord, FileError> {
-        let directory = PathBuf::from(&record.directory);
-        let name = name::safe(&record.info.name);
-        let path = blocking(move || disk::create(&directory, &name, "")).await?;
-        record.whole = Some(text(path.clone())?);
+    /// Writes down how far a file has come.
+    async fn note(&mut self, transfer: TransferId, state: ReceivingState) -> Result<(), FileError> {
+        let Some(receiving) = self.receiving.get_mut(&transfer) else {
+            return Ok(());
+        };
+        let record = ReceivingFileRecord {
+            state,
+            ..receiving.record.clone()
+        };
         let mut batch = Batch::new();
         let key = Key::ReceivingFile(self.route.hub().peer, transfer);
         batch.put(key.to_bytes(), record.to_bytes());
         let store = &self.route.inner().store;
-        if let Err(error) = store.commit(batch).await {
-            blocking(move || disk::remove_empty(&path)).await?;
-            return Err(Error::from(error).into());
-        }
-        if let Some(receiving) = self.receiving.get_mut(&transfer) {
-            receiving.record = record.clone();
-        }
-        Ok(record)
+        store.commit(batch).await.map_err(Error::from)?;
+        receiving.record = record;
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What somebody else puts where a file is about to go.
+//! The name that a file gets when it is whole, and what others put there.
 
 use futures_util::FutureExt;
 use outlive::{FileError, FileInbox, SendingFile, StopReason};
@@ -19,7 +19,7 @@ async fn named(alice: &Peer, bob: &Peer) -> (SendingFile, FileInbox, Hold) {
         soon("the part", changed).await.expect("it comes");
     }
     let held = bob.store.faults().hold();
-    while bob.names() != ["a", "a.part"] {
+    while bob.store.faults().counts().waiting == 0 {
         assert!(files.next().now_or_never().is_none());
         tokio::task::yield_now().await;
     }
@@ -62,5 +62,44 @@ async fn what_is_put_where_a_file_was_to_go_is_not_told_as_that_file() {
         assert_eq!(bob.names(), ["a"]);
         let reason = stopped(soon("the word of it", sending.done()).await);
         assert_eq!(reason, StopReason::Failed);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_ends_as_a_file_gets_its_name_leaves_nothing_but_that_file() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, mut bob) = pair(&relay).await;
+    let (sending, files, held) = named(&alice, &bob).await;
+    drop(files);
+    bob.crash().await;
+    drop(held);
+    let mut files = bob.session(1).await.files().await.unwrap();
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"content");
+    assert_eq!(bob.names(), ["a"]);
+    soon("the word of it", sending.done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_edited_or_moved_before_the_app_knows_of_it_was_received_all_the_same() {
+    for moved in [false, true] {
+        let relay = MemoryRelay::new("relay");
+        let (alice, mut bob) = pair(&relay).await;
+        let to_bob = alice.session(2).await;
+        let sending = to_bob.send_file(alice.put("a", b"content")).await.unwrap();
+        let mut files = bob.session(1).await.files().await.unwrap();
+        let path = receive(&mut files, bob.disk.path()).await.path().to_owned();
+        drop(files);
+        bob.crash().await;
+        if moved {
+            std::fs::rename(&path, bob.disk.path().join("b")).unwrap();
+        } else {
+            std::fs::write(&path, b"content, and more").unwrap();
+        }
+        let mut files = bob.session(1).await.files().await.unwrap();
+        let file = receive(&mut files, bob.disk.path()).await;
+        assert_eq!(file.path(), path);
+        file.commit().await.unwrap();
+        soon("the word of it", sending.done()).await.unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! Offers whose inbox is dropped before they are decided about, and directories that can't be used.
 
-use outlive::record::{Key, ReceivingFileRecord, Record};
+use outlive::record::{Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive::{FileError, FileEvent, FileInbox, FileOffer, Store};
 use outlive_core::store::Batch;
 use outlive_transports::MemoryRelay;
@@ -99,7 +99,7 @@ async fn an_acceptance_that_could_not_be_undone_is_gone_on_with_when_the_beginni
         info: sending.info().clone(),
         directory: bob.disk.path().to_str().unwrap().to_owned(),
         part: part.to_str().unwrap().to_owned(),
-        whole: None,
+        state: ReceivingState::Coming,
     };
     let mut batch = Batch::new();
     let key = Key::ReceivingFile(id(1), sending.transfer());

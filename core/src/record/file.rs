@@ -61,8 +61,20 @@ pub struct ReceivingFileRecord {
     pub directory: String,
     /// Where its parts are put until it is whole.
     pub part: String,
-    /// What it is called once it is, from just before that.
-    pub whole: Option<String>,
+    /// Whether it is whole.
+    pub state: ReceivingState,
+}
+
+/// How far a file has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReceivingState {
+    /// Parts of it are to come.
+    Coming,
+    /// It is whole and was checked, and is about to be renamed to this path. Something else may lie
+    /// there.
+    Naming(String),
+    /// It was received under this path. What became of it since is none of our concern.
+    Received(String),
 }
 
 impl Record for SendingFileRecord {
@@ -110,5 +122,27 @@ mod tests {
     const fn stopped(told: bool) -> SendingState {
         let reason = StopReason::Declined;
         SendingState::Stopped { reason, told }
+    }
+
+    /// What earlier versions wrote in place of a state: an optional path.
+    #[test]
+    fn a_file_that_an_earlier_version_was_receiving_goes_on() {
+        let earlier: [(&[u8], _); 2] = [
+            (&[0], ReceivingState::Coming),
+            (&[1, 2, b'/', b'a'], ReceivingState::Naming("/a".to_owned())),
+        ];
+        for (tail, state) in earlier {
+            let record = ReceivingFileRecord {
+                info: info(),
+                directory: "/".to_owned(),
+                part: "/p".to_owned(),
+                state,
+            };
+            assert!(
+                record
+                    .to_bytes()
+                    .ends_with(&[&[2, b'/', b'p'], tail].concat())
+            );
+        }
     }
 }

@@ -16,7 +16,7 @@ mod skipped;
 mod trust;
 mod unidentified;
 
-pub use file::{ReceivingFileRecord, SendingFileRecord, SendingState};
+pub use file::{ReceivingFileRecord, ReceivingState, SendingFileRecord, SendingState};
 pub use gap::Gap;
 pub use inbox::{InboxBody, InboxRecord};
 pub use key::{Key, KeyError, prefix_range};

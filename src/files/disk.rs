@@ -92,20 +92,32 @@ pub(super) fn hash(mut file: &File) -> io::Result<[u8; 32]> {
 }
 
 /// Makes an empty file with a free name like `name` and this ending, which no other file has. Nothing is
-/// overwritten, and no link is followed.
+/// overwritten, and no link is followed. An empty one that is there was made by a process that ended
+/// before it could write that down. It is made anew: should it be another's after all, they could write it.
 pub(super) fn create_part(
     directory: &Path,
     name: &str,
     ending: &str,
 ) -> Result<PathBuf, FileError> {
+    let create = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
     for path in names(directory, name, ending) {
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
+        let created = match create(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && is_empty(&path) => {
+                fs::remove_file(&path).and_then(|()| create(&path))
+            }
+            created => created,
+        };
+        match created {
             Ok(_) => return Ok(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(FileError::io("create", path)(error)),
         }
     }
     Err(no_free_name(directory))
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|here| here.is_file() && here.len() == 0)
 }
 
 /// A name like `name` at which nothing lies, a link to nowhere neither.

@@ -1,7 +1,7 @@
 //! The name that a file gets when it is whole, and what others put there.
 
 use futures_util::FutureExt;
-use outlive::{FileError, FileInbox, SendingFile, StopReason};
+use outlive::{FileError, FileEvent, FileInbox, SendingFile, StopReason};
 use outlive_storage::Hold;
 use outlive_transports::MemoryRelay;
 
@@ -76,6 +76,42 @@ async fn a_process_that_ends_as_a_file_gets_its_name_leaves_nothing_but_that_fil
     let mut files = bob.session(1).await.files().await.unwrap();
     let file = receive(&mut files, bob.disk.path()).await;
     assert_eq!(std::fs::read(file.path()).unwrap(), b"content");
+    assert_eq!(bob.names(), ["a"]);
+    soon("the word of it", sending.done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_ends_as_a_file_is_accepted_leaves_nothing_but_that_file() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, mut bob) = pair(&relay).await;
+    let to_bob = alice.session(2).await;
+    let sending = to_bob.send_file(alice.put("a", b"content")).await.unwrap();
+    let mut files = bob.session(1).await.files().await.unwrap();
+    let FileEvent::Offered(mut offer) = soon("an offer", files.next()).await.unwrap() else {
+        panic!("no offer");
+    };
+    let faults = bob.store.faults();
+    let _held = faults.hold();
+    let before = faults.counts().waiting;
+    let into = bob.disk.path().to_owned();
+    let accepting = async {
+        tokio::select! {
+            accepted = offer.accept(into) => panic!("{accepted:?}"),
+            () = async {
+                while faults.counts().waiting == before {
+                    tokio::task::yield_now().await;
+                }
+            } => {}
+        }
+    };
+    soon("its record", accepting).await;
+    // A process that is killed has no time to tidy up.
+    let left = bob.part();
+    drop((offer, files));
+    bob.crash().await;
+    std::fs::write(&left, b"").unwrap();
+    let mut files = bob.session(1).await.files().await.unwrap();
+    receive(&mut files, bob.disk.path()).await;
     assert_eq!(bob.names(), ["a"]);
     soon("the word of it", sending.done()).await.unwrap();
 }

@@ -6,7 +6,7 @@ use outlive::Connectivity;
 
 use crate::gate::Nat;
 use crate::peer::CHATTER;
-use crate::town::{Kind, Plan, Stun, Town};
+use crate::town::{Kind, Plan, Stun, Town, figure};
 use crate::weather::Weather;
 
 const CALM: Weather = Weather::delayed(Duration::from_millis(5));
@@ -23,11 +23,19 @@ const fn plan(seed: u64, kind: Kind, gates: [Option<Nat>; 2], stun: Stun) -> Pla
 }
 
 async fn comes_to_a_direct_link(plan: Plan) {
+    let name = format!("{:?} through {:?}", plan.kind, plan.gates);
     let Some(mut town) = Town::of(plan).await else {
         return;
     };
+    town.until_linked().await;
+    let linked = town.began.elapsed();
     town.talk(CHATTER);
     town.until_direct().await;
+    figure(
+        &name,
+        "direct after the relay",
+        town.began.elapsed() - linked,
+    );
     town.hear_more(50).await;
     town.hush().await;
     town.end().await;

@@ -347,6 +347,7 @@ impl NegotiatedConnection for Connection {
                 }
                 let address = self.peer_address().await;
                 self.stage = Stage::Up;
+                self.tasks.settle();
                 let let_go = self.let_go.clone().drop_guard();
                 let sender = Sender::new(channel.clone(), self.tasks.clone(), let_go);
                 let receiver = Receiver::new(channel, self.tasks.clone(), said);
@@ -391,6 +392,7 @@ impl NegotiatedConnection for Connection {
     }
 
     async fn close(&mut self) {
+        self.tasks.settle();
         let goodbye = tokio::time::timeout(GOODBYE, self.peer.close());
         if let Ok(Err(error)) = goodbye.await {
             debug!(%error, "no goodbye was said");

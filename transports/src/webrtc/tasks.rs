@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -17,11 +18,18 @@ use webrtc::runtime::{
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// How long `webrtc` sleeps, at most, while a connection comes about. When ICE has found a way, DTLS
+/// is done, or SCTP is up, the next of them has something to say, and `webrtc` 0.21 sends it when it
+/// wakes: for something that comes, or for a timer of ICE. Each would wait for up to 150 ms.
+const NAP: Duration = Duration::from_millis(5);
+
 #[derive(Clone, Debug)]
 pub(super) struct Tasks {
     tracker: TaskTracker,
     cut: CancellationToken,
     ended: CancellationToken,
+    /// The connection does not come about any more: it has, or is closed.
+    settled: Arc<AtomicBool>,
 }
 
 impl Tasks {
@@ -30,7 +38,13 @@ impl Tasks {
             tracker: TaskTracker::new(),
             cut: CancellationToken::new(),
             ended: CancellationToken::new(),
+            settled: Arc::default(),
         }
+    }
+
+    /// From now on they sleep as long as they like.
+    pub(super) fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
     }
 
     /// Does something that the peer's bytes go into. None if that panicked: what a parser trips over
@@ -104,7 +118,9 @@ impl Runtime for Tasks {
     }
 
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
-        TokioRuntime.sleep(duration)
+        let settled = self.settled.load(Ordering::Relaxed);
+        let most = if settled { Duration::MAX } else { NAP };
+        TokioRuntime.sleep(duration.min(most))
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {

@@ -1,11 +1,12 @@
 //! The inbox: whole messages, until the app has committed them (I2, I3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
 use super::streams::Part;
+use super::writes::After;
 use crate::limits::CONSUMED_DELAY;
-use crate::record::{InboxBody, InboxRecord, Key, Record};
+use crate::record::{InboxBody, InboxRecord, Key, Record, RxChannel};
 use crate::{ChannelId, Epoch, Now, Position, Seq};
 
 impl Engine {
@@ -78,11 +79,11 @@ impl Engine {
         let Some((epoch, first, last)) = handed.remove(&position) else {
             return;
         };
-        let lowest = handed
-            .values()
-            .filter(|(of, ..)| *of == epoch)
-            .map(|(_, first, _)| *first)
-            .min();
+        let mut in_hand = BTreeMap::<Epoch, Seq>::new();
+        for &(of, first, _) in handed.values() {
+            let lowest = in_hand.entry(of).or_insert(first);
+            *lowest = first.min(*lowest);
+        }
         self.done.entry(channel).or_default().insert(position);
         self.writes
             .batch()
@@ -94,30 +95,36 @@ impl Engine {
             inbox.messages = inbox.messages.saturating_sub(1);
             inbox.bytes = inbox.bytes.saturating_sub(bytes);
         }
-        let of = (epoch, channel);
         let end = last.next();
-        let highest = self.committed.entry(of).or_insert(end);
+        let highest = self.committed.entry((epoch, channel)).or_insert(end);
         *highest = end.max(*highest);
-        // They may be committed in any order.
-        let done = lowest.map_or(*highest, |lowest| lowest.min(*highest));
         let mut told = BTreeSet::from([epoch]);
         let empty = self.live.inboxes.get(&channel);
         let empty = empty.is_some_and(|inbox| inbox.messages == 0);
+        let mut earlier_in_hand = false;
         for stream in &mut self.live.streams {
             let Some(rx) = stream.channels.get_mut(&channel) else {
                 continue;
             };
             let before = rx.consumed;
+            // They may be committed in any order.
+            let lowest = in_hand.get(&stream.epoch).copied();
+            let highest = self.committed.get(&(stream.epoch, channel)).copied();
             if empty {
                 // Those that were committed before this start are not known one by one.
                 rx.consumed = rx.came();
-            } else if stream.epoch == epoch {
+            } else if let Some(highest) = highest
+                && !earlier_in_hand
+            {
+                let done = lowest.map_or(highest, |lowest| lowest.min(highest));
                 rx.consumed = rx.consumed.max(done).min(rx.next);
                 rx.pass_gap();
             }
             if rx.consumed > before {
                 told.insert(stream.epoch);
             }
+            // What is committed of a stream, its sender takes for committed of those before it.
+            earlier_in_hand |= lowest.is_some();
         }
         // What the peer sends now may wait for the room.
         told.extend(self.live.peer_epoch);
@@ -127,5 +134,25 @@ impl Engine {
             .get_or_insert_with(|| (at, BTreeSet::new()));
         tell.1.append(&mut told);
         self.unpark();
+    }
+    /// Says once more what the app has committed of the streams beside `present`: an Ack of it may have
+    /// been lost, and nothing else tells their sender, who asks.
+    pub(super) fn tell_consumed_earlier(&mut self, present: Epoch) {
+        let is_told = |rx: &RxChannel| rx.consumed > Seq::FIRST;
+        let earlier = self.live.streams.iter().filter(|of| of.epoch != present);
+        let told: Vec<Epoch> = earlier
+            .filter(|of| of.channels.values().any(is_told))
+            .map(|of| of.epoch)
+            .collect();
+        for epoch in told {
+            self.defer(After::Consumed { epoch });
+        }
+    }
+
+    /// Whether the app has committed all that came of a channel under the epochs before this one.
+    pub(super) fn is_committed_before(&self, epoch: Epoch, channel: ChannelId) -> bool {
+        let earlier = self.live.streams.iter().take_while(|of| of.epoch != epoch);
+        let mut channels = earlier.filter_map(|of| of.channels.get(&channel));
+        channels.all(RxChannel::is_committed)
     }
 }

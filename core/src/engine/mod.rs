@@ -19,6 +19,7 @@ mod attempts;
 mod bounds;
 mod bulk;
 mod commands;
+mod consumed;
 mod doubts;
 mod event;
 mod flight;

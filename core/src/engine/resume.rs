@@ -189,6 +189,9 @@ impl Engine {
                 answers: Some(id),
             });
         }
+        if answer {
+            self.tell_consumed_earlier(epoch);
+        }
         let knows_us = peer_epoch == Some(self.live.epoch);
         let knew_us = peer_epoch.is_some_and(|of| self.live.past.iter().any(|p| p.epoch == of));
         if !knows_us
@@ -248,7 +251,7 @@ impl Engine {
         is_resume: bool,
     ) {
         if epoch != self.live.epoch {
-            return;
+            return self.on_received_earlier(epoch, received);
         }
         let asked = answers
             .and_then(|id| self.asked.iter().position(|asked| asked.id == id))
@@ -280,7 +283,6 @@ impl Engine {
             {
                 sent.remove_run(out.position(one.limit), Position(u64::MAX));
             }
-            let consumed = out.position(one.consumed);
             for run in &one.ranges {
                 let first = out.position(run.first);
                 // More than a peer holds would be ours to keep.
@@ -310,23 +312,10 @@ impl Engine {
                     self.peer_went_back(generation, one.channel);
                 }
             }
-            self.note_consumed(one.channel, consumed);
+            self.note_consumed(epoch, one.channel, one.consumed);
         }
         if let Some(asked) = asked {
             self.void_missing(&asked, received);
-        }
-    }
-
-    fn note_consumed(&mut self, channel: ChannelId, consumed: Position) {
-        let Some(out) = self.live.out.get_mut(&channel) else {
-            return;
-        };
-        // A peer can't have committed what it has not acknowledged.
-        let consumed = consumed.min(out.low);
-        if consumed > out.consumed {
-            out.consumed = consumed;
-            self.writes.touch();
-            self.probe.progress(self.now.elapsed);
         }
     }
 

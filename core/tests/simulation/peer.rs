@@ -1,6 +1,6 @@
 //! One peer: an engine, its store, and an app that takes and commits messages.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,6 +72,10 @@ pub(crate) struct Peer {
     pub(crate) queued: Vec<u64>,
     pub(crate) ended_ids: Vec<MessageId>,
     pub(crate) renewed: u32,
+    /// Up to where it was told that the other's app has committed all.
+    pub(crate) consumed: Vec<(ChannelId, Position)>,
+    /// What its own app has committed.
+    pub(crate) committed: BTreeSet<MessageId>,
     /// What the app heard to be missing since it was started.
     pub(crate) told: Vec<(ChannelId, Gap)>,
     /// What was missing before messages that it committed.
@@ -114,6 +118,8 @@ impl Peer {
             queued: Vec::new(),
             ended_ids: Vec::new(),
             renewed: 0,
+            consumed: Vec::new(),
+            committed: BTreeSet::new(),
             told: Vec::new(),
             learned: Vec::new(),
             mail: VecDeque::new(),
@@ -233,6 +239,11 @@ impl Peer {
                         self.tickets
                             .retain(|(t, _)| t.channel != channel || t.end > below);
                     }
+                    Event::Progress {
+                        channel,
+                        stage: Stage::Consumed,
+                        below,
+                    } => self.consumed.push((channel, below)),
                     Event::Ended { id, .. } => self.ended_ids.push(id),
                     Event::Renewed { .. } => self.renewed += 1,
                     Event::Gap {
@@ -381,6 +392,7 @@ impl Peer {
         };
         if let Some((channel, position, record, bytes)) = one.and_then(|at| self.hand.remove(at)) {
             engine.commit(channel, position, &record, bytes, now);
+            self.committed.insert(record.id);
             self.learned.extend(record.gap.map(|gap| (channel, gap)));
         }
         self.pump();

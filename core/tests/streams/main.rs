@@ -6,6 +6,7 @@ mod peer;
 
 mod inbound;
 mod outbound;
+mod renewal;
 
 use std::time::Duration;
 

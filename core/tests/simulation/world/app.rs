@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use outlive_core::engine::{Engine, External, SendOptions, Ticket};
 use outlive_core::record::Extent;
-use outlive_core::{ChannelId, TransferId};
+use outlive_core::{ChannelId, Position, TransferId};
 
 use super::{CHANNELS, Fault, Message, ToRelay, World, number, payload, transfer};
 use crate::peer::Handed;
@@ -43,6 +43,38 @@ impl World {
             self.ok.extend(queued);
             let ended = std::mem::take(&mut self.peers[who].ended_ids);
             self.ended.extend(ended);
+            for (channel, below) in std::mem::take(&mut self.peers[who].consumed) {
+                self.check_consumed(who, channel, below);
+            }
+        }
+    }
+
+    /// What is told as consumed, the other's app has committed. One that lost what it had can't.
+    fn check_consumed(&mut self, who: usize, channel: ChannelId, below: Position) {
+        if self.rolls[1 - who] > 0 {
+            return;
+        }
+        let committed = self.peers[1 - who].committed.iter();
+        let committed: BTreeSet<u64> = committed
+            .filter_map(|id| self.names.get(id))
+            .copied()
+            .collect();
+        let missing = self.not_ended(|number| committed.contains(&number));
+        // From the last to the first: where a store went back in time, positions are given twice.
+        let mut taken = u64::MAX;
+        let mut faults = Vec::new();
+        for (number, message) in self.messages.iter().rev() {
+            if message.from != who || message.channel != channel {
+                continue;
+            }
+            let still = message.seqs.start < taken && message.seqs.end <= below.0;
+            if still && missing.contains(number) {
+                faults.push(Fault::Flattered(*number));
+            }
+            taken = taken.min(message.seqs.start);
+        }
+        for fault in faults {
+            self.fault(fault);
         }
     }
 
@@ -217,6 +249,12 @@ impl World {
 
     /// Messages that were Ok and neither arrived nor ended.
     pub(super) fn missing(&self) -> Vec<u64> {
+        let to = |number| 1 - self.messages[&number].from;
+        self.not_ended(|number| self.delivered.contains_key(&(to(number), number)))
+    }
+
+    /// Messages that were Ok and did not end, without those of which `done` is true.
+    fn not_ended(&self, done: impl Fn(u64) -> bool) -> Vec<u64> {
         let ended: BTreeSet<u64> = self
             .ended
             .iter()
@@ -227,13 +265,9 @@ impl World {
             let Some(message) = self.messages.get(number) else {
                 return true;
             };
-            let from = message.from;
             // A crash may keep the word of an expiry from the app, which set the time.
             let expired = message.expires.is_some_and(|at| at <= self.now.wall);
-            !expired
-                && !self.delivered.contains_key(&(1 - from, **number))
-                && !self.exempt.contains(number)
-                && !ended.contains(number)
+            !expired && !done(**number) && !self.exempt.contains(number) && !ended.contains(number)
         };
         self.ok.iter().filter(is_missing).copied().collect()
     }

@@ -89,6 +89,8 @@ pub(crate) enum Fault {
     Garbled(u64),
     /// The app has committed everything, and the peer is not told so.
     Uncounted,
+    /// A message is told as consumed that no app has committed.
+    Flattered(u64),
     /// Something is outstanding for ever.
     Stuck,
     /// The network never falls silent.

@@ -1,0 +1,174 @@
+//! What is told, and what is marked, once a sender has drawn a new epoch.
+
+use bytes::Bytes;
+use outlive_core::engine::SendOptions;
+use outlive_core::wire::frame::{Ack, Frame, Received};
+use outlive_core::{Digest, Generation, Position, Seq};
+
+use crate::peer::{Handed, Peer};
+use crate::{CHAT, RELAYED, feed, now, peer, said, settle};
+
+/// Two that talk through a relay that loses nothing unless told to.
+struct Pair {
+    alice: Peer,
+    bob: Peer,
+    to_bob: Generation,
+    to_alice: Generation,
+    ms: u64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (mut alice, mut bob) = (peer(1, 2), peer(2, 1));
+        let (to_bob, to_alice) = (alice.bind(RELAYED, now(0)), bob.bind(RELAYED, now(0)));
+        Self {
+            alice,
+            bob,
+            to_bob,
+            to_alice,
+            ms: 0,
+        }
+    }
+
+    fn send(&mut self, payload: &'static [u8]) {
+        let engine = self.alice.engine.as_mut().unwrap();
+        engine
+            .send(
+                CHAT,
+                &Bytes::from_static(payload),
+                &SendOptions::default(),
+                now(self.ms),
+            )
+            .unwrap();
+        self.alice.pump();
+        settle(&mut self.alice, self.ms);
+    }
+
+    /// Both say what they have to, and hear it; some time passes.
+    fn talk(&mut self) {
+        for _ in 0..8 {
+            self.ms += 200;
+            for peer in [&mut self.alice, &mut self.bob] {
+                peer.tick(now(self.ms));
+                settle(peer, self.ms);
+            }
+            let (there, back) = (said(&mut self.alice), said(&mut self.bob));
+            feed(&mut self.bob, self.to_alice, self.ms, &there);
+            feed(&mut self.alice, self.to_bob, self.ms, &back);
+        }
+    }
+
+    /// Alice hears that Bob has what her store does not know of, as if it had gone back in time.
+    fn renew(&mut self) {
+        let before = self.alice.renewed;
+        let ack = Ack {
+            epoch: self.alice.engine.as_ref().unwrap().session().epoch,
+            answers: None,
+            received: vec![Received {
+                channel: CHAT,
+                next: Seq(1_000),
+                digest: Digest::default(),
+                consumed: Seq(1_000),
+                limit: Seq(2_000),
+                ranges: Vec::new(),
+            }],
+        };
+        feed(&mut self.alice, self.to_bob, self.ms, &[Frame::Ack(ack)]);
+        assert_eq!(self.alice.renewed, before + 1);
+    }
+
+    /// What Bob's app has not taken yet.
+    fn take(&mut self) -> Vec<Handed> {
+        std::iter::from_fn(|| self.bob.take(None)).collect()
+    }
+
+    fn commit(&mut self, handed: &Handed) {
+        let (at, bytes) = (handed.position, handed.payload.len() as u64);
+        let engine = self.bob.engine.as_mut().unwrap();
+        engine.commit(CHAT, at, &handed.record, bytes, now(self.ms));
+        self.bob.pump();
+        settle(&mut self.bob, self.ms);
+    }
+
+    /// The first position of which Alice has not told that Bob's app has committed it.
+    fn consumed(&self) -> Position {
+        self.alice.engine.as_ref().unwrap().session().out[&CHAT].consumed
+    }
+
+    fn delivered(&self) -> Position {
+        self.alice.engine.as_ref().unwrap().session().out[&CHAT].offer
+    }
+}
+
+#[test]
+fn what_was_delivered_before_a_renewal_is_told_as_consumed_when_the_peer_says_so() {
+    let mut pair = Pair::new();
+    pair.send(b"one");
+    pair.send(b"two");
+    pair.talk();
+    pair.renew();
+    pair.talk();
+    assert_eq!(
+        (pair.delivered(), pair.consumed()),
+        (Position(3), Position(1))
+    );
+    pair.send(b"three");
+    pair.talk();
+    assert_eq!(
+        (pair.delivered(), pair.consumed()),
+        (Position(4), Position(1))
+    );
+    let handed = pair.take();
+    assert_eq!(handed.len(), 3);
+    for (handed, consumed) in handed.iter().zip(2..) {
+        pair.commit(handed);
+        pair.talk();
+        assert_eq!(pair.consumed(), Position(consumed));
+    }
+}
+
+#[test]
+fn a_commit_under_a_new_epoch_says_nothing_of_what_the_app_has_in_hand_of_an_earlier_one() {
+    let mut pair = Pair::new();
+    pair.send(b"one");
+    pair.talk();
+    pair.renew();
+    pair.send(b"two");
+    pair.talk();
+    let [one, two] = &pair.take()[..] else {
+        panic!("two messages")
+    };
+    pair.commit(two);
+    pair.talk();
+    assert_eq!(pair.consumed(), Position(1));
+    pair.send(b"three");
+    pair.talk();
+    pair.commit(one);
+    pair.talk();
+    assert_eq!(pair.consumed(), Position(3));
+}
+
+#[test]
+fn a_lost_word_of_a_commit_under_an_earlier_epoch_is_said_again_to_who_asks() {
+    let mut pair = Pair::new();
+    pair.send(b"one");
+    pair.talk();
+    pair.renew();
+    pair.talk();
+    let [one] = &pair.take()[..] else {
+        panic!("one message")
+    };
+    assert_eq!(pair.consumed(), Position(1));
+    pair.commit(one);
+    pair.ms += 200;
+    pair.bob.tick(now(pair.ms));
+    settle(&mut pair.bob, pair.ms);
+    let lost = said(&mut pair.bob);
+    assert!(lost.iter().any(|frame| matches!(frame, Frame::Ack(_))));
+    let engine = pair.alice.engine.as_mut().unwrap();
+    engine.await_consumed(CHAT, Position(2), now(pair.ms));
+    for _ in 0..10 {
+        pair.talk();
+    }
+    assert_eq!(pair.consumed(), Position(2));
+}

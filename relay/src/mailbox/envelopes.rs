@@ -19,6 +19,15 @@ const NEWEST: Amount = Amount {
     bytes: 1024 * 1024 * 1024,
 };
 
+/// Where in a mailbox an envelope goes.
+struct Place {
+    usage: Usage,
+    /// The part of that in which the envelope counts, without the one whose place it takes.
+    amount: Amount,
+    replaced: Option<Newest>,
+    most: Amount,
+}
+
 impl Writer {
     async fn usage(&mut self, recipient: PeerId) -> Result<&mut Usage, StoreError> {
         if !self.usages.contains_key(&recipient) {
@@ -61,6 +70,36 @@ impl Writer {
         EnvelopeId(number)
     }
 
+    async fn place(
+        &mut self,
+        step: &Step,
+        to: PeerId,
+        from: Sender,
+        class: Class,
+    ) -> Result<Place, StoreError> {
+        let usage = *self.usage(to).await?;
+        let (amount, replaced, most) = match class {
+            Class::NewestOnly => {
+                let replaced = self.newest(step, to, from).await?;
+                let without = |old: Newest| usage.newest.minus(old.bytes);
+                (replaced.map_or(usage.newest, without), replaced, NEWEST)
+            }
+            Class::Keep | Class::NowOrNever => {
+                let quota = Amount {
+                    envelopes: self.config.mailbox_envelopes,
+                    bytes: self.config.mailbox_bytes,
+                };
+                (usage.kept, None, quota)
+            }
+        };
+        Ok(Place {
+            usage,
+            amount,
+            replaced,
+            most,
+        })
+    }
+
     pub(super) async fn put(
         &mut self,
         step: &mut Step,
@@ -76,32 +115,31 @@ impl Writer {
         let bytes = packet.len() as u64;
         let ttl = std::time::Duration::from_secs(u64::from(ttl)).min(self.config.max_ttl);
         let expires = now().plus(ttl);
-        let quota = Amount {
-            envelopes: self.config.mailbox_envelopes,
-            bytes: self.config.mailbox_bytes,
-        };
-        let mut usage = *self.usage(to).await?;
-        let (amount, replaced, most) = match class {
-            Class::NewestOnly => match self.newest(step, to, from).await? {
-                Some(old) => (usage.newest.minus(old.bytes), Some(old), NEWEST),
-                None => (usage.newest, None, NEWEST),
-            },
-            Class::Keep | Class::NowOrNever => (usage.kept, None, quota),
-        };
+        let mut place = self.place(step, to, from, class).await?;
         if ttl.is_zero() {
             // Its time is over: all it can do is to take the place of an older one.
-            if let Some(old) = replaced {
-                usage.newest = amount;
+            if let Some(old) = place.replaced {
+                place.usage.newest = place.amount;
                 step.remove(to, from, old.number, old.expires);
                 step.newest.insert((to, from), None);
                 step.batch.delete(records::newest(&to, &from));
-                self.count(step, to, usage);
+                self.count(step, to, place.usage);
             }
             return Ok(Ok(()));
         }
-        let Some(more) = amount.plus(bytes, most) else {
+        let mut more = place.amount.plus(bytes, place.most);
+        if more.is_none() && self.sweep_early(step).await {
+            place = self.place(step, to, from, class).await?;
+            more = place.amount.plus(bytes, place.most);
+        }
+        let Some(more) = more else {
             return Ok(Err(Refusal::MailboxFull));
         };
+        let Place {
+            mut usage,
+            replaced,
+            ..
+        } = place;
         let number = self.number(step);
         match class {
             Class::NewestOnly => {

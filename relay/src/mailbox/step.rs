@@ -32,6 +32,8 @@ pub(super) struct Step {
     pub(super) changes: Vec<Change>,
     /// Why something could not be read, if so: whatever needs it is left out, and nothing else.
     pub(super) unread: Option<StoreError>,
+    /// Whether what has expired was searched for because a mailbox is full.
+    pub(super) swept_early: bool,
     envelopes: usize,
     bytes: usize,
 }

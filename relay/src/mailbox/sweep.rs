@@ -48,9 +48,36 @@ impl Writer {
             }
         }
         let mut step = Step::default();
+        self.remove_expired(&mut step, rows).await;
+        self.commit(step).await && more
+    }
+
+    /// Before a mailbox refuses because it is full: what has expired counts until it is removed. Once a
+    /// step, and no more than a sweep takes, from the oldest on. Says whether anything was looked at.
+    pub(super) async fn sweep_early(&mut self, step: &mut Step) -> bool {
+        if std::mem::replace(&mut step.swept_early, true) {
+            return false;
+        }
+        let limit = ReadLimit {
+            records: SWEEP,
+            bytes: usize::MAX,
+        };
+        let mut rows = Vec::new();
+        for range in records::expired(now()) {
+            match self.store.range(range, limit).await {
+                Ok(found) => rows.extend(found),
+                Err(error) => step.unread = Some(error),
+            }
+        }
+        let found = !rows.is_empty();
+        self.remove_expired(step, rows).await;
+        found
+    }
+
+    async fn remove_expired(&mut self, step: &mut Step, rows: Vec<(Bytes, Bytes)>) {
         for (key, _) in rows {
             if let Some((recipient, sender, number)) = records::expiring(&key)
-                && let Err(error) = self.remove(&mut step, recipient, sender, number).await
+                && let Err(error) = self.remove(step, recipient, sender, number).await
             {
                 // It stays, and the rest goes.
                 step.unread = Some(error);
@@ -58,6 +85,5 @@ impl Writer {
             }
             step.batch.delete(key);
         }
-        self.commit(step).await && more
     }
 }

@@ -168,6 +168,42 @@ async fn requests_have_their_turns_while_much_has_expired() {
 }
 
 #[tokio::test]
+async fn a_mailbox_full_of_what_has_expired_takes_what_is_new() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(10).await;
+    writer.config.mailbox_envelopes = 20;
+    let mut requests = Vec::new();
+    let mut answers = Vec::new();
+    for _ in 0..21 {
+        let (request, answer) = put(peer(0));
+        requests.push(request);
+        answers.push(answer);
+    }
+    writer.finish(requests).await;
+    for (number, answer) in (1..).zip(answers) {
+        let room = if number <= 20 {
+            Ok(())
+        } else {
+            Err(Refusal::MailboxFull)
+        };
+        assert_eq!(answer.await.expect("answers"), [room], "number {number}");
+    }
+    assert_eq!(unswept(&store).await, 0);
+}
+
+#[tokio::test]
+async fn a_full_mailbox_has_no_more_swept_for_it_than_a_sweep_takes() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(4 * SWEEP).await;
+    writer.config.mailbox_envelopes = SWEEP as u64;
+    let (first, first_answers) = put(peer(0));
+    let (second, second_answers) = put(peer(0));
+    writer.finish([first, second]).await;
+    for answers in [first_answers, second_answers] {
+        assert_eq!(answers.await.expect("answers"), [Err(Refusal::MailboxFull)]);
+    }
+    assert_eq!(unswept(&store).await, 6 * SWEEP);
+}
+
+#[tokio::test]
 async fn a_sweep_that_the_store_fails_is_not_followed_by_the_next_at_once() {
     let (store, mut writer, _mailboxes) = relay_with_expired(SWEEP).await;
     store.faults().fail_commits(1, &StoreError::Full);

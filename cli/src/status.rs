@@ -16,8 +16,11 @@ use crate::row::{PAGE, Row};
 
 const SOCKET: &str = "sessions.sock";
 
-/// Processes that may wait to be told.
+/// Processes that may wait to be told. Further ones try again for a while.
 const BACKLOG: u32 = 16;
+
+/// How soon one tries again who found no room among those that wait.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// How long one who asks may take to read; others wait meanwhile. Also the pause after a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -79,10 +82,27 @@ async fn tell(node: &Node, stream: UnixStream) -> Result<()> {
     Ok(stream.flush().await?)
 }
 
+/// Waits for room among those that wait to be told.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            // Linux says so of a listener whose backlog is full; elsewhere it looks as if nobody were there.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
 /// Asks the process that holds the store of a data directory. Hands over each session, or returns
 /// that there is no such process.
 pub(crate) async fn ask(dir: &Path, mut each: impl FnMut(&Row) -> Result<()>) -> Result<bool> {
-    let stream = match UnixStream::connect(dir.join(SOCKET)).await {
+    // Somebody else may be told before us.
+    let connecting = tokio::time::timeout(PATIENCE * 2, connect(&dir.join(SOCKET))).await;
+    let connected = connecting
+        .context("the process that holds this data directory is busy with others; try again")?;
+    let stream = match connected {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(error).with_context(|| format!("can't ask about {}", dir.display()));
@@ -91,7 +111,6 @@ pub(crate) async fn ask(dir: &Path, mut each: impl FnMut(&Row) -> Result<()>) ->
     };
     let mut lines = BufReader::new(stream).lines();
     loop {
-        // Somebody else may be told before us.
         let line = tokio::time::timeout(PATIENCE * 2, lines.next_line()).await;
         let line = line.context("the process that holds this data directory does not answer")?;
         let ended = || "the process that holds this data directory ended; try again";
@@ -100,5 +119,56 @@ pub(crate) async fn ask(dir: &Path, mut each: impl FnMut(&Row) -> Result<()>) ->
             line if line.is_empty() => return Ok(true),
             line => each(&serde_json::from_str(&line).with_context(ended)?)?,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket at which nobody is let in, and all who may wait there.
+    async fn crowded(dir: &Path) -> (UnixListener, Vec<UnixStream>) {
+        let path = dir.join(SOCKET);
+        let listener = listen(&path).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            waiting.push(stream);
+        }
+        (listener, waiting)
+    }
+
+    #[tokio::test]
+    async fn a_process_that_many_ask_at_once_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listener, waiting) = crowded(dir.path()).await;
+        drop(waiting);
+        let answers = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // Those who waited are gone.
+                let _ = stream.write_all(b"\n").await;
+            }
+        };
+        tokio::select! {
+            // It finds no room at first.
+            biased;
+            told = ask(dir.path(), |_| Ok(())) => assert!(told.unwrap(), "nobody is there"),
+            () = answers => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_lets_nobody_in_is_busy_and_not_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_listener, _waiting) = crowded(dir.path()).await;
+        let busy = ask(dir.path(), |_| Ok(())).await.unwrap_err();
+        assert!(busy.to_string().contains("busy"), "{busy:#}");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_process_left_behind_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(listen(&dir.path().join(SOCKET)).unwrap());
+        assert!(!ask(dir.path(), |_| Ok(())).await.unwrap());
     }
 }

@@ -451,7 +451,13 @@ fn channel(text: &str) -> Result<u16, String> {
 /// hold a token, which is a secret.
 fn contact(text: &str) -> Result<outlive::Contact, String> {
     let Some(file) = text.strip_prefix('@') else {
-        return contact_in(text);
+        let contact = contact_in(text)?;
+        if contact.token().is_some() {
+            crate::output::say(
+                "the token of this contact is on the command line, which others on this machine can read; give the contact as @FILE",
+            );
+        }
+        return Ok(contact);
     };
     let line = crate::secret::first_line(Path::new(file))
         .map_err(|error| format!("the file can't be read: {error:#}"))?;

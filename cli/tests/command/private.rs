@@ -33,6 +33,39 @@ fn a_contact_with_a_token_comes_from_a_file() {
 }
 
 #[test]
+fn a_token_on_the_command_line_is_warned_of_and_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let contact = |options: &[&str]| {
+        let mut contact = outlive();
+        contact.arg("contact").args(options).arg("--data").arg(&bob);
+        String::from_utf8(contact.output().unwrap().stdout).unwrap()
+    };
+    let (with_token, without) = (contact(&["--token"]), contact(&[]));
+    let file = dir.path().join("bob.contact");
+    fs::write(&file, &with_token).unwrap();
+    let named = format!("@{}", file.display());
+    for (to, warned) in [
+        (with_token.trim(), true),
+        (without.trim(), false),
+        (&named, false),
+    ] {
+        let mut sending = outlive();
+        sending.args(["--json", "send", "--wait", "queued", "--to", to, "--data"]);
+        let sent = feed(sending.arg(&alice), b"hello\n");
+        let said = String::from_utf8_lossy(&sent.stderr);
+        assert!(sent.status.success(), "{said}");
+        assert_eq!(said.contains("@FILE"), warned, "{to}: {said}");
+        let token = with_token.trim().rsplit('=').next().unwrap();
+        assert!(!said.contains(token), "{said}");
+        let out = String::from_utf8(sent.stdout).unwrap();
+        for line in out.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_file_that_holds_no_contact_is_named_and_not_shown() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("contact");

@@ -157,13 +157,6 @@ impl<C: Counter> RunSet<C> {
     pub fn clear(&mut self) {
         self.runs.clear();
     }
-
-    /// Keeps the first `limit` runs.
-    pub fn truncate(&mut self, limit: usize) {
-        while self.runs.len() > limit {
-            self.runs.pop_last();
-        }
-    }
 }
 
 impl<C: Counter> Serialize for RunSet<C> {

@@ -37,6 +37,7 @@ mod reading;
 mod resume;
 mod rules;
 mod sealing;
+mod seen;
 mod streams;
 mod timers;
 mod trial;

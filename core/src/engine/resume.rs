@@ -162,6 +162,7 @@ impl Engine {
         self.ensure_stream(epoch)?;
         if new {
             self.live.peer_epoch = Some(epoch);
+            self.trust_stream(epoch);
             self.writes.touch();
         }
         for offered in &offered {

@@ -11,15 +11,12 @@ use super::event::{Event, Violation};
 use super::packets::Taken;
 use super::parking::Parked;
 use super::rules::Rule;
+use super::seen::{doubtful_channel, is_doubtful};
 use super::writes::After;
 use crate::limits::{CHANNELS, PEER_EPOCHS};
 use crate::record::{InboxBody, Key, Partial, Record, RxChannel, RxStream, SegmentRecord};
 use crate::wire::frame::Data;
 use crate::{ChannelId, Digest, Epoch, Generation, MessageId, Seq};
-
-/// How many ranges of seqs seen under a later epoch are remembered. Beyond that a late copy may
-/// come unmarked only if the store of a peer went back in time many times over.
-const SEEN_RUNS: usize = 1_024;
 
 /// What is known of a segment that waits in the store.
 #[derive(Clone, Copy, Debug)]
@@ -82,21 +79,32 @@ impl Engine {
         epoch: Epoch,
         channel: ChannelId,
     ) -> Result<&mut RxChannel, Violation> {
+        let doubtful = self.may_be_forgotten(epoch);
         let stream = self.ensure_stream(epoch)?;
-        self.channel_of(stream, channel)
+        self.channel_of(stream, channel, doubtful)
     }
 
-    fn channel_of(
+    /// A channel of a stream, made if need be; of a stream that is `doubtful`, anything may be a copy.
+    pub(super) fn channel_of(
         &mut self,
         stream: usize,
         channel: ChannelId,
+        doubtful: bool,
     ) -> Result<&mut RxChannel, Violation> {
         let streams = &mut self.live.streams;
         let channels = &mut streams.get_mut(stream).ok_or(Violation::Channels)?.channels;
-        if channels.len() >= CHANNELS && !channels.contains_key(&channel) {
-            return Err(Violation::Channels);
+        if !channels.contains_key(&channel) {
+            if channels.len() >= CHANNELS {
+                return Err(Violation::Channels);
+            }
+            let begun = if doubtful || channels.values().any(is_doubtful) {
+                doubtful_channel()
+            } else {
+                RxChannel::default()
+            };
+            channels.insert(channel, begun);
         }
-        Ok(channels.entry(channel).or_default())
+        channels.get_mut(&channel).ok_or(Violation::Channels)
     }
 
     /// The index of the stream of one of the peer's epochs. An epoch never heard of is a reset of
@@ -114,13 +122,13 @@ impl Engine {
         Ok(stream)
     }
 
-    fn known_stream(&self, epoch: Epoch) -> Option<usize> {
+    pub(super) fn known_stream(&self, epoch: Epoch) -> Option<usize> {
         let mut streams = self.live.streams.iter();
         streams.position(|stream| stream.epoch == epoch)
     }
 
     /// The stream of an epoch never heard of; that of `keep` stays.
-    fn begin_stream(&mut self, epoch: Epoch, keep: Epoch) -> Result<usize, Violation> {
+    pub(super) fn begin_stream(&mut self, epoch: Epoch, keep: Epoch) -> Result<usize, Violation> {
         if self.live.streams.len() >= PEER_EPOCHS {
             self.forget_oldest_stream(keep)?;
         }
@@ -199,15 +207,7 @@ impl Engine {
         if let Some(first) = again
             && first.epoch != epoch
         {
-            // Not a reset: the peer speaks of an epoch that it has left. Where there is no place to note it,
-            // a copy that comes under that epoch later is not marked.
-            let known = self.known_stream(first.epoch);
-            let earlier = known.map_or_else(|| self.begin_stream(first.epoch, epoch), Ok);
-            if let Ok(earlier) = earlier {
-                let rx = self.channel_of(earlier, channel)?;
-                rx.seen.insert(first.seq);
-                rx.seen.truncate(SEEN_RUNS);
-            }
+            self.note_first(epoch, channel, first)?;
         }
         if !self.rules.keeps(Rule::Dedup) && seq < next {
             self.deliver(

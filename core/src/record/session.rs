@@ -110,7 +110,7 @@ pub struct RxChannel {
     pub digest: Digest,
     /// What came out of order and waits in the store.
     pub held: RunSet<Seq>,
-    /// Seqs whose messages came, or may have come, under a later epoch.
+    /// Seqs whose messages came, or may have come, under another epoch.
     pub seen: RunSet<Seq>,
     /// The message whose segments are coming in.
     pub partial: Option<Partial>,

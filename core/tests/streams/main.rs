@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod peer;
 
+mod forgotten;
 mod inbound;
 mod outbound;
 mod renewal;

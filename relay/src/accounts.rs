@@ -239,6 +239,32 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_of_a_busy_address_has_its_turn_between_the_others() {
+        const BUSY: usize = 40;
+        let (address, start) = (PeerAccount::default(), Instant::now());
+        address.charge(rates(), envelopes(10), start);
+        // The first sends one envelope a second, the others ten as often as they are read from.
+        let mut next = [start; BUSY + 1];
+        // What the debt of one message from each of them takes at ten a second.
+        let turn = Duration::from_secs(BUSY as u64 + 1);
+        let (mut wanted, mut read) = (start, 0);
+        while next[0] < start + 100 * turn {
+            let (who, at) = (0..).zip(next).min_by_key(|(_, at)| *at).expect("some");
+            if who == 0 {
+                assert!(at - wanted <= turn, "it waited for {:?}", at - wanted);
+                read += 1;
+            }
+            let cost = envelopes(if who == 0 { 1 } else { 10 });
+            next[who] = address.charge(rates(), cost, at).unwrap_or(at);
+            if who == 0 {
+                wanted = at + Duration::from_secs(1);
+                next[0] = next[0].max(wanted);
+            }
+        }
+        assert!(read >= 100, "it was read from {read} times");
+    }
+
+    #[test]
     fn accounts_are_no_more_than_their_bound_whoever_comes() {
         let (accounts, now) = (Accounts::<u32, PeerAccount>::new(100), Instant::now());
         let used = accounts.of(0, now);

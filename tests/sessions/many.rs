@@ -6,11 +6,12 @@ use outlive::record::{Key, Record, Session as SessionRecord};
 use outlive::{Epoch, Identity, Node, PeerId, SessionEvent, Store, WallTime};
 use outlive_core::store::Batch;
 use outlive_storage::{Flush, MemoryStore, Snapshot};
+use outlive_testing::tasks;
 use tokio::sync::OnceCell;
 
 use crate::paper::Paper;
 use crate::watched::Watched;
-use crate::world::{CHAT, id, node, relay, take, way};
+use crate::world::{CHAT, comes_true, id, node, relay, take, way};
 
 const SESSIONS: u32 = 100_000;
 const WITH_WORK: u8 = 10;
@@ -105,7 +106,7 @@ async fn each_reconnect_costs_what_the_sessions_with_work_cost() {
         relay.connected(0).await;
         relay.up();
         relay.connected(1).await;
-        // Long enough for everything that a connection brings about.
+        // Time passes for everything that a connection brings about, and for all that it must not.
         tokio::time::sleep(Duration::from_secs(60)).await;
         let after = store.reads();
         assert!(after.gets - before.gets <= 2 * work, "{before:?} {after:?}");
@@ -114,6 +115,12 @@ async fn each_reconnect_costs_what_the_sessions_with_work_cost() {
         assert_eq!(me.sessions_awake(), work);
     }
     me.shutdown().await.unwrap();
+}
+
+/// The time that somebody holds a session is what is staged: far longer than it stays awake that nobody
+/// holds.
+async fn held_for_long() {
+    tokio::time::sleep(Duration::from_secs(60)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,23 +135,23 @@ async fn sessions_whose_handles_were_dropped_go_to_sleep() {
     }
     let awake = usize::from(WITH_WORK) + OPENED as usize;
     assert_eq!(me.sessions_awake(), awake);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    held_for_long().await;
     assert_eq!(
         me.sessions_awake(),
         awake,
         "a handle keeps its session awake"
     );
     drop(handles);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(me.sessions_awake(), usize::from(WITH_WORK));
-    let metrics = tokio::runtime::Handle::current().metrics();
-    let tasks = metrics.num_alive_tasks();
-    assert!(
-        tasks <= usize::from(WITH_WORK) + 2,
-        "{tasks} tasks are left"
-    );
+    comes_true("those without work to fall asleep", async || {
+        me.sessions_awake() == usize::from(WITH_WORK)
+    })
+    .await;
+    comes_true("their tasks to end", async || {
+        tasks() <= usize::from(WITH_WORK) + 2
+    })
+    .await;
     me.shutdown().await.unwrap();
-    assert_eq!(metrics.num_alive_tasks(), 0);
+    assert_eq!(tasks(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,14 +161,16 @@ async fn a_subscription_alone_keeps_its_session_awake() {
     let mut events = me.session(id(1)).await.unwrap().events(16);
     let (event, _) = events.next().await.unwrap();
     assert!(matches!(event, SessionEvent::LinkUp { .. }));
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    held_for_long().await;
     assert_eq!(me.sessions_awake(), 1);
     relay.down();
     let (event, _) = events.next().await.unwrap();
     assert!(matches!(event, SessionEvent::LinkDown { .. }));
     drop(events);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(me.sessions_awake(), 0);
+    comes_true("the session to fall asleep", async || {
+        me.sessions_awake() == 0
+    })
+    .await;
 }
 
 #[tokio::test]

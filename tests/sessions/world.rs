@@ -1,24 +1,16 @@
 //! A relay on loopback, and nodes that use it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use outlive::{ChannelId, Identity, Node, Session, SessionState, Store};
+use outlive::{ChannelId, Identity, NetworkMonitor, Node, Session, SessionState, Store};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
+pub(crate) use outlive_testing::{PATIENCE, comes, comes_true, soon};
 use outlive_transports::WebSocketRelay;
 
+use crate::scene::with_network;
+
 pub(crate) const CHAT: ChannelId = ChannelId::MESSAGES;
-
-/// Longer than anything here takes; only a test that fails waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited too long for {what}"),
-    }
-}
 
 pub(crate) async fn relay() -> Relay {
     relay_over(Arc::new(MemoryStore::new())).await
@@ -52,6 +44,13 @@ pub(crate) async fn node_over(n: u8, store: MemoryStore, relay: &Relay) -> Node 
         .start()
         .await
         .expect("a node")
+}
+
+/// A node that hears of the network what the test tells it.
+pub(crate) async fn node_and_network(n: u8, relay: &Relay) -> (Node, NetworkMonitor) {
+    let network = NetworkMonitor::new();
+    let node = with_network(n, way(relay), &network).await;
+    (node, network)
 }
 
 pub(crate) fn id(n: u8) -> outlive::PeerId {

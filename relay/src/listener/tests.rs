@@ -158,6 +158,7 @@ async fn carry(relay: DuplexStream, client: DuplexStream, rate: u32) {
     let slowly = async {
         let mut part = [0; 1_024];
         while let Ok(count @ 1..) = from_relay.read(&mut part).await {
+            // How slow it is is what is staged.
             tokio::time::sleep(Duration::from_secs(count as u64) / rate).await;
             if to_client.write_all(&part[..count]).await.is_err() {
                 return;

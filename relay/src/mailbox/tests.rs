@@ -7,15 +7,13 @@ use outlive_core::store::ReadLimit;
 use outlive_core::transport::{Class, Sender, Slot};
 use outlive_core::{EnvelopeId, Identity};
 use outlive_storage::MemoryStore;
+use outlive_testing::{Intercepted, Interceptor, comes_true, soon};
 use tokio::sync::oneshot;
 
 use super::request::Answer;
 use super::sweep::SWEEP;
 use super::*;
 use crate::records::{Amount, Envelope};
-
-/// Longer than anything here takes; only a test that fails waits for it.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn peer(n: u8) -> PeerId {
     Identity::from_seed([n; 32]).peer_id()
@@ -73,45 +71,28 @@ async fn unswept(store: &MemoryStore) -> usize {
 }
 
 async fn all_swept(store: &MemoryStore) {
-    let swept = async {
-        while unswept(store).await > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    let swept = tokio::time::timeout(PATIENCE, swept).await;
-    assert!(swept.is_ok(), "{} are left", unswept(store).await);
+    comes_true("all to be swept", async || unswept(store).await == 0).await;
 }
 
 /// A disk with one record that can't be read.
 struct Unreadable {
-    store: MemoryStore,
     key: Bytes,
 }
 
-#[async_trait]
-impl Store for Unreadable {
-    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.store.commit(batch).await
+impl Unreadable {
+    fn on(store: MemoryStore, key: Bytes) -> Arc<dyn Store> {
+        Arc::new(Intercepted::new(store, Self { key }))
     }
+}
 
-    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+#[async_trait]
+impl Interceptor for Unreadable {
+    async fn get(&self, store: &MemoryStore, key: Bytes) -> Result<Option<Bytes>, StoreError> {
         if key == self.key {
             let what = "a record".to_owned();
             return Err(StoreError::Damaged { what });
         }
-        self.store.get(key).await
-    }
-
-    async fn range(
-        &self,
-        range: std::ops::Range<Bytes>,
-        limit: ReadLimit,
-    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.store.range(range, limit).await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.store.close().await
+        store.get(key).await
     }
 }
 
@@ -156,8 +137,8 @@ async fn requests_have_their_turns_while_much_has_expired() {
     for turn in 1..=4 {
         let (request, answers) = put(peer(3));
         mailboxes.send(request).await.expect("a writer");
-        let answers = tokio::time::timeout(PATIENCE, answers).await;
-        assert_eq!(answers.expect("in time").expect("answers"), [Ok(())]);
+        let answers = soon("an answer", answers).await;
+        assert_eq!(answers.expect("answers"), [Ok(())]);
         let left = unswept(&store).await;
         assert!(left > 0, "turn {turn} came behind all of it");
         // Nor does it wait until nobody asks for anything.
@@ -221,10 +202,7 @@ async fn what_can_not_be_read_is_passed_over_when_what_has_expired_goes() {
     let (store, mut writer, _mailboxes) = relay_with_expired(10).await;
     let key = records::envelope(&peer(0), &peer(1).into(), EnvelopeId(3));
     let unreadable = store.clone();
-    writer.store = Arc::new(Unreadable {
-        store: unreadable,
-        key,
-    });
+    writer.store = Unreadable::on(unreadable, key);
     assert!(!writer.sweep().await, "there is no more");
     assert_eq!(unswept(&store).await, 1);
 }
@@ -234,7 +212,7 @@ async fn a_sweep_of_nothing_but_what_can_not_be_read_has_an_end() {
     let (store, mut writer, _mailboxes) = relay_with_expired(SWEEP).await;
     writer.usages.clear();
     let key = records::usage(&peer(0));
-    writer.store = Arc::new(Unreadable { store, key });
+    writer.store = Unreadable::on(store, key);
     assert!(writer.sweep().await, "there may be more");
     assert!(!writer.sweep().await, "it keeps a core busy");
 }
@@ -256,10 +234,7 @@ async fn a_sweep_goes_past_what_can_not_be_read() {
     store.commit(batch).await.expect("written");
     let key = records::usage(&peer(3));
     let unreadable = store.clone();
-    writer.store = Arc::new(Unreadable {
-        store: unreadable,
-        key,
-    });
+    writer.store = Unreadable::on(unreadable, key);
     for sweep in 0.. {
         assert!(sweep < 10, "it has no end");
         if !writer.sweep().await {
@@ -281,7 +256,7 @@ async fn a_sweep_goes_past_what_can_not_be_read() {
 async fn a_mailbox_that_can_not_be_read_refuses_alone() {
     let (store, mut writer, _mailboxes) = relay_with_expired(0).await;
     let key = records::usage(&peer(3));
-    writer.store = Arc::new(Unreadable { store, key });
+    writer.store = Unreadable::on(store, key);
     let (to_it, its_answers) = put(peer(3));
     let (to_another, other_answers) = put(peer(4));
     writer.finish([to_it, to_another]).await;
@@ -305,10 +280,7 @@ async fn what_is_damaged_for_good_is_not_tried_again() {
     writer.finish([acknowledge()]).await;
     assert_eq!(writer.again.len(), 1, "it may pass");
     let key = records::usage(&peer(0));
-    writer.store = Arc::new(Unreadable {
-        store: store.clone(),
-        key,
-    });
+    writer.store = Unreadable::on(store.clone(), key);
     writer.finish([]).await;
     assert!(writer.again.is_empty());
     // It may be a failure that looks so.

@@ -4,33 +4,23 @@ use outlive_core::store::Batch;
 use outlive_core::transport::Class;
 use outlive_core::{Identity, WallTime};
 use outlive_storage::MemoryStore;
+use outlive_testing::{Intercepted, Interceptor};
 
 use super::*;
 
 /// A store that answers only when it is asked a second time.
-struct Slow(MemoryStore);
+struct Slow;
 
 #[async_trait]
-impl Store for Slow {
-    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.0.commit(batch).await
-    }
-
-    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
-        self.0.get(key).await
-    }
-
+impl Interceptor for Slow {
     async fn range(
         &self,
+        store: &MemoryStore,
         range: std::ops::Range<Bytes>,
         limit: ReadLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         tokio::task::yield_now().await;
-        self.0.range(range, limit).await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.0.close().await
+        store.range(range, limit).await
     }
 }
 
@@ -95,7 +85,7 @@ async fn mail_of_two_senders_is_delivered_side_by_side() {
 async fn a_step_that_is_cut_off_loses_no_mail() {
     let store = MemoryStore::new();
     put(&store, peer(1), 1..=80).await;
-    let mut window = Window::new(Arc::new(Slow(store)), peer(0));
+    let mut window = Window::new(Arc::new(Intercepted::new(store, Slow)), peer(0));
     let mut all = Vec::new();
     while window.has_more() {
         assert!(window.next().now_or_never().is_none(), "the store is slow");

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -10,24 +9,15 @@ use outlive_core::store::Store;
 use outlive_core::wire::relay::{self, Class, FromRelay, GoodbyeReason, ToRelay, VERSION};
 use outlive_core::{EnvelopeId, Identity, PeerId};
 use outlive_relay::{Relay, RelayConfig};
+pub(crate) use outlive_testing::{comes, comes_true, soon};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
 };
 
-/// Longer than anything here takes; only a test that fails waits for it.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// Seconds an envelope may wait, where it does not matter.
 pub(crate) const TTL: u32 = 3_600;
-
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited too long for {what}"),
-    }
-}
 
 pub(crate) fn identity(n: u16) -> Identity {
     let [high, low] = n.to_be_bytes();
@@ -91,14 +81,29 @@ impl Client {
     }
 
     pub(crate) async fn sign_in(relay: &Relay, n: u16) -> Self {
-        let mut client = Self::connect(relay).await;
-        let proof = client.challenged(n).await;
-        client.say([proof]).await;
-        assert!(matches!(
-            client.hear().await,
-            Some(FromRelay::Welcome { .. })
-        ));
-        client
+        Self::connect(relay).await.signed_in(n).await
+    }
+
+    /// The same from another address of this machine.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn sign_in_from(from: std::net::Ipv4Addr, relay: &Relay, n: u16) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("a free port");
+        let connecting = socket.connect(relay.local_addr());
+        let stream = soon("a connection", connecting).await.expect("a relay");
+        let url = format!("ws://{}", relay.local_addr());
+        let upgrading = tokio_tungstenite::client_async(&url, MaybeTlsStream::Plain(stream));
+        let upgraded = soon("the upgrade", Box::pin(upgrading)).await;
+        let (socket, _) = upgraded.expect("a WebSocket");
+        let heard = VecDeque::new();
+        Self { socket, heard }.signed_in(n).await
+    }
+
+    async fn signed_in(mut self, n: u16) -> Self {
+        let proof = self.challenged(n).await;
+        self.say([proof]).await;
+        assert!(matches!(self.hear().await, Some(FromRelay::Welcome { .. })));
+        self
     }
 
     /// A connection on which the relay does not know us.

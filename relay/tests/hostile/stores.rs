@@ -10,7 +10,7 @@ use outlive_core::{EnvelopeId, PeerId};
 use outlive_relay::RelayConfig;
 use outlive_storage::{Flush, MemoryStore};
 
-use crate::client::{Client, accepted, acknowledge, id, relay_over, submit};
+use crate::client::{Client, accepted, acknowledge, comes_true, id, relay_over, submit};
 
 const ALICE: u16 = 1;
 const BOB: u16 = 2;
@@ -156,27 +156,22 @@ async fn killed_at_any_commit_the_relay_has_everything_it_accepted() {
         // The relay's name is durable before it listens.
         let flushing = store.faults();
         let opening = relay_over(store.clone(), RelayConfig::default());
-        let flusher = async {
-            while flushing.flush() == 0 {
-                tokio::task::yield_now().await;
-            }
-        };
+        let flusher = comes_true("its name", async || flushing.flush() > 0);
         let (relay, ()) = tokio::join!(opening, flusher);
         let mut alice = Client::sign_in(&relay, ALICE).await;
         let mut took = BTreeSet::new();
         for n in 1..=crash_after {
             alice.say([keep(n)]).await;
-            while store.faults().flush() == 0 {
-                tokio::task::yield_now().await;
-            }
+            comes_true("a write", async || store.faults().flush() > 0).await;
             assert_eq!(alice.hear().await, Some(accepted(n)));
             took.insert(n);
         }
         // One more is on its way to the disk.
         alice.say([keep(crash_after + 1)]).await;
-        while store.faults().counts().waiting == 0 {
-            tokio::task::yield_now().await;
-        }
+        comes_true("a write on its way", async || {
+            store.faults().counts().waiting > 0
+        })
+        .await;
         let after = MemoryStore::over(&store.faults().snapshot(), Flush::EachCommit);
         drop(store.faults().crash());
         // What the crash cut off was never accepted.
@@ -207,9 +202,10 @@ async fn a_newer_connection_takes_over_without_a_message_lost() {
     // Both directions are in the middle of something when the newer connection comes.
     old.say([to_alice(1)]).await;
     alice.say([keep(2)]).await;
-    while store.faults().counts().waiting == 0 {
-        tokio::task::yield_now().await;
-    }
+    comes_true("a write on its way", async || {
+        store.faults().counts().waiting > 0
+    })
+    .await;
     let mut new = Client::sign_in(&relay, BOB).await;
     new.say([to_alice(3)]).await;
     drop(hold);

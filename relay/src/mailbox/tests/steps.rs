@@ -10,18 +10,14 @@ use super::*;
 
 /// A store that notes how long each batch is, and fails for one of them.
 struct Noting {
-    store: MemoryStore,
     batches: Mutex<Vec<usize>>,
     fails: Option<usize>,
 }
 
 impl Noting {
-    fn new(store: &MemoryStore, fails: Option<usize>) -> Arc<Self> {
-        Arc::new(Self {
-            store: store.clone(),
-            batches: Mutex::default(),
-            fails,
-        })
+    fn on(store: &MemoryStore, fails: Option<usize>) -> Intercepted<Self> {
+        let batches = Mutex::default();
+        Intercepted::new(store.clone(), Self { batches, fails })
     }
 
     /// Operations in the longest batch.
@@ -32,8 +28,8 @@ impl Noting {
 }
 
 #[async_trait]
-impl Store for Noting {
-    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+impl Interceptor for Noting {
+    async fn commit(&self, store: &MemoryStore, batch: Batch) -> Result<(), StoreError> {
         let count = {
             let mut batches = self.batches.lock().expect("nobody panicked");
             batches.push(batch.ops().len());
@@ -42,23 +38,7 @@ impl Store for Noting {
         if self.fails == Some(count) {
             return Err(StoreError::Full);
         }
-        self.store.commit(batch).await
-    }
-
-    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
-        self.store.get(key).await
-    }
-
-    async fn range(
-        &self,
-        range: std::ops::Range<Bytes>,
-        limit: ReadLimit,
-    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.store.range(range, limit).await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.store.close().await
+        store.commit(batch).await
     }
 }
 
@@ -84,8 +64,9 @@ async fn however_much_waits_no_step_is_longer_than_its_bound() {
     const ROOM: usize = 40_000;
     let (store, mut writer, _mailboxes) = relay_with_expired(0).await;
     writer.config.mailbox_envelopes = ROOM as u64;
-    let noting = Noting::new(&store, None);
-    writer.store = noting.clone();
+    let noted = Noting::on(&store, None);
+    writer.store = Arc::new(noted.clone());
+    let noting = noted.interceptor();
     let (requests, replies): (Vec<_>, Vec<_>) =
         (0..REQUESTS).map(|_| puts(PUTS, &Bytes::new())).unzip();
     writer.finish(requests).await;
@@ -118,8 +99,9 @@ async fn however_much_waits_no_step_is_longer_than_its_bound() {
 #[tokio::test]
 async fn a_step_takes_no_more_bytes_than_its_bound() {
     let (store, mut writer, _mailboxes) = relay_with_expired(0).await;
-    let noting = Noting::new(&store, None);
-    writer.store = noting.clone();
+    let noted = Noting::on(&store, None);
+    writer.store = Arc::new(noted.clone());
+    let noting = noted.interceptor();
     let packet = Bytes::from(vec![0; STEP_BYTES / 4]);
     let (request, answers) = puts(9, &packet);
     writer.finish([request]).await;
@@ -131,7 +113,7 @@ async fn a_step_takes_no_more_bytes_than_its_bound() {
 #[tokio::test]
 async fn of_a_request_that_takes_many_steps_only_the_one_that_failed_is_refused() {
     let (store, mut writer, _mailboxes) = relay_with_expired(0).await;
-    writer.store = Noting::new(&store, Some(2));
+    writer.store = Arc::new(Noting::on(&store, Some(2)));
     let (request, answers) = puts(3 * STEP_ENVELOPES, &Bytes::new());
     writer.finish([request]).await;
     let answers = answers.await.expect("answers");

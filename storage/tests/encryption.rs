@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use outlive_core::store::{Batch, ENCRYPTION_HEADER, ReadLimit, Store, StoreError, refuse_locked};
 use outlive_storage::{Cost, EncryptedStore, Flush, MemoryStore, Snapshot, Unlock};
+use outlive_testing::comes_true;
 
 const CHEAP: Cost = Cost {
     memory_kib: 8,
@@ -212,15 +213,11 @@ async fn a_crash_while_the_passphrase_changes_leaves_one_that_opens() {
         async move { open(&raw, &right()).await }
     });
     // The header of a new store: opening waits until it is durable.
-    while raw.faults().flush() == 0 {
-        tokio::task::yield_now().await;
-    }
+    comes_true("the header", async || raw.faults().flush() > 0).await;
     let store = opening.await.unwrap().unwrap();
     let new = Unlock::passphrase("new");
     let rekeying = tokio::spawn(async move { store.rekey_with(&new, CHEAP).await });
-    while raw.faults().counts().waiting == 0 {
-        tokio::task::yield_now().await;
-    }
+    comes_true("the new header", async || raw.faults().counts().waiting > 0).await;
     let crashed = raw.faults().crash();
     assert!(rekeying.await.unwrap().is_err(), "it never was durable");
     open(&crashed, &right()).await.unwrap();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use outlive_core::store::Store;
 use outlive_storage::{Durability, SledOptions, SledStore};
+use outlive_testing::comes_true;
 
 use support::{found, numbered};
 
@@ -59,13 +60,13 @@ impl ThinDisk {
     }
 
     /// From now on only what reached the device is there.
-    fn forget_memory(&self) {
+    async fn forget_memory(&self) {
         // sled's threads let go of its files a little after it.
-        let unmounted = (0..500).any(|_| {
-            std::thread::sleep(Duration::from_millis(10));
+        comes_true("the store to let go of its files", async || {
             run("umount", &[], &[self.above.path()])
-        });
-        assert!(unmounted && self.mount_above());
+        })
+        .await;
+        assert!(self.mount_above());
     }
 
     /// Takes all room below.
@@ -127,7 +128,7 @@ async fn loses_nothing_that_it_acknowledged(durability: Durability) {
         acknowledged.len()
     );
     store.close().await.unwrap();
-    disk.forget_memory();
+    disk.forget_memory().await;
     let store = SledStore::open(&dir).unwrap();
     // What was refused while the device failed twice may be there too.
     let found = found(&store).await;

@@ -1,14 +1,13 @@
 //! A peer that is dialed where the app says that it is.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use outlive::record::Key;
 use outlive::{Identity, LinkState, Node, Session, SessionState, Store, StoreError};
-use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::MemoryStore;
+use outlive_testing::{Intercepted, Interceptor};
 
 use crate::world::{CHAT, carried_by, id, quic, soon};
 
@@ -136,44 +135,25 @@ async fn what_is_committed_while_the_senders_store_fails_is_heard_of_when_it_wor
 }
 
 /// A store that once fails to tell whether the session with peer 2 may have direct links.
+#[derive(Default)]
 struct FailsOnce {
-    inner: MemoryStore,
     failed: AtomicBool,
 }
 
 #[async_trait]
-impl Store for FailsOnce {
-    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.inner.commit(batch).await
-    }
-
-    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+impl Interceptor for FailsOnce {
+    async fn get(&self, store: &MemoryStore, key: Bytes) -> Result<Option<Bytes>, StoreError> {
         let asked = key == Key::RelayOnly(id(2)).to_bytes();
         if asked && !self.failed.swap(true, Ordering::SeqCst) {
             return Err(StoreError::Full);
         }
-        self.inner.get(key).await
-    }
-
-    async fn range(
-        &self,
-        range: Range<Bytes>,
-        limit: ReadLimit,
-    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.inner.range(range, limit).await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.inner.close().await
+        store.get(key).await
     }
 }
 
 #[tokio::test]
 async fn a_store_that_fails_once_costs_a_session_its_direct_links_for_a_while_only() {
-    let store = FailsOnce {
-        inner: MemoryStore::new(),
-        failed: AtomicBool::new(false),
-    };
+    let store = Intercepted::new(MemoryStore::new(), FailsOnce::default());
     let (one, to_other) = alone_over(1, store).await;
     let (other, to_one) = alone(2).await;
     let mut known = other.addresses().expect("a socket");

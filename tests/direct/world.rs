@@ -1,27 +1,18 @@
 //! Two nodes on loopback with a relay between them, and roads for their direct links.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use outlive::limits::InboxLimits;
 use outlive::{ChannelId, Connectivity, Identity, Inbox, Node, PeerId, Session, SessionState};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
+// What is looked for and negotiated over real sockets takes its time.
+pub(crate) use outlive_testing::eventually as soon;
 use outlive_transports::{Quic, WebRtc, WebSocketRelay};
 
 use crate::road::{OverRoad, Road};
 
 pub(crate) const CHAT: ChannelId = ChannelId::MESSAGES;
-
-/// Longer than anything here takes; only a test that fails waits for it.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited too long for {what}"),
-    }
-}
 
 pub(crate) fn id(n: u8) -> PeerId {
     Identity::from_seed([n; 32]).peer_id()

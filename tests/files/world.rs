@@ -1,7 +1,6 @@
 //! Two peers on a relay in memory, with a disk each.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use outlive::limits::{InboxLimits, OUTBOX_BYTES};
 use outlive::record::{self, Key, OutboxRecord, Record};
@@ -11,20 +10,12 @@ use outlive::{
 };
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::MemoryStore;
+// Whole files take their time.
+pub(crate) use outlive_testing::eventually as soon;
 use outlive_transports::MemoryRelay;
 use tempfile::TempDir;
 
 pub(crate) const APP: ChannelId = ChannelId::FIRST_APP;
-
-/// Longer than anything here takes; only a test that fails waits for it.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited too long for {what}"),
-    }
-}
 
 pub(crate) fn id(n: u8) -> PeerId {
     Identity::from_seed([n; 32]).peer_id()

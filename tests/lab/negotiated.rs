@@ -7,7 +7,7 @@ use outlive::Generation;
 
 use crate::gate::forget;
 use crate::moves::{BACK, LINES, move_host};
-use crate::peer::{CHATTER, PATIENCE, Peer};
+use crate::peer::{CHATTER, LONG_PATIENCE, Peer};
 use crate::storms::up_and_down;
 use crate::town::{Kind, Plan, Town, figure};
 use crate::weather::Weather;
@@ -111,7 +111,10 @@ async fn a_way_that_is_forgotten_is_looked_for_anew_before_the_link_is_given_up(
         town.silence_since(forgotten),
     );
     while (0..2).any(|at| came(&town.peers[at]) == before[at]) {
-        assert!(forgotten.elapsed() < PATIENCE, "the way is not found anew");
+        assert!(
+            forgotten.elapsed() < LONG_PATIENCE,
+            "the way is not found anew"
+        );
         town.hear_more(1).await;
     }
     figure(

@@ -8,6 +8,8 @@ use outlive::{
     ChannelId, Error, Identity, Inbox, NetworkMonitor, Node, PeerId, Session, SessionState,
 };
 use outlive_storage::MemoryStore;
+// Networks that are away take their time.
+pub(crate) use outlive_testing::{LONG_PATIENCE, eventually as soon};
 use outlive_transports::{Quic, WebRtc, WebSocketRelay};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,22 +18,12 @@ use crate::host::Host;
 
 const CHAT: ChannelId = ChannelId::MESSAGES;
 
-/// Longer than anything here takes; only a test that fails waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Messages that are said and not heard before no more are said: what an app that shows a backlog
 /// would do, and no test here is about a million of them.
 const AHEAD: u64 = 2_000;
 
 /// How often it is looked what went over a link: timers here know nothing shorter.
 const LOOK: Duration = Duration::from_millis(1);
-
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited too long for {what}"),
-    }
-}
 
 fn identity(n: u8) -> Identity {
     Identity::from_seed([n; 32])
@@ -234,7 +226,7 @@ impl Peer {
 
     pub(crate) async fn until(&self, what: &str, is: impl FnMut(&SessionState) -> bool) {
         let mut state = self.session.state();
-        let reached = tokio::time::timeout(PATIENCE, state.wait_for(is)).await;
+        let reached = tokio::time::timeout(LONG_PATIENCE, state.wait_for(is)).await;
         if !matches!(reached, Ok(Ok(_))) {
             panic!(
                 "{} waited too long for {what}: {:?}",

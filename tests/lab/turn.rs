@@ -77,16 +77,15 @@ impl Drop for Turn {
 /// Asks it where we are until it says so.
 async fn answers(address: SocketAddr) {
     let socket = UdpSocket::bind("0.0.0.0:0").await.expect("a socket");
-    socket.connect(address).await.expect("a way");
     let mut request = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
     request.extend([7; 12]);
     loop {
-        // Nobody may be there yet.
-        let _ = socket.send(&request).await;
+        // Nobody may be there yet. A socket that is not connected is not told so, and waits.
+        let _ = socket.send_to(&request, address).await;
         let mut answer = [0; 256];
-        if let Ok(Ok(_)) = tokio::time::timeout(ANSWER, socket.recv(&mut answer)).await {
+        let answered = tokio::time::timeout(ANSWER, socket.recv_from(&mut answer)).await;
+        if let Ok(Ok(_)) = answered {
             return;
         }
-        tokio::time::sleep(ANSWER).await;
     }
 }

@@ -1,6 +1,5 @@
 //! Requests and answers that wait for room, for the store, or for each other.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,19 +13,22 @@ use outlive_core::Position;
 use outlive_core::record::OutboxRecord;
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::MemoryStore;
+use outlive_testing::{Intercepted, Interceptor};
 use outlive_transports::MemoryRelay;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::requests::{SOON, ask, inbox_of, slow, until_inbox};
 use crate::scene::{at_once, linked, on, on_store};
-use crate::world::{id, soon};
+use crate::world::{comes_true, id, soon};
 
 /// A store that says once that it failed to write the end of a request, and has written it all the
 /// same.
-#[derive(Clone)]
+#[derive(Default)]
 struct Liar {
-    inner: MemoryStore,
-    has_lied: Arc<AtomicBool>,
+    has_lied: AtomicBool,
+    /// How often it was asked since for a request that it does not hold.
+    asked: watch::Sender<usize>,
 }
 
 /// Whether a batch has a message of the requests channel leave the inbox.
@@ -38,37 +40,28 @@ fn settles(batch: &Batch) -> bool {
 }
 
 #[async_trait]
-impl Store for Liar {
-    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+impl Interceptor for Liar {
+    async fn commit(&self, store: &MemoryStore, batch: Batch) -> Result<(), StoreError> {
         let lies = settles(&batch) && !self.has_lied.swap(true, Ordering::SeqCst);
-        self.inner.commit(batch).await?;
+        store.commit(batch).await?;
         if lies { Err(StoreError::Full) } else { Ok(()) }
     }
 
-    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn range(
-        &self,
-        range: Range<Bytes>,
-        limit: ReadLimit,
-    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.inner.range(range, limit).await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.inner.close().await
+    async fn get(&self, store: &MemoryStore, key: Bytes) -> Result<Option<Bytes>, StoreError> {
+        let request = Key::from_bytes(&key);
+        let found = store.get(key).await?;
+        let request = matches!(request, Ok(Key::Inbox(_, ChannelId::REQUESTS, _)));
+        if request && found.is_none() && self.has_lied.load(Ordering::SeqCst) {
+            self.asked.send_modify(|asked| *asked += 1);
+        }
+        Ok(found)
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_stored_as_the_store_said_it_failed_is_sent_once() {
     let relay = MemoryRelay::new("relay");
-    let store = Liar {
-        inner: MemoryStore::new(),
-        has_lied: Arc::default(),
-    };
+    let store = Intercepted::new(MemoryStore::new(), Liar::default());
     let alice = on(1, &[&relay]).await;
     let bob = on_store(2, store.clone(), &[&relay]).await;
     let (handler, mut asked, gate) = slow();
@@ -83,9 +76,12 @@ async fn an_answer_that_was_stored_as_the_store_said_it_failed_is_sent_once() {
     gate.add_permits(1);
     let first = soon("an answer", asking.join_next()).await.unwrap();
     assert_eq!(first.unwrap().unwrap(), "first");
-    assert!(store.has_lied.load(Ordering::SeqCst));
-    // Time enough for the store to be tried again.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let liar = store.interceptor();
+    assert!(liar.has_lied.load(Ordering::SeqCst));
+    // Whoever was told that it failed looks for what is there.
+    let mut looked = liar.asked.subscribe();
+    let looked = looked.wait_for(|asked| *asked > 0);
+    drop(soon("a look at the store", looked).await.unwrap());
     assert_eq!(inbox_of(&bob, 1).await, (1, 2), "the second still waits");
     gate.add_permits(1);
     let second = soon("an answer", asking.join_next()).await.unwrap();
@@ -106,14 +102,13 @@ async fn what_a_request_waited_for_its_turn_is_taken_off_its_time() {
         let session = session.clone();
         last = Some(others.spawn(async move { session.request("other").await }));
     }
-    soon("as many as may wait", async {
-        while session.requests_pending() < outlive::PENDING_REQUESTS {
-            tokio::task::yield_now().await;
-        }
+    comes_true("as many as may wait", async || {
+        session.requests_pending() >= outlive::PENDING_REQUESTS
     })
     .await;
     let mut asking = Box::pin(session.request_within("mine", SOON));
     assert!(at_once(&mut asking).await.is_none());
+    // How long it waits is what is staged.
     let waits = Duration::from_secs(20);
     tokio::time::sleep(waits).await;
     last.unwrap().abort();
@@ -167,7 +162,7 @@ async fn a_request_that_finds_no_room_in_its_time_is_not_sent_later() {
     let session = alice.session(id(2)).await.unwrap();
     let late = session.request_within("late", SOON).await;
     assert!(matches!(late, Err(RequestError::Expired)), "{late:?}");
-    // Two thirds of its time are over when there is room for this one.
+    // Two thirds of its time are over when there is room for this one: that is what is staged.
     let mut asking = Box::pin(session.request_within("in time", SOON));
     assert!(at_once(&mut asking).await.is_none());
     let waits = Duration::from_secs(20);

@@ -18,17 +18,7 @@ use tokio::time::Instant;
 use crate::played::{self, Line};
 use crate::proxy::Proxy;
 use crate::scene::{acquaint, counted, linked, on, on_store, pair, unlinked, with_network};
-use crate::world::{CHAT, id, node, relay, soon, take, until};
-
-/// Waits for something that nobody tells of.
-async fn comes(what: &str, mut is: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !is().await {
-            tokio::task::yield_now().await;
-        }
-    };
-    soon(what, waiting).await;
-}
+use crate::world::{CHAT, comes, comes_true, id, node, relay, soon, take, until};
 
 /// Messages that a store keeps for peer 2.
 async fn in_outbox(store: &MemoryStore) -> usize {
@@ -51,7 +41,7 @@ async fn nothing_is_acknowledged_before_the_recipient_holds_it_durably() {
     linked(&to_alice).await;
     let hold = store.faults().hold();
     let receipt = to_bob.send(CHAT, "precious").await.unwrap();
-    comes("bob's commit", async || store.faults().counts().waiting > 0).await;
+    comes_true("bob's commit", async || store.faults().counts().waiting > 0).await;
     soon("custody", receipt.custody()).await.unwrap();
     assert_eq!(receipt.state(), ReceiptState::Reached(Stage::Custody));
     assert_eq!(relay.counts().borrow().waiting, 1);
@@ -131,7 +121,7 @@ async fn a_message_stays_in_the_outbox_until_the_peer_has_it() {
     let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
     assert_eq!(take(&mut inbox).await, "kept");
     soon("delivery", receipt.delivered()).await.unwrap();
-    comes("an empty outbox", async || in_outbox(&store).await == 0).await;
+    comes_true("an empty outbox", async || in_outbox(&store).await == 0).await;
 }
 
 #[tokio::test]
@@ -197,10 +187,8 @@ async fn sent_after_a_failure(store: &MemoryStore, session: &Session) -> Vec<Rec
     session.send(CHAT, "not taken").await.unwrap_err();
     let mut since = Vec::new();
     while since.len() <= RELAY_FLIGHT {
-        match session.send(CHAT, "since").await {
-            Ok(receipt) => since.push(receipt),
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
+        let taken = async || session.send(CHAT, "since").await.ok();
+        since.push(comes("the store to be tried again", taken).await);
     }
     since
 }

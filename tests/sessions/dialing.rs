@@ -45,6 +45,7 @@ async fn clients_that_lost_their_relay_together_do_not_come_back_together() {
     relay.down();
     relay.connected(0).await;
     assert_eq!(Instant::now(), down, "all lost it in one instant");
+    // How long it is down is what is staged.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let attempts = relay.attempts();
     let first: Vec<_> = attempts.iter().take(CLIENTS).copied().collect();
@@ -111,7 +112,7 @@ async fn a_connection_that_leads_nowhere_ends_soon_after_the_network_came_up() {
     let alice = with_network(1, relay.clone(), &network).await;
     let to_bob = alice.session(id(2)).await.unwrap();
     linked(&to_bob).await;
-    // One that lives shows so, as often as it is asked.
+    // One that lives shows so, as often as it is asked. Time passes, in which one that does not would end.
     for _ in 0..10 {
         network.up();
         network.up();
@@ -131,6 +132,7 @@ async fn a_connection_that_leads_nowhere_ends_soon_after_the_network_came_up() {
 async fn two_nodes_of_one_identity_push_each_other_out_ever_more_rarely() {
     let relay = MemoryRelay::new("relay");
     let (_one, _two) = (on(1, &[&relay]).await, on(1, &[&relay]).await);
+    // The time in which they do it is what is staged.
     tokio::time::sleep(Duration::from_secs(600)).await;
     let sign_ins = relay.counts().borrow().sign_ins;
     assert!(sign_ins < 150, "{sign_ins} connections in ten minutes");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outlive::limits::InboxLimits;
+use outlive::limits::{CONSUMED_DELAY, InboxLimits};
 use outlive::{
     ChannelId, Delivery, Error, Gap, Identity, Inbox, NetworkMonitor, Node, Sending, Seq, Session,
     StoreError,
@@ -12,7 +12,7 @@ use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 
 use crate::scene::{self, at_once};
-use crate::world::{CHAT, id, node, node_over, relay, soon, take, until, way};
+use crate::world::{CHAT, comes, comes_true, id, node, node_over, relay, soon, take, until, way};
 
 const OTHER: ChannelId = ChannelId::FIRST_APP;
 
@@ -130,15 +130,10 @@ async fn what_was_parked_comes_when_a_session_is_held_again_as_it_falls_asleep()
     let carol = scene::on(3, &[&relay]).await;
     let to_bob = carol.session(id(2)).await.unwrap();
     to_bob.send(CHAT, "hello").await.unwrap();
-    soon("the stranger", async {
-        while store.faults().counts().waiting == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    comes_true("the stranger", async || store.faults().counts().waiting > 0).await;
     let mut opening = Box::pin(bob.session(id(1)));
     let opened = at_once(opening.as_mut()).await;
-    // Longer than a session stays awake that nobody holds.
+    // How long it stands there is what is staged: longer than a session stays awake that nobody holds.
     tokio::time::sleep(Duration::from_secs(15)).await;
     drop(hold);
     let to_alice = match opened {
@@ -421,13 +416,13 @@ async fn a_message_whose_commit_failed_is_not_consumed_with_those_behind_it() {
     store.faults().fail_commits(1, &StoreError::Full);
     let failed = soon("the failure", one.commit()).await;
     assert!(matches!(failed, Err(Error::Store(StoreError::Full))));
-    // Its store is tried again a second later.
-    while to_alice.send(CHAT, "there").await.is_err() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    comes("the store to be tried again", async || {
+        to_alice.send(CHAT, "there").await.ok()
+    })
+    .await;
     soon("the commit", two.commit()).await.unwrap();
-    // Long after it would have been told.
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    // All the time in which it would be told passes.
+    tokio::time::sleep(200 * CONSUMED_DELAY).await;
     assert!(at_once(first.consumed()).await.is_none(), "it waits");
     let again = again(&mut inbox, "first").await;
     soon("the commit", again.commit()).await.unwrap();

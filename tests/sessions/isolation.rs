@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive::limits::FORGED_PACKETS;
+use outlive::limits::{CONSUMED_DELAY, FORGED_PACKETS};
 use outlive::record::Key;
 use outlive::{
     ChannelId, Ending, Error, Events, Identity, ReceiptState, RelayTransport, Sending,
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::played;
 use crate::scene::{acquaint, at_once, counted, linked, on, on_store, pair};
 use crate::watched::Watched;
-use crate::world::{CHAT, id, soon, take};
+use crate::world::{CHAT, comes, comes_true, id, soon, take};
 
 /// Damages what a store holds of the session with this peer.
 async fn damage(store: &MemoryStore, peer: u8) {
@@ -127,15 +127,16 @@ async fn what_is_on_its_way_to_the_store_as_a_read_fails_is_waited_for() {
     to_bob.send(CHAT, "before").await.unwrap();
     let hold = store.faults().hold();
     let mut sending = Box::pin(to_bob.send(CHAT, "on its way"));
-    while store.faults().counts().waiting == 0 {
+    comes_true("a write on its way", async || {
         assert!(at_once(sending.as_mut()).await.is_none());
-        tokio::task::yield_now().await;
-    }
+        store.faults().counts().waiting > 0
+    })
+    .await;
     // The node reads which sessions have work, and the session what it is to send.
     store.faults().fail_reads(2, &StoreError::Full);
     alice.use_relay(std::sync::Arc::new(relay.clone()));
     linked(&to_bob).await;
-    // Time enough for the session to be loaded again.
+    // The write stays on its way while the time passes in which a session is loaded again, five times over.
     tokio::time::sleep(Duration::from_secs(5)).await;
     drop(hold);
     soon("the message", sending).await.unwrap();
@@ -197,8 +198,8 @@ async fn what_the_app_has_in_hand_can_be_committed_after_the_store_failed() {
     told(&mut events, |event| *event == SessionEvent::StoreFailed).await;
     to_bob.send(CHAT, "behind it").await.unwrap();
     assert_eq!(take(&mut inbox).await, "behind it");
-    // Time enough for the word of it to go round.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // All the time in which it would be told that the first is consumed passes.
+    tokio::time::sleep(20 * CONSUMED_DELAY).await;
     assert_eq!(first.state(), ReceiptState::Reached(Stage::Delivered));
     soon("the commit", delivery.commit()).await.unwrap();
     soon("the peer to hear of it", first.consumed())
@@ -319,19 +320,19 @@ async fn what_a_peer_listens_to_is_known_after_a_failure_and_a_sleep() {
 
     store.faults().fail_commits(1, &StoreError::Full);
     to_alice.send(CHAT, "not taken").await.unwrap_err();
-    let mut failed = true;
-    while failed {
-        failed = to_alice.send(CHAT, "again").await.is_err();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    comes("the store to be tried again", async || {
+        to_alice.send(CHAT, "again").await.ok()
+    })
+    .await;
     assert!(to_alice.send_volatile(TYPING, "loaded").await.unwrap());
 
     let mut inbox = to_bob.inbox(CHAT).unwrap();
     take(&mut inbox).await;
     drop((to_alice, events));
-    // Longer than one without work stays awake.
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(bob.sessions_awake(), 0);
+    comes_true("the session to fall asleep", async || {
+        bob.sessions_awake() == 0
+    })
+    .await;
     let to_alice = bob.session(id(1)).await.unwrap();
     linked(&to_alice).await;
     assert!(to_alice.send_volatile(TYPING, "awake").await.unwrap());

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::scene::{acquaint, at_once, counted, linked, on, on_store};
 use crate::watched::Watched;
-use crate::world::{CHAT, id, node, relay, soon, take, until, way};
+use crate::world::{CHAT, comes_true, id, node, relay, soon, take, until, way};
 
 async fn delivery(connection: &mut RelayConnection) {
     let delivered = async {
@@ -105,10 +105,8 @@ async fn a_link_over_a_relay_that_is_left_ends_in_a_session_that_takes_nothing_m
     linked(&to_bob).await;
     acquaint(&to_bob, &mut to_alice.inbox(CHAT).unwrap()).await;
     to_alice.listen(TYPING).await.unwrap();
-    soon("the peer to listen", async {
-        while !to_bob.send_volatile(TYPING, "over the old").await.unwrap() {
-            tokio::task::yield_now().await;
-        }
+    comes_true("the peer to listen", async || {
+        to_bob.send_volatile(TYPING, "over the old").await.unwrap()
     })
     .await;
 
@@ -116,12 +114,11 @@ async fn a_link_over_a_relay_that_is_left_ends_in_a_session_that_takes_nothing_m
     store.hold_gets(true);
     let (before, sending) = (store.reads().gets, to_bob.clone());
     let sending = tokio::spawn(async move { sending.send_once(b"key", CHAT, "once").await });
-    while store.reads().gets == before {
-        tokio::task::yield_now().await;
-    }
-    while at_once(to_bob.set_weight(CHAT, 4)).await.is_some() {
-        tokio::task::yield_now().await;
-    }
+    comes_true("a read that waits", async || store.reads().gets > before).await;
+    comes_true("the session to have no room", async || {
+        at_once(to_bob.set_weight(CHAT, 4)).await.is_none()
+    })
+    .await;
     let (_, mut left) = alice.relays().remove(0);
     alice.switch_relay(Arc::new(new.clone()));
     let closed = left.wait_for(|state| *state == RelayState::Closed);

@@ -140,6 +140,7 @@ async fn a_network_that_is_away_for_days_ends_no_message_and_its_return_dials_at
     relay.faults().cut(id(1));
     unlinked(&to_bob).await;
     let receipt = to_bob.send(CHAT, "patient").await.unwrap();
+    // How long it is away is what is staged, and below how long it is said to be down.
     tokio::time::sleep(Duration::from_secs(3 * 24 * 3_600)).await;
     let state = receipt.state();
     let left = matches!(state, ReceiptState::Reached(stage) if stage > Stage::Queued);

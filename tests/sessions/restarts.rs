@@ -1,21 +1,20 @@
 //! Processes that end, stores that go back in time, relays that restart.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use bytes::Bytes;
 use outlive::record::{Key, Record, Session as SessionRecord};
 use outlive::{Error, Inbox, NetworkMonitor, Node, Sending, Store, StoreError};
 use outlive_core::Position;
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::{Flush, MemoryStore, Snapshot};
+use outlive_testing::{Intercepted, Interceptor};
 use outlive_transports::MemoryRelay;
 use tokio::time::Instant;
 
 use crate::scene::{Noted, at_once, counted, linked, on, on_store, unlinked, with_network};
-use crate::world::{CHAT, id, soon, take};
+use crate::world::{CHAT, comes_true, id, soon, take};
 
 const ALL: ReadLimit = ReadLimit {
     records: usize::MAX,
@@ -91,10 +90,11 @@ async fn a_send_is_ok_only_when_it_is_durable_and_then_goes_by_itself() {
     // The power goes before the disk has it.
     let mut sending = Box::pin(to_bob.send(CHAT, "not durable"));
     let before = store.faults().counts().waiting;
-    while store.faults().counts().waiting == before {
+    comes_true("the write", async || {
         assert!(at_once(sending.as_mut()).await.is_none());
-        tokio::task::yield_now().await;
-    }
+        store.faults().counts().waiting > before
+    })
+    .await;
     let after = store.faults().crash();
     assert!(matches!(
         soon("an answer", sending).await,
@@ -201,6 +201,7 @@ async fn when_a_relay_restarts_its_clients_lose_nothing_and_come_back_spread_ove
         to.send(CHAT, format!("for {n}")).await.unwrap();
         unlinked(&clients[usize::from(n)].2).await;
     }
+    // How long it is down is what is staged: all of them have tried again and again.
     tokio::time::sleep(Duration::from_secs(60)).await;
     drop(down);
     let up = Instant::now();
@@ -221,44 +222,18 @@ async fn when_a_relay_restarts_its_clients_lose_nothing_and_come_back_spread_ove
 }
 
 /// A store that remembers every state it was ever in.
-#[derive(Clone)]
+#[derive(Default)]
 struct Remembering {
-    store: MemoryStore,
-    states: Arc<Mutex<Vec<Snapshot>>>,
-}
-
-impl Remembering {
-    fn new() -> Self {
-        Self {
-            store: MemoryStore::new(),
-            states: Arc::default(),
-        }
-    }
+    states: Mutex<Vec<Snapshot>>,
 }
 
 #[async_trait::async_trait]
-impl Store for Remembering {
-    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.store.commit(batch).await?;
-        let state = self.store.faults().snapshot();
+impl Interceptor for Remembering {
+    async fn commit(&self, store: &MemoryStore, batch: Batch) -> Result<(), StoreError> {
+        store.commit(batch).await?;
+        let state = store.faults().snapshot();
         self.states.lock().expect("whole").push(state);
         Ok(())
-    }
-
-    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
-        self.store.get(key).await
-    }
-
-    async fn range(
-        &self,
-        range: Range<Bytes>,
-        limit: ReadLimit,
-    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.store.range(range, limit).await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.store.close().await
     }
 }
 
@@ -301,8 +276,8 @@ async fn of_one_piece(store: &MemoryStore, peer: u8) -> usize {
 #[tokio::test]
 async fn in_every_state_of_its_store_a_session_is_of_one_piece() {
     let relay = MemoryRelay::new("relay");
-    let stores = [Remembering::new(), Remembering::new()];
-    let start = async |n: u8, store: &Remembering| {
+    let stores = [(); 2].map(|()| Intercepted::new(MemoryStore::new(), Remembering::default()));
+    let start = async |n: u8, store: &Intercepted<Remembering>| {
         let builder = Node::builder()
             .identity(outlive::Identity::from_seed([n; 32]))
             .store(store.clone());
@@ -335,7 +310,7 @@ async fn in_every_state_of_its_store_a_session_is_of_one_piece() {
     }
     soon("consumption", last.unwrap().consumed()).await.unwrap();
     for (store, peer) in stores.iter().zip([2, 1]) {
-        let states = store.states.lock().expect("whole").clone();
+        let states = store.interceptor().states.lock().expect("whole").clone();
         let mut most = 0;
         for state in &states {
             let store = MemoryStore::over(state, Flush::EachCommit);

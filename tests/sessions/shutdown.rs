@@ -9,7 +9,7 @@ use outlive_transports::{MemoryRelay, WebSocketRelay};
 use tokio::runtime::Handle;
 
 use crate::scene::{at_once, linked, on, on_store};
-use crate::world::{CHAT, id, node, relay, soon, take, until, url};
+use crate::world::{CHAT, comes_true, id, node, relay, soon, take, until, url};
 
 /// A relay on a runtime of its own, so that the tasks of this one are those of the nodes alone.
 async fn relay_elsewhere() -> (String, tokio::sync::oneshot::Sender<()>) {
@@ -210,10 +210,11 @@ async fn what_is_handed_out_while_a_session_closes_comes_again_marked() {
     // The end waits for what is written last, and has been said.
     let hold = store.faults().hold();
     let mut sending = Box::pin(to_alice.send(CHAT, "the last"));
-    while store.faults().counts().waiting == 0 {
+    comes_true("the write", async || {
         assert!(at_once(sending.as_mut()).await.is_none());
-        tokio::task::yield_now().await;
-    }
+        store.faults().counts().waiting > 0
+    })
+    .await;
     let closing = tokio::spawn(to_alice.clone().close());
     soon("the peer to hear of it", async {
         while !matches!(

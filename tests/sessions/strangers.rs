@@ -5,7 +5,7 @@ use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 
 use crate::scene::{at_once, on, on_store};
-use crate::world::{CHAT, id, node, relay, soon, take, until, way};
+use crate::world::{CHAT, comes_true, id, node, relay, soon, take, until, way};
 
 async fn careful(store: MemoryStore, relay: &outlive_relay::Relay) -> Node {
     Node::builder()
@@ -23,10 +23,8 @@ async fn a_peer_with_whom_a_session_was_opened_is_known_after_a_restart() {
     let (store, relay) = (MemoryStore::new(), relay().await);
     let me = careful(store.clone(), &relay).await;
     let session = me.session(id(2)).await.unwrap();
-    soon("the session on disk", async {
-        while me.sessions(None, 1).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
+    comes_true("the session on disk", async || {
+        !me.sessions(None, 1).await.unwrap().is_empty()
     })
     .await;
     drop((session, me));
@@ -57,12 +55,7 @@ async fn a_peer_that_is_opened_while_it_is_let_in_is_no_stranger() {
     let hold = store.faults().hold();
     let to_alice = bob.session(id(1)).await.unwrap();
     to_alice.send(CHAT, "hello").await.unwrap();
-    soon("the door", async {
-        while store.faults().counts().waiting == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    comes_true("the door", async || store.faults().counts().waiting > 0).await;
     let mut opening = Box::pin(alice.session(id(2)));
     let opened = at_once(opening.as_mut()).await;
     drop(hold);

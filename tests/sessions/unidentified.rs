@@ -1,17 +1,16 @@
 //! Messages over a connection on which the relay is not told who sends them.
 
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use outlive::{DeliveryToken, Ending, Error, Identity, Node, Refusal, RelayTransport, Session};
 use outlive_core::limits;
-use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
+use outlive_core::store::{Batch, Store, StoreError};
 use outlive_core::transport::{Incoming, Outgoing, RelayConnection, RelayReceiver, TransportError};
 use outlive_relay::Relay;
 use outlive_storage::{MemoryStore, SledStore};
+use outlive_testing::{Intercepted, Interceptor};
 use outlive_transports::{MemoryRelay, WebSocketRelay};
 use tokio::sync::watch;
 
@@ -334,34 +333,17 @@ async fn through_cuts_of_both_connections_and_a_restart_all_arrives_once_and_in_
 /// A store that writes one batch after the other, in the order in which it was asked to, as long as it
 /// is open.
 struct InTurn {
-    inner: MemoryStore,
     turn: tokio::sync::Mutex<()>,
     open: watch::Receiver<bool>,
 }
 
 #[async_trait]
-impl Store for InTurn {
-    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+impl Interceptor for InTurn {
+    async fn commit(&self, store: &MemoryStore, batch: Batch) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         let mut open = self.open.clone();
         let _ = open.wait_for(|open| *open).await;
-        self.inner.commit(batch).await
-    }
-
-    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn range(
-        &self,
-        range: Range<Bytes>,
-        limit: ReadLimit,
-    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.inner.range(range, limit).await
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.inner.close().await
+        store.commit(batch).await
     }
 }
 
@@ -375,11 +357,11 @@ async fn taken() {
 #[tokio::test]
 async fn a_token_is_noted_while_the_store_is_busy_with_something_else() {
     let (open, opened) = watch::channel(true);
-    let store = InTurn {
-        inner: MemoryStore::new(),
+    let in_turn = InTurn {
         turn: tokio::sync::Mutex::default(),
         open: opened,
     };
+    let store = Intercepted::new(MemoryStore::new(), in_turn);
     let alice = Node::builder()
         .identity(Identity::from_seed([ALICE; 32]))
         .store(store);

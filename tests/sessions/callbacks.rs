@@ -1,19 +1,19 @@
 //! Callbacks belong to a session, not to a connection (I6): each peer has its own, none is lost or left
-//! behind over reconnects and changes of the relay, and none is entered after it was dropped. How they
-//! fare when several things happen at once is in `scenarios`.
+//! behind over reconnects and changes of the relay. How they fare when several things happen at once is
+//! in `scenarios`, and how they end in `subscriptions`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
-use outlive::{Error, NetworkMonitor, Node, SessionEvent, Subscription, SubscriptionSet};
-use outlive_storage::MemoryStore;
-
+use outlive::{Error, SessionEvent, Subscription};
 use tokio::sync::watch;
 
-use crate::world::{CHAT, PATIENCE, id, node, relay, soon, take, until, url, way};
+use crate::world::{
+    CHAT, PATIENCE, id, node, node_and_network, relay, soon, take, until, url, way,
+};
 
 /// Counts the messages a callback hears of.
-fn counting(session: &outlive::Session) -> (Subscription, Arc<AtomicUsize>) {
+pub(crate) fn counting(session: &outlive::Session) -> (Subscription, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let inner = count.clone();
     let subscription = session.on_event(move |event, _| {
@@ -22,19 +22,6 @@ fn counting(session: &outlive::Session) -> (Subscription, Arc<AtomicUsize>) {
         }
     });
     (subscription, count)
-}
-
-async fn with_network(n: u8, relay: &outlive_relay::Relay) -> (Node, NetworkMonitor) {
-    let network = NetworkMonitor::new();
-    let node = Node::builder()
-        .identity(outlive::Identity::from_seed([n; 32]))
-        .store(MemoryStore::new())
-        .transport(way(relay))
-        .network(network.clone())
-        .start()
-        .await
-        .unwrap();
-    (node, network)
 }
 
 #[tokio::test]
@@ -95,7 +82,7 @@ async fn callback_is_removed_when_peer_disconnects() {
 #[tokio::test]
 async fn handles_rapid_reconnection_without_callback_leak() {
     let relay = relay().await;
-    let (me, network) = with_network(1, &relay).await;
+    let (me, network) = node_and_network(1, &relay).await;
     let a = node(2, &relay).await;
     let session = me.session(id(2)).await.unwrap();
     let (_subscription, heard) = counting(&session);
@@ -245,7 +232,7 @@ impl Tallied {
 #[tokio::test]
 async fn registered_callbacks_equal_active_subscriptions_through_1000_connects() {
     let relay = relay().await;
-    let (me, network) = with_network(1, &relay).await;
+    let (me, network) = node_and_network(1, &relay).await;
     let (mut sessions, mut peers, mut active) = (Vec::new(), Vec::new(), Vec::new());
     let mut happened = [Tally::default(); 3];
     network.down();
@@ -296,109 +283,6 @@ async fn registered_callbacks_equal_active_subscriptions_through_1000_connects()
 }
 
 #[tokio::test]
-async fn no_event_enters_a_callback_whose_subscription_was_dropped() {
-    let relay = relay().await;
-    let (me, a) = (node(1, &relay).await, node(2, &relay).await);
-    let session = me.session(id(2)).await.unwrap();
-    let theirs = a.session(id(1)).await.unwrap();
-    let mut inbox = session.inbox(CHAT).unwrap();
-    for n in 0..50 {
-        let (subscription, heard) = counting(&session);
-        theirs.send(CHAT, format!("{n}")).await.unwrap();
-        drop(subscription);
-        let at_drop = heard.load(Ordering::SeqCst);
-        assert_eq!(take(&mut inbox).await, format!("{n}"));
-        assert_eq!(heard.load(Ordering::SeqCst), at_drop);
-    }
-}
-
-#[tokio::test]
-async fn a_callback_may_drop_its_own_subscription() {
-    let relay = relay().await;
-    let (me, a) = (node(1, &relay).await, node(2, &relay).await);
-    let session = me.session(id(2)).await.unwrap();
-    let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
-    let (inner, count) = (own.clone(), Arc::new(AtomicUsize::new(0)));
-    let counted = count.clone();
-    let subscription = session.on_event(move |_, _| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        inner.lock().unwrap().take();
-    });
-    *own.lock().unwrap() = Some(subscription);
-    let theirs = a.session(id(1)).await.unwrap();
-    let mut inbox = session.inbox(CHAT).unwrap();
-    let before = count.load(Ordering::SeqCst);
-    for n in 0..3 {
-        theirs.send(CHAT, format!("{n}")).await.unwrap();
-        take(&mut inbox).await;
-    }
-    assert!(count.load(Ordering::SeqCst) <= before + 1);
-}
-
-/// Runs on a thread of its own what may never end.
-fn elsewhere(what: &str, work: impl Future<Output = ()> + Send + 'static) {
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(work);
-        tell.send(()).expect("the test waits");
-    });
-    let done = told.recv_timeout(PATIENCE);
-    assert!(done.is_ok(), "waited too long for {what}");
-}
-
-/// Registers a callback that owns its own subscription.
-fn owned_by_itself(session: &outlive::Session) {
-    let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
-    let inside = own.clone();
-    let subscription = session.on_event(move |_, _| assert!(!inside.is_poisoned()));
-    *own.lock().unwrap() = Some(subscription);
-}
-
-#[test]
-fn a_callback_that_owns_its_own_subscription_holds_up_no_end() {
-    elsewhere("the ends", async {
-        let relay = outlive_transports::MemoryRelay::new("relay");
-        let (_alice, bob, to_bob, to_alice) = crate::scene::pair(&relay).await;
-        owned_by_itself(&to_bob);
-        to_bob.close().await.unwrap();
-        owned_by_itself(&to_alice);
-        bob.shutdown().await.unwrap();
-    });
-}
-
-#[test]
-fn a_callback_on_a_session_that_is_over_may_own_other_subscriptions() {
-    elsewhere("the subscription", async {
-        let relay = outlive_transports::MemoryRelay::new("relay");
-        let (_alice, _bob, to_bob, _) = crate::scene::pair(&relay).await;
-        let over = to_bob.clone();
-        to_bob.close().await.unwrap();
-        let owned = over.on_event(|_, _| {});
-        let late = over.on_event(move |_, _| assert!(format!("{owned:?}").is_empty()));
-        assert_eq!(over.subscriptions(), 0);
-        drop(late);
-    });
-}
-
-#[tokio::test]
-async fn a_set_ends_all_its_subscriptions_at_once() {
-    let relay = relay().await;
-    let me = node(1, &relay).await;
-    let session = me.session(id(2)).await.unwrap();
-    let mut set = SubscriptionSet::new();
-    for _ in 0..5 {
-        set.add(session.on_event(|_, _| {}));
-    }
-    assert_eq!((set.len(), session.subscriptions()), (5, 5));
-    drop(set);
-    assert_eq!(session.subscriptions(), 0);
-}
-
-#[tokio::test]
 async fn a_late_subscriber_sees_the_present_state() {
     let relay = relay().await;
     let (me, a) = (node(1, &relay).await, node(2, &relay).await);
@@ -420,7 +304,7 @@ async fn a_late_subscriber_sees_the_present_state() {
 async fn a_volatile_channel_is_heard_only_by_who_listens_and_survives_reconnects() {
     const TYPING: outlive::ChannelId = outlive::ChannelId(20);
     let relay = relay().await;
-    let (me, network) = with_network(1, &relay).await;
+    let (me, network) = node_and_network(1, &relay).await;
     let a = node(2, &relay).await;
     let (mine, theirs) = (
         me.session(id(2)).await.unwrap(),
@@ -500,34 +384,4 @@ async fn whoever_waits_on_a_session_hears_that_it_was_closed() {
     let mut inbox = a.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
     assert_eq!(take(&mut inbox).await, "kept");
     assert_eq!(take(&mut inbox).await, "new");
-}
-
-#[tokio::test]
-async fn a_callback_that_panics_ends_and_nothing_else_does() {
-    let relay = outlive_transports::MemoryRelay::new("relay");
-    let (_alice, _bob, to_bob, to_alice) = crate::scene::pair(&relay).await;
-    let links = to_alice.state().borrow().links.clone();
-    let entered = Arc::new(AtomicUsize::new(0));
-    let inside = entered.clone();
-    let panicking = to_alice.on_event(move |event, _| {
-        if matches!(event, SessionEvent::Message { .. }) {
-            inside.fetch_add(1, Ordering::SeqCst);
-            panic!("as asked");
-        }
-    });
-    let mut events = to_alice.events(64);
-    let mut inbox = to_alice.inbox(CHAT).unwrap();
-    for text in ["first", "second"] {
-        to_bob.send(CHAT, text).await.unwrap();
-        assert_eq!(take(&mut inbox).await, text);
-        let told = async {
-            while !matches!(events.next().await, Some((SessionEvent::Message { .. }, _))) {}
-        };
-        soon("word of it", told).await;
-    }
-    assert_eq!(entered.load(Ordering::SeqCst), 1);
-    assert_eq!(to_alice.subscriptions(), 1);
-    assert_eq!(to_alice.state().borrow().links, links);
-    drop(panicking);
-    assert_eq!(to_alice.subscriptions(), 1);
 }

@@ -1,23 +1,20 @@
-//! Requests and their answers, over real sockets.
+//! Requests and their answers, over real sockets. How they fare when a peer restarts is in
+//! `asked_again`, what answers them in `handlers`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use outlive::{
-    ChannelId, Error, HandlerError, NetworkMonitor, Node, Request, RequestError, RequestId,
-    SESSION_HANDLERS, Session, SessionEvent, StoreError,
+    ChannelId, Error, HandlerError, Node, Request, RequestError, RequestId, Session, SessionEvent,
 };
-use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::misuse;
-use crate::watched::Watched;
-use crate::world::{id, node, node_over, relay, soon, until, way};
+use crate::world::{comes_true, id, node, node_and_network, node_over, relay, soon, until, way};
 
 /// Long enough for what is meant to be answered; a test that fails waits for it.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -27,7 +24,7 @@ pub(crate) async fn ask(session: &Session, payload: &str) -> Result<String, Requ
     asked.map(|answer| String::from_utf8_lossy(&answer).into_owned())
 }
 
-async fn echo(request: Request) -> Result<Bytes, HandlerError> {
+pub(crate) async fn echo(request: Request) -> Result<Bytes, HandlerError> {
     Ok(request.payload().clone())
 }
 
@@ -52,19 +49,6 @@ pub(crate) fn slow() -> (Handler, mpsc::UnboundedReceiver<Request>, Arc<Semaphor
     (Box::new(handler), told, gate)
 }
 
-async fn with_network(n: u8, relay: &Relay) -> (Node, NetworkMonitor) {
-    let network = NetworkMonitor::new();
-    let node = Node::builder()
-        .identity(outlive::Identity::from_seed([n; 32]))
-        .store(MemoryStore::new())
-        .transport(way(relay))
-        .network(network.clone())
-        .start()
-        .await
-        .unwrap();
-    (node, network)
-}
-
 /// Messages on the requests channel that a node has not committed, and how many ever came.
 pub(crate) async fn inbox_of(node: &Node, peer: u8) -> (u64, u64) {
     let sessions = node.sessions(None, 100).await.unwrap();
@@ -74,10 +58,8 @@ pub(crate) async fn inbox_of(node: &Node, peer: u8) -> (u64, u64) {
 }
 
 pub(crate) async fn until_inbox(node: &Node, peer: u8, is: (u64, u64)) {
-    soon("the requests inbox", async {
-        while inbox_of(node, peer).await != is {
-            tokio::task::yield_now().await;
-        }
+    comes_true("the requests inbox", async || {
+        inbox_of(node, peer).await == is
     })
     .await;
 }
@@ -148,7 +130,10 @@ async fn requests_cross_and_their_handlers_ask_back() {
 #[tokio::test]
 async fn a_request_outlives_ten_reconnects_and_a_change_of_relay() {
     let (old, new) = (relay().await, relay().await);
-    let ((alice, one), (bob, two)) = (with_network(1, &old).await, with_network(2, &old).await);
+    let ((alice, one), (bob, two)) = (
+        node_and_network(1, &old).await,
+        node_and_network(2, &old).await,
+    );
     let (handler, mut asked, gate) = slow();
     let theirs = bob.session(id(1)).await.unwrap();
     let _answering = theirs.on_request(handler).unwrap();
@@ -258,194 +243,6 @@ async fn a_request_that_nobody_answers_expires_and_is_answered_by_nobody() {
 }
 
 #[tokio::test]
-async fn a_handlers_failure_is_told_in_its_own_words() {
-    let relay = relay().await;
-    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
-    let _answering = bob
-        .on_request(|request| async move {
-            match &request.payload()[..] {
-                b"number" => {
-                    let number: u32 = "seven".parse()?;
-                    Ok(number.to_string().into())
-                }
-                b"long" => Err(HandlerError::new("x".repeat(100_000))),
-                b"panic" => panic!("as asked"),
-                b"large" => Ok(vec![0; outlive::limits::MESSAGE_BYTES].into()),
-                _ => Ok("fine".into()),
-            }
-        })
-        .unwrap();
-    let session = alice.session(id(2)).await.unwrap();
-    let failed = async |question: &str| match ask(&session, question).await {
-        Err(RequestError::Failed(text)) => text,
-        other => panic!("{other:?} is no failure"),
-    };
-    assert_eq!(failed("number").await, "invalid digit found in string");
-    assert_eq!(failed("long").await.len(), outlive::limits::FAILURE_BYTES);
-    assert_eq!(failed("panic").await, "the handler failed unexpectedly");
-    assert!(failed("large").await.contains("too large"));
-    assert_eq!(ask(&session, "and now").await.unwrap(), "fine");
-    until_inbox(&bob, 1, (0, 5)).await;
-    let too_large = session.request(vec![0; outlive::limits::MESSAGE_BYTES]);
-    assert!(matches!(
-        too_large.await,
-        Err(RequestError::Session(Error::Send(
-            outlive::SendError::TooLarge { .. }
-        )))
-    ));
-}
-
-#[tokio::test]
-async fn a_second_handler_is_an_error_and_a_dropped_one_is_never_entered_again() {
-    let relay = relay().await;
-    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
-    let theirs = bob.session(id(1)).await.unwrap();
-    let dropped = Arc::new(AtomicBool::new(false));
-    let inside = dropped.clone();
-    let first = theirs
-        .on_request(move |request| {
-            assert!(!inside.load(Ordering::SeqCst), "entered after its end");
-            echo(request)
-        })
-        .unwrap();
-    let second = theirs.clone().on_request(echo);
-    assert!(matches!(second, Err(Error::HandlerTaken)));
-    let of_the_node = bob.on_request(echo).unwrap();
-    assert!(matches!(bob.on_request(echo), Err(Error::HandlerTaken)));
-    drop(of_the_node);
-    let session = alice.session(id(2)).await.unwrap();
-    assert_eq!(ask(&session, "first").await.unwrap(), "first");
-    drop(first);
-    dropped.store(true, Ordering::SeqCst);
-    let waiting = tokio::spawn(async move { ask(&session, "second").await });
-    until_inbox(&bob, 1, (1, 2)).await;
-    let _second = theirs.on_request(echo).unwrap();
-    let answer = soon("the answer", waiting).await.unwrap();
-    assert_eq!(answer.unwrap(), "second");
-}
-
-#[tokio::test]
-async fn after_a_restart_of_its_peer_a_request_is_handled_again_and_answered_once() {
-    let (store, relay) = (MemoryStore::new(), relay().await);
-    let alice = node(1, &relay).await;
-    let bob = node_over(2, store.clone(), &relay).await;
-    let (handler, mut asked, _gate) = slow();
-    let answering = bob.on_request(handler).unwrap();
-    let session = alice.session(id(2)).await.unwrap();
-    let asking = tokio::spawn(async move { ask(&session, "hello").await });
-    let first = soon("the request", asked.recv()).await.unwrap();
-    assert!(!first.redelivered());
-    drop((answering, bob));
-
-    // Nobody opens the session: the node finds it by itself.
-    let bob = node_over(2, store.faults().crash(), &relay).await;
-    let (handler, mut asked, gate) = slow();
-    let _answering = bob.on_request(handler).unwrap();
-    let again = soon("the request again", asked.recv()).await.unwrap();
-    assert!(again.redelivered());
-    assert_eq!(again.message_id(), first.message_id());
-    assert_eq!(again.id(), first.id());
-    gate.add_permits(10);
-    let answer = soon("the answer", asking).await.unwrap();
-    assert_eq!(answer.unwrap(), "hello");
-    until_inbox(&bob, 1, (0, 1)).await;
-    until_inbox(&alice, 2, (0, 1)).await;
-}
-
-#[tokio::test]
-async fn after_a_restart_of_the_one_who_asked_its_answer_is_nobodys() {
-    let (store, relay) = (MemoryStore::new(), relay().await);
-    let alice = node_over(1, store.clone(), &relay).await;
-    let bob = node(2, &relay).await;
-    let (handler, mut asked, gate) = slow();
-    let _answering = bob.on_request(handler).unwrap();
-    let session = alice.session(id(2)).await.unwrap();
-    let lost = tokio::spawn(async move { session.request("before").await });
-    let before = soon("the request", asked.recv()).await.unwrap();
-    lost.abort();
-    drop(alice);
-
-    let alice = node_over(1, store.faults().crash(), &relay).await;
-    let session = alice.session(id(2)).await.unwrap();
-    let asking = tokio::spawn(async move { ask(&session, "after").await });
-    let after = soon("the request", asked.recv()).await.unwrap();
-    assert!(after.id() > before.id());
-    gate.add_permits(10);
-    let answer = soon("the answer", asking).await.unwrap();
-    assert_eq!(answer.unwrap(), "after");
-    until_inbox(&alice, 2, (0, 2)).await;
-}
-
-#[tokio::test]
-async fn an_answer_whose_commit_failed_with_the_store_is_committed_when_that_works_again() {
-    let relay = relay().await;
-    let inner = MemoryStore::new();
-    let store = Watched::over(inner.clone());
-    let alice = Node::builder()
-        .identity(outlive::Identity::from_seed([1; 32]))
-        .store(store.clone())
-        .transport(way(&relay))
-        .start()
-        .await
-        .unwrap();
-    let bob = node(2, &relay).await;
-    let (handler, mut asked, answer) = slow();
-    let _answering = bob.on_request(handler).unwrap();
-    let session = alice.session(id(2)).await.unwrap();
-    let mut asking = tokio::spawn({
-        let session = session.clone();
-        async move { ask(&session, "hello").await }
-    });
-    soon("the request", asked.recv()).await.unwrap();
-    store.gate();
-    answer.add_permits(1);
-    let answered = loop {
-        tokio::select! {
-            biased;
-            answered = &mut asking => break answered,
-            () = store.at_the_gate(1) => store.let_one_through().await,
-        }
-    };
-    assert_eq!(answered.unwrap().unwrap(), "hello");
-    inner.faults().fail_commits(1, &StoreError::Full);
-    store.let_through(1_000);
-    let mut events = session.events(64);
-    soon("the failure", async {
-        while !matches!(
-            events.next().await,
-            Some((SessionEvent::StoreFailed, _)) | None
-        ) {}
-    })
-    .await;
-    until_inbox(&alice, 2, (0, 1)).await;
-    assert_eq!(inbox_of(&alice, 2).await, (0, 1));
-}
-
-#[tokio::test]
-async fn request_ids_only_grow_across_restarts_too() {
-    let relay = relay().await;
-    let bob = node(2, &relay).await;
-    let (handler, mut asked, gate) = slow();
-    gate.add_permits(1_000);
-    let _answering = bob.on_request(handler).unwrap();
-    let mut store = MemoryStore::new();
-    let mut last: Option<RequestId> = None;
-    for _ in 0..4 {
-        let alice = node_over(1, store.clone(), &relay).await;
-        let session = alice.session(id(2)).await.unwrap();
-        let all = (0..50).map(|_| ask(&session, "hello"));
-        futures_util::future::try_join_all(all).await.unwrap();
-        for _ in 0..50 {
-            let id = asked.try_recv().unwrap().id();
-            assert!(last.is_none_or(|last| last < id), "{last:?} before {id:?}");
-            last = Some(id);
-        }
-        drop((session, alice));
-        store = store.faults().crash();
-    }
-}
-
-#[tokio::test]
 async fn a_malformed_request_harms_nobody() {
     let relay = relay().await;
     let bob = node(2, &relay).await;
@@ -502,90 +299,18 @@ async fn a_malformed_request_harms_nobody() {
 }
 
 #[tokio::test]
-async fn a_thousand_requests_in_flight_are_answered_a_bounded_number_at_a_time() {
-    const REQUESTS: usize = 1_000;
-    let relay = relay().await;
-    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
-    let (at_work, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (inside, peak) = (at_work.clone(), most.clone());
-    let _answering = bob
-        .on_request(move |request| {
-            let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
-            peak.fetch_max(now, Ordering::SeqCst);
-            let inside = inside.clone();
-            async move {
-                for _ in 0..20 {
-                    tokio::task::yield_now().await;
-                }
-                inside.fetch_sub(1, Ordering::SeqCst);
-                echo(request).await
-            }
-        })
-        .unwrap();
-    let session = alice.session(id(2)).await.unwrap();
-    let all = (0..REQUESTS).map(|n| {
-        let session = session.clone();
-        async move {
-            let question = format!("{n}");
-            assert_eq!(ask(&session, &question).await.unwrap(), question);
-        }
-    });
-    soon("all answers", futures_util::future::join_all(all)).await;
-    assert_eq!(session.requests_pending(), 0);
-    let most = most.load(Ordering::SeqCst);
-    assert!((2..=SESSION_HANDLERS).contains(&most), "{most} at once");
-    until_inbox(&alice, 2, (0, REQUESTS as u64)).await;
-    until_inbox(&bob, 1, (0, REQUESTS as u64)).await;
-}
-
-#[tokio::test]
-async fn handlers_of_a_node_are_bounded_over_all_sessions() {
-    const PEERS: u8 = 10;
-    let relay = relay().await;
-    let bob = node(99, &relay).await;
-    let (handler, mut asked, gate) = slow();
-    let _answering = bob.on_request(handler).unwrap();
-    let mut asking = tokio::task::JoinSet::new();
-    let mut peers = Vec::new();
-    for n in 1..=PEERS {
-        let peer = node(n, &relay).await;
-        let session = peer.session(id(99)).await.unwrap();
-        for _ in 0..SESSION_HANDLERS {
-            let session = session.clone();
-            asking.spawn(async move { ask(&session, "hello").await });
-        }
-        peers.push(peer);
-    }
-    let all = usize::from(PEERS) * SESSION_HANDLERS;
-    for _ in 0..outlive::NODE_HANDLERS {
-        soon("a request", asked.recv()).await.unwrap();
-    }
-    for n in 1..=PEERS {
-        let came = SESSION_HANDLERS as u64;
-        until_inbox(&bob, n, (came, came)).await;
-    }
-    assert!(asked.try_recv().is_err(), "more than may be are at work");
-    gate.add_permits(all);
-    while let Some(answered) = soon("an answer", asking.join_next()).await {
-        assert_eq!(answered.unwrap().unwrap(), "hello");
-    }
-}
-
-#[tokio::test]
 async fn more_requests_than_may_wait_take_turns() {
     const MORE: usize = 10;
     let relay = relay().await;
-    let (alice, _) = with_network(1, &relay).await;
+    let (alice, _) = node_and_network(1, &relay).await;
     let session = alice.session(id(2)).await.unwrap();
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..outlive::PENDING_REQUESTS + MORE {
         let session = session.clone();
         asking.spawn(async move { session.request("hello").await });
     }
-    soon("as many as may", async {
-        while session.requests_pending() < outlive::PENDING_REQUESTS {
-            tokio::task::yield_now().await;
-        }
+    comes_true("as many as may", async || {
+        session.requests_pending() >= outlive::PENDING_REQUESTS
     })
     .await;
     let bob = node(2, &relay).await;

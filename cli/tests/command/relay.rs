@@ -4,15 +4,20 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
+#[cfg(unix)]
+use crate::process::outlive_as_nobody;
 use crate::process::{Running, feed, id, outlive, relay_with};
 
 /// What `outlive relay` says on stderr when it can't start.
 fn complaint(listen: &str, data: &Path, flags: &[&Path]) -> String {
-    let mut command = outlive();
+    complaint_of(outlive(), listen, data, flags)
+}
+
+fn complaint_of(mut command: Command, listen: &str, data: &Path, flags: &[&Path]) -> String {
     command.args(["relay", "--listen", listen, "--data"]);
     let output = command.arg(data).args(flags).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -64,14 +69,20 @@ fn a_directory_that_can_not_be_written_is_told_with_what_to_do() {
 fn a_directory_of_another_user_is_told_with_what_to_do() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let locked = dir.path().join("locked");
     fs::create_dir(&locked).unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
-    if fs::write(locked.join("try"), "").is_ok() {
-        println!("skipped: this user may write everywhere; run it as another than root");
+    // Root may write everywhere.
+    let command = if fs::write(locked.join("try"), "").is_err() {
+        outlive()
+    } else if let Some(command) = outlive_as_nobody(dir.path()) {
+        command
+    } else {
+        println!("SKIPPED: this user may write everywhere, and there is no setpriv to be another");
         return;
-    }
-    let said = complaint("127.0.0.1:0", &locked, &[]);
+    };
+    let said = complaint_of(command, "127.0.0.1:0", &locked, &[]);
     assert!(
         said.contains("run this as the user it belongs to"),
         "{said}"

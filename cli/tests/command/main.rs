@@ -3,6 +3,7 @@
 mod at_rest;
 #[cfg(unix)]
 mod chat;
+mod complaints;
 #[cfg(target_os = "linux")]
 mod connections;
 mod contract;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use outlive::{ChannelId, PeerId, limits};
+use outlive::{ChannelId, PeerId, Stage, limits};
 use outlive_relay::{Rate, RelayConfig};
 
 /// Messaging sessions that outlive their connections.
@@ -280,6 +280,17 @@ pub(crate) enum Wait {
     Delivered,
     /// Committed by the peer's app.
     Consumed,
+}
+
+impl Wait {
+    pub(crate) const fn stage(self) -> Stage {
+        match self {
+            Self::Queued => Stage::Queued,
+            Self::Custody => Stage::Custody,
+            Self::Delivered => Stage::Delivered,
+            Self::Consumed => Stage::Consumed,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,35 +1,22 @@
 //! `outlive send`.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use outlive::record::{self, Key, Record};
-use outlive::{
-    ChannelId, Ending, Error, PeerId, Queuing, Receipt, ReceiptState, Sending, Session, Store,
-    limits,
-};
-use serde::Serialize;
+use outlive::{ChannelId, PeerId, Queuing, Sending, Session, Store, limits};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::args::{CHUNK, NO_RELAY, Send, Wait, wrong_usage};
 use crate::data::Directory;
+use crate::receipts::{AWAITED, Receipts};
 
 /// Messages on their way to the disk at once.
 const QUEUING: usize = 256;
-
-/// Messages whose receipts are awaited at once.
-const AWAITED: usize = 4_096;
-
-#[derive(Serialize)]
-struct Event<'a> {
-    event: &'static str,
-    number: u64,
-    id: &'a str,
-    state: &'a str,
-}
 
 /// Where messages are cut from.
 struct Source {
@@ -113,133 +100,41 @@ impl Source {
     }
 }
 
-fn name(state: ReceiptState) -> String {
-    match state {
-        ReceiptState::Reached(stage) => format!("{stage:?}").to_lowercase(),
-        ReceiptState::Waiting(waiting) if waiting.refusal().is_some() => "refused".to_owned(),
-        ReceiptState::Waiting(_) => "queued".to_owned(),
-        ReceiptState::Ended(how) => how.to_string(),
-    }
-}
-
-fn print(json: bool, number: u64, receipt: &Receipt, state: &str) -> Result<()> {
-    let id = receipt.id().to_string();
-    if json {
-        crate::output::json(&Event {
-            event: "receipt",
-            number,
-            id: &id,
-            state,
-        })?;
-    } else {
-        crate::output::line(format!("{number} {id} {state}").as_bytes())?;
-    }
-    Ok(())
-}
-
-/// Waits until a message got as far as it has to. Returns how it ended if it never will.
-async fn reach(receipt: &Receipt, wait: Wait, json: bool, number: u64) -> Result<Option<Ending>> {
-    let reached = async {
-        match wait {
-            Wait::Queued => Ok(()),
-            Wait::Custody => receipt.custody().await,
-            Wait::Delivered => receipt.delivered().await,
-            Wait::Consumed => receipt.consumed().await,
-        }
-    };
-    let mut reached = std::pin::pin!(reached);
-    let mut told = false;
-    let mut seen = receipt.state();
-    loop {
-        if let ReceiptState::Waiting(waiting) = seen
-            && let Some(reason) = waiting.refusal()
-            && !told
-        {
-            told = true;
-            crate::output::say(format_args!("message {number} waits: {reason}; trying on"));
-            print(json, number, receipt, "refused")?;
-        }
-        tokio::select! {
-            result = &mut reached => return match result {
-                Err(Error::Ended(how)) => Ok(Some(how)),
-                result => Ok(result.map(|()| None)?),
-            },
-            changed = receipt.changed(seen) => seen = changed?,
-        }
-    }
-}
-
-async fn durable(
-    queuing: &mut VecDeque<(u64, Queuing)>,
-    awaited: &mut VecDeque<(u64, Receipt)>,
-    json: bool,
-) -> Result<()> {
-    if let Some((number, queued)) = queuing.pop_front() {
-        let receipt = queued.durable().await?;
-        print(json, number, &receipt, "queued")?;
-        awaited.push_back((number, receipt));
-    }
-    Ok(())
-}
-
-/// Waits for the first of these and prints what became of it. Returns what to say in the end if it
-/// never gets as far as it has to: those behind it may.
-async fn settle(
-    awaited: &mut VecDeque<(u64, Receipt)>,
-    args: &Send,
-    json: bool,
-) -> Result<Option<anyhow::Error>> {
-    let Some((number, receipt)) = awaited.pop_front() else {
-        return Ok(None);
-    };
-    if args.wait == Wait::Queued {
-        return Ok(None);
-    }
-    let ended = reach(&receipt, args.wait, json, number).await?;
-    let state = ended.map_or_else(|| receipt.state(), ReceiptState::Ended);
-    print(json, number, &receipt, &name(state))?;
-    Ok(ended.map(|how| anyhow!("message {number} was not delivered: {how}")))
-}
-
-async fn send_all(session: &Session, args: &Send, json: bool) -> Result<()> {
+/// Sends what the input has, as it comes, and tells meanwhile how far what was sent gets.
+async fn send_all(session: &Session, args: &Send, receipts: &Receipts) -> Result<()> {
     let mut source = Source::open(&args.file, args.binary).await?;
-    let mut queuing = VecDeque::new();
-    let mut awaited = VecDeque::new();
-    let channel = ChannelId(args.channel);
-    let (mut ended, mut failed) = (None, None);
-    loop {
-        let message = match source.next().await {
-            Ok(Some(message)) => message,
-            Ok(None) => break,
-            // What was read before is sent all the same.
-            Err(error) => {
-                failed = Some(error);
-                break;
+    let (handed_over, mut queuing) = mpsc::channel(QUEUING);
+    let (durable, queued) = mpsc::channel(AWAITED);
+    let reading = async move {
+        loop {
+            let message = match source.next().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(None),
+                // What was read before is sent all the same.
+                Err(error) => return Ok(Some(error)),
+            };
+            let number = source.number;
+            let key = args.once.as_ref().map(|key| format!("{key}/{number}"));
+            let sending = Sending {
+                once: key.as_ref().map(String::as_bytes),
+                ..Sending::default()
+            };
+            let channel = ChannelId(args.channel);
+            let queued = session.start_send(channel, message, sending).await?;
+            if handed_over.send((number, queued)).await.is_err() {
+                return Ok(None);
             }
-        };
-        let key = args
-            .once
-            .as_ref()
-            .map(|key| format!("{key}/{}", source.number));
-        let sending = Sending {
-            once: key.as_ref().map(String::as_bytes),
-            ..Sending::default()
-        };
-        let queued = session.start_send(channel, message, sending).await?;
-        queuing.push_back((source.number, queued));
-        if queuing.len() >= QUEUING {
-            durable(&mut queuing, &mut awaited, json).await?;
         }
-        if awaited.len() >= AWAITED {
-            ended = ended.or(settle(&mut awaited, args, json).await?);
+    };
+    let queuing = async move {
+        while let Some((number, queuing)) = queuing.recv().await {
+            let receipt = Queuing::durable(queuing).await?;
+            // Nobody may wait for more than that.
+            let _ = durable.send(receipts.queued(number, receipt)?).await;
         }
-    }
-    while !queuing.is_empty() {
-        durable(&mut queuing, &mut awaited, json).await?;
-    }
-    while !awaited.is_empty() {
-        ended = ended.or(settle(&mut awaited, args, json).await?);
-    }
+        anyhow::Ok(())
+    };
+    let (failed, (), ended) = tokio::try_join!(reading, queuing, receipts.follow(queued))?;
     failed.or(ended).map_or(Ok(()), Err)
 }
 
@@ -254,6 +149,8 @@ async fn heard_of(store: &dyn Store, peer: PeerId) -> Result<bool> {
 
 pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
     args.ways.check();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let relays = args.ways.relays(Some(&args.to));
     if relays.is_empty() && args.wait != Wait::Queued {
         wrong_usage(NO_RELAY);
@@ -275,14 +172,16 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
             None => std::future::pending().await,
         }
     };
+    let receipts = Receipts::new(args.wait.stage(), json);
     let result = tokio::select! {
-        result = send_all(&session, &args, json) => result,
+        result = send_all(&session, &args, &receipts) => result,
         () = crate::data::complain(&node) => Ok(()),
         () = crate::status::serve(&node, &args.data.dir) => Ok(()),
         () = timeout => {
-            let over = crate::data::time_is_over(&node);
-            Err(anyhow!("{over}; what is queued stays queued and is sent later"))
+            Err(anyhow!("{}; {}", crate::data::time_is_over(&node), receipts.left()))
         }
+        _ = terminate.recv() => Err(anyhow!("stopped; {}", receipts.left())),
+        _ = interrupt.recv() => Err(anyhow!("stopped; {}", receipts.left())),
     };
     drop(session);
     node.shutdown().await?;

@@ -14,4 +14,5 @@ mod kills;
 mod private;
 mod process;
 mod relay;
+mod sending;
 mod trust;

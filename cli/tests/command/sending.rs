@@ -1,0 +1,63 @@
+//! What `outlive send` tells of its messages while they are on their way.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{ChildStdin, Stdio};
+
+use crate::process::{Running, id, outlive, relay};
+
+/// Starts to send to a peer, and returns where to write what is sent.
+fn sending(data: &Path, url: &str, to: &str) -> (Running, ChildStdin) {
+    let mut command = outlive();
+    command.args(["send", "--relay", url, "--to", to, "--timeout", "30"]);
+    command.arg("--data").arg(data);
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::start(&mut command);
+    let input = running.child.stdin.take().unwrap();
+    (running, input)
+}
+
+/// The next line: the number of a message, and how far it got.
+fn next(running: &mut Running) -> (String, String) {
+    let line = running.lines.next().expect("a line").unwrap();
+    let words: Vec<_> = line.split(' ').collect();
+    let [number, _, state] = words[..] else {
+        panic!("{line}")
+    };
+    (number.to_owned(), state.to_owned())
+}
+
+fn told(number: &str, state: &str) -> (String, String) {
+    (number.to_owned(), state.to_owned())
+}
+
+#[test]
+fn receipts_come_before_the_input_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let (mut running, mut input) = sending(&alice, &format!("ws://{address}"), &id(&bob));
+    for number in ["1", "2"] {
+        input.write_all(b"hello\n").unwrap();
+        assert_eq!(next(&mut running), told(number, "queued"));
+        assert_eq!(next(&mut running), told(number, "custody"));
+    }
+}
+
+#[test]
+fn a_message_for_a_peer_that_is_away_is_told_to_be_at_the_relay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let (mut running, mut input) = sending(&alice, &format!("ws://{address}"), &id(&bob));
+    input.write_all(b"hello\n").unwrap();
+    drop(input);
+    assert_eq!(next(&mut running), told("1", "queued"));
+    assert_eq!(next(&mut running), told("1", "custody"));
+    running.terminate();
+    assert_eq!(running.child.wait().unwrap().code(), Some(1));
+    let mut said = String::new();
+    let mut stderr = running.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert!(said.contains("1 is at the relay, 0 are queued"), "{said}");
+}

@@ -10,6 +10,7 @@ use outlive::{ChannelId, Connectivity, LinkClass, Receipt, ReceiptState, Session
 use rustyline_async::{Readline, ReadlineEvent};
 
 use crate::args::{Chat, NO_RELAY, wrong_usage};
+use crate::output::shown;
 
 fn prompt(state: &SessionState) -> String {
     match (state.connectivity(), state.peer_online) {
@@ -73,9 +74,7 @@ pub(crate) async fn run(args: Chat) -> Result<()> {
             },
             delivery = inbox.next() => {
                 let delivery = delivery?;
-                let text = String::from_utf8_lossy(delivery.payload()).into_owned();
-                // Control characters of a peer have no business in our terminal.
-                let text: String = text.chars().filter(|c| !c.is_control()).collect();
+                let text = shown(&String::from_utf8_lossy(delivery.payload()));
                 let mark = if delivery.redelivered() { " (again)" } else { "" };
                 writeln!(out, "<  {text}{mark}")?;
                 delivery.commit().await?;

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::args::{NO_RELAY, ReceiveFiles, SendFile, wrong_usage};
 use crate::listen::waiting;
+use crate::output::shown;
 
 /// What a file came to.
 #[derive(Serialize)]
@@ -62,13 +63,6 @@ impl<'a> Event<'a> {
             ..self
         }
     }
-}
-
-/// A name that a terminal may show: whoever gave it may have put anything into it.
-fn shown(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
 }
 
 /// Bars on a terminal, nothing elsewhere.

@@ -34,6 +34,10 @@ fn print(delivery: &Delivery, json: bool, binary: bool) -> Result<()> {
     if binary {
         return Ok(crate::output::bytes(payload)?);
     }
+    if !json && crate::output::is_shown() {
+        let text = crate::output::shown(&String::from_utf8_lossy(payload));
+        return Ok(crate::output::line(text.as_bytes())?);
+    }
     if !json {
         return Ok(crate::output::line(payload)?);
     }

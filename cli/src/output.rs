@@ -1,7 +1,7 @@
 //! What goes to stdout: lines for people, or one JSON object a line for scripts. And hints to stderr.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -25,7 +25,37 @@ pub(crate) fn say(what: impl Display) {
     let _ = writeln!(io::stderr(), "outlive: {what}");
 }
 
-/// Writes an object as one line of JSON.
+/// Whether a terminal shows what goes to stdout.
+pub(crate) fn is_shown() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Whether a terminal does something else with a character than to show it where it stands: those that
+/// control it, and those that turn around what is read.
+fn plays(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What a terminal may show of a text: whoever wrote it may have put anything into it.
+pub(crate) fn shown(text: &str) -> String {
+    let shown = text.chars().filter_map(|c| match c {
+        // Words do not run together, and a line stays one.
+        '\t' | '\n' => Some(' '),
+        c => (!plays(c)).then_some(c),
+    });
+    shown.collect()
+}
+
+/// Writes an object as one line of JSON. In a terminal what plays with it is escaped, which is the same
+/// object.
 pub(crate) fn json<T: Serialize>(value: &T) -> io::Result<()> {
-    line(&serde_json::to_vec(value)?)
+    let mut text = serde_json::to_string(value)?;
+    if is_shown() && text.contains(plays) {
+        let escape = |c: char| match c {
+            c if plays(c) => format!("\\u{:04x}", u32::from(c)),
+            c => c.to_string(),
+        };
+        text = text.chars().map(escape).collect();
+    }
+    line(text.as_bytes())
 }

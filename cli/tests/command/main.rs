@@ -15,4 +15,8 @@ mod private;
 mod process;
 mod relay;
 mod sending;
+#[cfg(unix)]
+mod shown;
+#[cfg(unix)]
+mod terminal;
 mod trust;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::args::{Data, Direct, Ways, wrong_usage};
-use crate::identity::Secrets;
+use crate::identity::{STORE, Secrets};
 use crate::{passphrase, secret};
 
 /// A data directory whose secrets are known.
@@ -35,7 +35,7 @@ impl Directory {
 
     /// Opens a data directory that has to be there, for what only reads it.
     pub(crate) fn existing(data: &Data) -> Result<Self> {
-        if !Secrets::are_in(&data.dir) {
+        if !Secrets::were_in(&data.dir) {
             let dir = data.dir.display();
             bail!(
                 "there is no data directory at {dir}; check --data, or make one with `outlive id`"
@@ -50,7 +50,7 @@ impl Directory {
 
     /// Its store.
     pub(crate) async fn store(&self) -> Result<Arc<dyn Store>> {
-        let store = open(&self.dir, "store")?;
+        let store = open(&self.dir, STORE)?;
         Ok(match &self.secrets.store_key {
             None => Arc::new(store),
             Some(key) => {

@@ -10,9 +10,10 @@
 //!
 //! That the store's key is kept here makes a change of the passphrase the replacement of one file.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use data_encoding::HEXLOWER;
@@ -21,6 +22,9 @@ use outlive_storage::{Cost, SealedSecret, Unlock, UnlockError};
 use zeroize::Zeroizing;
 
 const FILE_NAME: &str = "identity";
+
+/// The name of the store beside it.
+pub(crate) const STORE: &str = "store";
 
 /// How the name of a file ends that is to take the place of another.
 const NEW: &str = ".new";
@@ -33,6 +37,25 @@ const VERSION: &str = "1";
 
 /// What the sealed secret is for.
 const PURPOSE: &str = "outlive identity";
+
+/// A directory has a store, and no identity whose store it could be. A new one would be another peer, who
+/// has no business with it.
+#[derive(Debug)]
+pub(crate) struct IdentityLost(PathBuf);
+
+impl fmt::Display for IdentityLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (dir, path) = (self.0.display(), self.0.join(FILE_NAME));
+        write!(
+            f,
+            "{dir} has sessions, and the identity they belong to is gone; bring back the file {}, or \
+             choose another directory with --data",
+            path.display()
+        )
+    }
+}
+
+impl std::error::Error for IdentityLost {}
 
 type Secret = Zeroizing<[u8; 32]>;
 
@@ -52,9 +75,17 @@ fn random() -> Result<Secret> {
 impl Secrets {
     /// Those of the directory `dir`, made if it has none: in the clear, or with a key for the store
     /// if there is a passphrase.
+    ///
+    /// # Errors
+    /// [`IdentityLost`], and what reading and writing them fails with.
     pub(crate) fn of(dir: &Path, passphrase: Option<&Unlock>) -> Result<Self> {
+        // Looked for first: another process that makes the directory begins with the identity.
+        let store = dir.join(STORE).exists();
         if let Some(known) = Self::read(dir, passphrase)? {
             return Ok(known);
+        }
+        if store {
+            return Err(IdentityLost(dir.to_owned()).into());
         }
         let new = Self {
             seed: random()?,
@@ -68,10 +99,11 @@ impl Secrets {
             .with_context(|| format!("{} was made and is gone again", dir.display()))
     }
 
-    /// Whether the directory `dir` has any.
-    pub(crate) fn are_in(dir: &Path) -> bool {
+    /// Whether the directory `dir` has any, or had.
+    pub(crate) fn were_in(dir: &Path) -> bool {
         // What is there and can't be read is told when it is read.
-        !matches!(fs::metadata(dir.join(FILE_NAME)), Err(error) if error.kind() == io::ErrorKind::NotFound)
+        let is_there = |name| !matches!(fs::metadata(dir.join(name)), Err(error) if error.kind() == io::ErrorKind::NotFound);
+        is_there(FILE_NAME) || is_there(STORE)
     }
 
     /// Those of the directory `dir`, if it has any.

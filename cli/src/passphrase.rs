@@ -8,7 +8,7 @@ use outlive::{Store, store_is_empty};
 use outlive_storage::Unlock;
 
 use crate::args::{Data, Passphrase, wrong_usage};
-use crate::identity::Secrets;
+use crate::identity::{STORE, Secrets};
 use crate::secret;
 
 /// The variables that hold a passphrase where no file does.
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: Passphrase) -> Result<()> {
         return Ok(());
     }
     // Held open until the identity is sealed, so that nobody writes to it in the clear meanwhile.
-    let store = crate::data::open(dir, "store")?;
+    let store = crate::data::open(dir, STORE)?;
     if !store_is_empty(&store).await? {
         bail!(
             "{} holds sessions in the clear, and they can't be converted; choose a new directory",

@@ -262,3 +262,17 @@ fn a_passphrase_that_is_none_is_refused() {
     let mut command = on(&alice, &["passphrase"]);
     assert_eq!(command.output().unwrap().status.code(), Some(2));
 }
+
+#[test]
+fn a_store_whose_identity_is_gone_is_no_other_peers() {
+    let dir = tempfile::tempdir().unwrap();
+    let alice = dir.path().join("alice");
+    done(&queue(&alice, None, "hello\n"));
+    fs::remove_file(alice.join("identity")).unwrap();
+    for args in [&["id"][..], &["sessions"], &["contact"]] {
+        let said = failed(&on(&alice, args).output().unwrap());
+        assert!(said.contains("bring back the file"), "{said}");
+        assert!(said.contains(&*alice.to_string_lossy()), "{said}");
+        assert!(!alice.join("identity").exists());
+    }
+}

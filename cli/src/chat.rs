@@ -51,14 +51,14 @@ pub(crate) async fn run(args: Chat) -> Result<()> {
     if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
         bail!("`chat` needs a terminal; in scripts use `outlive send` and `outlive listen`");
     }
-    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
+    let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
     let session = crate::data::session(&node, &args.with).await?;
     let mut inbox = session.inbox(ChannelId::MESSAGES)?;
     let mut state = session.state();
     let (mut editor, mut out) = Readline::new(prompt(&state.borrow()))?;
     writeln!(out, "you are {}; end with Ctrl-D", node.peer_id())?;
     let mut waiting: VecDeque<(String, Receipt)> = VecDeque::new();
-    let mut status = Box::pin(crate::status::serve(&node, &args.data.dir));
+    let mut status = Box::pin(crate::status::serve(&node, &*store, &args.data.dir));
     loop {
         tokio::select! {
             () = &mut status => {}

@@ -94,11 +94,17 @@ pub(crate) async fn alone(data: &Data) -> Result<Node> {
     Ok(builder.store(directory.store().await?).start().await?)
 }
 
-/// Starts the node of a data directory, over these relays and what else is allowed.
-pub(crate) async fn node(data: &Data, relays: &[String], ways: &Ways) -> Result<Node> {
+/// Starts the node of a data directory, over these relays and what else is allowed. Returns it with
+/// its store, for who only looks.
+pub(crate) async fn node(
+    data: &Data,
+    relays: &[String],
+    ways: &Ways,
+) -> Result<(Node, Arc<dyn Store>)> {
     let directory = Directory::open(data)?;
     let store = directory.store().await?;
-    node_over(&directory, store, relays, ways).await
+    let node = node_over(&directory, store.clone(), relays, ways).await?;
+    Ok((node, store))
 }
 
 /// The same over its store, which is open already.

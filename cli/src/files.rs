@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use outlive::{
     ChannelId, FileError, FileEvent, FileInbox, FileInfo, FileOffer, FileProgress, Node, PeerId,
-    SendingFile, TransferId,
+    SendingFile, Store, TransferId,
 };
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -157,9 +157,10 @@ pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
     if relays.is_empty() {
         wrong_usage(NO_RELAY);
     }
-    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
+    let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
     run(
         &node,
+        &*store,
         &args.data.dir,
         args.timeout,
         send_all(&node, &args, json),
@@ -418,9 +419,10 @@ pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
     if !args.into.is_dir() {
         bail!("{} is no directory; make it first", args.into.display());
     }
-    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
+    let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
     run(
         &node,
+        &*store,
         &args.data.dir,
         args.timeout,
         receive_all(&node, &args, json),
@@ -432,6 +434,7 @@ pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
 /// next start.
 async fn run(
     node: &Node,
+    store: &dyn Store,
     dir: &Path,
     timeout: Option<u64>,
     work: impl Future<Output = Result<()>>,
@@ -448,7 +451,7 @@ async fn run(
     let result = tokio::select! {
         result = work => result,
         () = crate::data::complain(node) => Ok(()),
-        () = crate::status::serve(node, dir) => Ok(()),
+        () = crate::status::serve(node, store, dir) => Ok(()),
         () = timeout => Err(anyhow!("the time is over; what is on its way goes on at the next start")),
         _ = terminate.recv() => Err(anyhow!(stopped)),
         _ = interrupt.recv() => Err(anyhow!(stopped)),

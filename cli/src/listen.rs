@@ -142,7 +142,7 @@ pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
     if relays.is_empty() {
         wrong_usage(NO_RELAY);
     }
-    let node = crate::data::node(&args.data, &relays, &args.ways).await?;
+    let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
     let timeout = async {
         match args.timeout {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
@@ -152,7 +152,7 @@ pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
     let result = tokio::select! {
         result = listen(&node, &args, json) => result,
         () = crate::data::complain(&node) => Ok(()),
-        () = crate::status::serve(&node, &args.data.dir) => Ok(()),
+        () = crate::status::serve(&node, &*store, &args.data.dir) => Ok(()),
         () = timeout => Err(anyhow!(crate::data::time_is_over(&node))),
         _ = terminate.recv() => stopped(&args),
         _ = interrupt.recv() => stopped(&args),

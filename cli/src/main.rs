@@ -14,6 +14,7 @@ mod identity;
 mod listen;
 mod output;
 mod passphrase;
+mod queue;
 mod receipts;
 mod relay;
 mod row;

@@ -6,6 +6,8 @@ use anyhow::Result;
 use outlive::{LinkState, SessionInfo, SessionState, WallTime};
 use serde::{Deserialize, Serialize};
 
+use crate::queue::Queue;
+
 /// Sessions read at once.
 pub(crate) const PAGE: usize = 1_024;
 
@@ -17,6 +19,13 @@ pub(crate) struct Row {
     peer_epoch: Option<String>,
     queued: u64,
     queued_bytes: u64,
+    #[serde(default)]
+    files: u64,
+    #[serde(default)]
+    file_bytes: u64,
+    /// There is more than was counted in the four above.
+    #[serde(default)]
+    more: bool,
     waiting: u64,
     last_seen: Option<u64>,
     trust: String,
@@ -37,7 +46,7 @@ struct Link {
 
 impl Row {
     /// What is on disk, and how it is now if a process has it open.
-    pub(crate) fn new(info: &SessionInfo, state: Option<SessionState>) -> Self {
+    pub(crate) fn new(info: &SessionInfo, queue: &Queue, state: Option<SessionState>) -> Self {
         let SessionInfo { record, .. } = info;
         let state = state.unwrap_or_default();
         let link = |link: &outlive::LinkInfo| Link {
@@ -50,12 +59,11 @@ impl Row {
             peer: info.peer.to_string(),
             epoch: record.epoch.to_string(),
             peer_epoch: record.peer_epoch.map(|epoch| epoch.to_string()),
-            queued: record.out.values().map(|out| out.next.since(out.low)).sum(),
-            queued_bytes: record
-                .out
-                .values()
-                .map(outlive::record::OutChannel::bytes)
-                .sum(),
+            queued: queue.messages,
+            queued_bytes: queue.bytes,
+            files: queue.files,
+            file_bytes: queue.file_bytes,
+            more: queue.more,
             waiting: record.inboxes.values().map(|inbox| inbox.messages).sum(),
             last_seen: record.last_seen.map(|at| at.0),
             trust: crate::trust::name(info.trust).to_owned(),
@@ -69,9 +77,17 @@ impl Row {
         }
         let seen = self.last_seen.map(WallTime);
         let seen = seen.map_or_else(|| "never".to_owned(), ago);
+        let over = if self.more { "more than " } else { "" };
         let mut text = format!(
-            "{}  {}  queued {} ({} bytes)  waiting {}  epoch {}  last seen {seen}",
-            self.peer, self.trust, self.queued, self.queued_bytes, self.waiting, self.epoch
+            "{}  {}  queued {over}{} ({} bytes)",
+            self.peer, self.trust, self.queued, self.queued_bytes
+        );
+        if self.files > 0 {
+            text += &format!("  files {} ({over}{} bytes)", self.files, self.file_bytes);
+        }
+        text += &format!(
+            "  waiting {}  epoch {}  last seen {seen}",
+            self.waiting, self.epoch
         );
         for link in &self.links {
             let does = if link.carries { "carried by" } else { "beside" };

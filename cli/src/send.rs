@@ -164,7 +164,7 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
             args.to.peer()
         ));
     }
-    let node = crate::data::node_over(&directory, store, &relays, &args.ways).await?;
+    let node = crate::data::node_over(&directory, store.clone(), &relays, &args.ways).await?;
     let session = crate::data::session(&node, &args.to).await?;
     let timeout = async {
         match args.timeout {
@@ -176,7 +176,7 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
     let result = tokio::select! {
         result = send_all(&session, &args, &receipts) => result,
         () = crate::data::complain(&node) => Ok(()),
-        () = crate::status::serve(&node, &args.data.dir) => Ok(()),
+        () = crate::status::serve(&node, &*store, &args.data.dir) => Ok(()),
         () = timeout => {
             Err(anyhow!("{}; {}", crate::data::time_is_over(&node), receipts.left()))
         }

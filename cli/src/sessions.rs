@@ -5,6 +5,7 @@ use outlive::{Store, list_sessions};
 
 use crate::args::Data;
 use crate::data::Directory;
+use crate::queue::Queue;
 use crate::row::{PAGE, Row};
 
 pub(crate) async fn run(data: &Data, json: bool) -> Result<()> {
@@ -19,7 +20,8 @@ pub(crate) async fn run(data: &Data, json: bool) -> Result<()> {
         let Some(last) = page.last() else { break };
         after = Some(last.peer);
         for info in &page {
-            Row::new(info, None).print(json)?;
+            let queue = Queue::of(&store, info).await?;
+            Row::new(info, &queue, None).print(json)?;
         }
     }
     store.close().await?;

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use outlive::Node;
+use outlive::{Node, Store};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
+use crate::queue::Queue;
 use crate::row::{PAGE, Row};
 
 const SOCKET: &str = "sessions.sock";
@@ -37,7 +38,7 @@ impl Drop for Socket {
 
 /// Answers those who ask, until it is dropped. Where there can't be a socket nobody is answered, and
 /// all else works.
-pub(crate) async fn serve(node: &Node, dir: &Path) {
+pub(crate) async fn serve(node: &Node, store: &dyn Store, dir: &Path) {
     let path = dir.join(SOCKET);
     // The store is ours, so nobody listens at one that is there.
     let _ = fs::remove_file(&path);
@@ -49,7 +50,7 @@ pub(crate) async fn serve(node: &Node, dir: &Path) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 // Who asked may have gone away, or read nothing.
-                let _ = tokio::time::timeout(PATIENCE, tell(node, stream)).await;
+                let _ = tokio::time::timeout(PATIENCE, tell(node, store, stream)).await;
             }
             Err(_) => tokio::time::sleep(PATIENCE).await,
         }
@@ -64,7 +65,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     socket.listen(BACKLOG)
 }
 
-async fn tell(node: &Node, stream: UnixStream) -> Result<()> {
+async fn tell(node: &Node, store: &dyn Store, stream: UnixStream) -> Result<()> {
     let mut stream = BufWriter::new(stream);
     let mut after = None;
     loop {
@@ -72,7 +73,9 @@ async fn tell(node: &Node, stream: UnixStream) -> Result<()> {
         let Some(last) = page.last() else { break };
         after = Some(last.peer);
         for info in &page {
-            let mut line = serde_json::to_vec(&Row::new(info, node.state(info.peer)))?;
+            let queue = Queue::of(store, info).await?;
+            let row = Row::new(info, &queue, node.state(info.peer));
+            let mut line = serde_json::to_vec(&row)?;
             line.push(b'\n');
             stream.write_all(&line).await?;
         }

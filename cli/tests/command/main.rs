@@ -13,6 +13,7 @@ mod kills;
 #[cfg(unix)]
 mod private;
 mod process;
+mod queues;
 mod relay;
 mod sending;
 #[cfg(unix)]

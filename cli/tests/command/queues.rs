@@ -1,0 +1,60 @@
+//! What `outlive sessions` says is queued.
+
+use std::path::Path;
+
+use crate::process::{feed, id, outlive, relay};
+
+fn session(data: &Path) -> serde_json::Value {
+    let mut command = outlive();
+    command.args(["--json", "sessions", "--data"]).arg(data);
+    serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_message_of_several_segments_is_one_that_is_queued() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, to) = (dir.path().join("alice"), id(&dir.path().join("bob")));
+    let mut sending = outlive();
+    sending.args(["send", "--wait", "queued", "--to", &to, "--data"]);
+    let long = format!("{}\nshort\n", "x".repeat(100_000));
+    assert!(feed(sending.arg(&alice), long.as_bytes()).status.success());
+    let session = session(&alice);
+    assert_eq!(session["queued"], 2, "{session}");
+    assert_eq!(session["queued_bytes"], 100_005, "{session}");
+}
+
+#[test]
+fn a_message_that_ended_is_not_queued() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    // The relay does not know this token, and refuses what comes with it.
+    let mut contact = outlive();
+    contact.args(["contact", "--token", "--relay", &format!("ws://{address}")]);
+    let contact = contact.arg("--data").arg(dir.path().join("bob"));
+    let contact = String::from_utf8(contact.output().unwrap().stdout).unwrap();
+    let alice = dir.path().join("alice");
+    let mut sending = outlive();
+    sending.args(["send", "--timeout", "60", "--to", contact.trim()]);
+    let sent = feed(sending.arg("--data").arg(&alice), b"one\ntwo\n");
+    let said = String::from_utf8_lossy(&sent.stderr);
+    assert!(said.contains("was not delivered"), "{said}");
+    let session = session(&alice);
+    assert_eq!(session["queued"], 0, "{session}");
+    assert_eq!(session["queued_bytes"], 0, "{session}");
+}
+
+#[test]
+fn a_file_that_waits_is_listed_with_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, to) = (dir.path().join("alice"), id(&dir.path().join("bob")));
+    let file = dir.path().join("large.bin");
+    std::fs::write(&file, vec![7; 3_000_000]).unwrap();
+    let mut sending = outlive();
+    sending.args(["send-file", "--relay", "ws://127.0.0.1:1", "--to", &to]);
+    sending.args(["--timeout", "1", "--data"]).arg(&alice);
+    assert_eq!(sending.arg(&file).status().unwrap().code(), Some(1));
+    let session = session(&alice);
+    assert_eq!(session["files"], 1, "{session}");
+    assert_eq!(session["file_bytes"], 3_000_000, "{session}");
+    assert_eq!(session["queued"], 0, "{session}");
+}

@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use outlive::{ChannelId, PeerId, Stage, limits};
 use outlive_relay::{Rate, RelayConfig};
+
+use crate::given::{WrongUsage, contact, relay};
 
 /// Messaging sessions that outlive their connections.
 #[derive(Debug, Parser)]
@@ -113,7 +114,7 @@ pub(crate) struct Contact {
     #[command(flatten)]
     pub(crate) data: Data,
     /// A relay where this peer can be reached, as wss://host or ws://host:port; the best first.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = relay)]
     pub(crate) relay: Vec<String>,
     /// Put this peer's delivery token into it: whoever has the contact sends without the relay being
     /// told who it is.
@@ -209,7 +210,7 @@ fn server(text: &str) -> Result<String, String> {
 pub(crate) struct Ways {
     /// The relay, as wss://host or ws://host:port. Not needed where the contact of the peer names
     /// one.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = relay)]
     pub(crate) relay: Option<String>,
     /// A certificate authority to trust too, for a relay with a certificate of its own.
     #[arg(long, value_name = "PEM")]
@@ -250,14 +251,19 @@ impl Ways {
         self.direct.contains(&kind)
     }
 
-    /// Ends the process where these contradict each other, in ways that clap does not see.
-    pub(crate) fn check(&self) {
+    /// Refuses what contradicts itself in ways that clap does not see.
+    pub(crate) fn check(&self) -> Result<(), WrongUsage> {
         if self.allow(Direct::Never) && self.direct.len() > 1 {
-            wrong_usage("--direct is either never, or the kinds of links that may be");
+            return Err(WrongUsage::new(
+                "--direct is either never, or the kinds of links that may be",
+            ));
         }
         if self.turn.is_some() && !self.allow(Direct::Webrtc) {
-            wrong_usage("--turn is for links over WebRTC; allow them with --direct webrtc");
+            return Err(WrongUsage::new(
+                "--turn is for links over WebRTC; allow them with --direct webrtc",
+            ));
         }
+        Ok(())
     }
 
     /// The relays to use: the one that was named, or else those of the contact.
@@ -266,6 +272,20 @@ impl Ways {
             Some(named) => vec![named.clone()],
             None => contact.map_or_else(Vec::new, |contact| contact.relays().to_vec()),
         }
+    }
+
+    /// The same where there has to be one.
+    pub(crate) fn some_relays(
+        &self,
+        contact: Option<&outlive::Contact>,
+    ) -> Result<Vec<String>, WrongUsage> {
+        let relays = self.relays(contact);
+        if relays.is_empty() {
+            return Err(WrongUsage::new(
+                "no relay is known; name one with --relay URL, or give a contact that does",
+            ));
+        }
+        Ok(relays)
     }
 }
 
@@ -457,48 +477,3 @@ fn channel(text: &str) -> Result<u16, String> {
         Err(format!("it is the library's own; {CHANNELS}"))
     }
 }
-
-/// A peer: its id, or a contact that names its relays too, or a file that holds either. A contact may
-/// hold a token, which is a secret.
-fn contact(text: &str) -> Result<outlive::Contact, String> {
-    let Some(file) = text.strip_prefix('@') else {
-        let contact = contact_in(text)?;
-        if contact.token().is_some() {
-            crate::output::say(
-                "the token of this contact is on the command line, which others on this machine can read; give the contact as @FILE",
-            );
-        }
-        return Ok(contact);
-    };
-    let line = crate::secret::first_line(Path::new(file))
-        .map_err(|error| format!("the file can't be read: {error:#}"))?;
-    if line.len() > crate::secret::MAX_BYTES {
-        return Err("the first line of the file is too long for a contact".to_owned());
-    }
-    std::str::from_utf8(&line)
-        .map_err(|_| "the first line of the file is no text".to_owned())
-        .and_then(contact_in)
-}
-
-fn contact_in(text: &str) -> Result<outlive::Contact, String> {
-    let text = text.trim();
-    if text.contains(':') {
-        return text
-            .parse()
-            .map_err(|error: outlive::ContactError| error.to_string());
-    }
-    let peer = text.parse::<PeerId>();
-    peer.map(outlive::Contact::from)
-        .map_err(|error| error.to_string())
-}
-
-/// Ends the process as clap does when an argument is missing: for what clap can't know.
-pub(crate) fn wrong_usage(message: &str) -> ! {
-    Args::command()
-        .error(ErrorKind::MissingRequiredArgument, message)
-        .exit()
-}
-
-/// What to say where no relay is known.
-pub(crate) const NO_RELAY: &str =
-    "no relay is known; name one with --relay URL, or give a contact that does";

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use outlive::{ChannelId, Connectivity, LinkClass, Receipt, ReceiptState, SessionState, Stage};
 use rustyline_async::{Readline, ReadlineEvent};
 
-use crate::args::{Chat, NO_RELAY, wrong_usage};
+use crate::args::Chat;
 use crate::output::shown;
 
 fn prompt(state: &SessionState) -> String {
@@ -43,11 +43,8 @@ async fn settled(waiting: &VecDeque<(String, Receipt)>) -> Result<ReceiptState> 
 }
 
 pub(crate) async fn run(args: Chat) -> Result<()> {
-    args.ways.check();
-    let relays = args.ways.relays(Some(&args.with));
-    if relays.is_empty() {
-        wrong_usage(NO_RELAY);
-    }
+    args.ways.check()?;
+    let relays = args.ways.some_relays(Some(&args.with))?;
     if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
         bail!("`chat` needs a terminal; in scripts use `outlive send` and `outlive listen`");
     }

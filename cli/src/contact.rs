@@ -7,6 +7,7 @@ use qrcode::{EcLevel, QrCode};
 use serde::Serialize;
 
 use crate::data::Directory;
+use crate::given::WrongUsage;
 
 #[derive(Serialize)]
 struct Row {
@@ -26,7 +27,8 @@ fn qr(text: &str) -> Result<String> {
 
 pub(crate) async fn run(args: crate::args::Contact, json: bool) -> Result<()> {
     let peer = Directory::open(&args.data)?.identity().peer_id();
-    let mut contact = Contact::new(peer, args.relay)?;
+    let mut contact =
+        Contact::new(peer, args.relay).map_err(|error| WrongUsage::new(error.to_string()))?;
     if args.token {
         let node = crate::data::alone(&args.data).await?;
         contact = contact.with_token(node.delivery_token().await?)?;

@@ -13,7 +13,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::args::{Data, Direct, Ways, wrong_usage};
+use crate::args::{Data, Direct, Ways};
+use crate::given::WrongUsage;
 use crate::identity::{STORE, Secrets};
 use crate::{passphrase, secret};
 
@@ -147,9 +148,9 @@ fn webrtc(ways: &Ways) -> Result<WebRtc> {
     };
     let file = ways.turn_password_file.as_deref();
     let Some(password) = secret::given("password", file, TURN_PASSWORD)? else {
-        wrong_usage(
+        bail!(WrongUsage::new(
             "the password for the TURN server is missing; give it with --turn-password-file FILE or in OUTLIVE_TURN_PASSWORD",
-        )
+        ))
     };
     let password =
         std::str::from_utf8(&password).context("the password for the TURN server is no text")?;

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::args::{NO_RELAY, ReceiveFiles, SendFile, wrong_usage};
+use crate::args::{ReceiveFiles, SendFile};
 use crate::listen::waiting;
 use crate::output::shown;
 
@@ -152,11 +152,8 @@ async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
 }
 
 pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
-    args.ways.check();
-    let relays = args.ways.relays(Some(&args.to));
-    if relays.is_empty() {
-        wrong_usage(NO_RELAY);
-    }
+    args.ways.check()?;
+    let relays = args.ways.some_relays(Some(&args.to))?;
     let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
     run(
         &node,
@@ -411,11 +408,8 @@ async fn settle(node: &Node, peers: &BTreeSet<PeerId>) -> Result<()> {
 }
 
 pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
-    args.ways.check();
-    let relays = args.ways.relays(args.from.as_ref());
-    if relays.is_empty() {
-        wrong_usage(NO_RELAY);
-    }
+    args.ways.check()?;
+    let relays = args.ways.some_relays(args.from.as_ref())?;
     if !args.into.is_dir() {
         bail!("{} is no directory; make it first", args.into.display());
     }

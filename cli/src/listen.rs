@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::args::{Listen, NO_RELAY, wrong_usage};
+use crate::args::Listen;
 
 /// Sessions listed at once.
 const PAGE: usize = 1_024;
@@ -135,13 +135,10 @@ fn stopped(args: &Listen) -> Result<()> {
 }
 
 pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
-    args.ways.check();
+    args.ways.check()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let relays = args.ways.relays(args.from.as_ref());
-    if relays.is_empty() {
-        wrong_usage(NO_RELAY);
-    }
+    let relays = args.ways.some_relays(args.from.as_ref())?;
     let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
     let timeout = async {
         match args.timeout {

@@ -10,6 +10,7 @@ mod contact;
 mod data;
 mod demo;
 mod files;
+mod given;
 mod identity;
 mod listen;
 mod output;
@@ -26,15 +27,21 @@ mod trust;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Command};
+use given::WrongUsage;
 
 /// The variable that says what is logged.
 const LOG: &str = "OUTLIVE_LOG";
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let matches = Args::command().get_matches();
+    let args = match Args::from_arg_matches(&matches) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         // It would panic where nobody reads stderr.
@@ -77,9 +84,26 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<WrongUsage>() => {
+            wrong_usage(matches.subcommand_name(), &error);
+            ExitCode::from(2)
+        }
         Err(error) => {
             output::say(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says so as clap does, with the usage of the command that was called.
+fn wrong_usage(name: Option<&str>, error: &anyhow::Error) {
+    let mut all = Args::command();
+    all.build();
+    let called = name.and_then(|name| all.find_subcommand_mut(name));
+    let told = match called {
+        Some(called) => called.error(ErrorKind::MissingRequiredArgument, error),
+        None => all.error(ErrorKind::MissingRequiredArgument, error),
+    };
+    // Nobody may read stderr.
+    let _ = told.print();
 }

@@ -7,7 +7,8 @@ use anyhow::{Result, bail};
 use outlive::{Store, store_is_empty};
 use outlive_storage::Unlock;
 
-use crate::args::{Data, Passphrase, wrong_usage};
+use crate::args::{Data, Passphrase};
+use crate::given::WrongUsage;
 use crate::identity::{STORE, Secrets};
 use crate::secret;
 
@@ -28,9 +29,9 @@ fn given(file: Option<&Path>, variable: &str) -> Result<Option<Unlock>> {
 /// Sets or changes the passphrase of a directory.
 pub(crate) async fn run(args: Passphrase) -> Result<()> {
     let Some(new) = given(args.new_passphrase_file.as_deref(), NEW)? else {
-        wrong_usage(
+        bail!(WrongUsage::new(
             "the new passphrase is missing; give it with --new-passphrase-file FILE or in OUTLIVE_NEW_PASSPHRASE",
-        )
+        ))
     };
     let dir = &args.data.dir;
     let known = Secrets::read(dir, current(&args.data)?.as_ref())?;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::args::{CHUNK, NO_RELAY, Send, Wait, wrong_usage};
+use crate::args::{CHUNK, Send, Wait};
 use crate::data::Directory;
 use crate::receipts::{AWAITED, Receipts};
 
@@ -148,13 +148,15 @@ async fn heard_of(store: &dyn Store, peer: PeerId) -> Result<bool> {
 }
 
 pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
-    args.ways.check();
+    args.ways.check()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let relays = args.ways.relays(Some(&args.to));
-    if relays.is_empty() && args.wait != Wait::Queued {
-        wrong_usage(NO_RELAY);
-    }
+    let relays = match args.wait {
+        Wait::Queued => args.ways.relays(Some(&args.to)),
+        Wait::Custody | Wait::Delivered | Wait::Consumed => {
+            args.ways.some_relays(Some(&args.to))?
+        }
+    };
     let directory = Directory::open(&args.data)?;
     let store = directory.store().await?;
     if !heard_of(&store, args.to.peer()).await? {

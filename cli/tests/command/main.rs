@@ -21,3 +21,4 @@ mod shown;
 #[cfg(unix)]
 mod terminal;
 mod trust;
+mod usage;

@@ -25,6 +25,7 @@ mod sessions;
 mod status;
 mod trust;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         // It would panic where nobody reads stderr.
         .log_internal_errors(false)
         .with_env_filter(

@@ -59,3 +59,22 @@ fn wrong_usage_shows_how_the_command_is_used() {
         assert!(said(&output).contains(&usage), "{}", said(&output));
     }
 }
+
+#[test]
+fn a_log_that_goes_to_no_terminal_has_no_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    let args = [
+        "send",
+        "--relay",
+        "ws://127.0.0.1:1",
+        "--timeout",
+        "1",
+        "--to",
+        &to,
+    ];
+    let mut command = on(&dir.path().join("alice"), &args);
+    let said = said(&command.env("OUTLIVE_LOG", "trace").output().unwrap());
+    assert!(said.contains("TRACE") || said.contains("DEBUG"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said}");
+}

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use outlive::{ChannelId, PeerId, Stage, limits};
 use outlive_relay::{Rate, RelayConfig};
 
-use crate::given::{WrongUsage, contact, relay};
+use crate::given::{Unrepeated, WrongUsage, contact, relay};
 
 /// Messaging sessions that outlive their connections.
 #[derive(Debug, Parser)]
@@ -96,7 +96,7 @@ pub(crate) struct Verify {
     #[arg(long)]
     pub(crate) confirm: bool,
     /// The peer, as its peer id, contact, or `@FILE` that holds one.
-    #[arg(value_name = "PEER", value_parser = contact)]
+    #[arg(value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) peer: outlive::Contact,
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct Decide {
     #[command(flatten)]
     pub(crate) data: Data,
     /// The peer, as its peer id, contact, or `@FILE` that holds one.
-    #[arg(value_name = "PEER", value_parser = contact)]
+    #[arg(value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) peer: outlive::Contact,
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct Contact {
     #[command(flatten)]
     pub(crate) data: Data,
     /// A relay where this peer can be reached, as wss://host or ws://host:port; the best first.
-    #[arg(long, value_name = "URL", value_parser = relay)]
+    #[arg(long, value_name = "URL", value_parser = Unrepeated(relay))]
     pub(crate) relay: Vec<String>,
     /// Put this peer's delivery token into it: whoever has the contact sends without the relay being
     /// told who it is.
@@ -210,7 +210,7 @@ fn server(text: &str) -> Result<String, String> {
 pub(crate) struct Ways {
     /// The relay, as wss://host or ws://host:port. Not needed where the contact of the peer names
     /// one.
-    #[arg(long, value_name = "URL", value_parser = relay)]
+    #[arg(long, value_name = "URL", value_parser = Unrepeated(relay))]
     pub(crate) relay: Option<String>,
     /// A certificate authority to trust too, for a relay with a certificate of its own.
     #[arg(long, value_name = "PEM")]
@@ -321,7 +321,7 @@ pub(crate) struct Send {
     pub(crate) ways: Ways,
     /// The peer to send to, as `outlive id` or `outlive contact` prints it there; `@FILE` is the first
     /// line of a file, for a contact with a token.
-    #[arg(long, value_name = "PEER", value_parser = contact)]
+    #[arg(long, value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) to: outlive::Contact,
     /// The channel.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = channel)]
@@ -352,7 +352,7 @@ pub(crate) struct Listen {
     pub(crate) ways: Ways,
     /// Only messages of this peer, given as its peer id, contact, or `@FILE` that
     /// holds one; of anyone if not said.
-    #[arg(long, value_name = "PEER", value_parser = contact)]
+    #[arg(long, value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) from: Option<outlive::Contact>,
     /// The channel.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = channel)]
@@ -376,7 +376,7 @@ pub(crate) struct SendFile {
     pub(crate) ways: Ways,
     /// The peer to send to, as `outlive id` or `outlive contact` prints it there; `@FILE` is the first
     /// line of a file, for a contact with a token.
-    #[arg(long, value_name = "PEER", value_parser = contact)]
+    #[arg(long, value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) to: outlive::Contact,
     /// Give up waiting after this many seconds.
     #[arg(long, value_name = "SECS")]
@@ -397,7 +397,7 @@ pub(crate) struct ReceiveFiles {
     pub(crate) into: PathBuf,
     /// Only files of this peer, given as its peer id, contact, or `@FILE` that
     /// holds one; of anyone if not said.
-    #[arg(long, value_name = "PEER", value_parser = contact)]
+    #[arg(long, value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) from: Option<outlive::Contact>,
     /// End after this many files.
     #[arg(long, value_name = "N")]
@@ -417,7 +417,7 @@ pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) ways: Ways,
     /// The peer to talk with, as its peer id, contact, or `@FILE` that holds one.
-    #[arg(long, value_name = "PEER", value_parser = contact)]
+    #[arg(long, value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) with: outlive::Contact,
 }
 

@@ -1,8 +1,12 @@
 //! What was given on the command line, where that is more than a number or a name.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Command};
 use outlive::{Contact, ContactError, PeerId, TransportError};
 use outlive_transports::WebSocketRelay;
 
@@ -25,8 +29,36 @@ impl fmt::Display for WrongUsage {
 
 impl std::error::Error for WrongUsage {}
 
+/// Parses what may hold a secret: where it is refused, it is not repeated.
+#[derive(Clone)]
+pub(crate) struct Unrepeated<T>(pub(crate) fn(&str) -> Result<T, String>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unrepeated<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        let text = value.to_str().ok_or_else(|| "it is no text".to_owned());
+        text.and_then(self.0).map_err(|reason| {
+            let whose = argument.map_or_else(String::new, |of| format!(" for '{of}'"));
+            let message = format!("invalid value{whose}: {reason}");
+            command.clone().error(ErrorKind::ValueValidation, message)
+        })
+    }
+}
+
 /// The address of a relay.
 pub(crate) fn relay(text: &str) -> Result<String, String> {
+    // Addresses are told in errors and logs, and given to others in contacts.
+    if text.contains('@') {
+        return Err(
+            "a relay takes no user and no password; leave them out, with the `@`".to_owned(),
+        );
+    }
     match WebSocketRelay::new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(TransportError::Address { reason, .. }) => Err(reason),
@@ -47,13 +79,16 @@ pub(crate) fn contact(text: &str) -> Result<Contact, String> {
         return Ok(contact);
     };
     let line = crate::secret::first_line(Path::new(file))
-        .map_err(|error| format!("the file can't be read: {error:#}"))?;
+        .map_err(|error| format!("@{file} can't be read: {error:#}"))?;
     if line.len() > crate::secret::MAX_BYTES {
-        return Err("the first line of the file is too long for a contact".to_owned());
+        return Err(format!(
+            "the first line of @{file} is too long for a contact"
+        ));
     }
     std::str::from_utf8(&line)
-        .map_err(|_| "the first line of the file is no text".to_owned())
+        .map_err(|_| "it is no text".to_owned())
         .and_then(contact_in)
+        .map_err(|error| format!("in the first line of @{file}: {error}"))
 }
 
 fn contact_in(text: &str) -> Result<Contact, String> {

@@ -61,6 +61,64 @@ fn wrong_usage_shows_how_the_command_is_used() {
 }
 
 #[test]
+fn a_password_in_the_address_of_a_relay_is_refused_and_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let alice = dir.path().join("alice");
+    let to = id(&dir.path().join("bob"));
+    let url = "wss://me:hunter2@relay.example";
+    let contact = format!("outlive:{to}?relay=wss%3A%2F%2Fme%3Ahunter2%40relay.example");
+    for args in [
+        &["send", "--timeout", "1", "--to", &to, "--relay", url][..],
+        &["send", "--timeout", "1", "--to", &contact],
+        &["contact", "--relay", url],
+        &[
+            "listen",
+            "--timeout",
+            "1",
+            "--relay",
+            "wss:/me:hunter2@relay.example",
+        ],
+    ] {
+        let output = on(&alice, args).output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("password"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn a_mistyped_contact_is_told_of_without_its_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let bob = dir.path().join("bob");
+    let contact = on(&bob, &["contact", "--token"]).output().unwrap();
+    let contact = String::from_utf8(contact.stdout).unwrap();
+    let mistyped = contact.trim().replace("token=", "tokne=");
+    let (_, token) = mistyped.split_once("tokne=").unwrap();
+    for (args, flag) in [
+        (&["send", "--to"][..], "--to <PEER>"),
+        (&["verify"], "<PEER>"),
+    ] {
+        let mut command = on(&dir.path().join("alice"), args);
+        if flag == "<PEER>" {
+            command.arg(&mistyped);
+        } else {
+            command = outlive();
+            command
+                .args(args)
+                .arg(&mistyped)
+                .arg("--data")
+                .arg(dir.path());
+        }
+        let output = command.output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(flag) && said.contains("character"), "{said}");
+        assert!(!said.contains(token), "{said}");
+    }
+}
+
+#[test]
 fn a_log_that_goes_to_no_terminal_has_no_colours() {
     let dir = tempfile::tempdir().unwrap();
     let to = id(&dir.path().join("bob"));

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::args::{ReceiveFiles, SendFile};
 use crate::listen::waiting;
-use crate::output::shown;
+use crate::output::{Closed, shown};
 
 /// What a file came to.
 #[derive(Serialize)]
@@ -141,6 +141,9 @@ async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
     let mut failed = 0;
     while let Some(ended) = following.join_next().await {
         if let Err(error) = ended? {
+            if error.is::<Closed>() {
+                return Err(error);
+            }
             crate::output::say(format_args!("{error:#}"));
             failed += 1;
         }

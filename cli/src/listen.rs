@@ -32,14 +32,14 @@ struct Message<'a> {
 fn print(delivery: &Delivery, json: bool, binary: bool) -> Result<()> {
     let payload = delivery.payload();
     if binary {
-        return Ok(crate::output::bytes(payload)?);
+        return crate::output::bytes(payload);
     }
     if !json && crate::output::is_shown() {
         let text = crate::output::shown(&String::from_utf8_lossy(payload));
-        return Ok(crate::output::line(text.as_bytes())?);
+        return crate::output::line(text.as_bytes());
     }
     if !json {
-        return Ok(crate::output::line(payload)?);
+        return crate::output::line(payload);
     }
     let text = std::str::from_utf8(payload).ok();
     crate::output::json(&Message {

@@ -90,6 +90,8 @@ fn main() -> ExitCode {
             wrong_usage(matches.subcommand_name(), &error);
             ExitCode::from(2)
         }
+        // Not as it was to end, and nothing that anybody has to be told.
+        Err(error) if error.is::<output::Closed>() => ExitCode::FAILURE,
         Err(error) => {
             output::say(format_args!("{error:#}"));
             ExitCode::FAILURE

@@ -1,23 +1,42 @@
 //! What goes to stdout: lines for people, or one JSON object a line for scripts. And hints to stderr.
 
-use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::fmt::{self, Display};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
+use anyhow::{Result, anyhow};
 use serde::Serialize;
 
-/// Writes one line and flushes it, so that what was printed is out of our hands.
-pub(crate) fn line(bytes: &[u8]) -> io::Result<()> {
+/// Nobody reads what goes to stdout any more, as behind `| head -1`. Whoever closed it knows.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+impl Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads the output any more")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+fn write(parts: &[&[u8]]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes)?;
-    stdout.write_all(b"\n")?;
-    stdout.flush()
+    let written = parts.iter().try_for_each(|part| stdout.write_all(part));
+    written.and_then(|()| stdout.flush()).map_err(|error| {
+        if error.kind() == ErrorKind::BrokenPipe {
+            return Closed.into();
+        }
+        anyhow!("can't write the output: {error}")
+    })
+}
+
+/// Writes one line and flushes it, so that what was printed is out of our hands.
+pub(crate) fn line(bytes: &[u8]) -> Result<()> {
+    write(&[bytes, b"\n"])
 }
 
 /// Writes bytes as they are, and flushes them.
-pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes)?;
-    stdout.flush()
+pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
+    write(&[bytes])
 }
 
 /// Says something on stderr. Unlike `eprintln!` it does not panic where nobody reads there.
@@ -48,7 +67,7 @@ pub(crate) fn shown(text: &str) -> String {
 
 /// Writes an object as one line of JSON. In a terminal what plays with it is escaped, which is the same
 /// object.
-pub(crate) fn json<T: Serialize>(value: &T) -> io::Result<()> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
     let mut text = serde_json::to_string(value)?;
     if is_shown() && text.contains(plays) {
         let escape = |c: char| match c {

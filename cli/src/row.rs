@@ -73,7 +73,7 @@ impl Row {
 
     pub(crate) fn print(&self, json: bool) -> Result<()> {
         if json {
-            return Ok(crate::output::json(self)?);
+            return crate::output::json(self);
         }
         let seen = self.last_seen.map(WallTime);
         let seen = seen.map_or_else(|| "never".to_owned(), ago);
@@ -96,7 +96,7 @@ impl Row {
                 text += &format!(" ({})", link.state);
             }
         }
-        Ok(crate::output::line(text.as_bytes())?)
+        crate::output::line(text.as_bytes())
     }
 }
 

@@ -110,7 +110,7 @@ impl Verdict {
             shares(&self.packets),
             self.seconds
         );
-        Ok(crate::output::line(text.as_bytes())?)
+        crate::output::line(text.as_bytes())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Arguments that can't be right, and outputs that nobody reads.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::process::{id, outlive};
 
@@ -116,6 +116,18 @@ fn a_mistyped_contact_is_told_of_without_its_token() {
         assert!(said.contains(flag) && said.contains("character"), "{said}");
         assert!(!said.contains(token), "{said}");
     }
+}
+
+#[test]
+fn an_output_that_nobody_reads_ends_a_command_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let (nobody, output) = std::io::pipe().unwrap();
+    drop(nobody);
+    let mut command = on(&dir.path().join("alice"), &["id"]);
+    command.stdout(output).stderr(Stdio::piped());
+    let ended = command.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(said(&ended), "");
+    assert_eq!(ended.status.code(), Some(1));
 }
 
 #[test]

@@ -5,13 +5,15 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use data_encoding::HEXLOWER;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use outlive::record::{Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive::{
     ChannelId, FileError, FileEvent, FileInbox, FileInfo, FileOffer, FileProgress, Node, PeerId,
-    SendingFile, Store, TransferId,
+    SendingFile, Store, TransferId, Trust,
 };
+use outlive_core::store::ReadLimit;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -20,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::args::{ReceiveFiles, SendFile};
 use crate::listen::waiting;
 use crate::output::{Closed, shown};
+use crate::row::PAGE;
 
 /// What a file came to.
 #[derive(Serialize)]
@@ -158,14 +161,10 @@ pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
     args.ways.check()?;
     let relays = args.ways.some_relays(Some(&args.to))?;
     let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
-    run(
-        &node,
-        &*store,
-        &args.data.dir,
-        args.timeout,
-        send_all(&node, &args, json),
-    )
-    .await
+    let work = send_all(&node, &args, json);
+    let end = run(&node, &*store, &args.data.dir, args.timeout, work).await;
+    node.shutdown().await?;
+    end?.conclude(true)
 }
 
 /// How long to wait before what could not be placed is tried again.
@@ -417,14 +416,68 @@ pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
         bail!("{} is no directory; make it first", args.into.display());
     }
     let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
-    run(
-        &node,
-        &*store,
-        &args.data.dir,
-        args.timeout,
-        receive_all(&node, &args, json),
-    )
-    .await
+    let work = receive_all(&node, &args, json);
+    let end = run(&node, &*store, &args.data.dir, args.timeout, work).await;
+    let coming = are_coming(&node, &*store).await;
+    node.shutdown().await?;
+    match (end?, coming?) {
+        // All that was there has come, and nobody said how many there have to be.
+        (End::Stopped, false) if args.count.is_none() => Ok(()),
+        (end, coming) => end.conclude(coming),
+    }
+}
+
+/// Whether there are files that are not whole yet, or that were offered and not taken.
+async fn are_coming(node: &Node, store: &dyn Store) -> Result<bool> {
+    const LOOKED_AT: ReadLimit = ReadLimit {
+        records: 1_024,
+        bytes: usize::MAX,
+    };
+    let mut after = None;
+    loop {
+        let page = node.sessions(after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(false);
+        };
+        after = Some(last.peer);
+        for info in page.iter().filter(|info| info.trust != Trust::Blocked) {
+            let offers = info.record.inboxes.get(&ChannelId::FILES);
+            if offers.is_some_and(|inbox| inbox.messages > 0) {
+                return Ok(true);
+            }
+            let rows = store
+                .range(Key::receiving_files(info.peer), LOOKED_AT)
+                .await?;
+            for (_, row) in rows {
+                match ReceivingFileRecord::from_bytes(&row)?.state {
+                    ReceivingState::Coming | ReceivingState::Naming(_) => return Ok(true),
+                    ReceivingState::Received(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Why the work with files ended.
+enum End {
+    Done,
+    TimeOver,
+    Stopped,
+}
+
+impl End {
+    /// What to say, if there are files that `go_on` or none.
+    fn conclude(self, go_on: bool) -> Result<()> {
+        let what = match self {
+            Self::Done => return Ok(()),
+            Self::TimeOver => "the time is over",
+            Self::Stopped => "stopped",
+        };
+        if go_on {
+            bail!("{what}; what is on its way goes on at the next start");
+        }
+        bail!("{what}");
+    }
 }
 
 /// Runs until it is done, the time is over, or somebody ends it; what is on its way goes on at the
@@ -435,7 +488,7 @@ async fn run(
     dir: &Path,
     timeout: Option<u64>,
     work: impl Future<Output = Result<()>>,
-) -> Result<()> {
+) -> Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let timeout = async {
@@ -444,17 +497,12 @@ async fn run(
             None => std::future::pending().await,
         }
     };
-    let stopped = "stopped; what is on its way goes on at the next start";
-    let result = tokio::select! {
-        result = work => result,
-        () = crate::data::complain(node) => Ok(()),
-        () = crate::status::serve(node, store, dir) => Ok(()),
-        () = timeout => Err(anyhow!("the time is over; what is on its way goes on at the next start")),
-        _ = terminate.recv() => Err(anyhow!(stopped)),
-        _ = interrupt.recv() => Err(anyhow!(stopped)),
-    };
-    if let Err(error) = node.clone().shutdown().await {
-        bail!("{error}");
+    tokio::select! {
+        result = work => result.map(|()| End::Done),
+        () = crate::data::complain(node) => Ok(End::Done),
+        () = crate::status::serve(node, store, dir) => Ok(End::Done),
+        () = timeout => Ok(End::TimeOver),
+        _ = terminate.recv() => Ok(End::Stopped),
+        _ = interrupt.recv() => Ok(End::Stopped),
     }
-    result
 }

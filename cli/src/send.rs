@@ -1,12 +1,13 @@
 //! `outlive send`.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use outlive::record::{self, Key, Record};
-use outlive::{ChannelId, PeerId, Queuing, Sending, Session, Store, limits};
+use outlive::{ChannelId, PeerId, Queuing, Sending, Session, Stage, Store, limits};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -17,6 +18,9 @@ use crate::receipts::{AWAITED, Receipts};
 
 /// Messages on their way to the disk at once.
 const QUEUING: usize = 256;
+
+/// How long nothing may come of a peer that is waited for before that is told.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Where messages are cut from.
 struct Source {
@@ -138,13 +142,19 @@ async fn send_all(session: &Session, args: &Send, receipts: &Receipts) -> Result
     failed.or(ended).map_or(Ok(()), Err)
 }
 
-/// Whether anything of a peer ever came.
-async fn heard_of(store: &dyn Store, peer: PeerId) -> Result<bool> {
+/// Says so if nothing of a peer that is waited for ever came.
+async fn warn_of(store: &dyn Store, peer: PeerId) -> Result<()> {
     let record = store.get(Key::Session(peer).to_bytes()).await?;
     let session = record
         .map(|bytes| record::Session::from_bytes(&bytes))
         .transpose()?;
-    Ok(session.is_some_and(|session| session.last_seen.is_some()))
+    let heard = session.is_some_and(|session| session.last_seen.is_some());
+    if !heard {
+        crate::output::say(format_args!(
+            "nothing was ever heard of {peer}; check the id: one with a typo may be that of nobody"
+        ));
+    }
+    Ok(())
 }
 
 pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
@@ -159,13 +169,6 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
     };
     let directory = Directory::open(&args.data)?;
     let store = directory.store().await?;
-    if !heard_of(&store, args.to.peer()).await? {
-        crate::output::say(format_args!(
-            "nothing was ever heard of {}; check the id: one with a typo may be that of \
-             nobody",
-            args.to.peer()
-        ));
-    }
     let node = crate::data::node_over(&directory, store.clone(), &relays, &args.ways).await?;
     let session = crate::data::session(&node, &args.to).await?;
     let timeout = async {
@@ -175,15 +178,33 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
         }
     };
     let receipts = Receipts::new(args.wait.stage(), json);
-    let result = tokio::select! {
-        result = send_all(&session, &args, &receipts) => result,
-        () = crate::data::complain(&node) => Ok(()),
-        () = crate::status::serve(&node, &*store, &args.data.dir) => Ok(()),
-        () = timeout => {
-            Err(anyhow!("{}; {}", crate::data::time_is_over(&node), receipts.left()))
+    // Who does not wait for the peer need not have heard of it.
+    let to_warn = Cell::new(args.wait.stage() >= Stage::Delivered);
+    let warning = async {
+        tokio::time::sleep(SILENCE).await;
+        if to_warn.replace(false) {
+            warn_of(&*store, args.to.peer()).await?;
         }
-        _ = terminate.recv() => Err(anyhow!("stopped; {}", receipts.left())),
-        _ = interrupt.recv() => Err(anyhow!("stopped; {}", receipts.left())),
+        std::future::pending().await
+    };
+    let stopped = tokio::select! {
+        result = send_all(&session, &args, &receipts) => result.map(|()| None),
+        result = warning => result,
+        () = crate::data::complain(&node) => Ok(None),
+        () = crate::status::serve(&node, &*store, &args.data.dir) => Ok(None),
+        () = timeout => Ok(Some(crate::data::time_is_over(&node))),
+        _ = terminate.recv() => Ok(Some("stopped".to_owned())),
+        _ = interrupt.recv() => Ok(Some("stopped".to_owned())),
+    };
+    let result = match stopped {
+        Ok(Some(why)) => {
+            if to_warn.get() {
+                warn_of(&*store, args.to.peer()).await?;
+            }
+            Err(anyhow!("{why}; {}", receipts.left()))
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
     };
     drop(session);
     node.shutdown().await?;

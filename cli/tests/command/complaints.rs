@@ -60,30 +60,33 @@ fn a_second_process_on_the_same_directory_is_told_so() {
 }
 
 #[test]
-fn a_peer_of_whom_nothing_was_ever_heard_is_named_with_a_warning() {
+fn a_peer_of_whom_nothing_was_ever_heard_is_named_where_a_message_waits_for_it() {
+    const HINT: &str = "nothing was ever heard of";
     let dir = tempfile::tempdir().unwrap();
     let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
     let url = format!("ws://{address}");
     let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
-    let to = id(&bob);
-    let send = || {
+    let send = |to: &str, flags: &[&str]| {
         let mut sending = outlive();
-        sending.args(["send", "--relay", &url, "--to", &to, "--data"]);
-        let sent = feed(sending.arg(&alice).args(["--timeout", "60"]), b"hello\n");
-        assert!(sent.status.success());
+        sending.args(["send", "--relay", &url, "--to", to, "--data"]);
+        let sent = feed(sending.arg(&alice).args(flags), b"hello\n");
         String::from_utf8_lossy(&sent.stderr).into_owned()
     };
+    let to = id(&bob);
+    // Whoever does not wait for a peer need not have heard of it, and this one is known too well.
+    let said = send(&to, &["--wait", "custody", "--timeout", "60"]);
+    assert!(!said.contains(HINT), "{said}");
+    let said = send(&id(&alice), &["--timeout", "60"]);
+    assert!(said.contains("is this node itself"), "{said}");
+    assert!(!said.contains(HINT), "{said}");
+    let said = send(&to, &["--timeout", "1"]);
+    assert!(said.contains(HINT) && said.contains(&to), "{said}");
     let mut listening = outlive();
     listening.args(["listen", "--relay", &url, "--data"]);
     let mut listening = Running::start(listening.arg(&bob));
-    let said = send();
-    assert!(
-        said.contains("nothing was ever heard of") && said.contains(&to),
-        "{said}"
-    );
     assert_eq!(listening.lines.next().unwrap().unwrap(), "hello");
-    let said = send();
-    assert!(!said.contains("nothing was ever heard of"), "{said}");
+    let said = send(&to, &["--timeout", "60"]);
+    assert!(!said.contains(HINT), "{said}");
     // And the list says how long ago it was.
     let listed = outlive()
         .args(["sessions", "--data"])

@@ -253,3 +253,48 @@ fn an_offer_that_can_not_be_placed_stands_also_after_a_restart_and_no_other_peer
     names.sort();
     assert_eq!(names, ["\"a\"", "\"b\""]);
 }
+
+#[test]
+fn a_receiver_that_is_stopped_says_that_files_go_on_only_if_some_do() {
+    const HINT: &str = "what is on its way";
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let into = dir.path().join("into");
+    fs::create_dir(&into).unwrap();
+    let (small, large) = (dir.path().join("small"), dir.path().join("large"));
+    fs::write(&small, b"hi").unwrap();
+    fs::write(&large, vec![7; 64_000_000]).unwrap();
+    let receive = || {
+        let mut command = outlive();
+        command.args(["--json", "receive-files", "--relay", &url, "--data"]);
+        command.arg(&bob).arg("--into").arg(&into);
+        Running::start(command.stderr(std::process::Stdio::piped()))
+    };
+    let stopped = |mut receiver: Running| {
+        receiver.terminate();
+        let code = receiver.child.wait().unwrap().code();
+        let stderr = receiver.child.stderr.take().unwrap();
+        (code, std::io::read_to_string(stderr).unwrap())
+    };
+    let to = id(&bob);
+    let mut receiver = receive();
+    let mut sent = sending(&url, &to, &alice, &small);
+    assert!(sent.status().unwrap().success());
+    next(&mut receiver, "received");
+    let (code, said) = stopped(receiver);
+    assert!(!said.contains(HINT), "{said}");
+    assert_eq!(
+        code,
+        Some(0),
+        "nobody said how many there have to be: {said}"
+    );
+
+    let _sender = Running::start(&mut sending(&url, &to, &alice, &large));
+    let mut receiver = receive();
+    next(&mut receiver, "accepted");
+    let (code, said) = stopped(receiver);
+    assert!(said.contains(HINT), "{said}");
+    assert_eq!(code, Some(1));
+}

@@ -33,6 +33,9 @@ pub(crate) enum Command {
     /// where each byte counts.
     Send(Send),
     /// Print messages as they come, and commit each once it is printed.
+    ///
+    /// Without --from a terminal shows the first characters of the sender's peer id before each; use
+    /// --json to have it as a whole.
     Listen(Listen),
     /// Send files.
     ///

@@ -29,13 +29,20 @@ struct Message<'a> {
     base64: Option<String>,
 }
 
-fn print(delivery: &Delivery, json: bool, binary: bool) -> Result<()> {
+/// Characters of a peer id that tell those who write apart. None is sure of a peer by them.
+const SHORT: usize = 8;
+
+fn print(delivery: &Delivery, args: &Listen, json: bool) -> Result<()> {
     let payload = delivery.payload();
-    if binary {
+    if args.binary {
         return crate::output::bytes(payload);
     }
     if !json && crate::output::is_shown() {
-        let text = crate::output::shown(&String::from_utf8_lossy(payload));
+        let mut text = crate::output::shown(&String::from_utf8_lossy(payload));
+        if args.from.is_none() {
+            let from = delivery.from().to_string();
+            text = format!("{}  {text}", from.get(..SHORT).unwrap_or(&from));
+        }
         return crate::output::line(text.as_bytes());
     }
     if !json {
@@ -108,7 +115,7 @@ async fn listen(node: &Node, args: &Listen, json: bool) -> Result<()> {
     while left != Some(0) {
         tokio::select! {
             Some(delivery) = deliveries.recv() => {
-                print(&delivery, json, args.binary)?;
+                print(&delivery, args, json)?;
                 delivery.commit().await?;
                 left = left.map(|left| left - 1);
             }

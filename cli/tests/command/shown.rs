@@ -39,6 +39,13 @@ fn a_listener_in_a_terminal_sees_no_control_characters_of_a_peer() {
 }
 
 #[test]
+fn a_listener_in_a_terminal_sees_who_wrote_where_that_may_be_several() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut terminal, hers) = listening(dir.path(), &[]);
+    terminal.shows(&format!("{}  hello", &hers[..8]));
+}
+
+#[test]
 fn an_object_in_a_terminal_has_control_characters_escaped() {
     let dir = tempfile::tempdir().unwrap();
     let (mut terminal, _) = listening(dir.path(), &["--json"]);

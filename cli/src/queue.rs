@@ -7,6 +7,7 @@ use anyhow::Result;
 use outlive::record::{Key, OutboxRecord, OutboxState, Record, SendingFileRecord};
 use outlive::{ChannelId, PeerId, Position, SENDING_FILES, SessionInfo, Store, limits};
 use outlive_core::store::ReadLimit;
+use outlive_core::wire::file::FileMessage;
 
 /// Read at once.
 const PAGE: ReadLimit = ReadLimit {
@@ -40,12 +41,9 @@ impl Queue {
             if own || out.low >= out.next {
                 continue;
             }
-            let files = match channel {
-                ChannelId::FILES => files(store, info.peer).await?,
-                _ => Vec::new(),
-            };
-            let going = files.iter().filter(|file| file.state.stopped().is_none());
-            queue.files = queue.files.saturating_add(going.count() as u64);
+            if channel == ChannelId::FILES {
+                queue.files = files(store, info.peer).await?;
+            }
             let mut range = Key::outbox(info.peer, channel, out.low, out.next);
             loop {
                 let rows = store.range(range.clone(), PAGE).await?;
@@ -56,9 +54,7 @@ impl Queue {
                     let Ok(Key::Outbox(_, _, at)) = Key::from_bytes(&key) else {
                         continue;
                     };
-                    let is_of = |file: &SendingFileRecord| file.first <= at && at < file.end;
-                    let of_a_file = files.iter().any(is_of);
-                    queue.add(&OutboxRecord::from_bytes(&value)?, at, out.low, of_a_file);
+                    queue.add(&OutboxRecord::from_bytes(&value)?, channel, at, out.low);
                 }
                 if looked_at >= LOOKED_AT {
                     queue.more = true;
@@ -69,9 +65,12 @@ impl Queue {
         Ok(queue)
     }
 
-    fn add(&mut self, record: &OutboxRecord, at: Position, low: Position, of_a_file: bool) {
+    fn add(&mut self, record: &OutboxRecord, channel: ChannelId, at: Position, low: Position) {
+        // That one comes, say, or that one is known to have come.
+        let tells_of_a_file =
+            || channel == ChannelId::FILES && FileMessage::decode(&record.payload).is_ok();
         match record.state {
-            OutboxState::Live if !of_a_file => {
+            OutboxState::Live if !tells_of_a_file() => {
                 self.messages += u64::from(record.is_last());
                 self.bytes = self.bytes.saturating_add(record.payload.len() as u64);
             }
@@ -84,21 +83,22 @@ impl Queue {
                 let left = whole.saturating_sub(there).min(part.length);
                 self.file_bytes = self.file_bytes.saturating_add(left);
             }
-            // It says that a file comes, or it ended.
             OutboxState::Live | OutboxState::Tombstone => {}
         }
     }
 }
 
-/// The files on their way to a peer, and those given up that it may not know of yet.
-async fn files(store: &dyn Store, peer: PeerId) -> Result<Vec<SendingFileRecord>> {
+/// How many files are on their way to a peer.
+async fn files(store: &dyn Store, peer: PeerId) -> Result<u64> {
     let limit = ReadLimit {
         records: SENDING_FILES,
         bytes: usize::MAX,
     };
-    let rows = store.range(Key::sending_files(peer), limit).await?;
-    let files = rows
-        .iter()
-        .map(|(_, row)| SendingFileRecord::from_bytes(row));
-    Ok(files.collect::<Result<_, _>>()?)
+    let mut going = 0;
+    for (_, row) in store.range(Key::sending_files(peer), limit).await? {
+        let file = SendingFileRecord::from_bytes(&row)?;
+        // Of one that was given up the peer may have to be told yet.
+        going += u64::from(file.state.stopped().is_none());
+    }
+    Ok(going)
 }

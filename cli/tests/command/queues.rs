@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::process::{feed, id, outlive, relay};
+use crate::process::{Running, feed, id, outlive, relay};
 
 fn session(data: &Path) -> serde_json::Value {
     let mut command = outlive();
@@ -57,4 +57,25 @@ fn a_file_that_waits_is_listed_with_its_bytes() {
     assert_eq!(session["files"], 1, "{session}");
     assert_eq!(session["file_bytes"], 3_000_000, "{session}");
     assert_eq!(session["queued"], 0, "{session}");
+}
+
+#[test]
+fn nothing_is_queued_once_a_file_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let (into, file) = (dir.path().join("into"), dir.path().join("small"));
+    std::fs::create_dir(&into).unwrap();
+    std::fs::write(&file, b"hi").unwrap();
+    let mut receiving = outlive();
+    receiving.args(["receive-files", "--relay", &url, "--count", "1", "--into"]);
+    let mut receiving = Running::start(receiving.arg(&into).arg("--data").arg(&bob));
+    let mut sending = outlive();
+    sending.args(["send-file", "--relay", &url, "--to", &id(&bob), "--data"]);
+    assert!(sending.arg(&alice).arg(&file).status().unwrap().success());
+    assert!(receiving.child.wait().unwrap().success());
+    let session = session(&alice);
+    assert_eq!(session["queued"], 0, "{session}");
+    assert_eq!(session["files"], 0, "{session}");
 }

@@ -8,13 +8,14 @@
 //! those behind it.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use outlive::{Ending, Error, Receipt, ReceiptState, Stage};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Messages that wait for one stage at once. While there are as many no more are taken.
+/// Messages that are not yet where they have to be. While there are as many no more are read.
 pub(crate) const AWAITED: usize = 4_096;
 
 #[derive(Serialize)]
@@ -25,9 +26,15 @@ struct Event<'a> {
     state: &'a str,
 }
 
+/// The place of a message among those that are awaited. Free again when it is dropped.
+pub(crate) struct Place {
+    number: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
 /// A message that is durable here.
 pub(crate) struct Sent {
-    number: u64,
+    place: Place,
     receipt: Receipt,
     /// How far it was seen to be.
     seen: Stage,
@@ -41,13 +48,21 @@ pub(crate) struct Receipts {
     queued: Cell<u64>,
     at_relay: Cell<u64>,
     at_peer: Cell<u64>,
+    places: Arc<Semaphore>,
+    /// Whether the next message waits for a place.
+    full: Cell<bool>,
+    /// The number of the last message that has, or had, a place.
+    placed: Cell<u64>,
 }
 
 impl Receipts {
-    pub(crate) const fn new(wanted: Stage, json: bool) -> Self {
+    pub(crate) fn new(wanted: Stage, json: bool) -> Self {
         Self {
             json,
             wanted,
+            places: Arc::new(Semaphore::new(AWAITED)),
+            full: Cell::new(false),
+            placed: Cell::new(0),
             queued: Cell::new(0),
             at_relay: Cell::new(0),
             at_peer: Cell::new(0),
@@ -91,13 +106,30 @@ impl Receipts {
         Ok(())
     }
 
+    /// Waits for room for one more message, before it is read.
+    pub(crate) async fn room(&self) -> Result<OwnedSemaphorePermit> {
+        self.full.set(self.places.available_permits() == 0);
+        let permit = self.places.clone().acquire_owned().await?;
+        self.full.set(false);
+        Ok(permit)
+    }
+
+    /// Gives a message that was read its place.
+    pub(crate) fn place(&self, number: u64, permit: OwnedSemaphorePermit) -> Place {
+        self.placed.set(number);
+        Place {
+            number,
+            _permit: permit,
+        }
+    }
+
     /// A message is durable here.
-    pub(crate) fn queued(&self, number: u64, receipt: Receipt) -> Result<Sent> {
+    pub(crate) fn queued(&self, place: Place, receipt: Receipt) -> Result<Sent> {
         let seen = Stage::Queued;
-        self.tell(number, &receipt, ReceiptState::Reached(seen))?;
+        self.tell(place.number, &receipt, ReceiptState::Reached(seen))?;
         self.enters(seen);
         Ok(Sent {
-            number,
+            place,
             receipt,
             seen,
         })
@@ -112,6 +144,7 @@ impl Receipts {
         if self.wanted == Stage::Queued {
             return Ok(None);
         }
+        // There is room in each for all, so that none holds up the one before.
         let (at_relay, from_relay) = mpsc::channel(AWAITED);
         let (at_peer, from_peer) = mpsc::channel(AWAITED);
         let (custody, delivered, consumed) = tokio::try_join!(
@@ -143,7 +176,11 @@ impl Receipts {
                     sent.seen = reached;
                     // Where it is already further, the next stage tells so.
                     if reached == stage || next.is_none() {
-                        self.tell(sent.number, &sent.receipt, ReceiptState::Reached(reached))?;
+                        self.tell(
+                            sent.place.number,
+                            &sent.receipt,
+                            ReceiptState::Reached(reached),
+                        )?;
                     }
                     if let Some(next) = &next {
                         // Who is gone has failed, and ends this too.
@@ -151,8 +188,8 @@ impl Receipts {
                     }
                 }
                 Err(how) => {
-                    self.tell(sent.number, &sent.receipt, ReceiptState::Ended(how))?;
-                    first = first.or(Some((sent.number, how)));
+                    self.tell(sent.place.number, &sent.receipt, ReceiptState::Ended(how))?;
+                    first = first.or(Some((sent.place.number, how)));
                 }
             }
         }
@@ -161,9 +198,7 @@ impl Receipts {
 
     /// Waits until a message is at a stage or beyond. Returns how it ended if it never will be.
     async fn reached(&self, sent: &Sent, stage: Stage) -> Result<Result<Stage, Ending>> {
-        let Sent {
-            number, receipt, ..
-        } = sent;
+        let (number, receipt) = (sent.place.number, &sent.receipt);
         if stage == Stage::Consumed {
             // The peer tells of this where it is asked alone.
             return match receipt.consumed().await {
@@ -184,7 +219,7 @@ impl Receipts {
                         crate::output::say(format_args!(
                             "message {number} waits: {reason}; trying on"
                         ));
-                        self.tell(*number, receipt, state)?;
+                        self.tell(number, receipt, state)?;
                     }
                 }
                 ReceiptState::Reached(_) | ReceiptState::Waiting(_) => {}
@@ -209,6 +244,10 @@ impl Receipts {
         }
         if self.queued.get() > 0 {
             left += "; what is queued stays queued and is sent later";
+        }
+        if self.full.get() {
+            let placed = self.placed.get();
+            left += &format!("; what the input has behind message {placed} was not read");
         }
         left
     }

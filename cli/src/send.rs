@@ -111,6 +111,7 @@ async fn send_all(session: &Session, args: &Send, receipts: &Receipts) -> Result
     let (durable, queued) = mpsc::channel(AWAITED);
     let reading = async move {
         loop {
+            let room = receipts.room().await?;
             let message = match source.next().await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ok(None),
@@ -125,16 +126,17 @@ async fn send_all(session: &Session, args: &Send, receipts: &Receipts) -> Result
             };
             let channel = ChannelId(args.channel);
             let queued = session.start_send(channel, message, sending).await?;
-            if handed_over.send((number, queued)).await.is_err() {
+            let place = receipts.place(number, room);
+            if handed_over.send((place, queued)).await.is_err() {
                 return Ok(None);
             }
         }
     };
     let queuing = async move {
-        while let Some((number, queuing)) = queuing.recv().await {
+        while let Some((place, queuing)) = queuing.recv().await {
             let receipt = Queuing::durable(queuing).await?;
             // Nobody may wait for more than that.
-            let _ = durable.send(receipts.queued(number, receipt)?).await;
+            let _ = durable.send(receipts.queued(place, receipt)?).await;
         }
         anyhow::Ok(())
     };

@@ -61,3 +61,26 @@ fn a_message_for_a_peer_that_is_away_is_told_to_be_at_the_relay() {
     stderr.read_to_string(&mut said).unwrap();
     assert!(said.contains("1 is at the relay, 0 are queued"), "{said}");
 }
+
+#[test]
+fn who_stops_is_told_what_of_a_long_input_was_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let (mut running, mut input) = sending(&alice, &format!("ws://{address}"), &id(&bob));
+    let writing = std::thread::spawn(move || {
+        // It is stopped before it has read all of this.
+        let _ = input.write_all(&b"hello\n".repeat(100_000));
+    });
+    while next(&mut running) != told("4096", "custody") {}
+    running.terminate();
+    for _ in running.lines.by_ref() {}
+    assert_eq!(running.child.wait().unwrap().code(), Some(1));
+    writing.join().unwrap();
+    let said = std::io::read_to_string(running.child.stderr.take().unwrap()).unwrap();
+    assert!(
+        said.contains("4096 are at the relay, 0 are queued"),
+        "{said}"
+    );
+    assert!(said.contains("behind message 4096 was not read"), "{said}");
+}

@@ -1,171 +1,24 @@
-//! `outlive send-file` and `outlive receive-files`.
+//! `outlive receive-files`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use data_encoding::HEXLOWER;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 use outlive::record::{Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive::{
-    ChannelId, FileError, FileEvent, FileInbox, FileInfo, FileOffer, FileProgress, Node, PeerId,
-    SendingFile, Store, TransferId, Trust,
+    ChannelId, FileError, FileEvent, FileInbox, FileOffer, Node, PeerId, Store, TransferId, Trust,
 };
 use outlive_core::store::ReadLimit;
-use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::args::{ReceiveFiles, SendFile};
+use super::{End, Event, bar, bars, run};
+use crate::args::ReceiveFiles;
 use crate::listen::waiting;
-use crate::output::{Closed, shown};
+use crate::output::shown;
 use crate::row::PAGE;
-
-/// What a file came to.
-#[derive(Serialize)]
-struct Event<'a> {
-    event: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transfer: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hash: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
-impl<'a> Event<'a> {
-    fn new(event: &'static str, transfer: impl Into<Option<TransferId>>) -> Self {
-        Self {
-            event,
-            transfer: transfer.into().map(|transfer| transfer.to_string()),
-            from: None,
-            name: None,
-            path: None,
-            size: None,
-            hash: None,
-            reason: None,
-        }
-    }
-
-    fn of(self, info: &'a FileInfo) -> Self {
-        Self {
-            name: Some(&info.name),
-            size: Some(info.size),
-            hash: Some(HEXLOWER.encode(&info.hash)),
-            ..self
-        }
-    }
-}
-
-/// Bars on a terminal, nothing elsewhere.
-fn bars(json: bool) -> Option<MultiProgress> {
-    (!json && std::io::stderr().is_terminal()).then(MultiProgress::new)
-}
-
-fn bar(bars: Option<&MultiProgress>, name: &str, size: u64) -> ProgressBar {
-    let Some(bars) = bars else {
-        return ProgressBar::hidden();
-    };
-    let style = "{msg:30!} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let style = ProgressStyle::with_template(style).map(|style| style.progress_chars("=> "));
-    let bar = bars.add(ProgressBar::new(size));
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.with_message(shown(name))
-}
-
-async fn follow_sending(file: SendingFile, bar: ProgressBar, json: bool) -> Result<()> {
-    let mut seen = FileProgress {
-        done: 0,
-        size: file.info().size,
-    };
-    let ended = loop {
-        match file.changed(seen).await {
-            Ok(Some(progress)) => {
-                bar.set_position(progress.done);
-                seen = progress;
-            }
-            Ok(None) => break Ok(()),
-            Err(FileError::Stopped(reason)) => break Err(reason),
-            Err(error) => return Err(error.into()),
-        }
-    };
-    bar.finish_and_clear();
-    let info = file.info();
-    match ended {
-        Ok(()) if json => {
-            crate::output::json(&Event::new("sent", file.transfer()).of(info))?;
-        }
-        Ok(()) => {
-            let line = format!("{}: sent, {} bytes", shown(&info.name), info.size);
-            crate::output::line(line.as_bytes())?;
-        }
-        Err(reason) => {
-            if json {
-                let failed = Event {
-                    reason: Some(reason.to_string()),
-                    ..Event::new("failed", file.transfer()).of(info)
-                };
-                crate::output::json(&failed)?;
-            }
-            bail!("{}: {reason}", shown(&info.name));
-        }
-    }
-    Ok(())
-}
-
-async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
-    let session = node.session(args.to.peer()).await?;
-    let bars = bars(json);
-    let mut following = JoinSet::new();
-    // What an earlier run has not brought to its end goes on with these.
-    let mut sending = session.sending_files().await?;
-    for path in &args.files {
-        let file = session.send_file(path).await;
-        sending.push(file.with_context(|| format!("{} is not sent", path.display()))?);
-    }
-    for file in sending {
-        if json {
-            crate::output::json(&Event::new("sending", file.transfer()).of(file.info()))?;
-        }
-        let bar = bar(bars.as_ref(), &file.info().name, file.info().size);
-        following.spawn(follow_sending(file, bar, json));
-    }
-    let mut failed = 0;
-    while let Some(ended) = following.join_next().await {
-        if let Err(error) = ended? {
-            if error.is::<Closed>() {
-                return Err(error);
-            }
-            crate::output::say(format_args!("{error:#}"));
-            failed += 1;
-        }
-    }
-    if failed > 0 {
-        bail!("{failed} of the files did not arrive");
-    }
-    Ok(())
-}
-
-pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
-    args.ways.check()?;
-    let relays = args.ways.some_relays(Some(&args.to))?;
-    let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
-    let work = send_all(&node, &args, json);
-    let end = run(&node, &*store, &args.data.dir, args.timeout, work).await;
-    node.shutdown().await?;
-    end?.conclude(true)
-}
 
 /// How long to wait before what could not be placed is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -455,54 +308,5 @@ async fn are_coming(node: &Node, store: &dyn Store) -> Result<bool> {
                 }
             }
         }
-    }
-}
-
-/// Why the work with files ended.
-enum End {
-    Done,
-    TimeOver,
-    Stopped,
-}
-
-impl End {
-    /// What to say, if there are files that `go_on` or none.
-    fn conclude(self, go_on: bool) -> Result<()> {
-        let what = match self {
-            Self::Done => return Ok(()),
-            Self::TimeOver => "the time is over",
-            Self::Stopped => "stopped",
-        };
-        if go_on {
-            bail!("{what}; what is on its way goes on at the next start");
-        }
-        bail!("{what}");
-    }
-}
-
-/// Runs until it is done, the time is over, or somebody ends it; what is on its way goes on at the
-/// next start.
-async fn run(
-    node: &Node,
-    store: &dyn Store,
-    dir: &Path,
-    timeout: Option<u64>,
-    work: impl Future<Output = Result<()>>,
-) -> Result<End> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let timeout = async {
-        match timeout {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        result = work => result.map(|()| End::Done),
-        () = crate::data::complain(node) => Ok(End::Done),
-        () = crate::status::serve(node, store, dir) => Ok(End::Done),
-        () = timeout => Ok(End::TimeOver),
-        _ = terminate.recv() => Ok(End::Stopped),
-        _ = interrupt.recv() => Ok(End::Stopped),
     }
 }

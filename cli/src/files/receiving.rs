@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use data_encoding::HEXLOWER;
 use indicatif::{MultiProgress, ProgressBar};
-use outlive::record::{Key, ReceivingFileRecord, ReceivingState, Record};
+use outlive::record::{InboxBody, InboxRecord, Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive::{
-    ChannelId, FileError, FileEvent, FileInbox, FileOffer, Node, PeerId, Store, TransferId, Trust,
+    ChannelId, FileError, FileEvent, FileInbox, FileOffer, Node, PeerId, Position, SessionInfo,
+    Store, TransferId, Trust,
 };
 use outlive_core::store::ReadLimit;
+use outlive_core::wire::file::FileMessage;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -280,12 +282,14 @@ pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
     }
 }
 
+/// What is looked at of one peer, at most.
+const LOOKED_AT: ReadLimit = ReadLimit {
+    records: 1_024,
+    bytes: 1024 * 1024,
+};
+
 /// Whether there are files that are not whole yet, or that were offered and not taken.
 async fn are_coming(node: &Node, store: &dyn Store) -> Result<bool> {
-    const LOOKED_AT: ReadLimit = ReadLimit {
-        records: 1_024,
-        bytes: usize::MAX,
-    };
     let mut after = None;
     loop {
         let page = node.sessions(after, PAGE).await?;
@@ -294,19 +298,33 @@ async fn are_coming(node: &Node, store: &dyn Store) -> Result<bool> {
         };
         after = Some(last.peer);
         for info in page.iter().filter(|info| info.trust != Trust::Blocked) {
-            let offers = info.record.inboxes.get(&ChannelId::FILES);
-            if offers.is_some_and(|inbox| inbox.messages > 0) {
+            if are_coming_of(store, info).await? {
                 return Ok(true);
-            }
-            let rows = store
-                .range(Key::receiving_files(info.peer), LOOKED_AT)
-                .await?;
-            for (_, row) in rows {
-                match ReceivingFileRecord::from_bytes(&row)?.state {
-                    ReceivingState::Coming | ReceivingState::Naming(_) => return Ok(true),
-                    ReceivingState::Received(_) => {}
-                }
             }
         }
     }
+}
+
+async fn are_coming_of(store: &dyn Store, info: &SessionInfo) -> Result<bool> {
+    let range = Key::receiving_files(info.peer);
+    for (_, row) in store.range(range, LOOKED_AT).await? {
+        match ReceivingFileRecord::from_bytes(&row)?.state {
+            ReceivingState::Coming | ReceivingState::Naming(_) => return Ok(true),
+            ReceivingState::Received(_) => {}
+        }
+    }
+    let Some(inbox) = info.record.inboxes.get(&ChannelId::FILES) else {
+        return Ok(false);
+    };
+    // An offer waits here until it is taken. So may the word that a file which has come is known to
+    // have.
+    let range = Key::inbox(info.peer, ChannelId::FILES, Position(0), inbox.next);
+    for (_, row) in store.range(range, LOOKED_AT).await? {
+        if let InboxBody::Inline(payload) = InboxRecord::from_bytes(&row)?.body
+            && let Ok(Some(FileMessage::Begin(..))) = FileMessage::decode(&payload)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -364,8 +364,10 @@ impl Session {
     /// goes over a second connection that does not say who we are, with the token that the peer gave
     /// out ([`Node::delivery_token`](crate::Node::delivery_token)), in a wrapping that the peer alone
     /// sees through. Kept on disk until `None` ends it. What was handed over before is not called
-    /// back. There is no way around: if the relay takes no such connection, the session waits, and if
-    /// the peer no longer takes the token, receipts say [`Refusal::Token`](crate::Refusal::Token).
+    /// back. There is no way around: a relay that takes no such connection refuses each message, and
+    /// while it does not know the token, since the peer has not signed in there yet or takes it no more,
+    /// messages wait and their receipts say [`Refusal::Token`](crate::Refusal::Token). What waits goes
+    /// with another token, or under our name, as soon as that is said here.
     ///
     /// While it holds, the relay is not asked whether the peer is there, and
     /// [`SessionState::peer_online`] stays unknown once the link is bound anew. What the relay sees

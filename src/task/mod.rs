@@ -346,6 +346,7 @@ impl Task {
         engine.written(self.inner.clock.now());
         if let Some(unidentified) = self.flight.unidentified.take() {
             self.unidentified = unidentified;
+            engine.ask_relays_again(self.inner.clock.now());
         }
         self.flight.answer(&Ok(()));
         // Another epoch of the peer, the end of a file and room are all known by writes.

@@ -4,7 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use outlive::{DeliveryToken, Ending, Error, Identity, Node, Refusal, RelayTransport, Session};
+use bytes::Bytes;
+use outlive::{
+    DeliveryToken, Ending, Error, Identity, Node, Receipt, ReceiptState, Refusal, RelayTransport,
+    Session, SessionEvent, Stage,
+};
 use outlive_core::limits;
 use outlive_core::store::{Batch, Store, StoreError};
 use outlive_core::transport::{Incoming, Outgoing, RelayConnection, RelayReceiver, TransportError};
@@ -55,11 +59,20 @@ async fn unnamed(token: DeliveryToken, way: impl RelayTransport) -> (Node, Sessi
     (alice, session)
 }
 
-async fn refused(session: &Session, why: Refusal) {
-    let receipt = session.send(CHAT, "refused").await.unwrap();
-    let ended = soon("the end", receipt.delivered()).await;
-    let why = Ending::Refused(why);
-    assert!(matches!(ended, Err(Error::Ended(how)) if how == why));
+/// Waits until a message waits because the relay does not take the token.
+async fn held(receipt: &Receipt) {
+    soon("the refusal", async {
+        let mut state = receipt.state();
+        loop {
+            match state {
+                ReceiptState::Waiting(why) if why.refusal() == Some(Refusal::Token) => return,
+                ReceiptState::Ended(how) => panic!("it ended: {how}"),
+                ReceiptState::Reached(Stage::Delivered) => panic!("it is there"),
+                _ => state = receipt.changed(state).await.unwrap(),
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -135,38 +148,83 @@ async fn a_stranger_whom_no_relay_names_fills_no_disk_either() {
 }
 
 #[tokio::test]
-async fn a_wrong_or_revoked_token_is_refused_and_another_one_works() {
+async fn what_is_sent_before_the_owner_of_the_token_signs_in_waits_for_that() {
+    let relay = relay().await;
+    let bob = offline(BOB, MemoryStore::new()).await;
+    let token = bob.delivery_token().await.unwrap();
+    let (_alice, session) = unnamed(token, way(&relay)).await;
+    let receipt = session.send(CHAT, "early").await.unwrap();
+    held(&receipt).await;
+
+    let mut inbox = bob.session(id(ALICE)).await.unwrap().inbox(CHAT).unwrap();
+    bob.use_relay(Arc::new(way(&relay)));
+    assert_eq!(take(&mut inbox).await, "early");
+    soon("delivery", receipt.delivered()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_relay_that_lost_its_store_gets_again_what_it_held_by_token() {
+    let relay = relay_at(&MemoryStore::new(), ([127, 0, 0, 1], 0).into()).await;
+    let (address, store) = (relay.local_addr(), MemoryStore::new());
+    let (bob, token) = reachable(store.clone(), &relay).await;
+    bob.shutdown().await.unwrap();
+    let (_alice, session) = unnamed(token, way(&relay)).await;
+    let mut receipts = Vec::new();
+    for n in 0..3 {
+        receipts.push(session.send(CHAT, format!("{n}")).await.unwrap());
+    }
+    for receipt in &receipts {
+        soon("custody", receipt.custody()).await.unwrap();
+    }
+
+    let mut events = session.events(1_024);
+    relay.shutdown().await.unwrap();
+    let relay = relay_at(&MemoryStore::new(), address).await;
+    receipts.push(session.send(CHAT, "3").await.unwrap());
+    soon("the refusal", async {
+        loop {
+            match events.next().await.expect("the session lives").0 {
+                SessionEvent::Held { reason, .. } => return assert_eq!(reason, Refusal::Token),
+                SessionEvent::Ended { how, .. } => panic!("it ended: {how}"),
+                _ => {}
+            }
+        }
+    })
+    .await;
+    let bob = crate::world::node_over(BOB, store.faults().crash(), &relay).await;
+    let mut inbox = bob.session(id(ALICE)).await.unwrap().inbox(CHAT).unwrap();
+    for n in 0..4 {
+        assert_eq!(take(&mut inbox).await, format!("{n}"));
+    }
+    for receipt in receipts {
+        soon("delivery", receipt.delivered()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_waits_with_a_wrong_or_revoked_token_goes_with_another_one() {
     let relay = relay().await;
     let (bob, token) = reachable(MemoryStore::new(), &relay).await;
     let wrong = DeliveryToken::from_bytes([7; 32]);
     let (_alice, session) = unnamed(wrong, way(&relay)).await;
-    refused(&session, Refusal::Token).await;
+    let waits = session.send(CHAT, "with the token").await.unwrap();
+    held(&waits).await;
 
     session
         .send_unidentified(Some(token.clone()))
         .await
         .unwrap();
     let mut inbox = bob.session(id(ALICE)).await.unwrap().inbox(CHAT).unwrap();
-    session.send(CHAT, "with the token").await.unwrap();
     assert_eq!(take(&mut inbox).await, "with the token");
 
     let renewed = bob.renew_delivery_token().await.unwrap();
     assert_ne!(renewed, token);
     assert_eq!(bob.delivery_token().await.unwrap(), renewed);
-    // Only when the relay is told: that it is, its refusals show.
-    soon("the relay to hear of it", async {
-        loop {
-            let receipt = session.send(CHAT, "is it revoked").await.unwrap();
-            if receipt.custody().await.is_err() {
-                return;
-            }
-            assert_eq!(take(&mut inbox).await, "is it revoked");
-        }
-    })
-    .await;
-    refused(&session, Refusal::Token).await;
+    // The relay has heard of it when it has taken what was said after it.
+    heard_of(&bob).await;
+    let waits = session.send(CHAT, "with the next").await.unwrap();
+    held(&waits).await;
     session.send_unidentified(Some(renewed)).await.unwrap();
-    session.send(CHAT, "with the next").await.unwrap();
     assert_eq!(take(&mut inbox).await, "with the next");
     session.send_unidentified(None).await.unwrap();
     session.send(CHAT, "under my name").await.unwrap();
@@ -192,7 +250,7 @@ async fn the_token_and_how_a_session_sends_outlive_a_restart() {
     // Under her own name it would be taken.
     let alice = crate::world::node_over(ALICE, store.faults().crash(), &relay).await;
     let session = alice.session(id(BOB)).await.unwrap();
-    refused(&session, Refusal::Token).await;
+    held(&session.send(CHAT, "refused").await.unwrap()).await;
 }
 
 #[tokio::test]
@@ -200,7 +258,10 @@ async fn without_such_a_connection_nothing_is_sent_under_our_name_instead() {
     let relay = MemoryRelay::new("relay");
     let token = DeliveryToken::from_bytes([7; 32]);
     let (_alice, session) = unnamed(token, relay).await;
-    refused(&session, Refusal::NotAllowed).await;
+    let receipt = session.send(CHAT, "refused").await.unwrap();
+    let ended = soon("the end", receipt.delivered()).await;
+    let why = Ending::Refused(Refusal::NotAllowed);
+    assert!(matches!(ended, Err(Error::Ended(how)) if how == why));
 }
 
 #[tokio::test(start_paused = true)]

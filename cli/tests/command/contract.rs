@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use crate::process::{Running, feed, id, outlive, relay};
+use crate::refusing::refusing_relay;
 
 /// Sends `input` from one peer to another, and returns what the other printed.
 fn carry(input: &[u8], send: &[&str], listen: &[&str], messages: usize) -> Vec<u8> {
@@ -246,14 +247,10 @@ fn garbage_on_the_relay_port_harms_nobody() {
 #[test]
 fn messages_that_end_are_told_one_by_one_and_leave_none_out() {
     let dir = tempfile::tempdir().unwrap();
-    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
-    // The relay does not know this token: its owner was never there.
-    let mut contact = outlive();
-    contact.args(["contact", "--token", "--relay", &format!("ws://{address}")]);
-    let contact = contact.arg("--data").arg(dir.path().join("bob"));
-    let contact = String::from_utf8(contact.output().unwrap().stdout).unwrap();
+    let to = id(&dir.path().join("bob"));
     let mut sending = outlive();
-    sending.args(["--json", "send", "--timeout", "60", "--to", contact.trim()]);
+    sending.args(["--json", "send", "--timeout", "60", "--to", &to]);
+    sending.args(["--relay", &refusing_relay()]);
     let sent = feed(
         sending.arg("--data").arg(dir.path().join("alice")),
         b"one\ntwo\nthree\n",

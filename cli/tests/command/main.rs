@@ -14,6 +14,7 @@ mod kills;
 mod private;
 mod process;
 mod queues;
+mod refusing;
 mod relay;
 mod sending;
 #[cfg(unix)]

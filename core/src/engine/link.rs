@@ -205,6 +205,12 @@ impl Link {
         self.refusals = self.refusals.saturating_add(1);
     }
 
+    /// Why the relay took nothing is no more.
+    pub(super) const fn forget_refusals(&mut self) {
+        self.held_until = None;
+        self.refusals = 0;
+    }
+
     /// The relay did not take a packet, for whatever reason.
     pub(super) const fn refused_one(&mut self, now: Duration) {
         self.refused = Some(now);

@@ -435,6 +435,14 @@ impl Engine {
         self.links.choose(now.elapsed);
     }
 
+    /// What relays refused may be taken from now on: it is handed to them again at once.
+    pub fn ask_relays_again(&mut self, now: Now) {
+        self.now = now;
+        for link in self.links.iter_mut() {
+            link.forget_refusals();
+        }
+    }
+
     /// The store failed. The engine is over: what it had in memory was never said to anybody; load
     /// the session again when the store works.
     pub fn stop(&mut self) {

@@ -94,7 +94,8 @@ pub enum Refusal {
     NotAllowed,
     /// The relay could not write. Worth another try later.
     Unavailable,
-    /// The recipient has not given this token out, or takes it no more.
+    /// The relay does not know this token of the recipient: not yet, or no more. Worth another try later:
+    /// it is told at each sign-in of the recipient, and may have lost what it was told before.
     Token,
 }
 
@@ -103,8 +104,8 @@ impl Refusal {
     #[must_use]
     pub const fn may_pass(self) -> bool {
         match self {
-            Self::MailboxFull | Self::Unavailable => true,
-            Self::TooLarge | Self::NotAllowed | Self::Token => false,
+            Self::MailboxFull | Self::Unavailable | Self::Token => true,
+            Self::TooLarge | Self::NotAllowed => false,
         }
     }
 }
@@ -116,7 +117,10 @@ impl fmt::Display for Refusal {
             Self::TooLarge => "the packet is too large for this relay",
             Self::NotAllowed => "the relay does not allow it",
             Self::Unavailable => "the relay could not store it",
-            Self::Token => "the recipient does not take this delivery token; ask it for another",
+            Self::Token => {
+                "the relay does not know this delivery token: the recipient has to sign in there, or to \
+                 give another"
+            }
         })
     }
 }

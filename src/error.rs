@@ -60,6 +60,17 @@ pub enum Error {
     /// The node was given no store.
     #[error("the node has no store; give it one with `Node::builder().store(..)`")]
     NoStore,
+    /// The store holds the sessions of somebody else, whose mail would go out under another name.
+    #[error(
+        "the store belongs to {store}, but the node was given the identity {given}; give it that one, or a \
+         store of its own"
+    )]
+    OtherIdentity {
+        /// Who started on the store first.
+        store: PeerId,
+        /// Who was to start on it now.
+        given: PeerId,
+    },
     /// The system gave no randomness.
     #[error("the operating system gave no random numbers")]
     Entropy,

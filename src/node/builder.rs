@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use outlive_core::Identity;
 use outlive_core::limits::InboxLimits;
 use outlive_core::store::{Batch, Store, StoreError, refuse_locked};
 use outlive_core::transport::{DirectTransport, NegotiatedTransport, RelayTransport};
+use outlive_core::{Identity, PeerId};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,9 @@ use crate::request::{HANDLED_BYTES, HandlerPlace, NODE_HANDLERS};
 
 /// Where the number of the last start is kept.
 const STARTS_KEY: &[u8] = b"n/starts";
+
+/// Where it is kept whose store this is: the 32 bytes of an id.
+const PEER_KEY: &[u8] = b"n/peer";
 
 /// Collects what a node needs.
 #[derive(Default)]
@@ -50,7 +53,7 @@ impl fmt::Debug for NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// Who the node is. Required.
+    /// Who the node is. Required. A store is that of the identity that was started on it first, for ever.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
@@ -120,14 +123,16 @@ impl NodeBuilder {
     /// is no node; at most the start was counted.
     ///
     /// # Errors
-    /// [`Error::NoIdentity`], [`Error::NoStore`], [`Error::Entropy`], or [`Error::Store`]: also if what
-    /// the node itself keeps there is damaged, or the store is encrypted and was not unlocked.
+    /// [`Error::NoIdentity`], [`Error::NoStore`], [`Error::OtherIdentity`] if the store is somebody
+    /// else's, [`Error::Entropy`], or [`Error::Store`]: also if what the node itself keeps there is
+    /// damaged, or the store is encrypted and was not unlocked.
     pub async fn start(self) -> Result<Node, Error> {
         let identity = self.identity.ok_or(Error::NoIdentity)?;
         let store = self.store.ok_or(Error::NoStore)?;
         refuse_locked(&*store).await?;
+        let owned = refuse_other(&*store, identity.peer_id()).await?;
         let admission = Admission::load(self.strangers, &*store).await?;
-        let start = count_start(&*store).await?;
+        let start = count_start(&*store, owned).await?;
         let token = load_token(&*store).await?;
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(|_| Error::Entropy)?;
@@ -205,8 +210,29 @@ async fn listen(
     }
 }
 
-/// The number of this start, durable before anything is bound (I8).
-async fn count_start(store: &dyn Store) -> Result<u32, Error> {
+/// What is to be written so that the store names whose it is: nothing, if it does. A store that names
+/// nobody is new, or from before stores did.
+async fn refuse_other(store: &dyn Store, given: PeerId) -> Result<Batch, Error> {
+    let key = Bytes::from_static(PEER_KEY);
+    let mut batch = Batch::new();
+    match store.get(key.clone()).await? {
+        None => batch.put(key, Bytes::copy_from_slice(given.as_bytes())),
+        Some(value) if value == given.as_bytes()[..] => {}
+        Some(value) => {
+            let store = <[u8; 32]>::try_from(&value[..])
+                .ok()
+                .and_then(|bytes| PeerId::from_bytes(bytes).ok())
+                .ok_or_else(|| StoreError::Damaged {
+                    what: "whose store it is".to_owned(),
+                })?;
+            return Err(Error::OtherIdentity { store, given });
+        }
+    }
+    Ok(batch)
+}
+
+/// The number of this start, durable before anything is bound (I8); written with `beside`.
+async fn count_start(store: &dyn Store, beside: Batch) -> Result<u32, Error> {
     let key = Bytes::from_static(STARTS_KEY);
     let last = match store.get(key.clone()).await? {
         None => 0,
@@ -218,7 +244,7 @@ async fn count_start(store: &dyn Store) -> Result<u32, Error> {
         }
     };
     let start = last.saturating_add(1);
-    let mut batch = Batch::new();
+    let mut batch = beside;
     batch.put(key, Bytes::copy_from_slice(&start.to_be_bytes()));
     store.commit(batch).await?;
     Ok(start)

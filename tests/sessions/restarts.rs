@@ -346,3 +346,39 @@ async fn a_relay_that_loses_its_store_is_sent_again_what_it_held() {
     soon("delivery", receipt.delivered()).await.unwrap();
     assert_eq!(relay.counts().borrow().taken, taken + 1);
 }
+
+async fn start(n: u8, store: &MemoryStore) -> Result<Node, Error> {
+    Node::builder()
+        .identity(outlive::Identity::from_seed([n; 32]))
+        .store(store.clone())
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn a_store_is_its_first_identity_s_alone() {
+    let store = MemoryStore::new();
+    start(1, &store).await.unwrap().shutdown().await.unwrap();
+    let store = store.faults().crash();
+    let other = start(2, &store).await;
+    assert!(
+        matches!(other, Err(Error::OtherIdentity { store, given }) if store == id(1) && given == id(2)),
+        "{other:?}"
+    );
+    start(1, &store).await.unwrap().shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_names_nobody_becomes_that_of_who_starts_on_it_next() {
+    let store = MemoryStore::new();
+    let mut batch = Batch::new();
+    let starts = Bytes::copy_from_slice(&7u32.to_be_bytes());
+    batch.put(Bytes::from_static(b"n/starts"), starts);
+    store.commit(batch).await.unwrap();
+    start(1, &store).await.unwrap().shutdown().await.unwrap();
+    let other = start(2, &store.faults().crash()).await;
+    assert!(
+        matches!(other, Err(Error::OtherIdentity { .. })),
+        "{other:?}"
+    );
+}

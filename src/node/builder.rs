@@ -68,6 +68,7 @@ impl NodeBuilder {
     }
 
     /// A relay to use. The first one is preferred; the others are used when it brings no progress.
+    /// One with the address of another is left out, as by [`Node::use_relay`].
     #[must_use]
     pub fn transport(mut self, relay: impl RelayTransport) -> Self {
         self.relays.push(Arc::new(relay));

@@ -150,6 +150,10 @@ impl Node {
 
     /// Uses one more relay from now on, behind those in use. Returns at once; the relay is dialed
     /// until it is removed.
+    ///
+    /// One whose [address](RelayTransport::address) is in use already stays as it is, and `transport` is
+    /// dropped: over two connections this node would sign itself out in turns. To reach the same
+    /// address in another way, [remove](Self::remove_relay) it first.
     pub fn use_relay(&self, transport: Arc<dyn RelayTransport>) {
         if self.inner.cancel.is_cancelled() {
             return;
@@ -171,7 +175,11 @@ impl Node {
         let span = tracing::info_span!("relay", relay = %address);
         let awake: Vec<_> = {
             let awake = lock(&self.inner.awake);
-            lock(&self.inner.relays).push(Relay {
+            let mut relays = lock(&self.inner.relays);
+            if relays.iter().any(|relay| relay.address == address) {
+                return;
+            }
+            relays.push(Relay {
                 address,
                 attach: attach.clone(),
                 state: states,
@@ -193,7 +201,8 @@ impl Node {
     }
 
     /// Uses this relay instead of all others: their connections are closed, and nothing more is
-    /// sent to them. Sessions, subscriptions and receipts are not touched.
+    /// sent to them. Sessions, subscriptions and receipts are not touched. It is dialed anew even if it
+    /// is in use already.
     pub fn switch_relay(&self, transport: Arc<dyn RelayTransport>) {
         let old = std::mem::take(&mut *lock(&self.inner.relays));
         for relay in old {

@@ -278,3 +278,33 @@ async fn a_relay_that_fell_silent_holds_up_nothing_while_another_is_there() {
     // It was not given up before: that takes 50 s of silence.
     assert_eq!(first.counts().borrow().sign_ins, 2);
 }
+
+#[tokio::test]
+async fn a_relay_that_is_in_use_already_is_not_dialed_beside_itself() {
+    let relay = relay().await;
+    let alice = Node::builder()
+        .identity(Identity::from_seed([1; 32]))
+        .store(MemoryStore::new())
+        .transport(way(&relay))
+        .transport(way(&relay))
+        .start()
+        .await
+        .unwrap();
+    alice.use_relay(Arc::new(way(&relay)));
+    let relays = alice.relays();
+    let [(address, state)] = &relays[..] else {
+        panic!("{relays:?}");
+    };
+    let mut state = state.clone();
+    let connected = state.wait_for(|state| *state == RelayState::Connected);
+    drop(soon("a connection", connected).await.unwrap());
+
+    assert!(alice.remove_relay(address));
+    assert!(alice.relays().is_empty());
+    alice.use_relay(Arc::new(way(&relay)));
+    let bob = node(2, &relay).await;
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    let to_bob = alice.session(id(2)).await.unwrap();
+    to_bob.send(CHAT, "over the relay again").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "over the relay again");
+}

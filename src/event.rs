@@ -93,7 +93,8 @@ pub enum SessionEvent {
         /// The message.
         id: MessageId,
     },
-    /// The peer ended its use of the session.
+    /// The peer ended its use of the session, or does not accept us. Told once for each reason until
+    /// something else comes from the peer. What we send waits on disk all the same, until its time is over.
     PeerClosed {
         /// Why.
         reason: CloseReason,

@@ -28,7 +28,8 @@ pub enum Trust {
     Pinned,
     /// Two people compared its safety number.
     Verified,
-    /// It has no session with us: what it sends is refused, and nothing is sent to it.
+    /// It has no session with us: what it sends is refused, for as long as this lasts, and nothing is
+    /// sent to it.
     Blocked,
 }
 
@@ -128,9 +129,13 @@ impl Node {
         self.inner().decide(peer, decision).await
     }
 
-    /// Blocks a peer: its session is closed and can't be opened, what it sends is refused and let
-    /// go, and nothing is sent to it. What waits for it stays on disk. Survives restarts. Dropped
-    /// half-way as [`set_trust`](Self::set_trust).
+    /// Blocks a peer: its session is closed and can't be opened, what it sends is refused, and nothing
+    /// is sent to it. What waits for it stays on disk. Survives restarts. Dropped half-way as
+    /// [`set_trust`](Self::set_trust).
+    ///
+    /// Nothing of what it sends is kept here or in our mailbox, but its sender has it still: what is sent
+    /// meanwhile comes once the peer is unblocked and its session opened, if its time is not over by
+    /// then. The peer hears that it is not accepted, and can see at our relay when we are there.
     ///
     /// # Errors
     /// As [`set_trust`](Self::set_trust).
@@ -138,8 +143,8 @@ impl Node {
         self.set_trust(peer, Trust::Blocked).await
     }
 
-    /// Unblocks a peer. It is trusted as it was before; its session has to be opened anew. Dropped
-    /// half-way as [`set_trust`](Self::set_trust).
+    /// Unblocks a peer. It is trusted as it was before; its session has to be opened anew, and brings
+    /// what the peer sent meanwhile and still has. Dropped half-way as [`set_trust`](Self::set_trust).
     ///
     /// # Errors
     /// As [`set_trust`](Self::set_trust).

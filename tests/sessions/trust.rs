@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use outlive::record::Key;
 use outlive::{
     Error, Identity, NetworkMonitor, Node, PeerId, Session, SessionEvent, Store, StoreError,
     Strangers, Trust, limits,
 };
+use outlive_core::seal::OneWay;
 use outlive_core::store::ReadLimit;
+use outlive_core::transport::Incoming;
+use outlive_core::wire::frame::{Channels, Close, CloseReason, Frame};
+use outlive_core::wire::packet::PacketBuilder;
+use outlive_core::{Entropy, WallTime};
 use outlive_relay::Relay;
 use outlive_storage::{EncryptedStore, MemoryStore, Unlock};
 
+use crate::played;
 use crate::world::{CHAT, id, node, node_over, relay, soon, take, way};
 
 async fn with(n: u8, strangers: Strangers, relay: &Relay) -> Node {
@@ -95,8 +102,8 @@ async fn somebody_in_between_is_never_verified() {
 
 #[tokio::test]
 async fn a_blocked_peer_is_refused_across_restarts_until_it_is_unblocked() {
-    let (store, relay) = (MemoryStore::new(), relay().await);
-    let alice = node(1, &relay).await;
+    let (store, hers, relay) = (MemoryStore::new(), MemoryStore::new(), relay().await);
+    let alice = node_over(1, hers.clone(), &relay).await;
     let bob = node_over(2, store.clone(), &relay).await;
     talk(&alice, &bob, "before").await;
     let to_bob = alice.session(id(2)).await.unwrap();
@@ -129,6 +136,10 @@ async fn a_blocked_peer_is_refused_across_restarts_until_it_is_unblocked() {
     drop((to_alice, events, bob));
     let bob = node_over(2, store.faults().crash(), &relay).await;
     assert_eq!(bob.trust(id(1)).await.unwrap(), Trust::Blocked);
+    // One that runs on was told.
+    drop((to_bob, alice));
+    let alice = node_over(1, hers.faults().crash(), &relay).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
     is_refused(&to_bob, "two").await;
     assert!(matches!(
         bob.session(id(1)).await,
@@ -147,6 +158,66 @@ async fn a_blocked_peer_is_refused_across_restarts_until_it_is_unblocked() {
     for text in ["one", "two", "three"] {
         assert_eq!(take(&mut inbox).await, text);
     }
+}
+
+/// A packet of a peer that has no session, or none any more, with whom it is for.
+fn sealed_by_itself(from: u8, to: u8, number: u8, frame: &Frame) -> Bytes {
+    let mut builder = PacketBuilder::new();
+    assert!(builder.push(frame));
+    let mut entropy = Entropy::from_seed([number; 32]);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // One that is no younger than another may be a copy of it.
+    let now = WallTime(since.unwrap().as_millis() as u64 + u64::from(number));
+    let identity = Identity::from_seed([from; 32]);
+    OneWay::new(entropy.start())
+        .seal(&identity, &id(to), &builder.finish(), &mut entropy, now)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn that_we_are_not_accepted_is_told_once_until_something_comes_from_the_peer() {
+    let (alice, mut lines) = played::node(1).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let mut events = session.events(1_024);
+    let line = played::next(&mut lines).await;
+    let not_accepted = Frame::Close(Close {
+        reason: CloseReason::NotAccepted,
+    });
+    let closed = Frame::Close(Close {
+        reason: CloseReason::Closed,
+    });
+    let listens = Frame::Subscribe(Channels {
+        channels: vec![CHAT],
+    });
+    let frames = [
+        &not_accepted,
+        &not_accepted,
+        &not_accepted,
+        &closed,
+        &closed,
+        &listens,
+        &closed,
+        &closed,
+    ];
+    for (number, frame) in (1..).zip(frames) {
+        line.tell(Incoming::Deliver {
+            from: id(2).into(),
+            envelope: None,
+            packet: sealed_by_itself(2, 1, number, frame),
+        })
+        .await;
+    }
+    let (peer, online) = (id(2), true);
+    line.tell(Incoming::Presence { peer, online }).await;
+    let mut told = Vec::new();
+    loop {
+        match soon("an event", events.next()).await.expect("it lives").0 {
+            SessionEvent::PeerClosed { reason } => told.push(format!("{reason:?}")),
+            SessionEvent::Presence { .. } => break,
+            _ => {}
+        }
+    }
+    assert_eq!(told, ["NotAccepted", "Closed", "Closed"]);
 }
 
 #[tokio::test]

@@ -175,7 +175,8 @@ pub enum Event {
         /// Whether it listens.
         listening: bool,
     },
-    /// The peer ended its use of the session.
+    /// The peer ended its use of the session. Told once for each reason until something else comes from
+    /// the peer.
     PeerClosed {
         /// Why.
         reason: CloseReason,

@@ -122,6 +122,8 @@ pub struct Engine {
     received: u64,
     listening: BTreeSet<ChannelId>,
     peer_listens: BTreeSet<ChannelId>,
+    /// Why the peer has ended its use of the session, if nothing else has come from it since.
+    peer_closed: Option<CloseReason>,
     probe: Probe,
     reading: Option<Reading>,
     /// The channel of the last read: others have their turn before it.
@@ -244,6 +246,7 @@ impl Engine {
             received: 0,
             listening: BTreeSet::new(),
             peer_listens: BTreeSet::new(),
+            peer_closed: None,
             probe: Probe::default(),
             reading: None,
             read_last: None,

@@ -107,6 +107,9 @@ impl Engine {
     }
 
     fn frame(&mut self, generation: Generation, frame: Frame) -> Result<Taken, Violation> {
+        if !matches!(frame, Frame::Close(_)) {
+            self.peer_closed = None;
+        }
         match frame {
             Frame::Data(data) => return self.on_data(generation, data),
             Frame::Skip(skip) => return self.on_skip(generation, skip),
@@ -150,10 +153,12 @@ impl Engine {
             Frame::Response(handshake) => self.on_response(generation, &handshake.message),
             Frame::Close(close) => {
                 self.peer_listens.clear();
-                let event = Event::PeerClosed {
-                    reason: close.reason,
-                };
-                self.outputs.push_back(Output::Event(event));
+                let reason = close.reason;
+                // Each packet that a peer does not accept is answered so.
+                if self.peer_closed.replace(reason) != Some(reason) {
+                    self.outputs
+                        .push_back(Output::Event(Event::PeerClosed { reason }));
+                }
             }
         }
         Ok(Taken::Yes)

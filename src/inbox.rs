@@ -422,8 +422,9 @@ impl Delivery {
         &self.placed
     }
 
-    /// The app is done with the message: it leaves the inbox, and the sender's receipt says
-    /// consumed. Returns when that is durable.
+    /// The app is done with the message: it leaves the inbox, and the sender's receipt says consumed
+    /// once everything before it on its channel is committed too, or skipped: commits may come in any
+    /// order, but the sender hears up to where all are done. Returns when the commit is durable.
     ///
     /// Dropped half-way, the message may or may not be committed; if not, it comes again, marked.
     ///
@@ -445,8 +446,8 @@ impl Delivery {
         answer.await.map_err(|_| self.route.gone())?
     }
 
-    /// The app gives up on the message: it is committed, so that it does not come again and the
-    /// sender's receipt says consumed, and a record of it is kept here with the reason (up to
+    /// The app gives up on the message: it is [committed](Self::commit), so that it does not come again
+    /// and holds no receipt up, and a record of it is kept here with the reason (up to
     /// [`SKIP_REASON_BYTES`](outlive_core::limits::SKIP_REASON_BYTES) of it), which
     /// [`Session::skipped`](crate::Session::skipped) lists. Returns when both are durable.
     ///

@@ -199,6 +199,10 @@ impl Progress {
 }
 
 /// How far one message got. Cheap to keep and to drop; the message goes its way without it.
+///
+/// It ends with the process. Who wants to know after a restart what became of a message sends it with
+/// [`Session::send_once`](crate::Session::send_once) under an id of the app's own, and calls that again
+/// with the same id: it sends nothing twice, and returns the receipt of the first.
 pub struct Receipt {
     pub(crate) ticket: Ticket,
     pub(crate) hub: Arc<Hub>,
@@ -245,7 +249,8 @@ impl Receipt {
         self.reached(Stage::Delivered).await
     }
 
-    /// Waits until the peer's app has committed the message. Cancellation-safe.
+    /// Waits until the peer's app has committed the message, and everything before it on its channel:
+    /// one that it keeps in hand holds up the word of those behind it. Cancellation-safe.
     ///
     /// # Errors
     /// As [`custody`](Self::custody).

@@ -106,6 +106,13 @@ impl Registry {
 /// A registered callback. Dropping it ends it: when `drop` has returned, the callback is not
 /// running and is never entered again. (Dropped from within the callback itself, it is not entered
 /// again after this run.) While it lives, its session stays awake.
+///
+/// So `drop` waits, blocking its thread, for a run of the callback on another one. Hold no lock meanwhile
+/// that the callback takes, or both wait for ever; and where a thread must not wait, as that of a user
+/// interface, have callbacks that are quick, or drop it on another. A callback runs on its session's
+/// task: [`Node::shutdown`](crate::Node::shutdown) and [`Session::close`](crate::Session::close) wait for a
+/// run too, enter no callback after it, and drop what the callbacks own, whether or not their
+/// subscriptions are dropped yet; dropping those then does not wait.
 #[must_use = "a subscription ends when it is dropped"]
 pub struct Subscription {
     registry: Weak<Registry>,

@@ -253,7 +253,8 @@ impl Session {
 
     /// Has `callback` entered for every event, with the state as of it, until the subscription is
     /// dropped. It runs on the session's task and must not block: the session stands still
-    /// meanwhile, and others don't. One that panics is ended, and an error is logged.
+    /// meanwhile, and others don't. One that panics is ended, and an error is logged. Dropping the
+    /// [`Subscription`] waits for a run of it.
     pub fn on_event(
         &self,
         callback: impl FnMut(&SessionEvent, &SessionState) + Send + 'static,

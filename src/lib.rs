@@ -46,13 +46,15 @@ pub use outlive_core::link::{LinkClass, LinkState};
 pub use outlive_core::record::{Gap, SkippedRecord};
 pub use outlive_core::store::{Store, StoreError, store_is_empty};
 pub use outlive_core::transport::{
-    DeliveryToken, DirectTransport, Refusal, RelayTransport, TokenError, TransportError,
+    DeliveryToken, DirectTransport, GoodbyeReason, NegotiatedTransport, Refusal, RelayTransport,
+    TokenError, TransportError,
 };
 pub use outlive_core::wire::file::{FileInfo, StopReason};
+pub use outlive_core::wire::frame::CloseReason;
 pub use outlive_core::{
     ChannelId, Contact, ContactError, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError,
     Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId, TransferId, WallTime,
-    limits, record,
+    limits, record, store, transport,
 };
 pub use receipt::{Receipt, ReceiptState, Waiting};
 pub use relay::RelayState;

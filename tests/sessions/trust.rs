@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outlive::record::Key;
 use outlive::{
-    Error, Identity, NetworkMonitor, Node, PeerId, Session, SessionEvent, Store, StoreError,
-    Strangers, Trust, limits,
+    CloseReason, Error, Identity, NetworkMonitor, Node, PeerId, Session, SessionEvent, Store,
+    StoreError, Strangers, Trust, limits,
 };
 use outlive_core::seal::OneWay;
 use outlive_core::store::ReadLimit;
 use outlive_core::transport::Incoming;
-use outlive_core::wire::frame::{Channels, Close, CloseReason, Frame};
+use outlive_core::wire::frame::{Channels, Close, Frame};
 use outlive_core::wire::packet::PacketBuilder;
 use outlive_core::{Entropy, WallTime};
 use outlive_relay::Relay;
@@ -38,12 +38,12 @@ async fn is_refused(session: &Session, text: &'static str) {
     let closed = async {
         while let Some((event, _)) = events.next().await {
             if let SessionEvent::PeerClosed { reason } = event {
-                return format!("{reason:?}");
+                return reason;
             }
         }
         panic!("the session ended");
     };
-    assert_eq!(soon("the refusal", closed).await, "NotAccepted");
+    assert_eq!(soon("the refusal", closed).await, CloseReason::NotAccepted);
 }
 
 async fn talk(from: &Node, to: &Node, text: &'static str) {
@@ -212,12 +212,19 @@ async fn that_we_are_not_accepted_is_told_once_until_something_comes_from_the_pe
     let mut told = Vec::new();
     loop {
         match soon("an event", events.next()).await.expect("it lives").0 {
-            SessionEvent::PeerClosed { reason } => told.push(format!("{reason:?}")),
+            SessionEvent::PeerClosed { reason } => told.push(reason),
             SessionEvent::Presence { .. } => break,
             _ => {}
         }
     }
-    assert_eq!(told, ["NotAccepted", "Closed", "Closed"]);
+    assert_eq!(
+        told,
+        [
+            CloseReason::NotAccepted,
+            CloseReason::Closed,
+            CloseReason::Closed
+        ]
+    );
 }
 
 #[tokio::test]

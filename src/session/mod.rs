@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::limits::{GIVEN_ADDRESSES, MESSAGE_TTL, SKIPPED_RECORDS};
-use outlive_core::record::{Key, Record, SkippedRecord};
+use outlive_core::record::{Key, Record, SkippedRecord, UnidentifiedRecord};
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_core::transport::DeliveryToken;
 use outlive_core::{ChannelId, MessageId, PeerId};
@@ -384,6 +384,28 @@ impl Session {
         let command = Command::Unidentified { token, reply };
         self.route.send(command).await?;
         answer.await.map_err(|_| self.route.gone())?
+    }
+
+    /// The token of the peer's with which this session [sends unidentified](Self::send_unidentified), as it
+    /// is kept on disk; `None` if it sends under our name. Cancellation-safe: it only reads.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Record`].
+    pub async fn sends_unidentified(&self) -> Result<Option<DeliveryToken>, Error> {
+        let key = Key::Unidentified(self.hub.peer).to_bytes();
+        let value = self.route.inner().store.get(key).await?;
+        let record = value.as_deref().map(UnidentifiedRecord::from_bytes);
+        Ok(record.transpose()?.map(|record| record.token))
+    }
+
+    /// Whether this session may have links to the peer itself, as [`allow_direct`](Self::allow_direct)
+    /// left it on disk; true, if nothing was said. Cancellation-safe: it only reads.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn allows_direct(&self) -> Result<bool, Error> {
+        let key = Key::RelayOnly(self.hub.peer).to_bytes();
+        Ok(self.route.inner().store.get(key).await?.is_none())
     }
 
     /// Whether this session may have links to the peer itself, which show the peer the addresses of

@@ -244,12 +244,22 @@ async fn the_token_and_how_a_session_sends_outlive_a_restart() {
     let alice = offline(ALICE, store.clone()).await;
     let session = alice.session(id(BOB)).await.unwrap();
     let wrong = DeliveryToken::from_bytes([7; 32]);
-    session.send_unidentified(Some(wrong)).await.unwrap();
+    assert_eq!(session.sends_unidentified().await.unwrap(), None);
+    session
+        .send_unidentified(Some(wrong.clone()))
+        .await
+        .unwrap();
+    assert!(session.allows_direct().await.unwrap());
+    session.allow_direct(false).await.unwrap();
     drop(session);
     alice.shutdown().await.unwrap();
     // Under her own name it would be taken.
     let alice = crate::world::node_over(ALICE, store.faults().crash(), &relay).await;
     let session = alice.session(id(BOB)).await.unwrap();
+    assert_eq!(session.sends_unidentified().await.unwrap(), Some(wrong));
+    assert!(!session.allows_direct().await.unwrap());
+    session.allow_direct(true).await.unwrap();
+    assert!(session.allows_direct().await.unwrap());
     held(&session.send(CHAT, "refused").await.unwrap()).await;
 }
 

@@ -286,7 +286,7 @@ async fn a_relay_that_is_in_use_already_is_not_dialed_beside_itself() {
         .identity(Identity::from_seed([1; 32]))
         .store(MemoryStore::new())
         .transport(way(&relay))
-        .transport(way(&relay))
+        .transport(Arc::new(way(&relay)))
         .start()
         .await
         .unwrap();

@@ -3,6 +3,8 @@
 //! A connection is handed over in two halves, each owned by one task: nobody looks up "the current
 //! connection", so nothing that belongs to an old one can touch a new one (I5).
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -154,6 +156,21 @@ pub trait RelayTransport: Send + Sync + 'static {
         Err(TransportError::Unidentified {
             address: self.address().to_owned(),
         })
+    }
+}
+
+#[async_trait]
+impl<T: RelayTransport + ?Sized> RelayTransport for Arc<T> {
+    fn address(&self) -> &str {
+        (**self).address()
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        (**self).connect(identity).await
+    }
+
+    async fn connect_unidentified(&self) -> Result<RelayConnection, TransportError> {
+        (**self).connect_unidentified().await
     }
 }
 

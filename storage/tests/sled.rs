@@ -44,6 +44,17 @@ async fn commits_that_wait_together_share_a_flush() {
     assert_eq!(found(&store).await.len(), 2000);
 }
 
+#[test]
+fn a_store_that_can_t_be_opened_says_where_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a file");
+    fs::write(&path, "not a directory").unwrap();
+    let error = SledStore::open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::Io(_)), "{error:?}");
+    let told = error.to_string();
+    assert!(told.contains(path.to_str().unwrap()), "{told}");
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn what_the_store_makes_others_can_not_read() {

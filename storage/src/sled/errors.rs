@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use outlive_core::store::StoreError;
@@ -35,6 +36,19 @@ pub(super) fn from_io(error: io::Error) -> StoreError {
         // A read that ends early: the file is shorter than its own records say.
         io::ErrorKind::UnexpectedEof => damaged("a file ends too early"),
         _ => StoreError::Io(Arc::new(error)),
+    }
+}
+
+/// Which store it was that could not be opened, where the system does not say.
+pub(super) fn in_dir(dir: &Path, error: StoreError) -> StoreError {
+    let dir = dir.display();
+    match error {
+        StoreError::Io(error) => {
+            let told = io::Error::new(error.kind(), format!("{dir}: {error}"));
+            StoreError::Io(Arc::new(told))
+        }
+        StoreError::Damaged { what } => damaged(format!("{what}, in {dir}")),
+        other => other,
     }
 }
 

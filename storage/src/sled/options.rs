@@ -6,6 +6,7 @@ use std::time::Duration;
 use outlive_core::store::StoreError;
 
 use super::SledStore;
+use super::errors::in_dir;
 
 /// Bytes of pages kept in memory by default: 16 MiB. sled's own default of 1 GiB lets a backlog of a
 /// million messages take half a gigabyte of memory.
@@ -93,8 +94,10 @@ impl SledOptions {
     /// [`StoreError::InUse`] if another handle or process has it open, [`StoreError::FutureVersion`]
     /// if a newer version wrote it, [`StoreError::Damaged`] if acknowledged commits are missing, the
     /// bytes are not what was written, or another program wrote them, [`StoreError::Full`] and
-    /// [`StoreError::Io`] if the disk refused.
+    /// [`StoreError::Io`] if the disk refused. Damage and what the system says are told with the
+    /// directory.
     pub fn open(self) -> Result<SledStore, StoreError> {
-        SledStore::start(self)
+        let dir = self.dir.clone();
+        SledStore::start(self).map_err(|error| in_dir(&dir, error))
     }
 }

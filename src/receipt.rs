@@ -27,7 +27,8 @@ pub enum ReceiptState {
 }
 
 /// What a message waits for. Nothing has to be done about any of it: it goes on by itself, in its
-/// order, until its time is over.
+/// order, until its time is over. Only a [delivery token](Refusal::Token) that stays unknown to the relay
+/// may have been revoked: then another is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Waiting {

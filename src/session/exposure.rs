@@ -23,8 +23,8 @@ impl Session {
     /// with another token, or under our name, as soon as that is said here.
     ///
     /// While it holds, the relay is not asked whether the peer is there, and
-    /// [`SessionState::peer_online`] stays unknown once the link is bound anew. What the relay sees
-    /// all the same is in `docs/SECURITY.md`.
+    /// [`SessionState::peer_online`](crate::SessionState::peer_online) stays unknown once the link is
+    /// bound anew. What the relay sees all the same is in `docs/SECURITY.md`.
     ///
     /// Dropped half-way, it may or may not hold: call it again.
     ///

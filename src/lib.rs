@@ -32,6 +32,7 @@ mod task;
 mod traffic;
 mod trust;
 
+pub use bytes::Bytes;
 pub use error::Error;
 pub use event::SessionEvent;
 pub use files::{

@@ -162,7 +162,11 @@ async fn a_request_outlives_ten_reconnects_and_a_change_of_relay() {
         bob.switch_relay(Arc::new(way(&new)));
         gate.add_permits(2);
     };
-    let (answers, ()) = soon("the answers", async { tokio::join!(requests, meanwhile) }).await;
+    let (answers, ()) = soon(
+        "the answers",
+        Box::pin(async { tokio::join!(requests, meanwhile) }),
+    )
+    .await;
     assert_eq!(answers.0.unwrap(), "first");
     assert_eq!(answers.1.unwrap(), "second");
     assert_eq!(answers.2.unwrap(), "third");

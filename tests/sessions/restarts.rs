@@ -1,5 +1,6 @@
 //! Processes that end, stores that go back in time, relays that restart.
 
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use outlive::{
     DeliveryToken, Ending, Error, Identity, Node, Receipt, ReceiptState, Refusal, RelayTransport,
     Session, SessionEvent, Stage,

@@ -2,7 +2,9 @@
 //!
 //! A position is spoken of under the epoch that it was delivered under. What the app has committed of
 //! a later stream it has committed of all before (see [`commit`](Engine::commit)), so one number is
-//! enough. But a stream of which nothing is committed says nothing of those before it.
+//! enough. Of a stream of which nothing is committed it is 0 while messages of those before it wait for
+//! the app. A peer that has none of them, be it that it lost them, says 1: nobody will commit them any
+//! more.
 
 use super::Engine;
 use crate::record::OutChannel;
@@ -19,7 +21,7 @@ impl Engine {
 
     /// The peer's app has committed all below `consumed` of our stream `epoch`.
     pub(super) fn note_consumed(&mut self, epoch: Epoch, channel: ChannelId, consumed: Seq) {
-        if consumed == Seq::FIRST {
+        if consumed < Seq::FIRST {
             return;
         }
         let Some(out) = self.live.out.get(&channel) else {

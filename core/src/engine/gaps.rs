@@ -92,7 +92,7 @@ impl Engine {
         last: Seq,
         skipped: Option<Digest>,
     ) {
-        let committed_before = self.is_committed_before(epoch, channel);
+        let committed_before = self.live.is_committed_before(epoch, channel);
         let Ok(rx) = self.receiving(epoch, channel) else {
             return;
         };

@@ -135,6 +135,7 @@ impl Engine {
         tell.1.append(&mut told);
         self.unpark();
     }
+
     /// Says once more what the app has committed of the streams beside `present`: an Ack of it may have
     /// been lost, and nothing else tells their sender, who asks.
     pub(super) fn tell_consumed_earlier(&mut self, present: Epoch) {
@@ -147,12 +148,5 @@ impl Engine {
         for epoch in told {
             self.defer(After::Consumed { epoch });
         }
-    }
-
-    /// Whether the app has committed all that came of a channel under the epochs before this one.
-    pub(super) fn is_committed_before(&self, epoch: Epoch, channel: ChannelId) -> bool {
-        let earlier = self.live.streams.iter().take_while(|of| of.epoch != epoch);
-        let mut channels = earlier.filter_map(|of| of.channels.get(&channel));
-        channels.all(RxChannel::is_committed)
     }
 }

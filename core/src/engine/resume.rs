@@ -137,7 +137,7 @@ impl Engine {
                 channel,
                 next: rx.next,
                 digest: rx.digest,
-                consumed: rx.consumed,
+                consumed: self.durable.consumed_word(epoch, channel, rx),
                 limit: self.credit_limit(epoch, channel, rx.next),
                 ranges,
             }

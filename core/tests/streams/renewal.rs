@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use outlive_core::engine::SendOptions;
+use outlive_core::limits::OWN_EPOCHS;
 use outlive_core::wire::frame::{Ack, Frame, Received};
 use outlive_core::{Digest, Generation, Position, Seq};
 
@@ -58,23 +59,23 @@ impl Pair {
         }
     }
 
-    /// Alice hears that Bob has what her store does not know of, as if it had gone back in time.
     fn renew(&mut self) {
-        let before = self.alice.renewed;
-        let ack = Ack {
-            epoch: self.alice.engine.as_ref().unwrap().session().epoch,
-            answers: None,
-            received: vec![Received {
-                channel: CHAT,
-                next: Seq(1_000),
-                digest: Digest::default(),
-                consumed: Seq(1_000),
-                limit: Seq(2_000),
-                ranges: Vec::new(),
-            }],
-        };
-        feed(&mut self.alice, self.to_bob, self.ms, &[Frame::Ack(ack)]);
-        assert_eq!(self.alice.renewed, before + 1);
+        renew(&mut self.alice, self.to_bob, self.ms);
+    }
+
+    /// Alice waits to hear that Bob's app has committed all before `position`, and asks for a while.
+    fn wait_for(&mut self, position: Position) {
+        let engine = self.alice.engine.as_mut().unwrap();
+        engine.await_consumed(CHAT, position, now(self.ms));
+        for _ in 0..10 {
+            self.talk();
+        }
+    }
+
+    /// Bob begins anew with an empty store.
+    fn lose_bob(&mut self) {
+        self.bob = peer(2, 1);
+        self.to_alice = self.bob.bind(RELAYED, now(self.ms));
     }
 
     /// What Bob's app has not taken yet.
@@ -98,6 +99,25 @@ impl Pair {
     fn delivered(&self) -> Position {
         self.alice.engine.as_ref().unwrap().session().out[&CHAT].offer
     }
+}
+
+/// One hears that the other has what its own store does not know of, as if it had gone back in time.
+fn renew(peer: &mut Peer, generation: Generation, ms: u64) {
+    let before = peer.renewed;
+    let ack = Ack {
+        epoch: peer.engine.as_ref().unwrap().session().epoch,
+        answers: None,
+        received: vec![Received {
+            channel: CHAT,
+            next: Seq(1_000),
+            digest: Digest::default(),
+            consumed: Seq(1_000),
+            limit: Seq(2_000),
+            ranges: Vec::new(),
+        }],
+    };
+    feed(peer, generation, ms, &[Frame::Ack(ack)]);
+    assert_eq!(peer.renewed, before + 1);
 }
 
 #[test]
@@ -165,10 +185,63 @@ fn a_lost_word_of_a_commit_under_an_earlier_epoch_is_said_again_to_who_asks() {
     settle(&mut pair.bob, pair.ms);
     let lost = said(&mut pair.bob);
     assert!(lost.iter().any(|frame| matches!(frame, Frame::Ack(_))));
-    let engine = pair.alice.engine.as_mut().unwrap();
-    engine.await_consumed(CHAT, Position(2), now(pair.ms));
-    for _ in 0..10 {
-        pair.talk();
+    pair.wait_for(Position(2));
+    assert_eq!(pair.consumed(), Position(2));
+}
+
+#[test]
+fn what_a_peer_lost_that_was_delivered_before_a_renewal_is_not_waited_for() {
+    let mut pair = Pair::new();
+    pair.send(b"one");
+    pair.send(b"two");
+    pair.talk();
+    let handed = pair.take();
+    pair.commit(&handed[0]);
+    pair.renew();
+    pair.wait_for(Position(3));
+    assert_eq!(pair.consumed(), Position(2));
+    pair.lose_bob();
+    pair.wait_for(Position(3));
+    assert_eq!(pair.consumed(), Position(3));
+}
+
+#[test]
+fn a_new_epoch_of_a_peer_that_still_holds_what_came_says_nothing_of_it() {
+    let mut pair = Pair::new();
+    pair.send(b"one");
+    pair.talk();
+    pair.renew();
+    // The new epoch is said in a Resume only if there is something to ask about.
+    let engine = pair.bob.engine.as_mut().unwrap();
+    let mine = Bytes::from_static(b"mine");
+    let options = SendOptions::default();
+    engine.send(CHAT, &mine, &options, now(pair.ms)).unwrap();
+    pair.bob.pump();
+    settle(&mut pair.bob, pair.ms);
+    renew(&mut pair.bob, pair.to_alice, pair.ms);
+    pair.wait_for(Position(2));
+    let told = pair.alice.engine.as_ref().unwrap().session().peer_epoch;
+    let own = pair.bob.engine.as_ref().unwrap().session().epoch;
+    assert_eq!((told, pair.consumed()), (Some(own), Position(1)));
+    let handed = pair.take();
+    pair.commit(&handed[0]);
+    pair.talk();
+    assert_eq!(pair.consumed(), Position(2));
+}
+
+#[test]
+fn what_was_delivered_under_an_epoch_that_its_sender_forgot_is_told_as_consumed_in_the_end() {
+    let mut pair = Pair::new();
+    pair.send(b"one");
+    pair.talk();
+    let handed = pair.take();
+    // Bob, who has it in hand, hears of the last of the new epochs alone.
+    for _ in 0..=OWN_EPOCHS {
+        pair.renew();
     }
+    pair.wait_for(Position(2));
+    assert_eq!(pair.consumed(), Position(1));
+    pair.commit(&handed[0]);
+    pair.wait_for(Position(2));
     assert_eq!(pair.consumed(), Position(2));
 }

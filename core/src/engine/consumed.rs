@@ -1,10 +1,9 @@
 //! What the peer's app has committed: as it is heard, over the epochs of ours that it is told under.
 //!
-//! A position is spoken of under the epoch that it was delivered under. What the app has committed of
-//! a later stream it has committed of all before (see [`commit`](Engine::commit)), so one number is
-//! enough. Of a stream of which nothing is committed it is 0 while messages of those before it wait for
-//! the app. A peer that has none of them, be it that it lost them, says 1: nobody will commit them any
-//! more.
+//! A position is spoken of under the epoch that it was delivered under. One number is enough: as long as
+//! messages of an earlier stream wait for its app, a peer says 0 of those behind it (see
+//! [`Session::consumed`](crate::record::Session)), and what it says otherwise stands for all before it.
+//! That is so of what it has lost too: nobody will commit that any more.
 
 use super::Engine;
 use crate::record::OutChannel;

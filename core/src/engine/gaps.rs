@@ -92,7 +92,6 @@ impl Engine {
         last: Seq,
         skipped: Option<Digest>,
     ) {
-        let committed_before = self.live.is_committed_before(epoch, channel);
         let Ok(rx) = self.receiving(epoch, channel) else {
             return;
         };
@@ -109,9 +108,7 @@ impl Engine {
             first: rx.gap.map_or(start, |gap| gap.first),
             last,
         });
-        if committed_before {
-            rx.pass_gap();
-        }
+        rx.pass_gap();
         // A message that has lost a part is missing as a whole.
         self.delete_segments(epoch, channel, start, first);
         self.writes.touch();

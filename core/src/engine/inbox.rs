@@ -6,7 +6,7 @@ use super::Engine;
 use super::streams::Part;
 use super::writes::After;
 use crate::limits::CONSUMED_DELAY;
-use crate::record::{InboxBody, InboxRecord, Key, Record, RxChannel};
+use crate::record::{InboxBody, InboxRecord, Key, Record};
 use crate::{ChannelId, Epoch, Now, Position, Seq};
 
 impl Engine {
@@ -79,6 +79,7 @@ impl Engine {
         let Some((epoch, first, last)) = handed.remove(&position) else {
             return;
         };
+        let before: Vec<_> = self.live.consumed(channel).collect();
         let mut in_hand = BTreeMap::<Epoch, Seq>::new();
         for &(of, first, _) in handed.values() {
             let lowest = in_hand.entry(of).or_insert(first);
@@ -98,34 +99,30 @@ impl Engine {
         let end = last.next();
         let highest = self.committed.entry((epoch, channel)).or_insert(end);
         *highest = end.max(*highest);
-        let mut told = BTreeSet::from([epoch]);
         let empty = self.live.inboxes.get(&channel);
         let empty = empty.is_some_and(|inbox| inbox.messages == 0);
-        let mut earlier_in_hand = false;
         for stream in &mut self.live.streams {
             let Some(rx) = stream.channels.get_mut(&channel) else {
                 continue;
             };
-            let before = rx.consumed;
             // They may be committed in any order.
             let lowest = in_hand.get(&stream.epoch).copied();
             let highest = self.committed.get(&(stream.epoch, channel)).copied();
             if empty {
                 // Those that were committed before this start are not known one by one.
                 rx.consumed = rx.came();
-            } else if let Some(highest) = highest
-                && !earlier_in_hand
-            {
+            } else if let Some(highest) = highest {
                 let done = lowest.map_or(highest, |lowest| lowest.min(highest));
                 rx.consumed = rx.consumed.max(done).min(rx.next);
                 rx.pass_gap();
             }
-            if rx.consumed > before {
-                told.insert(stream.epoch);
-            }
-            // What is committed of a stream, its sender takes for committed of those before it.
-            earlier_in_hand |= lowest.is_some();
         }
+        let changed = self
+            .live
+            .consumed(channel)
+            .filter(|of| !before.contains(of));
+        let mut told: BTreeSet<Epoch> = changed.map(|(of, _)| of).collect();
+        told.insert(epoch);
         // What the peer sends now may wait for the room.
         told.extend(self.live.peer_epoch);
         let at = now.elapsed + CONSUMED_DELAY;
@@ -139,11 +136,17 @@ impl Engine {
     /// Says once more what the app has committed of the streams beside `present`: an Ack of it may have
     /// been lost, and nothing else tells their sender, who asks.
     pub(super) fn tell_consumed_earlier(&mut self, present: Epoch) {
-        let is_told = |rx: &RxChannel| rx.consumed > Seq::FIRST;
-        let earlier = self.live.streams.iter().filter(|of| of.epoch != present);
-        let told: Vec<Epoch> = earlier
-            .filter(|of| of.channels.values().any(is_told))
-            .map(|of| of.epoch)
+        let channels: BTreeSet<ChannelId> = self
+            .live
+            .streams
+            .iter()
+            .flat_map(|stream| stream.channels.keys().copied())
+            .collect();
+        let told: BTreeSet<Epoch> = channels
+            .into_iter()
+            .flat_map(|channel| self.live.consumed(channel))
+            .filter(|&(epoch, consumed)| epoch != present && consumed >= Seq::FIRST)
+            .map(|(epoch, _)| epoch)
             .collect();
         for epoch in told {
             self.defer(After::Consumed { epoch });

@@ -18,7 +18,7 @@ use crate::record::{OutboxRecord, PastChannel, PastEpoch, RxChannel};
 use crate::runs::RunSet;
 use crate::transport::Lane;
 use crate::wire::frame::{Ack, Offered, Received, Resume, Run};
-use crate::{ChannelId, Epoch, Generation, Position, ResumeId};
+use crate::{ChannelId, Epoch, Generation, Position, ResumeId, Seq};
 
 /// A Resume whose answer is awaited, and what had been sent before it on its link.
 #[derive(Debug)]
@@ -122,6 +122,7 @@ impl Engine {
         };
         let mut ranges_left = ACK_ALL_RANGES;
         let one = |(&channel, rx): (&ChannelId, &RxChannel)| {
+            let consumed = self.durable.consumed(channel).find(|(of, _)| *of == epoch);
             let ranges: Vec<Run> = rx
                 .held
                 .iter()
@@ -137,7 +138,7 @@ impl Engine {
                 channel,
                 next: rx.next,
                 digest: rx.digest,
-                consumed: self.durable.consumed_word(epoch, channel, rx),
+                consumed: consumed.map_or(Seq(0), |(_, consumed)| consumed),
                 limit: self.credit_limit(epoch, channel, rx.next),
                 ranges,
             }

@@ -239,19 +239,17 @@ impl Session {
         self.streams.iter().find(|stream| stream.epoch == epoch)
     }
 
-    /// What a peer is told of its stream `epoch`: the first seq that the app has not committed. Before
-    /// all of them as long as messages of its earlier streams wait for the app, and none of this one is
-    /// committed: any other word is one of those too.
-    pub(crate) fn consumed_word(&self, epoch: Epoch, channel: ChannelId, rx: &RxChannel) -> Seq {
-        let says_something = rx.consumed > Seq::FIRST || self.is_committed_before(epoch, channel);
-        if says_something { rx.consumed } else { Seq(0) }
-    }
-
-    /// Whether the app has committed all that came of a channel under the epochs before this one.
-    pub(crate) fn is_committed_before(&self, epoch: Epoch, channel: ChannelId) -> bool {
-        let earlier = self.streams.iter().take_while(|of| of.epoch != epoch);
-        let mut channels = earlier.filter_map(|of| of.channels.get(&channel));
-        channels.all(RxChannel::is_committed)
+    /// What the peer is told that the app has committed of a channel, under each of its epochs. What is
+    /// committed of a stream, its sender takes for committed of those before it: as long as messages of
+    /// one of those wait for the app it is 0, which says nothing.
+    pub(crate) fn consumed(&self, channel: ChannelId) -> impl Iterator<Item = (Epoch, Seq)> + '_ {
+        let mut earlier_wait = false;
+        self.streams.iter().filter_map(move |stream| {
+            let rx = stream.channels.get(&channel)?;
+            let consumed = if earlier_wait { Seq(0) } else { rx.consumed };
+            earlier_wait |= !rx.is_committed();
+            Some((stream.epoch, consumed))
+        })
     }
 }
 

@@ -93,6 +93,48 @@ fn epochs_whose_messages_were_committed_in_another_order_are_forgotten() {
 }
 
 #[test]
+fn a_message_that_an_app_holds_for_long_keeps_no_later_epoch_from_being_forgotten() {
+    for restarts in [false, true] {
+        let (mut peer, mut generation) = receiver(RELAYED);
+        let frame = |epoch| {
+            let Frame::Data(data) = data(1, epoch, 0, 1) else {
+                unreachable!("it is a segment")
+            };
+            let epoch = Epoch(epoch.into());
+            Frame::Data(Data { epoch, ..data })
+        };
+        feed(&mut peer, generation, 1, &[frame(1)]);
+        let [held] = &take_all(&mut peer)[..] else {
+            panic!("one message")
+        };
+        for epoch in 2..30 {
+            feed(&mut peer, generation, 2, &[frame(epoch)]);
+            let taken = take_all(&mut peer);
+            let last = taken.last().expect("the epoch is heard");
+            assert_eq!(last.record.epoch, Epoch(epoch.into()), "it is heard");
+            commit(&mut peer, last, 3);
+            // What is committed of it, the sender takes for committed of the first as well.
+            feed(&mut peer, generation, 4, &[frame(epoch)]);
+            assert_eq!(last_ack(&mut peer).consumed, Seq(0), "epoch {epoch}");
+            if restarts {
+                peer.stop();
+                peer.start([7; 32], now(5));
+                peer.engine.as_mut().unwrap().seal_nothing();
+                generation = peer.bind(RELAYED, now(5));
+                // It is handed out once more, which is written down first.
+                assert!(peer.take(None).is_none());
+                settle(&mut peer, 5);
+                let again = peer.take(None).map(|handed| handed.position);
+                assert_eq!(again, Some(held.position));
+            }
+        }
+        commit(&mut peer, held, 6);
+        feed(&mut peer, generation, 7, &[frame(29)]);
+        assert_eq!(last_ack(&mut peer).consumed, Seq(2));
+    }
+}
+
+#[test]
 fn a_message_has_no_segments_that_hold_nothing() {
     let (mut peer, generation) = receiver(RELAYED);
     let segment = |index: u32, count, bytes: usize| {

@@ -73,7 +73,7 @@ impl Engine {
                 }
                 continue;
             }
-            match self.frame(generation, frame) {
+            match self.frame(generation, opened.newest, frame) {
                 Ok(Taken::Yes) => {}
                 Ok(other) => taken = other,
                 Err(violation) => return self.violated(generation, envelope, violation),
@@ -106,14 +106,19 @@ impl Engine {
         taken
     }
 
-    fn frame(&mut self, generation: Generation, frame: Frame) -> Result<Taken, Violation> {
+    fn frame(
+        &mut self,
+        generation: Generation,
+        newest: bool,
+        frame: Frame,
+    ) -> Result<Taken, Violation> {
         if !matches!(frame, Frame::Close(_)) {
             self.peer_closed = None;
         }
         match frame {
             Frame::Data(data) => return self.on_data(generation, data),
             Frame::Skip(skip) => return self.on_skip(generation, skip),
-            Frame::Resume(resume) => self.on_resume(generation, resume)?,
+            Frame::Resume(resume) => self.on_resume(generation, newest, resume)?,
             Frame::Ack(ack) => self.on_ack(generation, &ack),
             Frame::Volatile(volatile) => self.on_volatile(generation, volatile),
             Frame::Subscribe(list) => self.on_listening(&list.channels, true)?,

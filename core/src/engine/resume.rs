@@ -146,9 +146,12 @@ impl Engine {
         stream.channels.iter().map(one).collect()
     }
 
+    /// The peer tells where it is, in the `newest` packet of all or in one that waited while newer ones
+    /// came: that names an epoch that it may have left long ago.
     pub(super) fn on_resume(
         &mut self,
         generation: Generation,
+        newest: bool,
         resume: Resume,
     ) -> Result<(), Violation> {
         let Resume {
@@ -159,15 +162,21 @@ impl Engine {
             offered,
             answer,
         } = resume;
+        if !newest && self.may_be_forgotten(epoch) {
+            // If it is new all the same, who waits for an answer asks again.
+            return Ok(());
+        }
         let new = self.live.peer_epoch != Some(epoch);
         self.ensure_stream(epoch)?;
         if new {
             self.live.peer_epoch = Some(epoch);
-            self.trust_stream(epoch);
             self.writes.touch();
         }
+        if newest {
+            self.trust_stream(epoch);
+        }
         for offered in &offered {
-            self.receiving_exists(epoch, offered.channel)?;
+            self.receiving(epoch, offered.channel)?;
             if !self.rules.keeps(Rule::ResumeKeepsCounters) {
                 self.reset_counters(epoch, offered.channel);
             }
@@ -207,23 +216,6 @@ impl Engine {
         {
             link.resume_due = true;
         }
-        Ok(())
-    }
-
-    fn receiving_exists(&mut self, epoch: Epoch, channel: ChannelId) -> Result<(), Violation> {
-        let stream = self.ensure_stream(epoch)?;
-        let channels = self
-            .live
-            .streams
-            .get_mut(stream)
-            .map(|stream| &mut stream.channels);
-        let Some(channels) = channels else {
-            return Err(Violation::Channels);
-        };
-        if channels.len() >= crate::limits::CHANNELS && !channels.contains_key(&channel) {
-            return Err(Violation::Channels);
-        }
-        channels.entry(channel).or_default();
         Ok(())
     }
 

@@ -44,6 +44,9 @@ pub(super) struct Sealing {
     responding: Option<Locator>,
     #[cfg(feature = "plain")]
     pub(super) plain: bool,
+    /// Whether what is not sealed counts as older than what came before.
+    #[cfg(feature = "plain")]
+    late: bool,
     #[cfg(feature = "plain")]
     pub(super) said: Option<VecDeque<Vec<u8>>>,
 }
@@ -90,6 +93,8 @@ impl Sealing {
             responding: offered.map(|of| of.mine),
             #[cfg(feature = "plain")]
             plain: false,
+            #[cfg(feature = "plain")]
+            late: false,
             #[cfg(feature = "plain")]
             said: None,
         }
@@ -263,7 +268,7 @@ impl Engine {
             Some(&KIND_PLAIN) if self.sealing.plain => Ok(Opened {
                 frames: packet.slice(1..),
                 fresh: true,
-                newest: true,
+                newest: !self.sealing.late,
                 stale: false,
             }),
             Some(&KIND_SEALED) => self.open_shared(generation, packet),
@@ -450,6 +455,12 @@ impl Engine {
     #[doc(hidden)]
     pub fn seal_nothing(&mut self) {
         self.sealing.plain = true;
+    }
+
+    /// Whether what comes without a seal from here on waited somewhere while newer packets came.
+    #[doc(hidden)]
+    pub const fn take_as_late(&mut self, late: bool) {
+        self.sealing.late = late;
     }
 
     /// The frames of the packets that were sent since this was asked last, as they were before they

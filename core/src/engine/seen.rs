@@ -2,8 +2,8 @@
 //!
 //! What came under a later epoch names its first place, and is noted there. Of an epoch that was
 //! forgotten nothing is known, so all that comes under it may be a copy; as little is known of one that was
-//! never heard of, once there are as many as are remembered. A Resume tells the two apart: a peer
-//! says it under the epoch that it has, and not under one that it has left.
+//! never heard of, once there are as many as are remembered. A Resume tells the two apart, in the newest
+//! packet of all: a peer says it under the epoch that it has, and not under one that it has left.
 
 use super::Engine;
 use super::event::Violation;
@@ -54,6 +54,7 @@ impl Engine {
         for stream in streams.filter(|stream| stream.epoch == epoch) {
             for rx in stream.channels.values_mut().filter(|rx| is_doubtful(rx)) {
                 rx.seen.remove_run(rx.next, Seq(u64::MAX));
+                self.writes.touch();
             }
         }
     }

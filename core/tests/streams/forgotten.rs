@@ -93,6 +93,47 @@ fn what_comes_under_a_new_epoch_is_not_marked_once_the_peer_has_named_it() {
     assert_eq!(marks(&mut peer), [false]);
 }
 
+/// What waited in a mailbox while newer packets came.
+fn feed_late(peer: &mut Peer, generation: Generation, frames: &[Frame]) {
+    peer.engine.as_mut().unwrap().take_as_late(true);
+    feed(peer, generation, 3, frames);
+    peer.engine.as_mut().unwrap().take_as_late(false);
+}
+
+#[test]
+fn a_resume_that_comes_late_makes_no_copy_of_its_epoch_come_unmarked() {
+    let Frame::Resume(before_all) = resume(2) else {
+        unreachable!("it is a Resume")
+    };
+    let before_all = Frame::Resume(Resume {
+        offered: Vec::new(),
+        ..before_all
+    });
+    for late in [resume(2), before_all] {
+        let (mut peer, generation) = forgetful();
+        feed_late(&mut peer, generation, &[late]);
+        feed(&mut peer, generation, 3, &[of(2, 1, None)]);
+        assert_eq!(marks(&mut peer), [true]);
+    }
+}
+
+#[test]
+fn a_resume_that_comes_late_takes_back_no_note_of_a_copy() {
+    let (mut peer, generation) = forgetful();
+    let first = First {
+        epoch: Epoch(49),
+        seq: Seq(1),
+    };
+    feed(&mut peer, generation, 3, &[of(50, 1, Some(first))]);
+    marks(&mut peer);
+    feed_late(&mut peer, generation, &[resume(49)]);
+    feed(&mut peer, generation, 3, &[of(49, 1, None)]);
+    assert_eq!(marks(&mut peer), [true]);
+    // What it names as its own is, once no newer word than that came.
+    feed(&mut peer, generation, 3, &[resume(49), of(49, 2, None)]);
+    assert_eq!(marks(&mut peer), [false]);
+}
+
 #[test]
 fn of_copies_that_came_here_and_there_none_comes_late_unmarked() {
     const COPIES: u64 = 1_030;

@@ -7,7 +7,7 @@ use super::streams::Part;
 use super::writes::After;
 use crate::limits::CONSUMED_DELAY;
 use crate::record::{InboxBody, InboxRecord, Key, Record};
-use crate::{ChannelId, Epoch, Now, Position, Seq};
+use crate::{ChannelId, Epoch, Generation, Now, Position, Seq};
 
 impl Engine {
     /// Puts a whole message into the inbox.
@@ -135,7 +135,7 @@ impl Engine {
 
     /// Says once more what the app has committed of the streams beside `present`: an Ack of it may have
     /// been lost, and nothing else tells their sender, who asks.
-    pub(super) fn tell_consumed_earlier(&mut self, present: Epoch) {
+    pub(super) fn tell_consumed_earlier(&mut self, generation: Generation, present: Epoch) {
         let channels: BTreeSet<ChannelId> = self
             .live
             .streams
@@ -149,7 +149,11 @@ impl Engine {
             .map(|(epoch, _)| epoch)
             .collect();
         for epoch in told {
-            self.defer(After::Consumed { epoch });
+            self.defer(After::Ack {
+                generation,
+                epoch,
+                answers: None,
+            });
         }
     }
 }

@@ -201,7 +201,7 @@ impl Engine {
             });
         }
         if answer {
-            self.tell_consumed_earlier(epoch);
+            self.tell_consumed_earlier(generation, epoch);
         }
         let knows_us = peer_epoch == Some(self.live.epoch);
         let knew_us = peer_epoch.is_some_and(|of| self.live.past.iter().any(|p| p.epoch == of));

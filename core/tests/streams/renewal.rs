@@ -1,10 +1,13 @@
 //! What is told, and what is marked, once a sender has drawn a new epoch.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use outlive_core::engine::SendOptions;
 use outlive_core::limits::OWN_EPOCHS;
-use outlive_core::wire::frame::{Ack, Frame, Received};
-use outlive_core::{Digest, Generation, Position, Seq};
+use outlive_core::wire::frame::{Ack, Frame, Received, Resume};
+use outlive_core::wire::packet;
+use outlive_core::{Digest, Generation, Position, ResumeId, Seq};
 
 use crate::peer::{Handed, Peer};
 use crate::{CHAT, RELAYED, feed, now, peer, said, settle};
@@ -187,6 +190,46 @@ fn a_lost_word_of_a_commit_under_an_earlier_epoch_is_said_again_to_who_asks() {
     assert!(lost.iter().any(|frame| matches!(frame, Frame::Ack(_))));
     pair.wait_for(Position(2));
     assert_eq!(pair.consumed(), Position(2));
+}
+
+#[test]
+fn what_was_committed_under_earlier_epochs_is_told_on_the_link_of_who_asks() {
+    let mut pair = Pair::new();
+    pair.send(b"one");
+    pair.send(b"two");
+    pair.talk();
+    let handed = pair.take();
+    pair.renew();
+    pair.commit(&handed[0]);
+    pair.talk();
+    let [other, present] = {
+        let streams = &pair.bob.engine.as_ref().unwrap().session().streams;
+        [streams[0].epoch, streams[1].epoch]
+    };
+    let (asks, carries) = (pair.to_alice, pair.bob.bind(RELAYED, now(pair.ms)));
+    settle(&mut pair.bob, pair.ms);
+    said(&mut pair.bob);
+    assert_eq!(pair.bob.engine.as_ref().unwrap().carrier(), Some(carries));
+    let question = Frame::Resume(Resume {
+        id: ResumeId(7),
+        epoch: present,
+        peer_epoch: None,
+        received: Vec::new(),
+        offered: Vec::new(),
+        answer: true,
+    });
+    feed(&mut pair.bob, asks, pair.ms, &[question]);
+    let told = pair.bob.sent.drain(..).flat_map(|(transmit, frames)| {
+        let frames = packet::decode(&frames.into()).unwrap();
+        let acks = frames.into_iter().filter_map(|frame| match frame {
+            Frame::Ack(ack) => Some(ack.epoch),
+            _ => None,
+        });
+        acks.map(|epoch| (transmit.generation, epoch))
+            .collect::<Vec<_>>()
+    });
+    let told: BTreeSet<_> = told.collect();
+    assert_eq!(told, BTreeSet::from([(asks, other), (asks, present)]));
 }
 
 #[test]

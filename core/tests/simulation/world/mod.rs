@@ -90,6 +90,8 @@ pub(crate) enum Fault {
     Garbled(u64),
     /// The app has committed everything, and the peer is not told so.
     Uncounted,
+    /// What the apps have committed is not told to who waits for it.
+    Unheard,
     /// A message is told as consumed that no app has committed.
     Flattered(u64),
     /// Something is outstanding for ever.

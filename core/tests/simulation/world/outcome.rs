@@ -77,12 +77,39 @@ impl World {
         if self.peers.iter().any(counts_too_little) {
             self.fault(Fault::Uncounted);
         }
+        self.hear_of_commits();
         if self.rolls == [0, 0] {
             if self.peers.iter().any(|peer| peer.renewed > 0) {
                 self.fault(Fault::RenewedForNothing);
             }
             self.check_gaps();
         }
+    }
+
+    /// Who waits to hear that all was committed hears it in the end, whatever the other has lost.
+    fn hear_of_commits(&mut self) {
+        let now = self.now;
+        for peer in &mut self.peers {
+            let Some(engine) = &mut peer.engine else {
+                continue;
+            };
+            let ends: Vec<_> = engine
+                .session()
+                .out
+                .iter()
+                .map(|(&of, out)| (of, out.low))
+                .collect();
+            for (channel, end) in ends {
+                engine.await_consumed(channel, end, now);
+            }
+        }
+        for _ in 0..400 {
+            if !self.peers.iter().any(is_unheard) {
+                return;
+            }
+            self.round();
+        }
+        self.fault(Fault::Unheard);
     }
 
     /// The apps know of each message that did not come, and of none that did, that it is missing:
@@ -176,6 +203,12 @@ impl World {
         self.collect();
         spoken != self.spoken
     }
+}
+
+/// Whether something that the other has was not told to be committed.
+fn is_unheard(peer: &Peer) -> bool {
+    let session = peer.engine.as_ref().map(Engine::session);
+    session.is_some_and(|session| session.out.values().any(|out| out.consumed < out.low))
 }
 
 /// Whether the app has committed all that came of a channel, and the peer is not told so.

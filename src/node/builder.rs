@@ -120,8 +120,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts the node: counts the start in the store, and dials the relays. Dropped half-way, there
-    /// is no node; at most the start was counted.
+    /// Starts the node: counts the start in the store, writes down whose it is, and dials the relays.
+    /// Dropped half-way, there is no node; at most that was done. A store is for one node at a time:
+    /// of two that start at once on the same new one, none is refused.
     ///
     /// # Errors
     /// [`Error::NoIdentity`], [`Error::NoStore`], [`Error::OtherIdentity`] if the store is somebody

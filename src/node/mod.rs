@@ -151,44 +151,71 @@ impl Node {
     /// Uses one more relay from now on, behind those in use. Returns at once; the relay is dialed
     /// until it is removed.
     ///
-    /// One whose [address](RelayTransport::address) is in use already stays as it is, and `transport` is
-    /// dropped: over two connections this node would sign itself out in turns. To reach the same
-    /// address in another way, [remove](Self::remove_relay) it first.
+    /// One whose [address](RelayTransport::address) is in use already, in the same words, stays as it
+    /// is, and `transport` is dropped: over two connections this node would sign itself out in turns.
+    /// To reach the same address in another way, [remove](Self::remove_relay) it first. One that is
+    /// [closed](RelayState::Closed) is not in use.
     pub fn use_relay(&self, transport: Arc<dyn RelayTransport>) {
+        self.dial(transport, |relays, address| {
+            relays.retain(|relay| {
+                relay.address != address || *relay.state.borrow() != RelayState::Closed
+            });
+            relays.iter().all(|relay| relay.address != address)
+        });
+    }
+
+    /// Uses this relay instead of all others: their connections are closed, and nothing more is
+    /// sent to them. Sessions, subscriptions and receipts are not touched. It is dialed anew even if it
+    /// is in use already.
+    pub fn switch_relay(&self, transport: Arc<dyn RelayTransport>) {
+        self.dial(transport, |relays, _| {
+            for relay in relays.drain(..) {
+                relay.cancel.cancel();
+            }
+            true
+        });
+    }
+
+    /// Dials a relay if there is room for it among those in use.
+    fn dial(
+        &self,
+        transport: Arc<dyn RelayTransport>,
+        make_room: impl FnOnce(&mut Vec<Relay>, &str) -> bool,
+    ) {
         if self.inner.cancel.is_cancelled() {
             return;
         }
         let (attach, attaching) = mpsc::channel(ATTACHING);
         let (state, states) = watch::channel(RelayState::Connecting);
         let cancel = self.inner.ways.child_token();
-        let rank = self.inner.ranks.fetch_add(1, Ordering::Relaxed);
-        let task = RelayTask {
-            inner: self.inner.clone(),
-            transport: transport.clone(),
-            token: self.inner.token.subscribe(),
-            rank: u8::try_from(rank).unwrap_or(u8::MAX),
-            attaching,
-            state,
-            cancel: cancel.clone(),
-        };
         let address = transport.address().to_owned();
         let span = tracing::info_span!("relay", relay = %address);
-        let awake: Vec<_> = {
+        let (rank, awake): (_, Vec<_>) = {
             let awake = lock(&self.inner.awake);
             let mut relays = lock(&self.inner.relays);
-            if relays.iter().any(|relay| relay.address == address) {
+            if !make_room(&mut relays, &address) {
                 return;
             }
             relays.push(Relay {
                 address,
                 attach: attach.clone(),
                 state: states,
-                cancel,
+                cancel: cancel.clone(),
             });
-            awake
-                .iter()
-                .map(|(peer, of)| (*peer, of.inputs.clone()))
-                .collect()
+            let awake = awake.iter();
+            (
+                self.inner.ranks.fetch_add(1, Ordering::Relaxed),
+                awake.map(|(peer, of)| (*peer, of.inputs.clone())).collect(),
+            )
+        };
+        let task = RelayTask {
+            inner: self.inner.clone(),
+            transport,
+            token: self.inner.token.subscribe(),
+            rank: u8::try_from(rank).unwrap_or(u8::MAX),
+            attaching,
+            state,
+            cancel,
         };
         self.inner.tasks.spawn(task.run().instrument(span));
         self.inner.tasks.spawn(async move {
@@ -198,17 +225,6 @@ impl Node {
                 }
             }
         });
-    }
-
-    /// Uses this relay instead of all others: their connections are closed, and nothing more is
-    /// sent to them. Sessions, subscriptions and receipts are not touched. It is dialed anew even if it
-    /// is in use already.
-    pub fn switch_relay(&self, transport: Arc<dyn RelayTransport>) {
-        let old = std::mem::take(&mut *lock(&self.inner.relays));
-        for relay in old {
-            relay.cancel.cancel();
-        }
-        self.use_relay(transport);
     }
 
     /// Stops using the relays with this address. Returns whether there was one.

@@ -20,7 +20,8 @@ impl Session {
     /// back. There is no way around: a relay that takes no such connection refuses each message, and
     /// while it does not know the token, since the peer has not signed in there yet or takes it no more,
     /// messages wait and their receipts say [`Refusal::Token`](crate::Refusal::Token). What waits goes
-    /// with another token, or under our name, as soon as that is said here.
+    /// with another token, or under our name, as soon as that is said here; it can't be taken back, and
+    /// ends with its time to live.
     ///
     /// While it holds, the relay is not asked whether the peer is there, and
     /// [`SessionState::peer_online`](crate::SessionState::peer_online) stays unknown once the link is

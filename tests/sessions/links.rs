@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use outlive::{
     ChannelId, Identity, Node, RelayState, RelayTransport, SessionEvent, TransportError,
 };
@@ -307,4 +308,42 @@ async fn a_relay_that_is_in_use_already_is_not_dialed_beside_itself() {
     let to_bob = alice.session(id(2)).await.unwrap();
     to_bob.send(CHAT, "over the relay again").await.unwrap();
     assert_eq!(take(&mut inbox).await, "over the relay again");
+}
+
+/// Has the address of a relay, and says that it can never work.
+struct Hopeless(String);
+
+#[async_trait]
+impl RelayTransport for Hopeless {
+    fn address(&self) -> &str {
+        &self.0
+    }
+
+    async fn connect(&self, _: &Identity) -> Result<RelayConnection, TransportError> {
+        Err(TransportError::Address {
+            address: self.0.clone(),
+            reason: "it is hopeless".to_owned(),
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_was_given_up_is_dialed_when_it_is_used_again() {
+    let relay = relay().await;
+    let way = Arc::new(way(&relay));
+    let alice = Node::builder()
+        .identity(Identity::from_seed([1; 32]))
+        .store(MemoryStore::new())
+        .transport(Hopeless(way.address().to_owned()))
+        .start()
+        .await
+        .unwrap();
+    let (_, mut state) = alice.relays().pop().expect("one relay");
+    let closed = state.wait_for(|state| *state == RelayState::Closed);
+    drop(soon("its end", closed).await.unwrap());
+    alice.use_relay(way);
+    let (_, mut state) = alice.relays().pop().expect("one relay");
+    let connected = state.wait_for(|state| *state == RelayState::Connected);
+    drop(soon("a connection", connected).await.unwrap());
+    assert_eq!(alice.relays().len(), 1);
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::process::{Running, feed, id, outlive, relay};
+use crate::refusing::refusing_relay;
 
 fn session(data: &Path) -> serde_json::Value {
     let mut command = outlive();
@@ -26,15 +27,10 @@ fn a_message_of_several_segments_is_one_that_is_queued() {
 #[test]
 fn a_message_that_ended_is_not_queued() {
     let dir = tempfile::tempdir().unwrap();
-    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
-    // The relay does not know this token, and refuses what comes with it.
-    let mut contact = outlive();
-    contact.args(["contact", "--token", "--relay", &format!("ws://{address}")]);
-    let contact = contact.arg("--data").arg(dir.path().join("bob"));
-    let contact = String::from_utf8(contact.output().unwrap().stdout).unwrap();
-    let alice = dir.path().join("alice");
+    let (alice, to) = (dir.path().join("alice"), id(&dir.path().join("bob")));
     let mut sending = outlive();
-    sending.args(["send", "--timeout", "60", "--to", contact.trim()]);
+    sending.args(["send", "--timeout", "60", "--to", &to]);
+    sending.args(["--relay", &refusing_relay()]);
     let sent = feed(sending.arg("--data").arg(&alice), b"one\ntwo\n");
     let said = String::from_utf8_lossy(&sent.stderr);
     assert!(said.contains("was not delivered"), "{said}");

@@ -50,7 +50,7 @@ async fn follow_sending(file: SendingFile, bar: ProgressBar, json: bool) -> Resu
 }
 
 async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
-    let session = node.session(args.to.peer()).await?;
+    let session = crate::data::session(node, &args.to).await?;
     let bars = bars(json);
     let mut following = JoinSet::new();
     // What an earlier run has not brought to its end goes on with these.

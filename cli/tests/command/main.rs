@@ -14,6 +14,7 @@ mod kills;
 mod private;
 mod process;
 mod queues;
+mod records;
 mod refusing;
 mod relay;
 mod sending;

@@ -4,7 +4,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use outlive::record::Key;
+
 use crate::process::{Running, feed, id, outlive, relay};
+use crate::records;
 
 #[test]
 fn a_contact_with_a_token_comes_from_a_file() {
@@ -123,4 +126,22 @@ fn who_asks_for_the_sessions_is_their_owner() {
     assert_eq!(listening.lines.next().unwrap().unwrap(), "hello");
     let socket = fs::metadata(bob.join("sessions.sock")).unwrap();
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_file_goes_with_the_token_of_a_contact_and_without_our_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let mut contact = outlive();
+    contact.args(["contact", "--token", "--data"]).arg(&bob);
+    let (named, file) = (dir.path().join("bob.contact"), dir.path().join("file"));
+    fs::write(&named, contact.output().unwrap().stdout).unwrap();
+    fs::write(&file, b"hi").unwrap();
+    let mut sending = outlive();
+    sending.args(["send-file", "--relay", "ws://127.0.0.1:1", "--timeout", "1"]);
+    sending.args(["--to", &format!("@{}", named.display()), "--data"]);
+    let sent = sending.arg(&alice).arg(&file).status().unwrap();
+    assert_eq!(sent.code(), Some(1));
+    let kept = records::get(&alice, Key::Unidentified(id(&bob).parse().unwrap()));
+    assert!(kept.is_some(), "the relay would be told who sends");
 }

@@ -51,10 +51,19 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unrepeated<T> {
     }
 }
 
+/// What names the host in an address, with a user and a password if it has such. All of what is no
+/// address: a password may be anywhere in it.
+fn authority(address: &str) -> &str {
+    let Some((_, behind)) = address.split_once("://") else {
+        return address;
+    };
+    behind.split(['/', '?', '#']).next().unwrap_or(behind)
+}
+
 /// The address of a relay.
 pub(crate) fn relay(text: &str) -> Result<String, String> {
     // Addresses are told in errors and logs, and given to others in contacts.
-    if text.contains('@') {
+    if authority(text).contains('@') {
         return Err(
             "a relay takes no user and no password; leave them out, with the `@`".to_owned(),
         );

@@ -89,6 +89,21 @@ fn a_password_in_the_address_of_a_relay_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn an_at_behind_the_host_of_a_relay_is_no_password() {
+    let dir = tempfile::tempdir().unwrap();
+    for url in [
+        "wss://relay.example/@home",
+        "wss://relay.example?of=me@home",
+        "ws://relay.example:4400/of/me@home?a@b",
+    ] {
+        let output = on(dir.path(), &["contact", "--relay", url])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+}
+
+#[test]
 fn a_mistyped_contact_is_told_of_without_its_token() {
     let dir = tempfile::tempdir().unwrap();
     let bob = dir.path().join("bob");

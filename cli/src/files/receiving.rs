@@ -8,8 +8,8 @@ use data_encoding::HEXLOWER;
 use indicatif::{MultiProgress, ProgressBar};
 use outlive::record::{InboxBody, InboxRecord, Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive::{
-    ChannelId, FileError, FileEvent, FileInbox, FileOffer, Node, PeerId, Position, SessionInfo,
-    Store, TransferId, Trust,
+    ChannelId, Contact, FileError, FileEvent, FileInbox, FileOffer, Node, PeerId, Position,
+    SessionInfo, Store, TransferId, Trust,
 };
 use outlive_core::store::ReadLimit;
 use outlive_core::wire::file::FileMessage;
@@ -273,7 +273,14 @@ pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
     let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
     let work = receive_all(&node, &args, json);
     let end = run(&node, &*store, &args.data.dir, args.timeout, work).await;
-    let coming = are_coming(&node, &*store).await;
+    let coming = match &end {
+        // Nothing more has to come.
+        Ok(End::Done) | Err(_) => Ok(false),
+        Ok(End::TimeOver | End::Stopped) => {
+            let from = args.from.as_ref().map(Contact::peer);
+            are_coming(&node, &*store, from).await
+        }
+    };
     node.shutdown().await?;
     match (end?, coming?) {
         // All that was there has come, and nobody said how many there have to be.
@@ -288,8 +295,12 @@ const LOOKED_AT: ReadLimit = ReadLimit {
     bytes: 1024 * 1024,
 };
 
-/// Whether there are files that are not whole yet, or that were offered and not taken.
-async fn are_coming(node: &Node, store: &dyn Store) -> Result<bool> {
+/// Whether there are files of this peer, or of any, that are not whole yet, or that were offered and not
+/// taken.
+async fn are_coming(node: &Node, store: &dyn Store, from: Option<PeerId>) -> Result<bool> {
+    let is_meant = |info: &&SessionInfo| {
+        info.trust != Trust::Blocked && from.is_none_or(|from| from == info.peer)
+    };
     let mut after = None;
     loop {
         let page = node.sessions(after, PAGE).await?;
@@ -297,7 +308,7 @@ async fn are_coming(node: &Node, store: &dyn Store) -> Result<bool> {
             return Ok(false);
         };
         after = Some(last.peer);
-        for info in page.iter().filter(|info| info.trust != Trust::Blocked) {
+        for info in page.iter().filter(is_meant) {
             if are_coming_of(store, info).await? {
                 return Ok(true);
             }

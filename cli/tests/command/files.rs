@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::process::{Running, id, outlive, relay};
+use outlive::TransferId;
+use outlive::record::Key;
+
+use crate::process::{Running, feed, id, outlive, relay};
+use crate::records;
 
 /// Longer than anything here takes; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -266,10 +270,10 @@ fn a_receiver_that_is_stopped_says_that_files_go_on_only_if_some_do() {
     let (small, large) = (dir.path().join("small"), dir.path().join("large"));
     fs::write(&small, b"hi").unwrap();
     fs::write(&large, vec![7; 64_000_000]).unwrap();
-    let receive = || {
+    let receive = |of: &[&str]| {
         let mut command = outlive();
         command.args(["--json", "receive-files", "--relay", &url, "--data"]);
-        command.arg(&bob).arg("--into").arg(&into);
+        command.arg(&bob).arg("--into").arg(&into).args(of);
         Running::start(command.stderr(std::process::Stdio::piped()))
     };
     let stopped = |mut receiver: Running| {
@@ -279,7 +283,7 @@ fn a_receiver_that_is_stopped_says_that_files_go_on_only_if_some_do() {
         (code, std::io::read_to_string(stderr).unwrap())
     };
     let to = id(&bob);
-    let mut receiver = receive();
+    let mut receiver = receive(&[]);
     let mut sent = sending(&url, &to, &alice, &small);
     assert!(sent.status().unwrap().success());
     next(&mut receiver, "received");
@@ -291,10 +295,49 @@ fn a_receiver_that_is_stopped_says_that_files_go_on_only_if_some_do() {
         "nobody said how many there have to be: {said}"
     );
 
-    let _sender = Running::start(&mut sending(&url, &to, &alice, &large));
-    let mut receiver = receive();
+    let sender = Running::start(&mut sending(&url, &to, &alice, &large));
+    let mut receiver = receive(&[]);
     next(&mut receiver, "accepted");
     let (code, said) = stopped(receiver);
     assert!(said.contains(HINT), "{said}");
     assert_eq!(code, Some(1));
+
+    // It goes on, and nobody who receives of another peer waits for it.
+    sender.kill();
+    let carol = dir.path().join("carol");
+    let mut receiver = receive(&["--from", &id(&carol)]);
+    assert!(
+        sending(&url, &to, &carol, &small)
+            .status()
+            .unwrap()
+            .success()
+    );
+    next(&mut receiver, "received");
+    let (code, said) = stopped(receiver);
+    assert!(!said.contains(HINT), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn a_record_that_can_not_be_read_fails_no_receiver_that_has_all_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let url = format!("ws://{address}");
+    let [alice, bob, carol, into] =
+        ["alice", "bob", "carol", "into"].map(|name| dir.path().join(name));
+    fs::create_dir(&into).unwrap();
+    let small = dir.path().join("small");
+    fs::write(&small, b"hi").unwrap();
+    let mut waiting = outlive();
+    waiting.args(["send", "--wait", "queued", "--to", &id(&carol), "--data"]);
+    assert!(feed(waiting.arg(&bob), b"hello\n").status.success());
+    let damaged = Key::ReceivingFile(id(&carol).parse().unwrap(), TransferId([7; 16]));
+    records::put(&bob, damaged, b"\x01");
+    let _sender = Running::start(&mut sending(&url, &id(&bob), &alice, &small));
+    let mut command = outlive();
+    command.args(["receive-files", "--relay", &url, "--timeout", "60"]);
+    command.args(["--count", "1", "--data"]).arg(&bob);
+    let received = command.arg("--into").arg(&into).output().unwrap();
+    let said = String::from_utf8_lossy(&received.stderr);
+    assert!(received.status.success(), "{said}");
 }

@@ -49,8 +49,8 @@ pub(crate) struct Receipts {
     at_relay: Cell<u64>,
     at_peer: Cell<u64>,
     places: Arc<Semaphore>,
-    /// Whether the next message waits for a place.
-    full: Cell<bool>,
+    /// Whether no message comes any more.
+    read_to_its_end: Cell<bool>,
     /// The number of the last message that has, or had, a place.
     placed: Cell<u64>,
 }
@@ -61,7 +61,7 @@ impl Receipts {
             json,
             wanted,
             places: Arc::new(Semaphore::new(AWAITED)),
-            full: Cell::new(false),
+            read_to_its_end: Cell::new(false),
             placed: Cell::new(0),
             queued: Cell::new(0),
             at_relay: Cell::new(0),
@@ -108,10 +108,20 @@ impl Receipts {
 
     /// Waits for room for one more message, before it is read.
     pub(crate) async fn room(&self) -> Result<OwnedSemaphorePermit> {
-        self.full.set(self.places.available_permits() == 0);
-        let permit = self.places.clone().acquire_owned().await?;
-        self.full.set(false);
-        Ok(permit)
+        Ok(self.places.clone().acquire_owned().await?)
+    }
+
+    /// No message comes any more: all were read.
+    pub(crate) fn end_of_input(&self) {
+        self.read_to_its_end.set(true);
+    }
+
+    /// How far an input was read that was not read to its end.
+    pub(crate) fn read_up_to(&self) -> String {
+        match self.placed.get() {
+            0 => "no message of the input was read".to_owned(),
+            number => format!("the input was read up to message {number}"),
+        }
     }
 
     /// Gives a message that was read its place.
@@ -234,20 +244,27 @@ impl Receipts {
             1 => "1 is".to_owned(),
             count => format!("{count} are"),
         };
-        let mut left = format!(
-            "{} at the relay, {} queued",
-            are(&self.at_relay),
-            are(&self.queued)
-        );
-        if self.wanted > Stage::Delivered {
-            left = format!("{} at the peer, {left}", are(&self.at_peer));
-        }
+        let queued = format!("{} queued", are(&self.queued));
+        let mut left = match self.wanted {
+            // Nobody looks what becomes of them then.
+            Stage::Queued => match self.queued.get() {
+                1 => "1 was queued".to_owned(),
+                count => format!("{count} were queued"),
+            },
+            Stage::Custody | Stage::Delivered => {
+                format!("{} at the relay, {queued}", are(&self.at_relay))
+            }
+            Stage::Consumed => format!(
+                "{} at the peer, {} at the relay, {queued}",
+                are(&self.at_peer),
+                are(&self.at_relay)
+            ),
+        };
         if self.queued.get() > 0 {
             left += "; what is queued stays queued and is sent later";
         }
-        if self.full.get() {
-            let placed = self.placed.get();
-            left += &format!("; what the input has behind message {placed} was not read");
+        if !self.read_to_its_end.get() {
+            left += &format!("; {}", self.read_up_to());
         }
         left
     }

@@ -114,9 +114,15 @@ async fn send_all(session: &Session, args: &Send, receipts: &Receipts) -> Result
             let room = receipts.room().await?;
             let message = match source.next().await {
                 Ok(Some(message)) => message,
-                Ok(None) => return Ok(None),
-                // What was read before is sent all the same.
-                Err(error) => return Ok(Some(error)),
+                Ok(None) => {
+                    receipts.end_of_input();
+                    return Ok(None);
+                }
+                // What was read before is sent all the same, which may take long, or be stopped.
+                Err(error) => {
+                    crate::output::say(format_args!("{error:#}"));
+                    return Ok(Some(anyhow!(receipts.read_up_to())));
+                }
             };
             let number = source.number;
             let key = args.once.as_ref().map(|key| format!("{key}/{number}"));
@@ -141,7 +147,8 @@ async fn send_all(session: &Session, args: &Send, receipts: &Receipts) -> Result
         anyhow::Ok(())
     };
     let (failed, (), ended) = tokio::try_join!(reading, queuing, receipts.follow(queued))?;
-    failed.or(ended).map_or(Ok(()), Err)
+    // Why the input failed was said.
+    ended.or(failed).map_or(Ok(()), Err)
 }
 
 /// Says so if nothing of a peer that is waited for ever came.

@@ -1,6 +1,6 @@
 //! What `outlive send` tells of its messages while they are on their way.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{ChildStdin, Stdio};
 
@@ -82,5 +82,61 @@ fn who_stops_is_told_what_of_a_long_input_was_not_read() {
         said.contains("4096 are at the relay, 0 are queued"),
         "{said}"
     );
-    assert!(said.contains("behind message 4096 was not read"), "{said}");
+    assert!(said.contains("read up to message 4096"), "{said}");
+}
+
+#[test]
+fn who_stops_is_told_how_far_an_input_was_read_that_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let (mut running, mut input) = sending(&alice, &format!("ws://{address}"), &id(&bob));
+    input.write_all(b"hello\n").unwrap();
+    assert_eq!(next(&mut running), told("1", "queued"));
+    assert_eq!(next(&mut running), told("1", "custody"));
+    running.terminate();
+    assert_eq!(running.child.wait().unwrap().code(), Some(1));
+    let said = std::io::read_to_string(running.child.stderr.take().unwrap()).unwrap();
+    assert!(said.contains("1 is at the relay, 0 are queued"), "{said}");
+    assert!(said.contains("read up to message 1"), "{said}");
+}
+
+#[test]
+fn who_stops_is_told_of_no_relay_where_nobody_looks_what_gets_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    let mut command = outlive();
+    command.args(["send", "--wait", "queued", "--to", &to, "--data"]);
+    command.arg(dir.path().join("alice")).stdin(Stdio::piped());
+    let mut running = Running::start(command.stderr(Stdio::piped()));
+    let mut input = running.child.stdin.take().unwrap();
+    input.write_all(b"hello\n").unwrap();
+    assert_eq!(next(&mut running), told("1", "queued"));
+    running.terminate();
+    assert_eq!(running.child.wait().unwrap().code(), Some(1));
+    let said = std::io::read_to_string(running.child.stderr.take().unwrap()).unwrap();
+    assert!(!said.contains("at the relay"), "{said}");
+    assert!(said.contains("read up to message 1"), "{said}");
+}
+
+#[test]
+fn an_input_that_fails_is_told_of_at_once_and_not_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, address) = relay(&dir.path().join("relay"), "127.0.0.1:0");
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let (mut running, mut input) = sending(&alice, &format!("ws://{address}"), &id(&bob));
+    input.write_all(b"hello\n\xff\nlater\n").unwrap();
+    assert_eq!(next(&mut running), told("1", "queued"));
+    let mut said = BufReader::new(running.child.stderr.take().unwrap()).lines();
+    let first = said.next().expect("a complaint").unwrap();
+    assert!(first.contains("line 2 is not UTF-8"), "{first}");
+    running.terminate();
+    assert_eq!(running.child.wait().unwrap().code(), Some(1));
+    let rest: Vec<_> = said.map(Result::unwrap).collect();
+    assert!(
+        rest.iter()
+            .any(|line| line.contains("read up to message 1")),
+        "{rest:?}"
+    );
+    assert!(!rest.iter().any(|line| line.contains("UTF-8")), "{rest:?}");
 }

@@ -4,8 +4,8 @@
 //! peer has passed them. So the outbox itself is looked at here.
 
 use anyhow::Result;
-use outlive::record::{Key, OutboxRecord, OutboxState, Record, SendingFileRecord};
-use outlive::{ChannelId, PeerId, Position, SENDING_FILES, SessionInfo, Store, limits};
+use outlive::record::{Key, OutboxRecord, OutboxState, Record, RecordError, SendingFileRecord};
+use outlive::{ChannelId, PeerId, Position, SENDING_FILES, SessionInfo, Store, StoreError, limits};
 use outlive_core::store::ReadLimit;
 use outlive_core::wire::file::FileMessage;
 
@@ -31,8 +31,17 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// What is queued in a session.
-    pub(crate) async fn of(store: &dyn Store, info: &SessionInfo) -> Result<Self> {
+    /// What is queued in a session; `None` where what is on disk of that can't be read.
+    pub(crate) async fn of(store: &dyn Store, info: &SessionInfo) -> Result<Option<Self>> {
+        match Self::count(store, info).await {
+            Ok(queue) => Ok(Some(queue)),
+            // Other sessions are none the worse for it.
+            Err(error) if is_unreadable(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn count(store: &dyn Store, info: &SessionInfo) -> Result<Self> {
         let mut queue = Self::default();
         let mut looked_at = 0_usize;
         for (&channel, out) in &info.record.out {
@@ -86,6 +95,12 @@ impl Queue {
             OutboxState::Live | OutboxState::Tombstone => {}
         }
     }
+}
+
+/// Whether the bytes on disk are the reason, and not that the disk or the store is out of reach.
+fn is_unreadable(error: &anyhow::Error) -> bool {
+    let damaged = |error| matches!(error, &StoreError::Damaged { .. });
+    error.is::<RecordError>() || error.downcast_ref().is_some_and(damaged)
 }
 
 /// How many files are on their way to a peer.

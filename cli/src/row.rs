@@ -17,12 +17,11 @@ pub(crate) struct Row {
     peer: String,
     epoch: String,
     peer_epoch: Option<String>,
-    queued: u64,
-    queued_bytes: u64,
-    #[serde(default)]
-    files: u64,
-    #[serde(default)]
-    file_bytes: u64,
+    /// Unknown, as the three below, where what is on disk of that can't be read.
+    queued: Option<u64>,
+    queued_bytes: Option<u64>,
+    files: Option<u64>,
+    file_bytes: Option<u64>,
     /// There is more than was counted in the four above.
     #[serde(default)]
     more: bool,
@@ -46,7 +45,11 @@ struct Link {
 
 impl Row {
     /// What is on disk, and how it is now if a process has it open.
-    pub(crate) fn new(info: &SessionInfo, queue: &Queue, state: Option<SessionState>) -> Self {
+    pub(crate) fn new(
+        info: &SessionInfo,
+        queue: Option<&Queue>,
+        state: Option<SessionState>,
+    ) -> Self {
         let SessionInfo { record, .. } = info;
         let state = state.unwrap_or_default();
         let link = |link: &outlive::LinkInfo| Link {
@@ -59,11 +62,11 @@ impl Row {
             peer: info.peer.to_string(),
             epoch: record.epoch.to_string(),
             peer_epoch: record.peer_epoch.map(|epoch| epoch.to_string()),
-            queued: queue.messages,
-            queued_bytes: queue.bytes,
-            files: queue.files,
-            file_bytes: queue.file_bytes,
-            more: queue.more,
+            queued: queue.map(|queue| queue.messages),
+            queued_bytes: queue.map(|queue| queue.bytes),
+            files: queue.map(|queue| queue.files),
+            file_bytes: queue.map(|queue| queue.file_bytes),
+            more: queue.is_some_and(|queue| queue.more),
             waiting: record.inboxes.values().map(|inbox| inbox.messages).sum(),
             last_seen: record.last_seen.map(|at| at.0),
             trust: crate::trust::name(info.trust).to_owned(),
@@ -80,10 +83,14 @@ impl Row {
         let over = if self.more { "more than " } else { "" };
         let mut text = format!(
             "{}  {}  queued {over}{} ({} bytes)",
-            self.peer, self.trust, self.queued, self.queued_bytes
+            self.peer,
+            self.trust,
+            shown(self.queued),
+            shown(self.queued_bytes)
         );
-        if self.files > 0 {
-            text += &format!("  files {} ({over}{} bytes)", self.files, self.file_bytes);
+        if self.files != Some(0) {
+            let (files, bytes) = (shown(self.files), shown(self.file_bytes));
+            text += &format!("  files {files} ({over}{bytes} bytes)");
         }
         text += &format!(
             "  waiting {}  epoch {}  last seen {seen}",
@@ -98,6 +105,10 @@ impl Row {
         }
         crate::output::line(text.as_bytes())
     }
+}
+
+fn shown(count: Option<u64>) -> String {
+    count.map_or_else(|| "?".to_owned(), |count| count.to_string())
 }
 
 /// How long ago something was, by the clock of this host.

@@ -21,7 +21,7 @@ pub(crate) async fn run(data: &Data, json: bool) -> Result<()> {
         after = Some(last.peer);
         for info in &page {
             let queue = Queue::of(&store, info).await?;
-            Row::new(info, &queue, None).print(json)?;
+            Row::new(info, queue.as_ref(), None).print(json)?;
         }
     }
     store.close().await?;

@@ -74,7 +74,7 @@ async fn tell(node: &Node, store: &dyn Store, stream: UnixStream) -> Result<()> 
         after = Some(last.peer);
         for info in &page {
             let queue = Queue::of(store, info).await?;
-            let row = Row::new(info, &queue, node.state(info.peer));
+            let row = Row::new(info, queue.as_ref(), node.state(info.peer));
             let mut line = serde_json::to_vec(&row)?;
             line.push(b'\n');
             stream.write_all(&line).await?;

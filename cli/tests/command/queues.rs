@@ -1,8 +1,14 @@
 //! What `outlive sessions` says is queued.
 
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
+
+use outlive::record::Key;
+use outlive::{ChannelId, Position, TransferId};
 
 use crate::process::{Running, feed, id, outlive, relay};
+use crate::records;
 use crate::refusing::refusing_relay;
 
 fn session(data: &Path) -> serde_json::Value {
@@ -74,4 +80,64 @@ fn nothing_is_queued_once_a_file_is_there() {
     let session = session(&alice);
     assert_eq!(session["queued"], 0, "{session}");
     assert_eq!(session["files"], 0, "{session}");
+}
+
+#[test]
+fn a_queue_that_can_not_be_read_is_unknown_and_hides_no_other_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let [alice, bob, carol, dave] =
+        ["alice", "bob", "carol", "dave"].map(|name| dir.path().join(name));
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"hi").unwrap();
+    for to in [&bob, &dave] {
+        let mut sending = outlive();
+        sending.args(["send", "--wait", "queued", "--to", &id(to), "--data"]);
+        assert!(feed(sending.arg(&alice), b"hello\n").status.success());
+    }
+    let mut sending = outlive();
+    sending.args(["send-file", "--relay", "ws://127.0.0.1:1", "--timeout", "1"]);
+    sending.args(["--to", &id(&carol), "--data"]).arg(&alice);
+    assert_eq!(sending.arg(&file).status().unwrap().code(), Some(1));
+    let peer = |data: &Path| id(data).parse().unwrap();
+    let outbox = Key::Outbox(peer(&bob), ChannelId::MESSAGES, Position(1));
+    assert!(records::get(&alice, outbox).is_some(), "it lies elsewhere");
+    records::put(&alice, outbox, b"\x01");
+    let file = Key::SendingFile(peer(&carol), TransferId([0; 16]));
+    records::put(&alice, file, b"\x01");
+    let listed = |json: &[&str]| {
+        let mut command = outlive();
+        command.args(json).args(["sessions", "--data"]).arg(&alice);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let are_shown = || {
+        let rows = listed(&["--json"]);
+        let rows: Vec<serde_json::Value> = rows
+            .lines()
+            .map(|row| serde_json::from_str(row).unwrap())
+            .collect();
+        assert_eq!(rows.len(), 3, "{rows:?}");
+        for row in rows {
+            for count in ["queued", "queued_bytes", "files", "file_bytes"] {
+                let known = row["peer"] == id(&dave);
+                assert_eq!(row[count].is_u64(), known, "{count}: {row}");
+                assert_eq!(row[count].is_null(), !known, "{count}: {row}");
+            }
+        }
+        let rows = listed(&[]);
+        let unknown = rows
+            .lines()
+            .filter(|row| row.contains("queued ? (? bytes)"));
+        assert_eq!(unknown.count(), 2, "{rows}");
+    };
+    are_shown();
+    // The same of a process that has the directory open.
+    let mut sending = outlive();
+    sending.args(["send", "--wait", "queued", "--to", &id(&dave), "--data"]);
+    let mut running = Running::start(sending.arg(&alice).stdin(Stdio::piped()));
+    let mut input = running.child.stdin.take().unwrap();
+    input.write_all(b"hello\n").unwrap();
+    running.lines.next().expect("a line").unwrap();
+    are_shown();
 }

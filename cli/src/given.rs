@@ -51,19 +51,26 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unrepeated<T> {
     }
 }
 
-/// What names the host in an address, with a user and a password if it has such. All of what is no
-/// address: a password may be anywhere in it.
-fn authority(address: &str) -> &str {
+/// Whether there may be a user and a password in an address: an `@` before the path, or a port that is
+/// none, as where a password holds what begins a path.
+fn may_hold_a_password(address: &str) -> bool {
     let Some((_, behind)) = address.split_once("://") else {
-        return address;
+        // This is no address, and a password may be anywhere in it.
+        return address.contains('@');
     };
-    behind.split(['/', '?', '#']).next().unwrap_or(behind)
+    let authority = behind.split(['/', '?', '#']).next().unwrap_or(behind);
+    let port = match authority.rsplit_once(':') {
+        Some((_, port)) if !authority.ends_with(']') => port,
+        _ => "",
+    };
+    let is_no_port = port.contains(|c: char| !c.is_ascii_digit());
+    authority.contains('@') || is_no_port && behind.contains('@')
 }
 
 /// The address of a relay.
 pub(crate) fn relay(text: &str) -> Result<String, String> {
     // Addresses are told in errors and logs, and given to others in contacts.
-    if authority(text).contains('@') {
+    if may_hold_a_password(text) {
         return Err(
             "a relay takes no user and no password; leave them out, with the `@`".to_owned(),
         );

@@ -79,6 +79,9 @@ fn a_password_in_the_address_of_a_relay_is_refused_and_not_repeated() {
             "--relay",
             "wss:/me:hunter2@relay.example",
         ],
+        &["contact", "--relay", "wss://me:hunter2/more@relay.example"],
+        &["contact", "--relay", "wss://me:hunter2?more@relay.example"],
+        &["contact", "--relay", "wss://me:hunter2#more@relay.example"],
     ] {
         let output = on(&alice, args).output().unwrap();
         let said = said(&output);
@@ -95,6 +98,8 @@ fn an_at_behind_the_host_of_a_relay_is_no_password() {
         "wss://relay.example/@home",
         "wss://relay.example?of=me@home",
         "ws://relay.example:4400/of/me@home?a@b",
+        "ws://[::1]:4400/@home",
+        "ws://[::1]/@home",
     ] {
         let output = on(dir.path(), &["contact", "--relay", url])
             .output()

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{ChildStdin, Stdio};
 
-use crate::process::{Running, id, outlive, relay};
+use crate::process::{Running, feed, id, outlive, relay};
 
 /// Starts to send to a peer, and returns where to write what is sent.
 fn sending(data: &Path, url: &str, to: &str) -> (Running, ChildStdin) {
@@ -139,4 +139,19 @@ fn an_input_that_fails_is_told_of_at_once_and_not_again() {
         "{rest:?}"
     );
     assert!(!rest.iter().any(|line| line.contains("UTF-8")), "{rest:?}");
+}
+
+#[test]
+fn an_input_that_fails_fails_the_command_once_what_comes_before_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    let mut command = outlive();
+    command.args(["send", "--wait", "queued", "--to", &to, "--data"]);
+    command.arg(dir.path().join("alice"));
+    let sent = feed(&mut command, b"hello\n\xff\nlater\n");
+    let said = String::from_utf8_lossy(&sent.stderr);
+    assert_eq!(sent.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("line 2 is not UTF-8").count(), 1, "{said}");
+    assert!(said.contains("read up to message 1"), "{said}");
+    assert_eq!(String::from_utf8_lossy(&sent.stdout).lines().count(), 1);
 }

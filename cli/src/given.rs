@@ -59,11 +59,8 @@ fn may_hold_a_password(address: &str) -> bool {
         return address.contains('@');
     };
     let authority = behind.split(['/', '?', '#']).next().unwrap_or(behind);
-    let port = match authority.rsplit_once(':') {
-        Some((_, port)) if !authority.ends_with(']') => port,
-        _ => "",
-    };
-    let is_no_port = port.contains(|c: char| !c.is_ascii_digit());
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
+    let is_no_port = port.is_some_and(|port| !port.ends_with(']') && port.parse::<u16>().is_err());
     authority.contains('@') || is_no_port && behind.contains('@')
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Receipts {
     read_to_its_end: Cell<bool>,
     /// The number of the last message that has, or had, a place.
     placed: Cell<u64>,
+    /// The number of the last message that is durable here: they become so in their order.
+    durable: Cell<u64>,
 }
 
 impl Receipts {
@@ -63,6 +65,7 @@ impl Receipts {
             places: Arc::new(Semaphore::new(AWAITED)),
             read_to_its_end: Cell::new(false),
             placed: Cell::new(0),
+            durable: Cell::new(0),
             queued: Cell::new(0),
             at_relay: Cell::new(0),
             at_peer: Cell::new(0),
@@ -136,6 +139,7 @@ impl Receipts {
     /// A message is durable here.
     pub(crate) fn queued(&self, place: Place, receipt: Receipt) -> Result<Sent> {
         let seen = Stage::Queued;
+        self.durable.set(place.number);
         self.tell(place.number, &receipt, ReceiptState::Reached(seen))?;
         self.enters(seen);
         Ok(Sent {
@@ -266,6 +270,10 @@ impl Receipts {
         if !self.read_to_its_end.get() {
             left += &format!("; {}", self.read_up_to());
         }
+        let (durable, placed) = (self.durable.get(), self.placed.get());
+        if durable < placed {
+            left += &format!("; those behind message {durable} may not be queued");
+        }
         left
     }
 }
@@ -276,5 +284,28 @@ fn name(state: ReceiptState) -> String {
         ReceiptState::Waiting(waiting) if waiting.refusal().is_some() => "refused".to_owned(),
         ReceiptState::Waiting(_) => "queued".to_owned(),
         ReceiptState::Ended(how) => how.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_and_is_not_known_to_be_durable_is_told() {
+        let receipts = Receipts::new(Stage::Queued, false);
+        for number in 1..=2 {
+            let room = receipts.room().await.expect("there is room");
+            drop(receipts.place(number, room));
+        }
+        receipts.durable.set(1);
+        receipts.end_of_input();
+        let left = receipts.left();
+        assert!(
+            left.ends_with("; those behind message 1 may not be queued"),
+            "{left}"
+        );
+        receipts.durable.set(2);
+        assert_eq!(receipts.left(), "0 were queued");
     }
 }

@@ -82,6 +82,12 @@ fn a_password_in_the_address_of_a_relay_is_refused_and_not_repeated() {
         &["contact", "--relay", "wss://me:hunter2/more@relay.example"],
         &["contact", "--relay", "wss://me:hunter2?more@relay.example"],
         &["contact", "--relay", "wss://me:hunter2#more@relay.example"],
+        &["contact", "--relay", "wss://me:/hunter2@relay.example"],
+        &[
+            "contact",
+            "--relay",
+            "wss://me:123456/hunter2@relay.example",
+        ],
     ] {
         let output = on(&alice, args).output().unwrap();
         let said = said(&output);

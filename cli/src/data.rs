@@ -77,8 +77,10 @@ pub(crate) fn open(dir: &Path, name: &str) -> Result<SledStore> {
                 }
                 _ => "",
             };
-            anyhow!("can't open {}: {error}{what_to_do}", dir.display())
+            anyhow!("can't open {error}{what_to_do}")
         }
+        // It says where.
+        error @ StoreError::Damaged { .. } => anyhow!("{error}"),
         error => anyhow!("can't open {}: {error}", dir.display()),
     })
 }

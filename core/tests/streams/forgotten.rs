@@ -5,18 +5,7 @@ use outlive_core::wire::frame::{Data, First, Frame, Offered, Resume};
 use outlive_core::{Digest, Epoch, Generation, ResumeId, Seq};
 
 use crate::peer::Peer;
-use crate::{CHAT, RELAYED, data, feed, now, receiver, settle};
-
-fn of(epoch: u64, seq: u64, again: Option<First>) -> Frame {
-    let Frame::Data(data) = data(seq, epoch as u8, 0, 1) else {
-        unreachable!("it is a segment")
-    };
-    Frame::Data(Data {
-        epoch: Epoch(epoch),
-        again,
-        ..data
-    })
-}
+use crate::{CHAT, RELAYED, feed, now, of, receiver, settle};
 
 fn resume(epoch: u64) -> Frame {
     Frame::Resume(Resume {

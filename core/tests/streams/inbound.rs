@@ -6,7 +6,9 @@ use outlive_core::wire::frame::{Data, First, Frame};
 use outlive_core::{Epoch, Seq};
 
 use crate::peer::{Handed, Peer};
-use crate::{EPOCH, RELAYED, data, feed, id, last_ack, now, plain, receiver, said, settle, skip};
+use crate::{
+    EPOCH, RELAYED, data, feed, id, last_ack, now, of, plain, receiver, said, settle, skip,
+};
 
 #[test]
 fn what_was_stepped_over_counts_as_committed_with_what_lies_before_it() {
@@ -197,16 +199,6 @@ fn a_word_of_an_epoch_that_the_peer_has_left_is_no_reset() {
 #[test]
 fn the_stream_that_a_segment_is_of_makes_no_room_for_another() {
     let (mut peer, generation) = receiver(RELAYED);
-    let of = |epoch, seq, again| {
-        let Frame::Data(data) = data(seq, epoch as u8, 0, 1) else {
-            unreachable!("it is a segment")
-        };
-        Frame::Data(Data {
-            epoch: Epoch(epoch),
-            again,
-            ..data
-        })
-    };
     for epoch in 1..=8 {
         feed(&mut peer, generation, 1, &[of(epoch, 1, None)]);
     }

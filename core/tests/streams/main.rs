@@ -15,7 +15,7 @@ use bytes::Bytes;
 use outlive_core::engine::{SendOptions, Taken};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
-use outlive_core::wire::frame::{Channels, Data, Frame, Offered, Received, Resume, Skip};
+use outlive_core::wire::frame::{Channels, Data, First, Frame, Offered, Received, Resume, Skip};
 use outlive_core::wire::packet::{self, PacketBuilder};
 use outlive_core::{
     ChannelId, Digest, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, ResumeId, Seq,
@@ -95,6 +95,18 @@ fn data(seq: u64, message: u8, index: u32, count: u32) -> Frame {
         count,
         again: None,
         payload: Bytes::from_static(b"x"),
+    })
+}
+
+/// The one segment of a message, under an epoch of the peer's.
+fn of(epoch: u64, seq: u64, again: Option<First>) -> Frame {
+    let Frame::Data(data) = data(seq, epoch as u8, 0, 1) else {
+        unreachable!("it is a segment")
+    };
+    Frame::Data(Data {
+        epoch: Epoch(epoch),
+        again,
+        ..data
     })
 }
 

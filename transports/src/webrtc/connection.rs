@@ -428,7 +428,18 @@ mod tests {
         let NegotiatedEvent::Up { mut link, .. } = connection.event().await else {
             panic!("it is open");
         };
+        assert!(connection.tasks.are_settled());
         assert_eq!(link.receiver.receive().await.unwrap(), "at once");
         connection.close().await;
+    }
+
+    /// What has to be said at the end may take longer than a nap.
+    #[tokio::test]
+    async fn a_connection_that_never_came_about_takes_its_time_to_say_goodbye() {
+        let loopback = WebRtc::new().bind_to(([127, 0, 0, 1], 0).into());
+        let mut connection = Connection::open(loopback).await.unwrap();
+        assert!(!connection.tasks.are_settled());
+        connection.close().await;
+        assert!(connection.tasks.are_settled());
     }
 }

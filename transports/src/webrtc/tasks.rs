@@ -47,6 +47,11 @@ impl Tasks {
         self.settled.store(true, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(super) fn are_settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
+    }
+
     /// Does something that the peer's bytes go into. None if that panicked: what a parser trips over
     /// is no reason for us to fall.
     pub(super) async fn shielded<T: Send + 'static>(
@@ -148,5 +153,25 @@ impl JoinHandle for Task {
 
     fn is_finished(&self) -> bool {
         self.0.is_finished()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn sleeps_are_short_until_the_connection_has_come_about() {
+        const LONG: Duration = Duration::from_secs(1);
+        let tasks = Tasks::new();
+        let began = Instant::now();
+        tasks.sleep(LONG).await;
+        assert!(began.elapsed() <= NAP + Duration::from_millis(1));
+        tasks.settle();
+        let began = Instant::now();
+        tasks.sleep(LONG).await;
+        assert!(began.elapsed() >= LONG);
     }
 }

@@ -43,7 +43,8 @@ impl PacketBuilder {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            bytes: vec![VERSION],
+            // Of most packets nothing comes: there is nothing to say.
+            bytes: Vec::new(),
             limit: PACKET_BYTES - crate::seal::OVERHEAD,
         }
     }
@@ -70,12 +71,15 @@ impl PacketBuilder {
             return false;
         };
         let begin = self.bytes.len();
-        if begin + FRAME_HEADER + size > self.limit {
+        if begin.max(1) + FRAME_HEADER + size > self.limit {
             return false;
         }
         if size > SEGMENT_BYTES / 2 {
             // Others like it follow.
             self.bytes.reserve_exact(self.limit - begin);
+        }
+        if self.bytes.is_empty() {
+            self.bytes.push(VERSION);
         }
         self.bytes.push(kind);
         let length = u32::try_from(size).unwrap_or(u32::MAX);
@@ -100,7 +104,7 @@ impl PacketBuilder {
     /// Whether there is no frame in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == 1
+        self.bytes.is_empty()
     }
 
     /// Bytes so far.
@@ -111,7 +115,10 @@ impl PacketBuilder {
 
     /// The bytes, ready to be sealed.
     #[must_use]
-    pub fn finish(self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
+        if self.bytes.is_empty() {
+            self.bytes.push(VERSION);
+        }
         self.bytes
     }
 }

@@ -84,3 +84,13 @@ pub enum Error {
     #[error("the node was shut down")]
     Shutdown,
 }
+
+impl Error {
+    /// Whether it will be the same at the next try.
+    pub(crate) const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Record(_) | Self::Store(StoreError::Damaged { .. })
+        )
+    }
+}

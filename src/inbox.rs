@@ -76,7 +76,8 @@ impl Inbox {
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Record`], [`Error::Shutdown`], [`Error::Closed`] or
-    /// [`Error::Blocked`].
+    /// [`Error::Blocked`]. Of a message that is damaged, [`Error::Record`] or [`StoreError::Damaged`] tells
+    /// once: the next call goes on behind it. It stays where it is, and is not told as consumed.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         let mut arrivals = self.hub.arrivals();
         loop {
@@ -96,6 +97,12 @@ impl Inbox {
     /// # Errors
     /// As [`next`](Self::next).
     pub async fn try_next(&mut self) -> Result<Option<Delivery>, Error> {
+        let next = self.look().await;
+        // The store is closed with its node.
+        next.map_err(|error| self.route.or_gone(error))
+    }
+
+    async fn look(&mut self) -> Result<Option<Delivery>, Error> {
         loop {
             self.turn_back().await?;
             if self.ahead.is_empty() {
@@ -111,7 +118,12 @@ impl Inbox {
                     self.pass();
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if error.is_damage() {
+                        self.pass();
+                    }
+                    return Err(error);
+                }
             };
             let handed = self.hub.inbox(self.channel).handed;
             let before = position < handed || record.start != self.route.inner().start;
@@ -239,9 +251,9 @@ impl Inbox {
             let Ok(Key::Inbox(_, _, position)) = Key::of_peer(self.hub.peer, &key) else {
                 continue;
             };
+            self.cursor = position.next();
             self.ahead
                 .push_back((position, InboxRecord::from_bytes(&value)?));
-            self.cursor = position.next();
         }
         Ok(())
     }

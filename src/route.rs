@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use outlive_core::store::StoreError;
 use tokio::sync::mpsc;
 
 use crate::error::Error;
@@ -71,6 +72,14 @@ impl Route {
     /// Waits until the session was closed or the node shut down.
     pub(crate) async fn ended(&self) {
         self.hub.ended.cancelled().await;
+    }
+
+    /// Why the store failed, if it is because its node was shut down.
+    pub(crate) fn or_gone(&self, error: Error) -> Error {
+        match error {
+            Error::Store(StoreError::Closed) if self.inner.cancel.is_cancelled() => self.gone(),
+            error => error,
+        }
     }
 
     /// What it was, for whoever has lost an answer by it.

@@ -18,7 +18,7 @@ use futures_util::{FutureExt, StreamExt};
 use outlive_core::engine::SendError;
 use outlive_core::limits::MESSAGE_TTL;
 use outlive_core::record::{InboxRecord, Key, Record};
-use outlive_core::store::{ReadLimit, StoreError};
+use outlive_core::store::ReadLimit;
 use outlive_core::wire::WireError;
 use outlive_core::wire::request::{self, Kind, Message};
 use outlive_core::{ChannelId, Position, RequestId};
@@ -196,7 +196,7 @@ async fn sort(route: &Route, mail: &mut Mail, seen: &mut Vec<Settled>) -> Result
         match sorted {
             Ok(settled) => seen.extend(settled),
             // It stays where it is; the others must not wait for it.
-            Err(error) if is_damage(&error) => {
+            Err(error) if error.is_damage() => {
                 warn!(peer = %hub.peer.short(), %error, "a request is unreadable");
             }
             Err(error) => return Err(error),
@@ -246,14 +246,6 @@ async fn sort_one(
     Ok(Some(settled))
 }
 
-/// Whether an error will be the same at the next try.
-const fn is_damage(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Record(_) | Error::Store(StoreError::Damaged { .. })
-    )
-}
-
 fn tell_malformed(route: &Route, settled: &Settled, error: &WireError) {
     let (hub, id) = (route.hub(), settled.record.id);
     warn!(peer = %hub.peer.short(), %id, %error, "a malformed request");
@@ -272,7 +264,7 @@ async fn answer(
         Ok(None) => return Ran::Settled,
         Err(error) => {
             warn!(peer = %route.hub().peer.short(), %error, "a request can't be read");
-            if is_damage(&error) {
+            if error.is_damage() {
                 return Ran::Settled;
             }
             tokio::time::sleep(STORE_RETRY).await;

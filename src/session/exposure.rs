@@ -43,10 +43,11 @@ impl Session {
     /// is kept on disk; `None` if it sends under our name. Cancellation-safe: it only reads.
     ///
     /// # Errors
-    /// [`Error::Store`] or [`Error::Record`].
+    /// [`Error::Store`], [`Error::Record`] or [`Error::Shutdown`].
     pub async fn sends_unidentified(&self) -> Result<Option<DeliveryToken>, Error> {
         let key = Key::Unidentified(self.hub.peer).to_bytes();
-        let value = self.route.inner().store.get(key).await?;
+        let value = self.route.inner().store.get(key).await;
+        let value = value.map_err(|error| self.route.or_gone(error.into()))?;
         let record = value.as_deref().map(UnidentifiedRecord::from_bytes);
         Ok(record.transpose()?.map(|record| record.token))
     }
@@ -55,10 +56,12 @@ impl Session {
     /// left it on disk; true, if nothing was said. Cancellation-safe: it only reads.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`] or [`Error::Shutdown`].
     pub async fn allows_direct(&self) -> Result<bool, Error> {
         let key = Key::RelayOnly(self.hub.peer).to_bytes();
-        Ok(self.route.inner().store.get(key).await?.is_none())
+        let value = self.route.inner().store.get(key).await;
+        let value = value.map_err(|error| self.route.or_gone(error.into()))?;
+        Ok(value.is_none())
     }
 
     /// Whether this session may have links to the peer itself, which show the peer the addresses of
@@ -80,7 +83,8 @@ impl Session {
             batch.put(key, Bytes::new());
         }
         let inner = self.route.inner();
-        inner.store.commit(batch).await?;
+        let committed = inner.store.commit(batch).await;
+        committed.map_err(|error| self.route.or_gone(error.into()))?;
         let Some(upgrade) = inner.upgrade(self.hub.peer)? else {
             return Ok(());
         };

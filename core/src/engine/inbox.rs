@@ -25,6 +25,7 @@ impl Engine {
         inbox.next = position.next();
         inbox.messages = inbox.messages.saturating_add(1);
         inbox.bytes = inbox.bytes.saturating_add(bytes);
+        self.live.waiting.came(channel, epoch);
         self.received = self
             .received
             .saturating_add(u64::from(channel != ChannelId::SIGNALING));
@@ -96,11 +97,12 @@ impl Engine {
             inbox.messages = inbox.messages.saturating_sub(1);
             inbox.bytes = inbox.bytes.saturating_sub(bytes);
         }
+        self.live.waiting.committed(channel, epoch);
         let end = last.next();
         let highest = self.committed.entry((epoch, channel)).or_insert(end);
         *highest = end.max(*highest);
-        let empty = self.live.inboxes.get(&channel);
-        let empty = empty.is_some_and(|inbox| inbox.messages == 0);
+        let messages = self.live.inboxes.get(&channel);
+        let messages = messages.map_or(0, |inbox| inbox.messages);
         for stream in &mut self.live.streams {
             let Some(rx) = stream.channels.get_mut(&channel) else {
                 continue;
@@ -108,11 +110,12 @@ impl Engine {
             // They may be committed in any order.
             let lowest = in_hand.get(&stream.epoch).copied();
             let highest = self.committed.get(&(stream.epoch, channel)).copied();
-            if empty {
+            if self.live.waiting.is_none(channel, stream.epoch, messages) {
                 // Those that were committed before this start are not known one by one.
                 rx.consumed = rx.came();
             } else if let Some(highest) = highest {
-                let done = lowest.map_or(highest, |lowest| lowest.min(highest));
+                // In the app's hands they come in order: what lies below is committed, if not in this start.
+                let done = lowest.unwrap_or(highest);
                 rx.consumed = rx.consumed.max(done).min(rx.next);
                 rx.pass_gap();
             }

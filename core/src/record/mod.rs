@@ -15,6 +15,7 @@ mod session;
 mod skipped;
 mod trust;
 mod unidentified;
+mod waiting;
 
 pub use file::{ReceivingFileRecord, ReceivingState, SendingFileRecord, SendingState};
 pub use gap::Gap;
@@ -29,6 +30,7 @@ pub use session::{
 pub use skipped::{SkipNumber, SkippedRecord};
 pub use trust::{TrustLevel, TrustRecord};
 pub use unidentified::UnidentifiedRecord;
+pub use waiting::Waiting;
 
 use bytes::Bytes;
 use postcard::ser_flavors::Size;
@@ -36,22 +38,21 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The format of the records below.
-const FORMAT: u8 = 1;
-
 /// Why a stored value can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecordError {
     /// A newer version wrote it.
     #[error(
-        "{what} has format {found}, this version understands {FORMAT}; use the newer version again"
+        "{what} has format {found}, this version understands {known}; use the newer version again"
     )]
     FutureFormat {
         /// Which record.
         what: &'static str,
         /// The format found.
         found: u8,
+        /// The format that is written now.
+        known: u8,
     },
     /// It is not what was written.
     #[error(
@@ -70,11 +71,14 @@ pub trait Record: Serialize + DeserializeOwned {
     /// What it is called in errors.
     const WHAT: &'static str;
 
+    /// The format it is written in. What earlier versions wrote is read all the same.
+    const FORMAT: u8 = 1;
+
     /// The bytes to store.
     fn to_bytes(&self) -> Bytes {
         let size = postcard::serialize_with_flavor(self, Size::default()).unwrap_or_default();
         let mut bytes = Vec::with_capacity(size.saturating_add(1));
-        bytes.push(FORMAT);
+        bytes.push(Self::FORMAT);
         // Serialising into a vector can't fail for these types; an empty value would be found out as
         // damaged when read, never taken for another.
         postcard::to_extend(self, bytes)
@@ -87,19 +91,24 @@ pub trait Record: Serialize + DeserializeOwned {
     /// # Errors
     /// [`RecordError`] if the bytes are not such a record.
     fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
-        decode(Self::WHAT, bytes)
+        decode(Self::WHAT, Self::FORMAT, bytes)
     }
 }
 
-fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, RecordError> {
+/// Reads a value of this format.
+fn decode<'a, T: Deserialize<'a>>(
+    what: &'static str,
+    known: u8,
+    bytes: &'a [u8],
+) -> Result<T, RecordError> {
     let damaged = |reason| RecordError::Damaged { what, reason };
     match bytes.split_first() {
-        Some((&FORMAT, body)) => match postcard::take_from_bytes(body) {
+        Some((&found, body)) if found == known => match postcard::take_from_bytes(body) {
             Ok((record, [])) => Ok(record),
             Ok(_) => Err(damaged(postcard::Error::DeserializeBadEncoding)),
             Err(reason) => Err(damaged(reason)),
         },
-        Some((&found, _)) if found > FORMAT => Err(RecordError::FutureFormat { what, found }),
+        Some((&found, _)) if found > known => Err(RecordError::FutureFormat { what, found, known }),
         _ => Err(damaged(postcard::Error::DeserializeUnexpectedEnd)),
     }
 }

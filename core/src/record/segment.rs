@@ -53,7 +53,8 @@ impl SegmentRecord {
     /// # Errors
     /// [`RecordError`] if the bytes are not such a record.
     pub fn from_shared(value: &Bytes) -> Result<Self, RecordError> {
-        Ok(match decode::<SegmentRecord<&[u8]>>(Self::WHAT, value)? {
+        let record: SegmentRecord<&[u8]> = decode(Self::WHAT, Self::FORMAT, value)?;
+        Ok(match record {
             SegmentRecord::Data {
                 id,
                 index,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Gap, Record, SkipNumber, Tally};
+use super::{Gap, Record, RecordError, SkipNumber, Tally, Waiting, decode};
 use crate::limits::SEGMENT_BYTES;
 use crate::runs::RunSet;
 use crate::seal::Keys;
@@ -32,6 +32,8 @@ pub struct Session {
     pub last_seen: Option<WallTime>,
     /// What packets are sealed and opened with.
     pub keys: Keys,
+    /// Of which streams it is what waits for the app.
+    pub waiting: Waiting,
 }
 
 /// An epoch of ours that is over.
@@ -176,6 +178,7 @@ impl Session {
             work: false,
             last_seen: None,
             keys: Keys::default(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -323,4 +326,16 @@ impl Default for OutChannel {
 
 impl Record for Session {
     const WHAT: &'static str = "the record of a session";
+    const FORMAT: u8 = 2;
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
+        match bytes.split_first() {
+            // It had no counts at its end: as if nothing were counted.
+            Some((1, body)) => {
+                let counted = [&[Self::FORMAT], body, &[0]].concat();
+                decode(Self::WHAT, Self::FORMAT, &counted)
+            }
+            _ => decode(Self::WHAT, Self::FORMAT, bytes),
+        }
+    }
 }

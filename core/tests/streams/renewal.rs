@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use outlive_core::engine::SendOptions;
 use outlive_core::limits::OWN_EPOCHS;
+use outlive_core::record::{Key, Record, Session, Waiting};
 use outlive_core::wire::frame::{Ack, Frame, Received, Resume};
 use outlive_core::wire::packet;
 use outlive_core::{Digest, Generation, Position, ResumeId, Seq};
@@ -289,4 +290,92 @@ fn what_was_delivered_under_an_epoch_that_its_sender_forgot_is_told_as_consumed_
     pair.commit(&handed[0]);
     pair.wait_for(Position(2));
     assert_eq!(pair.consumed(), Position(2));
+}
+
+/// Bob's process ends, and begins again.
+fn restart_bob(pair: &mut Pair) {
+    pair.bob.stop();
+    pair.bob.start([9; 32], now(pair.ms));
+    pair.bob.engine.as_mut().unwrap().seal_nothing();
+    pair.to_alice = pair.bob.bind(RELAYED, now(pair.ms));
+}
+
+/// What waits for Bob's app since he began again. It is written down that it had all of it before.
+fn take_again(pair: &mut Pair) -> Vec<Handed> {
+    let mut taken = Vec::new();
+    for _ in 0..20 {
+        taken.extend(pair.bob.take(None));
+        settle(&mut pair.bob, pair.ms);
+    }
+    taken
+}
+
+/// Three messages of one epoch, of which Bob's app has committed the last, and one of the next.
+fn committed_out_of_order() -> Pair {
+    let mut pair = Pair::new();
+    for payload in [b"one" as &[u8], b"two", b"three"] {
+        pair.send(payload);
+    }
+    pair.talk();
+    pair.renew();
+    pair.send(b"four");
+    pair.talk();
+    let handed = pair.take();
+    assert_eq!(handed.len(), 4);
+    pair.commit(&handed[2]);
+    pair
+}
+
+#[test]
+fn what_was_committed_out_of_order_before_a_start_counts_once_all_of_its_epoch_is() {
+    let mut pair = committed_out_of_order();
+    restart_bob(&mut pair);
+    let [one, two, four] = &take_again(&mut pair)[..] else {
+        panic!("three messages")
+    };
+    for (handed, consumed) in [(one, 2), (two, 4), (four, 5)] {
+        pair.commit(handed);
+        pair.talk();
+        assert_eq!(pair.consumed(), Position(consumed));
+    }
+}
+
+#[test]
+fn what_came_while_nobody_counted_it_by_epochs_counts_once_nothing_waits() {
+    let mut pair = committed_out_of_order();
+    // What an earlier version would have written: without what is at the end of the record.
+    let key = Key::Session(pair.bob.other).to_bytes();
+    let mut session = Session::from_bytes(&pair.bob.disk[&key]).unwrap();
+    session.waiting = Waiting::default();
+    let bytes = session.to_bytes();
+    assert_eq!((bytes[0], bytes.last()), (2, Some(&0)));
+    let earlier = [&[1], &bytes[1..bytes.len() - 1]].concat();
+    pair.bob.disk.insert(key, earlier.into());
+    restart_bob(&mut pair);
+    let [one, two, four] = &take_again(&mut pair)[..] else {
+        panic!("three messages")
+    };
+    for (handed, consumed) in [(one, 2), (two, 3), (four, 5)] {
+        pair.commit(handed);
+        pair.talk();
+        assert_eq!(pair.consumed(), Position(consumed));
+    }
+}
+
+#[test]
+fn what_was_committed_out_of_order_before_a_start_counts_though_more_of_its_epoch_waits() {
+    let mut pair = Pair::new();
+    for payload in [b"one" as &[u8], b"two", b"three"] {
+        pair.send(payload);
+    }
+    pair.talk();
+    let handed = pair.take();
+    pair.commit(&handed[1]);
+    restart_bob(&mut pair);
+    let [one, _three] = &take_again(&mut pair)[..] else {
+        panic!("two messages")
+    };
+    pair.commit(one);
+    pair.talk();
+    assert_eq!(pair.consumed(), Position(3));
 }

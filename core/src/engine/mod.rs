@@ -29,6 +29,7 @@ mod link;
 mod links;
 mod measuring;
 mod outbox;
+mod overtaken;
 mod packets;
 mod parking;
 mod pump;

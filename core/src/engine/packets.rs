@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::event::{DropReason, Event, Output, Violation};
+use super::overtaken::Sealed;
 use super::rules::Rule;
 use super::writes::After;
 use crate::wire::frame::{Frame, Handshake, Token};
@@ -69,11 +70,11 @@ impl Engine {
                 // Each costs several exchanges: one is enough for a packet.
                 initiations += 1;
                 if initiations == 1 {
-                    self.on_initiation(generation, opened.newest, message);
+                    self.on_initiation(generation, opened.sealed.newest, message);
                 }
                 continue;
             }
-            match self.frame(generation, opened.newest, frame) {
+            match self.frame(generation, opened.sealed, frame) {
                 Ok(Taken::Yes) => {}
                 Ok(other) => taken = other,
                 Err(violation) => return self.violated(generation, envelope, violation),
@@ -109,7 +110,7 @@ impl Engine {
     fn frame(
         &mut self,
         generation: Generation,
-        newest: bool,
+        sealed: Sealed,
         frame: Frame,
     ) -> Result<Taken, Violation> {
         if !matches!(frame, Frame::Close(_)) {
@@ -118,7 +119,7 @@ impl Engine {
         match frame {
             Frame::Data(data) => return self.on_data(generation, data),
             Frame::Skip(skip) => return self.on_skip(generation, skip),
-            Frame::Resume(resume) => self.on_resume(generation, newest, resume)?,
+            Frame::Resume(resume) => self.on_resume(generation, sealed, resume)?,
             Frame::Ack(ack) => self.on_ack(generation, &ack),
             Frame::Volatile(volatile) => self.on_volatile(generation, volatile),
             Frame::Subscribe(list) => self.on_listening(&list.channels, true)?,

@@ -9,6 +9,7 @@ use super::Engine;
 use super::event::{Event, Violation};
 use super::flight::Flight;
 use super::outbox::PendingAck;
+use super::overtaken::{Sealed, Word};
 use super::pump::lane;
 use super::rules::Rule;
 use super::writes::After;
@@ -146,12 +147,12 @@ impl Engine {
         stream.channels.iter().map(one).collect()
     }
 
-    /// The peer tells where it is, in the `newest` packet of all or in one that waited while newer ones
-    /// came: that names an epoch that it may have left long ago.
+    /// The peer tells where it is, or was: one that was overtaken names an epoch that it may have left long
+    /// ago. What it offered then is all there will be, and what it had it has; no more is taken from it.
     pub(super) fn on_resume(
         &mut self,
         generation: Generation,
-        newest: bool,
+        sealed: Sealed,
         resume: Resume,
     ) -> Result<(), Violation> {
         let Resume {
@@ -162,17 +163,26 @@ impl Engine {
             offered,
             answer,
         } = resume;
-        if !newest && self.may_be_forgotten(epoch) {
+        let word = self.weigh(sealed, epoch);
+        if word != Word::Newest && self.may_be_forgotten(epoch) {
             // If it is new all the same, who waits for an answer asks again.
             return Ok(());
         }
-        let new = self.live.peer_epoch != Some(epoch);
-        self.ensure_stream(epoch)?;
+        let overtaken = word == Word::Overtaken;
+        let new = !overtaken && self.live.peer_epoch != Some(epoch);
+        match self.live.peer_epoch {
+            Some(later) if overtaken && self.known_stream(epoch).is_none() => {
+                self.begin_earlier_stream(epoch, later)?;
+            }
+            _ => {
+                self.ensure_stream(epoch)?;
+            }
+        }
         if new {
             self.live.peer_epoch = Some(epoch);
             self.writes.touch();
         }
-        if newest {
+        if word == Word::Newest {
             self.trust_stream(epoch);
         }
         for offered in &offered {
@@ -190,7 +200,7 @@ impl Engine {
         }
         let mine = self.live.epoch;
         if let Some(of) = peer_epoch {
-            self.on_received(generation, of, &received, None, true);
+            self.on_received(generation, of, &received, None, !overtaken);
         }
         if answer || new {
             // An idle session answers too [3].
@@ -205,7 +215,8 @@ impl Engine {
         }
         let knows_us = peer_epoch == Some(self.live.epoch);
         let knew_us = peer_epoch.is_some_and(|of| self.live.past.iter().any(|p| p.epoch == of));
-        if !knows_us
+        if !overtaken
+            && !knows_us
             && mine == self.live.epoch
             && self.live.outstanding()
             && (new || !knew_us)

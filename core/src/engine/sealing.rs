@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::Engine;
 use super::doubts::{Doubt, Doubts};
 use super::event::{DropReason, Output, Violation};
+use super::overtaken::Sealed;
 use super::rules::Rule;
 use super::writes::After;
 use crate::limits::{FORGED_PACKETS, HANDSHAKE_AGAIN, KEY_LIFE, NUMBER_LEASE};
@@ -42,6 +43,8 @@ pub(super) struct Sealing {
     confirming: bool,
     /// Keys whose response is said until the peer uses them.
     responding: Option<Locator>,
+    /// How the peer's last Resume since this start was sealed.
+    pub(super) last_resume: Option<Sealed>,
     #[cfg(feature = "plain")]
     pub(super) plain: bool,
     /// Whether what is not sealed counts as older than what came before.
@@ -68,8 +71,7 @@ pub(super) struct Opened {
     pub(super) frames: Bytes,
     /// Whether it is certain that it was never seen before.
     pub(super) fresh: bool,
-    /// Whether it is newer than all before.
-    pub(super) newest: bool,
+    pub(super) sealed: Sealed,
     /// Whether it is older than anything that may still wait somewhere: a recording, or a clock that
     /// is wrong. A handshake tells which.
     pub(super) stale: bool,
@@ -91,6 +93,7 @@ impl Sealing {
             doubted: false,
             confirming: false,
             responding: offered.map(|of| of.mine),
+            last_resume: None,
             #[cfg(feature = "plain")]
             plain: false,
             #[cfg(feature = "plain")]
@@ -268,7 +271,12 @@ impl Engine {
             Some(&KIND_PLAIN) if self.sealing.plain => Ok(Opened {
                 frames: packet.slice(1..),
                 fresh: true,
-                newest: !self.sealing.late,
+                sealed: Sealed {
+                    keys: None,
+                    number: PacketNumber(0),
+                    newest: !self.sealing.late,
+                    left: self.sealing.late,
+                },
                 stale: false,
             }),
             Some(&KIND_SEALED) => self.open_shared(generation, packet),
@@ -306,7 +314,12 @@ impl Engine {
         Ok(Opened {
             frames: opened.frames,
             fresh,
-            newest: opened.number > opened.newest_before,
+            sealed: Sealed {
+                keys: Some(opened.mine),
+                number: opened.number,
+                newest: opened.number > opened.newest_before && !opened.left,
+                left: opened.left,
+            },
             stale: false,
         })
     }
@@ -339,7 +352,12 @@ impl Engine {
             stale: opened.sealed_at().plus(KEY_LIFE) < self.now.wall,
             frames: opened.frames,
             fresh,
-            newest,
+            sealed: Sealed {
+                keys: None,
+                number: opened.number,
+                newest,
+                left: false,
+            },
         })
     }
 

@@ -34,7 +34,8 @@ impl Engine {
         // one more.
         let doubtful = self.may_be_forgotten(first.epoch);
         let known = self.known_stream(first.epoch);
-        let Ok(earlier) = known.map_or_else(|| self.begin_stream(first.epoch, epoch), Ok) else {
+        let Ok(earlier) = known.map_or_else(|| self.begin_earlier_stream(first.epoch, epoch), Ok)
+        else {
             return Ok(());
         };
         let seen = &mut self.channel_of(earlier, channel, doubtful)?.seen;

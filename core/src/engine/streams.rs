@@ -140,6 +140,20 @@ impl Engine {
         Ok(self.live.streams.len() - 1)
     }
 
+    /// The same for an epoch that the peer had before that of `later`.
+    pub(super) fn begin_earlier_stream(
+        &mut self,
+        epoch: Epoch,
+        later: Epoch,
+    ) -> Result<usize, Violation> {
+        let begun = self.begin_stream(epoch, later)?;
+        let at = self.known_stream(later).unwrap_or(begun);
+        if let Some(from_there) = self.live.streams.get_mut(at..=begun) {
+            from_there.rotate_right(1);
+        }
+        Ok(at)
+    }
+
     /// Forgets the oldest stream of which no message waits for the app, but not `keep`. If its epoch came
     /// again, its segments would be written where theirs lie.
     fn forget_oldest_stream(&mut self, keep: Epoch) -> Result<(), Violation> {

@@ -33,7 +33,7 @@ pub struct Keys {
     /// Packet numbers up to here may have been used. Read after a restart, numbers go on behind it
     /// (I8).
     pub leased: PacketNumber,
-    /// Keys agreed on, oldest first.
+    /// Keys agreed on, in the order in which they were, and the peer went over to them.
     pub associations: Vec<Association>,
     /// Which of them we seal under.
     pub sending: Option<Locator>,
@@ -127,6 +127,9 @@ pub struct OpenedPacket {
     pub known_start: bool,
     /// Whether it is the first under these keys.
     pub confirms: bool,
+    /// Whether the peer had gone over to other keys when this came: it was sealed before that, or by
+    /// a store that went back in time.
+    pub left: bool,
 }
 
 impl Chain {
@@ -183,6 +186,12 @@ impl Association {
         };
         let phase = packet::phase_secret(&self.send.secret);
         packet::seal(&packet::packet_key(&phase, start), header, frames)
+    }
+
+    /// Whether the peer is known to have sealed under these keys before it sealed this packet under others:
+    /// one start of its process numbers all its packets in a row.
+    fn precedes(&self, header: Header) -> bool {
+        self.starts.contains(&header.start) && header.number > self.newest
     }
 
     fn open(&mut self, header: Header, body: &[u8], now: WallTime) -> Result<Bytes, OpenError> {
@@ -374,11 +383,14 @@ impl Keys {
     /// [`OpenError`] if it does not open; nothing changes then.
     pub fn open(&mut self, packet: &Bytes, now: WallTime) -> Result<OpenedPacket, OpenError> {
         let (header, body) = Header::split(packet)?;
-        let of = self
-            .associations
-            .iter_mut()
-            .find(|of| of.mine == header.locator)
-            .ok_or(OpenError::UnknownKeys)?;
+        let mut known = self.associations.iter();
+        let at = known.position(|of| of.mine == header.locator);
+        let at = at.ok_or(OpenError::UnknownKeys)?;
+        let used_later = self.used_later(at);
+        let left = used_later.clone().any(|(_, of)| !of.precedes(header));
+        let last_used = used_later.last().map(|(at, _)| at);
+        let of = self.associations.get_mut(at);
+        let of = of.ok_or(OpenError::UnknownKeys)?;
         let frames = of.open(header, body, now)?;
         let known_start = of.starts.contains(&header.start);
         if !known_start && header.number > of.newest {
@@ -402,6 +414,12 @@ impl Keys {
             // What we began before is answered by this.
             self.pending.take_if(|pending| pending.began <= born);
         }
+        if let Some(last_used) = last_used
+            && !left
+        {
+            let of = self.associations.remove(at);
+            self.associations.insert(last_used, of);
+        }
         Ok(OpenedPacket {
             mine: header.locator,
             number: header.number,
@@ -409,7 +427,14 @@ impl Keys {
             frames,
             known_start,
             confirms,
+            left,
         })
+    }
+
+    /// The keys behind those at `at` that the peer has used.
+    fn used_later(&self, at: usize) -> impl Iterator<Item = (usize, &Association)> + Clone {
+        let later = self.associations.iter().enumerate().skip(at + 1);
+        later.filter(|(_, of)| of.newest > PacketNumber(0))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use outlive_core::WallTime;
+use bytes::Bytes;
 use outlive_core::link::LinkClass;
 use outlive_core::seal::KIND_SEALED;
+use outlive_core::{Epoch, WallTime};
 
 use crate::world::{ALICE, BOB, World};
 
@@ -180,4 +181,89 @@ fn two_that_write_to_each_other_at_the_same_moment_come_to_shared_keys() {
         let kinds = world.kinds(before);
         assert!(kinds.iter().all(|kind| *kind == KIND_SEALED), "{kinds:?}");
     }
+}
+
+/// What Alice says in one packet at once when a link is bound, with something outstanding. It is held
+/// back.
+fn resume_held_back(world: &mut World) -> Bytes {
+    world.unbind(ALICE);
+    world.send(ALICE, "held back");
+    world.flush_all(ALICE);
+    world.wire.clear();
+    world.bind(ALICE);
+    world.flush_all(ALICE);
+    let mut packets: Vec<_> = world.wire.drain(..).map(|seen| seen.packet).collect();
+    assert_eq!(packets.len(), 2, "a Resume, and what it offers");
+    packets.swap_remove(0)
+}
+
+/// The epoch of Alice's, and which Bob takes for hers.
+fn epochs(world: &World) -> (Epoch, Option<Epoch>) {
+    let session = |who: usize| world.peers[who].engine.as_ref().unwrap().session();
+    (session(ALICE).epoch, session(BOB).peer_epoch)
+}
+
+#[test]
+fn a_resume_under_keys_that_were_lost_brings_no_epoch_back() {
+    let mut world = World::acquainted(World::relayed_class());
+    let late = resume_held_back(&mut world);
+    assert_eq!(late[0], KIND_SEALED);
+    let before = epochs(&world).0;
+    lose_store(&mut world, ALICE);
+    both_ways(&mut world);
+    let (present, known) = epochs(&world);
+    assert_ne!(before, present);
+    assert_eq!(known, Some(present));
+    world.deliver(BOB, late);
+    world.settle();
+    assert_eq!(epochs(&world), (present, Some(present)));
+    both_ways(&mut world);
+}
+
+#[test]
+fn a_resume_under_keys_that_were_lost_brings_no_epoch_back_before_there_are_new_ones() {
+    let mut world = World::acquainted(World::relayed_class());
+    let late = resume_held_back(&mut world);
+    world.now.wall = world.now.wall.plus(DAY);
+    world.crash(ALICE);
+    world.peers[ALICE].disk.clear();
+    world.start(ALICE);
+    world.send(ALICE, "anew");
+    world.flush_all(ALICE);
+    world.bind(ALICE);
+    world.flush_all(ALICE);
+    // Bob hears of her new epoch, and she has heard nothing of him yet.
+    for seen in std::mem::take(&mut world.wire) {
+        world.deliver(seen.to, seen.packet);
+    }
+    world.flush_all(BOB);
+    world.wire.clear();
+    let (present, known) = epochs(&world);
+    assert_eq!(known, Some(present));
+    world.deliver(BOB, late);
+    world.flush_all(BOB);
+    assert_eq!(epochs(&world), (present, Some(present)));
+    both_ways(&mut world);
+}
+
+#[test]
+fn a_resume_that_comes_behind_what_it_offers_tells_of_a_new_epoch_all_the_same() {
+    let mut world = World::acquainted(World::relayed_class());
+    world.now.wall = world.now.wall.plus(DAY);
+    world.crash(ALICE);
+    world.peers[ALICE].disk.clear();
+    world.start(ALICE);
+    let resume = resume_held_back(&mut world);
+    for seen in world.seen.clone().into_iter().rev() {
+        if seen.packet == resume {
+            break;
+        }
+        world.deliver(seen.to, seen.packet);
+    }
+    world.flush_all(BOB);
+    let (present, known) = epochs(&world);
+    assert_ne!(known, Some(present));
+    world.deliver(BOB, resume);
+    world.flush_all(BOB);
+    assert_eq!(epochs(&world), (present, Some(present)));
 }

@@ -1,27 +1,11 @@
 //! What comes late, under epochs of which a receiver remembers nothing any more.
 
 use outlive_core::limits::PEER_EPOCHS;
-use outlive_core::wire::frame::{Data, First, Frame, Offered, Resume};
-use outlive_core::{Digest, Epoch, Generation, ResumeId, Seq};
+use outlive_core::wire::frame::{Data, First, Frame, Resume};
+use outlive_core::{Epoch, Generation, Seq};
 
 use crate::peer::Peer;
-use crate::{CHAT, RELAYED, feed, now, of, receiver, settle};
-
-fn resume(epoch: u64) -> Frame {
-    Frame::Resume(Resume {
-        id: ResumeId(1),
-        epoch: Epoch(epoch),
-        peer_epoch: None,
-        received: Vec::new(),
-        offered: vec![Offered {
-            channel: CHAT,
-            lowest: Seq(1),
-            digest: Digest::default(),
-            end: Seq(9),
-        }],
-        answer: false,
-    })
-}
+use crate::{RELAYED, feed, feed_late, now, of, receiver, resume, settle};
 
 /// Whether each message that waits is marked. The app is done with them then.
 fn marks(peer: &mut Peer) -> Vec<bool> {
@@ -80,13 +64,6 @@ fn what_comes_under_a_new_epoch_is_not_marked_once_the_peer_has_named_it() {
     assert_eq!(marks(&mut peer), [true]);
     feed(&mut peer, generation, 3, &[resume(40), of(40, 2, None)]);
     assert_eq!(marks(&mut peer), [false]);
-}
-
-/// What waited in a mailbox while newer packets came.
-fn feed_late(peer: &mut Peer, generation: Generation, frames: &[Frame]) {
-    peer.engine.as_mut().unwrap().take_as_late(true);
-    feed(peer, generation, 3, frames);
-    peer.engine.as_mut().unwrap().take_as_late(false);
 }
 
 #[test]

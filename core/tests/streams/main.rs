@@ -7,6 +7,7 @@ mod peer;
 mod forgotten;
 mod inbound;
 mod outbound;
+mod overtaken;
 mod renewal;
 
 use std::time::Duration;
@@ -81,6 +82,13 @@ fn feed(peer: &mut Peer, generation: Generation, ms: u64, frames: &[Frame]) {
     settle(peer, ms);
 }
 
+/// What waited in a mailbox while newer packets came.
+fn feed_late(peer: &mut Peer, generation: Generation, frames: &[Frame]) {
+    peer.engine.as_mut().unwrap().take_as_late(true);
+    feed(peer, generation, 3, frames);
+    peer.engine.as_mut().unwrap().take_as_late(false);
+}
+
 fn id(n: u8) -> MessageId {
     MessageId([n; 16])
 }
@@ -107,6 +115,23 @@ fn of(epoch: u64, seq: u64, again: Option<First>) -> Frame {
         epoch: Epoch(epoch),
         again,
         ..data
+    })
+}
+
+/// The peer tells that it is at this epoch, and knows nothing of us.
+fn resume(epoch: u64) -> Frame {
+    Frame::Resume(Resume {
+        id: ResumeId(1),
+        epoch: Epoch(epoch),
+        peer_epoch: None,
+        received: Vec::new(),
+        offered: vec![Offered {
+            channel: CHAT,
+            lowest: Seq(1),
+            digest: Digest::default(),
+            end: Seq(9),
+        }],
+        answer: false,
     })
 }
 

@@ -144,3 +144,46 @@ fn a_late_response_to_an_earlier_initiation_makes_no_keys() {
     assert!(!one.finish(&first, &second.peer_id(), &late, NOW));
     assert!(one.pending.is_some() && one.associations.is_empty());
 }
+
+/// Two peers that have agreed on keys twice, and the first has used the first set.
+fn agreed_twice() -> [Keys; 2] {
+    let [mut one, mut two] = agreed();
+    open(&mut two, &seal(&one, 1), NOW).unwrap();
+    let (first, second) = (identity(1), identity(2));
+    assert!(one.begin(&mut entropy(3), NOW));
+    let message = one.initiation(&first, &second.peer_id()).unwrap();
+    let mine = two
+        .respond(&second, &first.peer_id(), &message, &mut entropy(4), NOW)
+        .unwrap();
+    let response = two.response(mine).unwrap();
+    assert!(one.finish(&first, &second.peer_id(), &response, NOW));
+    [one, two]
+}
+
+/// Whether the first had left the keys of this set when its packet came to the second.
+fn left([one, two]: &mut [Keys; 2], set: usize, start: StartId, number: u64) -> bool {
+    let of = &one.associations[set];
+    let packet = of.seal(start, PacketNumber(number), b"frames").unwrap();
+    open(two, &packet, NOW).unwrap().left
+}
+
+#[test]
+fn keys_are_left_when_others_are_used_by_whoever_has_lost_them() {
+    let mut peers = agreed_twice();
+    let after_a_loss = StartId([6; 8]);
+    assert!(!left(&mut peers, 0, START, 2));
+    assert!(!left(&mut peers, 1, after_a_loss, 1));
+    // It waited somewhere meanwhile.
+    assert!(left(&mut peers, 0, START, 3));
+    assert!(!left(&mut peers, 1, after_a_loss, 2));
+}
+
+#[test]
+fn keys_to_which_a_peer_came_back_are_those_that_it_has_not_left() {
+    let mut peers = agreed_twice();
+    assert!(!left(&mut peers, 1, START, 2));
+    assert!(!left(&mut peers, 0, START, 4));
+    assert!(left(&mut peers, 1, START, 3));
+    let next_start = StartId([6; 8]);
+    assert!(!left(&mut peers, 0, next_start, 5));
+}

@@ -10,7 +10,7 @@ use crate::limits::{
     CHANNELS, MESSAGE_BYTES, MESSAGE_TTL, OUTBOX_BYTES, OUTBOX_MESSAGES, SEGMENT_BYTES,
 };
 use crate::record::{Ending, Key, OnceRecord, OutChannel, OutboxRecord, OutboxState, Record};
-use crate::{ChannelId, Now, Position, StoreId, TransferId, WallTime};
+use crate::{ChannelId, Now, Position, TransferId, WallTime};
 
 /// What came of taking a message back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,52 +359,6 @@ impl Engine {
         if sending.is_some_and(|sending| !sending.ending.contains(position)) {
             self.end_record(channel, position, record, how);
         }
-    }
-
-    /// A relay's store holds these.
-    pub(super) fn in_custody(&mut self, store: StoreId, runs: &[(ChannelId, Position)]) {
-        /// Relays whose custody is remembered; of one more the oldest is forgotten, and what it
-        /// holds is sent to it again.
-        const RELAYS: usize = 4;
-        for &(channel, position) in runs {
-            let Some(out) = self.live.out.get_mut(&channel) else {
-                continue;
-            };
-            if position < out.low {
-                continue;
-            }
-            if !out.custody.iter().any(|custody| custody.store == store) {
-                if out.custody.len() >= RELAYS {
-                    out.custody.remove(0);
-                }
-                out.custody.push(crate::record::Custody {
-                    store,
-                    held: Default::default(),
-                });
-            }
-            if let Some(custody) = out.custody.iter_mut().find(|c| c.store == store) {
-                custody.held.insert(position);
-            }
-        }
-        let mut channels: Vec<_> = runs.iter().map(|(channel, _)| *channel).collect();
-        channels.dedup();
-        for channel in channels {
-            let Some(out) = self.live.out.get(&channel) else {
-                continue;
-            };
-            let Some(custody) = out.custody.iter().find(|c| c.store == store) else {
-                continue;
-            };
-            let below = custody.held.first_gap(out.low);
-            let event = Event::Progress {
-                channel,
-                stage: super::Stage::Custody,
-                below,
-            };
-            self.outputs.push_back(super::Output::Event(event));
-        }
-        let at = self.now.elapsed + super::timers::LAZY_WRITE;
-        self.write_lazily.get_or_insert(at);
     }
 
     /// Whether a channel is being searched for what has expired.

@@ -7,6 +7,7 @@ use super::acks::Acks;
 use super::bulk::BulkWindow;
 use super::flight::Flight;
 use super::quality::{Merit, Quality, Standing};
+use super::refusals::Refusals;
 use crate::limits::{LINK_SILENCE, PING_IDLE, RELAY_FLIGHT};
 use crate::link::{LinkClass, LinkInput, LinkState};
 use crate::runs::RunSet;
@@ -24,9 +25,6 @@ pub(super) const FIRST_OVERDUE: Duration = Duration::from_secs(1);
 /// a network that was gone for some seconds is waited for by the clocks of its transports, which have
 /// backed off.
 const DOUBT: Duration = Duration::from_secs(1);
-
-/// How long a relay counts as one that refuses.
-const REFUSING: Duration = Duration::from_secs(30);
 
 /// How long a Ping may wait behind our own packets before it counts all the same: then so does
 /// everything else that the session says. A link of 2 MB/s or more is never that full.
@@ -92,12 +90,8 @@ pub(super) struct Link {
     pub(super) acks: Acks,
     /// Frames that matter only now.
     pub(super) replies: VecDeque<Frame>,
-    /// The relay takes nothing before this moment.
-    pub(super) held_until: Option<Duration>,
-    /// How often it refused in a row.
-    pub(super) refusals: u32,
-    /// When it refused last.
-    refused: Option<Duration>,
+    /// What its relay did not take.
+    pub(super) refusals: Refusals,
     /// When something authentic came over it last.
     heard: Duration,
     /// Since when something was sent on it that asks for an answer.
@@ -137,9 +131,7 @@ impl Link {
             subscribe_due: false,
             acks: Acks::default(),
             replies: VecDeque::new(),
-            held_until: None,
-            refusals: 0,
-            refused: None,
+            refusals: Refusals::default(),
             heard: now,
             waiting: None,
             ping: None,
@@ -172,16 +164,14 @@ impl Link {
 
     /// Whether its relay takes another packet of messages.
     pub(super) fn has_room(&self, now: Duration) -> bool {
-        self.is_direct()
-            || (self.flights.len() < RELAY_FLIGHT && self.held_until.is_none_or(|at| at <= now))
+        self.is_direct() || (self.flights.len() < RELAY_FLIGHT && !self.refusals.hold(now))
     }
 
     /// Whether it may carry in place of a link that lags or rests. A relay that refuses now and then may
     /// not: both would take turns.
     pub(super) fn may_stand_in(&self, now: Duration) -> bool {
-        let refuses = self.refused.is_some_and(|at| now < at + REFUSING);
-        let is_held = self.held_until.is_some_and(|at| now < at);
-        self.validated() && !self.standing.lags() && !refuses && !is_held
+        let refuses = self.refusals.lately(now) || self.refusals.hold(now);
+        self.validated() && !self.standing.lags() && !refuses
     }
 
     /// Whether its relay takes another packet with something of a file, beside what others say.
@@ -191,29 +181,6 @@ impl Link {
             || self
                 .bulk
                 .has_room(self.flights.values().filter(bulk).count())
-    }
-
-    /// The relay took nothing this time: the next try waits, longer each time.
-    pub(super) fn refused(&mut self, now: Duration) {
-        self.refused_one(now);
-        if self.held_until.is_some_and(|at| at > now) {
-            // It left with what was refused before, and is the same try.
-            return;
-        }
-        let wait = Duration::from_secs(1) * 2u32.saturating_pow(self.refusals.min(6));
-        self.held_until = Some(now + wait);
-        self.refusals = self.refusals.saturating_add(1);
-    }
-
-    /// Why the relay took nothing is no more.
-    pub(super) const fn forget_refusals(&mut self) {
-        self.held_until = None;
-        self.refusals = 0;
-    }
-
-    /// The relay did not take a packet, for whatever reason.
-    pub(super) const fn refused_one(&mut self, now: Duration) {
-        self.refused = Some(now);
     }
 
     /// Whether it takes another of the app's frames that matter only now. The session's own have room
@@ -382,7 +349,7 @@ impl Link {
     /// When time alone changes something about the link.
     pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
         if !self.is_direct() {
-            return self.held_until.filter(|at| *at > now);
+            return self.refusals.deadline(now);
         }
         let silent = self.waiting.map(|since| since + LINK_SILENCE);
         let overdue = self
@@ -444,21 +411,6 @@ mod tests {
             Some(ms(20)),
             "which of both was answered?"
         );
-    }
-
-    #[test]
-    fn packets_that_are_refused_together_are_one_try() {
-        let seconds = Duration::from_secs;
-        let mut link = link(LinkClass::Relayed(StoreId([1; 16])));
-        let refused = |link: &mut Link, now| {
-            for late in 0..20 {
-                link.refused(now + Duration::from_millis(late));
-            }
-        };
-        refused(&mut link, T);
-        assert!(!link.has_room(T + seconds(1) / 2) && link.has_room(T + seconds(1)));
-        refused(&mut link, T + seconds(1));
-        assert!(!link.has_room(T + seconds(2)) && link.has_room(T + seconds(3)));
     }
 
     #[test]

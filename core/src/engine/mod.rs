@@ -14,12 +14,14 @@
 //! says to the peer or the app is drawn from the second (I4).
 
 mod acks;
+mod asked;
 mod attempts;
 #[cfg(feature = "sabotage")]
 mod bounds;
 mod bulk;
 mod commands;
 mod consumed;
+mod custody;
 mod doubts;
 mod event;
 mod flight;
@@ -28,13 +30,18 @@ mod inbox;
 mod link;
 mod links;
 mod measuring;
+mod opening;
 mod outbox;
 mod overtaken;
 mod packets;
 mod parking;
+#[cfg(feature = "plain")]
+mod plain;
 mod pump;
 mod quality;
 mod reading;
+mod refusals;
+mod renewal;
 mod resume;
 mod rules;
 mod sealing;
@@ -48,25 +55,23 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 pub use attempts::Skipped;
 pub use event::{
     DropReason, Event, External, Output, SendError, SendOptions, Stage, Ticket, Transmit, Violation,
 };
+pub use opening::Stored;
 pub use packets::Taken;
 pub use rules::Rule;
 
 pub use crate::record::Ending;
 
-use self::commands::Found;
+use self::asked::Asked;
 use self::link::Link;
 use self::links::Links;
 use self::measuring::Gauge;
 use self::outbox::Sending;
 use self::parking::Parked;
 use self::reading::Reading;
-use self::resume::Asked;
 use self::rules::Rules;
 use self::sealing::Sealing;
 use self::streams::Held;
@@ -74,11 +79,10 @@ use self::timers::Probe;
 use self::writes::Writes;
 use crate::limits::InboxLimits;
 use crate::link::{LinkClass, LinkState};
-use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
-use crate::transport::Refusal;
+use crate::record::Session;
 use crate::wire::frame::{CloseReason, Frame};
 use crate::{
-    ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, Now, PeerId, Position, RunSet, Seq,
+    ChannelId, Entropy, EnvelopeId, Epoch, Generation, Now, PeerId, Position, RunSet, Seq,
 };
 
 /// A session's protocol.
@@ -147,115 +151,7 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// A session as it was read from the store.
-#[derive(Clone, Default)]
-pub struct Stored {
-    /// The value under [`Key::Session`], if there is one.
-    pub session: Option<Bytes>,
-    /// The records in [`Key::all_segments`].
-    pub segments: Vec<(Bytes, Bytes)>,
-}
-
-/// Shows how much there is, not what: records hold keys and payloads.
-impl std::fmt::Debug for Stored {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stored")
-            .field("session", &self.session.as_ref().map(Bytes::len))
-            .field("segments", &self.segments.len())
-            .finish()
-    }
-}
-
 impl Engine {
-    /// The engine of the session of `identity` with `peer`, as it is in the store; a new session if it is not.
-    ///
-    /// `start` is the number of this start of the process, which only grows; `entropy` must come
-    /// from fresh randomness at every start.
-    ///
-    /// # Errors
-    /// [`RecordError`] if what the store holds can't be used.
-    pub fn open(
-        identity: &Identity,
-        peer: PeerId,
-        start: u32,
-        stored: &Stored,
-        mut entropy: Entropy,
-        now: Now,
-    ) -> Result<Self, RecordError> {
-        let (session, known) = match &stored.session {
-            Some(bytes) => (Session::from_bytes(bytes)?, true),
-            None => (Session::new(entropy.epoch()), false),
-        };
-        let mut held = BTreeMap::<_, BTreeMap<_, _>>::new();
-        for (key, value) in &stored.segments {
-            let Ok(Key::Segment(_, epoch, channel, seq)) = Key::of_peer(peer, key) else {
-                continue;
-            };
-            let waits = session
-                .stream(epoch)
-                .and_then(|stream| stream.channels.get(&channel))
-                .is_some_and(|rx| rx.held.contains(seq));
-            if waits {
-                let segment = Held::of(&SegmentRecord::from_bytes(value)?);
-                held.entry((epoch, channel))
-                    .or_default()
-                    .insert(seq, segment);
-            }
-        }
-        let sending = session
-            .out
-            .iter()
-            .map(|(&channel, out)| (channel, Sending::new(out.next)))
-            .collect();
-        let sealing = Sealing::new(identity, &session.keys, &mut entropy);
-        // An app that did not live to hear of these hears of them now.
-        let outputs = session.gaps().map(|(channel, gap)| {
-            Output::Event(Event::Gap {
-                channel,
-                epoch: gap.epoch,
-                first: gap.first,
-                last: gap.last,
-            })
-        });
-        Ok(Self {
-            outputs: outputs.collect(),
-            peer,
-            start,
-            durable: session.clone(),
-            live: session,
-            stored: known,
-            stopped: false,
-            claimed: false,
-            now,
-            sealing,
-            first_envelope: entropy.envelope(),
-            entropy,
-            rules: Rules::default(),
-            writes: Writes::default(),
-            sending,
-            weights: BTreeMap::new(),
-            links: Links::default(),
-            gauge: Gauge::default(),
-            asked: VecDeque::new(),
-            held,
-            handed: BTreeMap::new(),
-            done: BTreeMap::new(),
-            committed: BTreeMap::new(),
-            inbox_limits: InboxLimits::default(),
-            parked: BTreeMap::new(),
-            crowded: BTreeSet::new(),
-            received: 0,
-            listening: BTreeSet::new(),
-            peer_listens: BTreeSet::new(),
-            peer_closed: None,
-            probe: Probe::default(),
-            reading: None,
-            read_last: None,
-            tell_consumed: None,
-            write_lazily: None,
-        })
-    }
-
     /// The peer at the other end.
     #[must_use]
     pub const fn peer(&self) -> PeerId {
@@ -367,83 +263,6 @@ impl Engine {
         self.now = now;
         if let Some(link) = self.links.get(generation) {
             link.writable = writable;
-        }
-    }
-
-    /// The relay behind a link holds this packet.
-    pub fn accepted(&mut self, generation: Generation, envelope: EnvelopeId, now: Now) {
-        self.now = now;
-        let Some(link) = self.links.get(generation) else {
-            return;
-        };
-        let Some(flight) = link.flights.remove(&envelope) else {
-            return;
-        };
-        link.refusals = 0;
-        if let Some(said) = flight.bulk {
-            link.bulk
-                .answered(now.elapsed.saturating_sub(said), now.elapsed);
-        }
-        let LinkClass::Relayed(store) = link.class else {
-            return;
-        };
-        self.in_custody(store, &flight.runs);
-        self.probe.progress(now.elapsed);
-    }
-
-    /// The relay behind a link did not take this packet.
-    pub fn refused(
-        &mut self,
-        generation: Generation,
-        envelope: EnvelopeId,
-        reason: Refusal,
-        now: Now,
-    ) {
-        self.now = now;
-        let Some(link) = self.links.get(generation) else {
-            return;
-        };
-        let Some(flight) = link.flights.remove(&envelope) else {
-            return;
-        };
-        if reason.may_pass() {
-            link.refused(now.elapsed);
-            for &(channel, position) in &flight.runs {
-                link.sent
-                    .entry(channel)
-                    .or_default()
-                    .remove_run(position, position.next());
-            }
-            for (channel, first, id) in flight.heads {
-                let event = Event::Held {
-                    channel,
-                    first,
-                    id,
-                    reason,
-                };
-                self.outputs.push_back(Output::Event(event));
-            }
-        } else {
-            link.refused_one(now.elapsed);
-            for (channel, position) in flight.runs {
-                let found = self.end_message(channel, position, Ending::Refused(reason));
-                // Which message it is of is known when it goes out again, to be refused once more.
-                if found == Found::Elsewhere
-                    && let Some(link) = self.links.get(generation)
-                    && let Some(sent) = link.sent.get_mut(&channel)
-                {
-                    sent.remove_run(position, position.next());
-                }
-            }
-        }
-        self.links.choose(now.elapsed);
-    }
-
-    /// What relays refused may be taken from now on: it is handed to them again at once.
-    pub fn ask_relays_again(&mut self, now: Now) {
-        self.now = now;
-        for link in self.links.iter_mut() {
-            link.forget_refusals();
         }
     }
 

@@ -3,33 +3,17 @@
 //! Both are drawn from the record in the store (I4) and neither ever writes a counter (I8). The
 //! numbers in brackets are those of the rules in section 10 of `docs/PROTOCOL.md`.
 
-use std::collections::BTreeMap;
-
 use super::Engine;
-use super::event::{Event, Violation};
-use super::flight::Flight;
+use super::asked::Asked;
+use super::event::Violation;
 use super::outbox::PendingAck;
 use super::overtaken::{Sealed, Word};
-use super::pump::lane;
 use super::rules::Rule;
 use super::writes::After;
-use crate::limits::{ACK_ALL_RANGES, ACK_RANGES, HELD_SEGMENTS, OWN_EPOCHS, RESUMES_OPEN};
-use crate::link::LinkClass;
-use crate::record::{OutboxRecord, PastChannel, PastEpoch, RxChannel};
-use crate::runs::RunSet;
-use crate::transport::Lane;
+use crate::limits::{ACK_ALL_RANGES, ACK_RANGES, HELD_SEGMENTS};
+use crate::record::{OutboxRecord, RxChannel};
 use crate::wire::frame::{Ack, Offered, Received, Resume, Run};
 use crate::{ChannelId, Epoch, Generation, Position, ResumeId, Seq};
-
-/// A Resume whose answer is awaited, and what had been sent before it on its link.
-#[derive(Debug)]
-pub(super) struct Asked {
-    id: ResumeId,
-    /// Whether it went to the peer itself, past what waits on the lane of files.
-    direct: bool,
-    sent: BTreeMap<ChannelId, RunSet<Position>>,
-    low: BTreeMap<ChannelId, Position>,
-}
 
 impl Engine {
     /// Whether something is outstanding that an answer could tell us about.
@@ -47,36 +31,7 @@ impl Engine {
     pub(super) fn resume_for(&mut self, generation: Generation) -> Option<Resume> {
         let id = self.entropy.resume_id();
         let answer = self.wants_answer();
-        let link = self.links.get(generation)?;
-        let direct = link.is_direct();
-        let mut sent = link.sent.clone();
-        for (&channel, out) in &self.live.out {
-            let sent = sent.entry(channel).or_default();
-            if let LinkClass::Relayed(store) = link.class {
-                out.custody
-                    .iter()
-                    .filter(|c| c.store == store)
-                    .for_each(|c| sent.insert_all(&c.held));
-            }
-            if let Some(sending) = self.sending.get(&channel) {
-                sent.insert_all(&sending.held);
-            }
-        }
-        if self.asked.len() >= RESUMES_OPEN {
-            self.asked.pop_front();
-        }
-        let low = self
-            .live
-            .out
-            .iter()
-            .map(|(&channel, out)| (channel, out.low))
-            .collect();
-        self.asked.push_back(Asked {
-            id,
-            direct,
-            sent,
-            low,
-        });
+        self.ask(generation, id)?;
         let stated = self.stated(Rule::ResumeAfterDurable);
         let offered = stated
             .out
@@ -258,9 +213,7 @@ impl Engine {
         if epoch != self.live.epoch {
             return self.on_received_earlier(epoch, received);
         }
-        let asked = answers
-            .and_then(|id| self.asked.iter().position(|asked| asked.id == id))
-            .and_then(|index| self.asked.remove(index));
+        let asked = answers.and_then(|id| self.asked_in(id));
         for one in received {
             let Some(out) = self.live.out.get(&one.channel) else {
                 continue;
@@ -312,8 +265,8 @@ impl Engine {
                     return;
                 }
             } else {
-                let low_then = asked.as_ref().and_then(|asked| asked.low.get(&one.channel));
-                if next < out.low && (is_resume || low_then.is_some_and(|low| next < *low)) {
+                let went_back = |asked: &Asked| asked.shows_loss(one.channel, next);
+                if next < out.low && (is_resume || asked.as_ref().is_some_and(went_back)) {
                     self.peer_went_back(generation, one.channel);
                 }
             }
@@ -392,100 +345,5 @@ impl Engine {
         if let Some(link) = link {
             link.resume_due = true;
         }
-    }
-
-    /// An answer shows what is missing of all that was sent before the question: that is sent
-    /// again, wherever it was thought to be [5]. Not so what is behind the last that came of a file,
-    /// as long as some of it comes: the question went past it.
-    fn void_missing(&mut self, asked: &Asked, received: &[Received]) {
-        for (&channel, sent) in &asked.sent {
-            let Some(out) = self.live.out.get_mut(&channel) else {
-                continue;
-            };
-            let mut missing = sent.clone();
-            let (mut next, mut behind) = (out.low, out.low);
-            if let Some(one) = received.iter().find(|one| one.channel == channel) {
-                // A full inbox: what it lacks is parked in its mailbox, or waits for credit.
-                if one.limit <= one.next {
-                    continue;
-                }
-                next = next.max(out.position(one.next));
-                behind = next;
-                for run in &one.ranges {
-                    let first = out.position(run.first);
-                    let end = first.plus(run.count);
-                    missing.remove_run(first, end);
-                    behind = behind.max(end);
-                }
-            }
-            missing.remove_below(next);
-            if asked.direct
-                && lane(channel) == Lane::Bulk
-                && let Some(sending) = self.sending.get_mut(&channel)
-                && sending.answered.replace(next) != Some(next)
-            {
-                missing.remove_run(behind, Position(u64::MAX));
-            }
-            if missing.is_empty() {
-                continue;
-            }
-            for custody in &mut out.custody {
-                custody.held.remove_all(&missing);
-            }
-            for link in self.links.iter_mut() {
-                if let Some(sent) = link.sent.get_mut(&channel) {
-                    sent.remove_all(&missing);
-                }
-            }
-            if let Some(sending) = self.sending.get_mut(&channel) {
-                sending.held.remove_all(&missing);
-            }
-        }
-    }
-
-    /// Our store went back in time and has used seqs twice: a new epoch begins, and what waits is
-    /// offered again under it, marked with where it was offered first [10].
-    fn renew(&mut self) {
-        let epoch = self.entropy.epoch();
-        let mut past = PastEpoch {
-            epoch: self.live.epoch,
-            channels: BTreeMap::new(),
-        };
-        for (&channel, out) in &mut self.live.out {
-            let high = self
-                .sending
-                .get(&channel)
-                .map_or(out.next, |sending| sending.high);
-            past.channels.insert(
-                channel,
-                PastChannel {
-                    base: out.base,
-                    high,
-                },
-            );
-            out.low = out.offer;
-            out.low_tally = out.offer_tally;
-            out.base = out.offer.minus(1);
-            out.base_sum = out.offer_tally.digest;
-            out.again_below = out.again_below.max(high);
-            out.custody.clear();
-            if let Some(sending) = self.sending.get_mut(&channel) {
-                sending.renewed(out.offer);
-            }
-        }
-        if self.live.past.len() >= OWN_EPOCHS {
-            self.live.past.remove(0);
-        }
-        self.live.past.push(past);
-        self.live.epoch = epoch;
-        self.asked.clear();
-        for link in self.links.iter_mut() {
-            link.sent.clear();
-            link.flights.values_mut().for_each(Flight::clear);
-            link.resume_due = true;
-        }
-        self.writes.touch();
-        self.defer(After::Event(Event::Renewed { epoch }));
-        self.probe.restart(self.now.elapsed);
     }
 }

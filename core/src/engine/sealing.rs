@@ -49,7 +49,7 @@ pub(super) struct Sealing {
     pub(super) plain: bool,
     /// Whether what is not sealed counts as older than what came before.
     #[cfg(feature = "plain")]
-    late: bool,
+    pub(super) late: bool,
     #[cfg(feature = "plain")]
     pub(super) said: Option<VecDeque<Vec<u8>>>,
 }
@@ -463,31 +463,5 @@ impl Engine {
             Some(epoch) => link.acks.owe(epoch, None),
             None => link.resume_due = true,
         }
-    }
-}
-
-/// Leaves packets readable, for tests and benchmarks.
-#[cfg(feature = "plain")]
-impl Engine {
-    /// Seals nothing from here on, and takes what is not sealed.
-    #[doc(hidden)]
-    pub fn seal_nothing(&mut self) {
-        self.sealing.plain = true;
-    }
-
-    /// Whether what comes without a seal from here on waited somewhere while newer packets came.
-    #[doc(hidden)]
-    pub const fn take_as_late(&mut self, late: bool) {
-        self.sealing.late = late;
-    }
-
-    /// The frames of the packets that were sent since this was asked last, as they were before they
-    /// were sealed.
-    #[doc(hidden)]
-    pub fn overhear(&mut self) -> VecDeque<Vec<u8>> {
-        self.sealing
-            .said
-            .replace(VecDeque::new())
-            .unwrap_or_default()
     }
 }

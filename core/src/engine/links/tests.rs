@@ -199,7 +199,7 @@ fn no_trial_outlives_the_links() {
 
 fn refuse(links: &mut Links, n: u32, now: Duration) {
     if let Some(link) = links.get(generation(n)) {
-        link.refused(now);
+        link.refusals.refused(now);
     }
     links.choose(now);
 }

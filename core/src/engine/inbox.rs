@@ -1,6 +1,6 @@
 //! The inbox: whole messages, until the app has committed them (I2, I3).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::Engine;
 use super::streams::Part;
@@ -60,8 +60,8 @@ impl Engine {
             InboxBody::Segments(count) => u64::from(count),
         };
         let first = Seq(record.last.0.saturating_sub(count.saturating_sub(1)));
-        let handed = self.handed.entry(channel).or_default();
-        handed.insert(position, (record.epoch, first, record.last));
+        let handed = self.handed.entry((channel, record.epoch)).or_default();
+        handed.insert(position, (first, record.last));
         true
     }
 
@@ -76,16 +76,11 @@ impl Engine {
         now: Now,
     ) {
         self.now = now;
-        let handed = self.handed.entry(channel).or_default();
-        let Some((epoch, first, last)) = handed.remove(&position) else {
+        let epoch = record.epoch;
+        let Some((first, last)) = self.put_down(channel, epoch, position) else {
             return;
         };
         let before: Vec<_> = self.live.consumed(channel).collect();
-        let mut in_hand = BTreeMap::<Epoch, Seq>::new();
-        for &(of, first, _) in handed.values() {
-            let lowest = in_hand.entry(of).or_insert(first);
-            *lowest = first.min(*lowest);
-        }
         self.done.entry(channel).or_default().insert(position);
         self.writes
             .batch()
@@ -108,7 +103,9 @@ impl Engine {
                 continue;
             };
             // They may be committed in any order.
-            let lowest = in_hand.get(&stream.epoch).copied();
+            let in_hand = self.handed.get(&(channel, stream.epoch));
+            let lowest = in_hand.and_then(|of| of.values().next());
+            let lowest = lowest.map(|(first, _)| *first);
             let highest = self.committed.get(&(stream.epoch, channel)).copied();
             if self.live.waiting.is_none(channel, stream.epoch, messages) {
                 // Those that were committed before this start are not known one by one.
@@ -134,6 +131,22 @@ impl Engine {
             .get_or_insert_with(|| (at, BTreeSet::new()));
         tell.1.append(&mut told);
         self.unpark();
+    }
+
+    /// The app has a message in hand no more.
+    fn put_down(
+        &mut self,
+        channel: ChannelId,
+        epoch: Epoch,
+        position: Position,
+    ) -> Option<(Seq, Seq)> {
+        let of = (channel, epoch);
+        let handed = self.handed.get_mut(&of)?;
+        let seqs = handed.remove(&position);
+        if handed.is_empty() {
+            self.handed.remove(&of);
+        }
+        seqs
     }
 
     /// Says once more what the app has committed of the streams beside `present`: an Ack of it may have

@@ -111,8 +111,9 @@ pub struct Engine {
     gauge: Gauge,
     asked: VecDeque<Asked>,
     held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
-    /// What the app has in hand and has not committed, with the seqs of its first and last segment.
-    handed: BTreeMap<ChannelId, BTreeMap<Position, (Epoch, Seq, Seq)>>,
+    /// What the app has in hand of each stream and has not committed, with the seqs of its first and last
+    /// segment.
+    handed: BTreeMap<(ChannelId, Epoch), BTreeMap<Position, (Seq, Seq)>>,
     /// What the app has committed since the engine was opened.
     done: BTreeMap<ChannelId, RunSet<Position>>,
     /// The end of the last of these in each stream.

@@ -6,6 +6,7 @@
 //! itself and the app has neither opened it too nor said that it trusts the peer.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use outlive_core::limits::{BLOCKED_PEERS, STRANGER_BYTES, STRANGERS};
 use outlive_core::record::{Key, Session as SessionRecord};
 use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
 use tokio::sync::Semaphore;
+use tracing::error;
 
 use super::strangers::Strangers;
 use crate::error::Error;
@@ -105,7 +107,13 @@ impl Admission {
             Strangers::Accept => self.take_in(store, peer, awake).await,
             Strangers::KnownOnly => Ok(false),
             Strangers::Ask(ask) => {
-                let accepted = ask(peer);
+                // What a panic left half done is the policy's alone. It ends nothing here: whoever asks
+                // serves other peers too.
+                let asked = catch_unwind(AssertUnwindSafe(|| ask(peer)));
+                let accepted = asked.unwrap_or_else(|_| {
+                    error!(peer = %peer.short(), "the policy for strangers panicked, which lets nobody in");
+                    false
+                });
                 if accepted && stranger {
                     self.accept(store, peer).await?;
                 }

@@ -17,7 +17,8 @@ pub enum Strangers {
     /// remembered on disk.
     KnownOnly,
     /// Whom this function accepts. It is asked for each packet until it says yes, and once more for
-    /// what came while the store failed. It must not block.
+    /// what came while the store failed. It must not block. One that panics has said no to that packet, and
+    /// an error is logged.
     Ask(Arc<dyn Fn(PeerId) -> bool + Send + Sync>),
 }
 

@@ -1,6 +1,9 @@
 //! Who may open a session with us.
 
-use outlive::{Identity, Node, Strangers};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use outlive::{CloseReason, Identity, Node, RelayState, SessionEvent, Strangers};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 
@@ -65,4 +68,47 @@ async fn a_peer_that_is_opened_while_it_is_let_in_is_no_stranger() {
     };
     assert_eq!(take(&mut to_bob.inbox(CHAT).unwrap()).await, "hello");
     assert_eq!(alice.strangers(), []);
+}
+
+#[tokio::test]
+async fn a_policy_that_panics_has_said_no_for_now_and_costs_the_node_no_relay() {
+    let relay = MemoryRelay::new("relay");
+    let has_panicked = AtomicBool::new(false);
+    let ask = move |_| {
+        assert!(has_panicked.swap(true, Ordering::SeqCst), "as asked");
+        true
+    };
+    let alice = Node::builder()
+        .identity(Identity::from_seed([1; 32]))
+        .store(MemoryStore::new())
+        .strangers(Strangers::Ask(Arc::new(ask)))
+        .transport(relay.clone())
+        .start()
+        .await
+        .unwrap();
+    let bob = on(2, &[&relay]).await;
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let mut events = to_alice.events(64);
+    to_alice.send(CHAT, "let me in").await.unwrap();
+    let refused = async {
+        loop {
+            let (event, _) = events.next().await.expect("the session lives");
+            if let SessionEvent::PeerClosed { reason } = event {
+                return reason;
+            }
+        }
+    };
+    assert_eq!(soon("an answer", refused).await, CloseReason::NotAccepted);
+    let relays = alice.relays();
+    assert_eq!(*relays[0].1.borrow(), RelayState::Connected);
+
+    to_alice.send(CHAT, "it is me").await.unwrap();
+    assert_eq!(
+        soon("a message", alice.next_arrival()).await.unwrap(),
+        id(2)
+    );
+    let mut inbox = alice.session(id(2)).await.unwrap().inbox(CHAT).unwrap();
+    for text in ["let me in", "it is me"] {
+        assert_eq!(take(&mut inbox).await, text);
+    }
 }

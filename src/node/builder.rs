@@ -9,9 +9,9 @@ use outlive_core::limits::InboxLimits;
 use outlive_core::store::{Batch, Store, StoreError, refuse_locked};
 use outlive_core::transport::{DirectTransport, NegotiatedTransport, RelayTransport};
 use outlive_core::{Identity, PeerId};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::Node;
@@ -19,6 +19,7 @@ use super::admission::Admission;
 use super::delivery::load_token;
 use super::inner::Inner;
 use super::strangers::Strangers;
+use super::tasks::Tasks;
 use crate::clock::Clock;
 use crate::direct::{Endpoint, Listener};
 use crate::error::Error;
@@ -122,7 +123,8 @@ impl NodeBuilder {
 
     /// Starts the node: counts the start in the store, writes down whose it is, and dials the relays.
     /// Dropped half-way, there is no node; at most that was done. A store is for one node at a time:
-    /// of two that start at once on the same new one, none is refused.
+    /// of two that start at once on the same new one, none is refused. The node lives on the tokio runtime
+    /// that this is called on.
     ///
     /// # Errors
     /// [`Error::NoIdentity`], [`Error::NoStore`], [`Error::OtherIdentity`] if the store is somebody
@@ -143,6 +145,7 @@ impl NodeBuilder {
             Some(transport) => listen(transport, &identity).await.unzip(),
             None => (None, None),
         };
+        let runtime = Handle::current();
         let inner = Arc::new(Inner {
             identity,
             store,
@@ -170,8 +173,16 @@ impl NodeBuilder {
             waking: Mutex::default(),
             arrivals: Mutex::default(),
             arrived: Notify::new(),
-            sessions: TaskTracker::new(),
-            tasks: TaskTracker::new(),
+            sessions: Tasks::on(runtime.clone()),
+            tasks: Tasks::on(runtime),
+        });
+        // When the runtime is gone, nobody does what is asked of the node any more.
+        inner.tasks.spawn({
+            let (ways, ends) = (ways.clone(), cancel.clone().drop_guard());
+            async move {
+                let _ends = ends;
+                ways.cancelled().await;
+            }
         });
         if let Some(listener) = listener {
             inner.tasks.spawn(listener.run(inner.clone()));

@@ -12,10 +12,10 @@ use outlive_core::transport::{DeliveryToken, NegotiatedTransport};
 use outlive_core::{ChannelId, Generation, Identity, PeerId, RequestId, Round};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 
 use super::admission::Admission;
+use super::tasks::Tasks;
 use crate::clock::Clock;
 use crate::direct::{ASKED, Asked, Endpoint, Upgrade};
 use crate::error::Error;
@@ -85,9 +85,9 @@ pub(crate) struct Inner {
     pub(super) arrivals: Mutex<BTreeSet<PeerId>>,
     pub(super) arrived: Notify,
     /// The tasks of sessions and of their direct links.
-    pub(crate) sessions: TaskTracker,
+    pub(crate) sessions: Tasks,
     /// All others.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Tasks,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,6 +6,7 @@ mod delivery;
 mod inner;
 mod listing;
 mod strangers;
+mod tasks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -38,6 +39,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The local peer: its sessions, its store, its relays. Cheap to clone. When the last clone is
 /// gone the node stops; [`shutdown`](Self::shutdown) waits until it has.
+///
+/// It lives on the tokio runtime that it was [started](NodeBuilder::start) on: all of its tasks run there,
+/// those of its sessions too, and when that runtime is gone the node has been shut down. It may be used from
+/// other runtimes, and what is not `async` from threads that have none.
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -281,13 +286,11 @@ impl Node {
     /// [`Error::Store`] if the last flush failed.
     pub async fn shutdown(self) -> Result<(), Error> {
         self.inner.cancel.cancel();
-        self.inner.sessions.close();
         // A store or a link that hangs holds up the words of the others no longer than this.
-        let _ = tokio::time::timeout(LAST_WORDS, self.inner.sessions.wait()).await;
+        let _ = tokio::time::timeout(LAST_WORDS, self.inner.sessions.ended()).await;
         self.inner.ways.cancel();
-        self.inner.sessions.wait().await;
-        self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        self.inner.sessions.ended().await;
+        self.inner.tasks.ended().await;
         Ok(self.inner.store.close().await?)
     }
 }

@@ -67,6 +67,7 @@ mod receipts;
 mod requests;
 mod restarts;
 mod resume;
+mod runtimes;
 mod scenarios;
 mod scene;
 mod secrecy;

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use outlive_core::engine::{Engine, SendOptions, Skipped, Taken};
 use outlive_core::link::LinkState;
+use outlive_core::record::Key;
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
-use outlive_core::{ChannelId, EnvelopeId, Generation};
+use outlive_core::{ChannelId, EnvelopeId, Generation, Position};
 use tracing::debug;
 
 use super::files::OfferedFile;
@@ -273,16 +274,16 @@ impl Task {
                 record,
                 attempts,
                 reply,
-            } => {
-                if engine.hand_again(channel, position, &record, attempts) {
+            } => match self.is_kept(channel, position).await {
+                Ok(true) if engine.hand_again(channel, position, &record, attempts) => {
                     let record = inbox::without_payload(record);
                     self.in_hand.insert((channel, position), record);
                     self.next.waiters.push(Waiter::HandAgain(reply));
-                } else {
-                    // The consumer may have gone away.
-                    let _ = reply.send(Ok(false));
                 }
-            }
+                // The consumer may have gone away.
+                Ok(_) => drop(reply.send(Ok(false))),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Commit {
                 channel,
                 position,
@@ -412,6 +413,13 @@ impl Task {
     pub(super) fn close(&mut self, holds: impl Fn(ChannelId) -> bool) {
         self.inner.end(&self.hub, &mut self.inputs, holds);
         self.hub.registry.end();
+    }
+
+    /// Whether the store holds a message of an inbox. The engine knows only what was committed since it was
+    /// loaded; what is under way it knows.
+    async fn is_kept(&self, channel: ChannelId, position: Position) -> Result<bool, Error> {
+        let key = Key::Inbox(self.peer, channel, position).to_bytes();
+        Ok(self.inner.store.get(key).await?.is_some())
     }
 
     /// Has a message leave the inbox of requests. It is taken in hand once more before: a

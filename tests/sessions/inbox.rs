@@ -460,6 +460,45 @@ async fn what_is_committed_while_it_is_asked_for_costs_no_other_message_its_turn
     again(&mut inbox, "behind it").await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_committed_before_the_store_failed_is_not_handed_out_by_an_inbox_that_had_read_it()
+{
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let alice = scene::on(1, &[&relay]).await;
+    let bob = scene::on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let first = to_bob.send(CHAT, "first").await.unwrap();
+    to_bob.send(CHAT, "second").await.unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    soon("the first", inbox.next()).await.unwrap();
+    let second = soon("the second", inbox.next()).await.unwrap();
+    drop(inbox);
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    // With it the second is read.
+    let one = again(&mut inbox, "first").await;
+    soon("the commit", second.commit()).await.unwrap();
+
+    store.faults().fail_commits(1, &StoreError::Full);
+    let failed = to_alice.send(CHAT, "not written").await;
+    assert!(matches!(failed, Err(Error::Store(StoreError::Full))));
+    comes("the store to be tried again", async || {
+        to_alice.send(CHAT, "there").await.ok()
+    })
+    .await;
+    let next = inbox.try_next().await.unwrap();
+    assert!(
+        next.is_none(),
+        "it was committed, and comes again: {next:?}"
+    );
+    // All the time in which it would be told passes.
+    tokio::time::sleep(200 * CONSUMED_DELAY).await;
+    assert!(at_once(first.consumed()).await.is_none(), "it is in hand");
+    soon("the commit", one.commit()).await.unwrap();
+    soon("the word of it", first.consumed()).await.unwrap();
+}
+
 /// Takes a message that comes for the second time.
 async fn again(inbox: &mut Inbox, text: &str) -> Delivery {
     let delivery = soon("the message again", inbox.next()).await.unwrap();

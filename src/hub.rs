@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use outlive_core::record::InboxRecord;
 use outlive_core::{ChannelId, PeerId, Position};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,9 @@ pub(crate) struct Hub {
     /// Messages whose commit failed: whoever consumes their channel gets them again. There are no
     /// more than the app had in hand.
     uncommitted: Mutex<BTreeMap<ChannelId, BTreeSet<Position>>>,
+    /// Messages in the app's hands, for an engine that is loaded again, be it by another task: without
+    /// their payloads, as many as the engine knows of.
+    in_hand: Mutex<BTreeMap<(ChannelId, Position), InboxRecord>>,
     arrived: watch::Sender<()>,
     listening: Mutex<BTreeSet<ChannelId>>,
     /// Shares of a link that the app has given to channels.
@@ -152,6 +156,7 @@ impl Hub {
             holds: AtomicUsize::new(0),
             inboxes: Mutex::new(inboxes.collect()),
             uncommitted: Mutex::default(),
+            in_hand: Mutex::default(),
             arrived: watch::Sender::default(),
             listening: Mutex::default(),
             weights: Mutex::default(),
@@ -245,6 +250,26 @@ impl Hub {
     pub(crate) fn forget_uncommitted(&self, channel: ChannelId, position: Position) {
         if let Some(of) = lock(&self.uncommitted).get_mut(&channel) {
             of.remove(&position);
+        }
+    }
+
+    /// The session's task knows of a message in the app's hands.
+    pub(crate) fn put_in_hand(&self, of: (ChannelId, Position), record: InboxRecord) {
+        lock(&self.in_hand).insert(of, record);
+    }
+
+    /// It is to leave the inbox.
+    pub(crate) fn take_out_of_hand(&self, of: (ChannelId, Position)) {
+        lock(&self.in_hand).remove(&of);
+    }
+
+    pub(crate) fn is_in_hand(&self, of: (ChannelId, Position)) -> bool {
+        lock(&self.in_hand).contains_key(&of)
+    }
+
+    pub(crate) fn each_in_hand(&self, mut tell: impl FnMut(ChannelId, Position, &InboxRecord)) {
+        for (&(channel, position), record) in &*lock(&self.in_hand) {
+            tell(channel, position, record);
         }
     }
 

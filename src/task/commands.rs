@@ -5,16 +5,15 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use outlive_core::engine::{Engine, SendOptions, Skipped, Taken};
 use outlive_core::link::LinkState;
-use outlive_core::record::Key;
 use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
-use outlive_core::{ChannelId, EnvelopeId, Generation, Position};
+use outlive_core::{ChannelId, EnvelopeId, Generation};
 use tracing::debug;
 
 use super::files::OfferedFile;
-use super::input::{Binding, Command, Input, Reply};
+use super::input::{Binding, Command, Input};
 use super::sends::{Then, WaitingSend};
-use super::{Bound, Done, Settled, Task, Waiter, holds_mail};
+use super::{Bound, Done, Task, Waiter, holds_mail};
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::inbox;
@@ -266,7 +265,7 @@ impl Task {
                 record,
             } => {
                 engine.hand(channel, position, &record);
-                self.in_hand.insert((channel, position), record);
+                self.hub.put_in_hand((channel, position), record);
             }
             Command::HandAgain {
                 channel,
@@ -277,7 +276,7 @@ impl Task {
             } => match self.is_kept(channel, position).await {
                 Ok(true) if engine.hand_again(channel, position, &record, attempts) => {
                     let record = inbox::without_payload(record);
-                    self.in_hand.insert((channel, position), record);
+                    self.hub.put_in_hand((channel, position), record);
                     self.next.waiters.push(Waiter::HandAgain(reply));
                 }
                 // The consumer may have gone away.
@@ -290,12 +289,14 @@ impl Task {
                 record,
                 bytes,
                 reply,
-            } => {
-                engine.commit(channel, position, &record, bytes, now);
-                self.in_hand.remove(&(channel, position));
-                let of = (channel, position);
-                self.next.waiters.push(Waiter::Commit(reply, of));
-            }
+            } => match self.recall(engine, channel, position, &record).await {
+                Ok(()) => {
+                    engine.commit(channel, position, &record, bytes, now);
+                    self.leaves(channel, position, reply);
+                }
+                // The caller may have gone away.
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Skip {
                 channel,
                 position,
@@ -305,19 +306,21 @@ impl Task {
                 attempts,
                 reason,
                 reply,
-            } => {
-                let skipped = Skipped {
-                    record: &record,
-                    payload: &payload,
-                    bytes,
-                    attempts,
-                    reason: &reason,
-                };
-                engine.skip(channel, position, skipped, now);
-                self.in_hand.remove(&(channel, position));
-                let of = (channel, position);
-                self.next.waiters.push(Waiter::Commit(reply, of));
-            }
+            } => match self.recall(engine, channel, position, &record).await {
+                Ok(()) => {
+                    let skipped = Skipped {
+                        record: &record,
+                        payload: &payload,
+                        bytes,
+                        attempts,
+                        reason: &reason,
+                    };
+                    engine.skip(channel, position, skipped, now);
+                    self.leaves(channel, position, reply);
+                }
+                // The caller may have gone away.
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Listen { channel, on: true } => engine.listen(channel, now),
             Command::Listen { channel, on: false } => engine.unlisten(channel, now),
             Command::Volatile {
@@ -413,29 +416,6 @@ impl Task {
     pub(super) fn close(&mut self, holds: impl Fn(ChannelId) -> bool) {
         self.inner.end(&self.hub, &mut self.inputs, holds);
         self.hub.registry.end();
-    }
-
-    /// Whether the store holds a message of an inbox. The engine knows only what was committed since it was
-    /// loaded; what is under way it knows.
-    async fn is_kept(&self, channel: ChannelId, position: Position) -> Result<bool, Error> {
-        let key = Key::Inbox(self.peer, channel, position).to_bytes();
-        Ok(self.inner.store.get(key).await?.is_some())
-    }
-
-    /// Has a message leave the inbox of requests. It is taken in hand once more before: a
-    /// panic may have ended the task that knew of it.
-    pub(super) fn settle(&mut self, engine: &mut Engine, settled: &Settled, reply: Reply<()>) {
-        let (now, channel) = (self.inner.clock.now(), ChannelId::REQUESTS);
-        let Settled {
-            position,
-            record,
-            bytes,
-        } = settled;
-        engine.hand(channel, *position, record);
-        engine.commit(channel, *position, record, *bytes, now);
-        self.in_hand.remove(&(channel, *position));
-        let of = (channel, *position);
-        self.next.waiters.push(Waiter::Commit(reply, of));
     }
 
     pub(super) fn route(&self) -> Route {

@@ -75,12 +75,12 @@ impl Task {
             let key = Key::Inbox(self.peer, channel, position).to_bytes();
             if let Some(value) = self.inner.store.get(key).await? {
                 let record = without_payload(InboxRecord::from_bytes(&value)?);
-                self.in_hand.insert((channel, position), record);
+                self.hub.put_in_hand((channel, position), record);
             }
         }
-        for ((channel, position), record) in &self.in_hand {
-            engine.hand(*channel, *position, record);
-        }
+        self.hub.each_in_hand(|channel, position, record| {
+            engine.hand(channel, position, record);
+        });
         for (channel, position) in std::mem::take(&mut self.uncommitted) {
             self.hub.not_committed(channel, position);
         }

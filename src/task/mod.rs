@@ -12,6 +12,7 @@
 mod commands;
 mod files;
 mod hanging;
+mod in_hand;
 mod input;
 mod loading;
 mod outage;
@@ -27,7 +28,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use outlive_core::engine::{Engine, Output};
 use outlive_core::link::LinkClass;
-use outlive_core::record::{InboxRecord, SendingFileRecord};
+use outlive_core::record::SendingFileRecord;
 use outlive_core::store::StoreError;
 use outlive_core::transport::{Lane, Outgoing};
 use outlive_core::{ChannelId, Generation, PeerId, Position, TransferId};
@@ -114,9 +115,6 @@ pub(crate) struct Task {
     sends: VecDeque<WaitingSend>,
     /// Whether the outbox may have room for them again.
     room: bool,
-    /// Messages in the app's hands, for an engine that is loaded again: without their payloads, as
-    /// many as the engine knows of.
-    in_hand: BTreeMap<(ChannelId, Position), InboxRecord>,
     /// Messages whose commit failed with the store: they come again when the session is loaded.
     uncommitted: BTreeSet<(ChannelId, Position)>,
     /// What came while the store failed and no mailbox holds: it is heard when the session is loaded.
@@ -173,7 +171,6 @@ impl Task {
             flight: Hanging::default(),
             sends: VecDeque::new(),
             room: false,
-            in_hand: BTreeMap::new(),
             uncommitted: BTreeSet::new(),
             kept: Vec::new(),
             allowance: Allowance::Unlimited,

@@ -129,7 +129,7 @@ impl Task {
                 channel,
                 position,
                 record,
-            } => drop(self.in_hand.insert((channel, position), record)),
+            } => self.hub.put_in_hand((channel, position), record),
             // What is listened to, and waited for, is known to the session, and told when it is loaded.
             Command::Listen { .. }
             | Command::AwaitConsumed { .. }

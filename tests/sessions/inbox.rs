@@ -1,7 +1,9 @@
 //! What arrives and is not taken at once, and what never arrives: full inboxes, gaps.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use outlive::limits::{CONSUMED_DELAY, InboxLimits};
 use outlive::store::{Batch, ReadLimit};
@@ -14,6 +16,7 @@ use outlive_core::limits::SEGMENT_BYTES;
 use outlive_core::record::Key;
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
+use outlive_testing::{Intercepted, Interceptor};
 use outlive_transports::MemoryRelay;
 
 use crate::scene::{self, at_once};
@@ -497,6 +500,53 @@ async fn what_was_committed_before_the_store_failed_is_not_handed_out_by_an_inbo
     assert!(at_once(first.consumed()).await.is_none(), "it is in hand");
     soon("the commit", one.commit()).await.unwrap();
     soon("the word of it", first.consumed()).await.unwrap();
+}
+
+/// Panics once, at the next commit, when it is told to.
+#[derive(Default)]
+struct Panicking {
+    armed: AtomicBool,
+}
+
+#[async_trait]
+impl Interceptor for Panicking {
+    async fn commit(&self, store: &MemoryStore, batch: Batch) -> Result<(), StoreError> {
+        assert!(!self.armed.swap(false, Ordering::SeqCst), "as asked");
+        store.commit(batch).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_in_hand_when_a_panic_ended_its_session_s_task_can_be_committed_and_skipped() {
+    let relay = MemoryRelay::new("relay");
+    let store = Intercepted::new(MemoryStore::new(), Panicking::default());
+    let alice = scene::on(1, &[&relay]).await;
+    let bob = scene::on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let sent = to_bob.send(CHAT, "committed").await.unwrap();
+    let last = to_bob.send(CHAT, "skipped").await.unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let first = soon("the first", inbox.next()).await.unwrap();
+    let second = soon("the second", inbox.next()).await.unwrap();
+
+    store.interceptor().armed.store(true, Ordering::SeqCst);
+    let lost = soon("the panic", to_alice.send(CHAT, "lost")).await;
+    assert!(lost.is_err());
+    soon("the end of it", second.skip("no use")).await.unwrap();
+    // All the time in which it would be told passes.
+    tokio::time::sleep(200 * CONSUMED_DELAY).await;
+    assert!(at_once(sent.consumed()).await.is_none(), "it is in hand");
+    soon("the commit", first.commit()).await.unwrap();
+    drop(inbox);
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let next = inbox.try_next().await.unwrap();
+    assert!(
+        next.is_none(),
+        "it was committed, and comes again: {next:?}"
+    );
+    assert_eq!(to_alice.skipped(CHAT).await.unwrap().len(), 1);
+    soon("the word of it", last.consumed()).await.unwrap();
 }
 
 /// Takes a message that comes for the second time.

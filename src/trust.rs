@@ -116,13 +116,14 @@ impl Node {
         trust_of(&*self.inner().store, peer).await
     }
 
-    /// Decides about a peer. Returns once that is durable and its session goes by it.
+    /// Decides about a peer. Returns once that is durable and its session goes by it. Of a blocked peer
+    /// nothing is decided before it is [unblocked](Self::unblock).
     ///
     /// Dropped half-way, it may or may not be decided, or be on disk and hold from the next start on:
     /// call it again.
     ///
     /// # Errors
-    /// [`Error::Oneself`], [`Error::TooManyBlocked`], or a failure of the store.
+    /// [`Error::Oneself`], [`Error::Blocked`], [`Error::TooManyBlocked`], or a failure of the store.
     pub async fn set_trust(&self, peer: PeerId, trust: Trust) -> Result<(), Error> {
         let now = self.inner().clock.now().wall;
         let decision = Decision::Trust(trust, now);
@@ -138,7 +139,7 @@ impl Node {
     /// then. The peer hears that it is not accepted, and can see at our relay when we are there.
     ///
     /// # Errors
-    /// As [`set_trust`](Self::set_trust).
+    /// As [`set_trust`](Self::set_trust), but for [`Error::Blocked`]: a peer that is blocked stays so.
     pub async fn block(&self, peer: PeerId) -> Result<(), Error> {
         self.set_trust(peer, Trust::Blocked).await
     }
@@ -147,7 +148,7 @@ impl Node {
     /// what the peer sent meanwhile and still has. Dropped half-way as [`set_trust`](Self::set_trust).
     ///
     /// # Errors
-    /// As [`set_trust`](Self::set_trust).
+    /// [`Error::Oneself`], or a failure of the store.
     pub async fn unblock(&self, peer: PeerId) -> Result<(), Error> {
         self.inner().decide(peer, Decision::Unblock).await
     }
@@ -178,8 +179,8 @@ impl Session {
     /// half-way as [`Node::set_trust`].
     ///
     /// # Errors
-    /// [`Error::SafetyNumber`] if it is another, and then nothing changes; else as
-    /// [`Node::set_trust`].
+    /// [`Error::SafetyNumber`] if it is another, and [`Error::Blocked`] if the peer is blocked, and then
+    /// nothing changes; else as [`Node::set_trust`].
     pub async fn verify(&self, theirs: &SafetyNumber) -> Result<(), Error> {
         if *theirs != self.safety_number() {
             return Err(Error::SafetyNumber);

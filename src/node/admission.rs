@@ -184,8 +184,18 @@ impl Admission {
     ) -> Result<(), Error> {
         let _turn = self.turn().await?;
         let blocks = matches!(decision, Decision::Trust(Trust::Blocked, _));
-        if blocks && !self.is_blocked(peer) && self.peers().blocked.len() >= BLOCKED_PEERS {
-            return Err(Error::TooManyBlocked);
+        match decision {
+            Decision::Trust(Trust::Blocked, _) => {
+                if !self.is_blocked(peer) && self.peers().blocked.len() >= BLOCKED_PEERS {
+                    return Err(Error::TooManyBlocked);
+                }
+            }
+            Decision::Trust(Trust::Unknown | Trust::Pinned | Trust::Verified, _) => {
+                if self.is_blocked(peer) {
+                    return Err(Error::Blocked(peer));
+                }
+            }
+            Decision::Unblock => {}
         }
         store.commit(decision.batch(peer)).await?;
         let mut peers = self.peers();

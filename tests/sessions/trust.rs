@@ -388,3 +388,25 @@ async fn a_node_lives_on_an_encrypted_store_and_is_told_when_the_key_is_missing(
     let bob = start(raw).await;
     talk(&alice, &bob, "again").await;
 }
+
+#[tokio::test]
+async fn nothing_but_unblocking_ends_a_block() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let session = bob.session(id(1)).await.unwrap();
+    bob.block(id(1)).await.unwrap();
+    let mut results = vec![session.verify(&alice.safety_number(id(2))).await];
+    for trust in [Trust::Unknown, Trust::Pinned, Trust::Verified] {
+        results.push(bob.set_trust(id(1), trust).await);
+    }
+    for result in results {
+        assert!(
+            matches!(result, Err(Error::Blocked(peer)) if peer == id(1)),
+            "{result:?}"
+        );
+    }
+    assert_eq!(bob.trust(id(1)).await.unwrap(), Trust::Blocked);
+    bob.block(id(1)).await.expect("it is so already");
+    bob.unblock(id(1)).await.unwrap();
+    assert_eq!(bob.trust(id(1)).await.unwrap(), Trust::Unknown);
+}

@@ -10,7 +10,7 @@ use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store, StoreError};
 use outlive_core::transport::{DeliveryToken, NegotiatedTransport};
 use outlive_core::{ChannelId, Generation, Identity, PeerId, RequestId, Round};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
@@ -364,7 +364,8 @@ impl Inner {
                     Err(_) => return,
                 };
                 // A session that just went to sleep has no work left.
-                let _ = inputs.send(Input::Command(Command::Wake)).await;
+                let (reply, _) = oneshot::channel();
+                let _ = inputs.send(Input::Command(Command::Wake { reply })).await;
             }
         }
     }

@@ -75,7 +75,8 @@ impl Node {
     }
 
     /// The session with a peer: the same one for ever, whatever links come and go. Opens it if it
-    /// is new, and accepts the peer if it was a stranger. Any number of handles may be held.
+    /// is new, and accepts the peer if it was a stranger. Any number of handles may be held. While it is
+    /// being [closed](Session::close), waits for that, and opens it again.
     ///
     /// Dropped half-way, the peer may be accepted and its session opened already: call it again for the
     /// handle.
@@ -86,14 +87,19 @@ impl Node {
         if peer == self.peer_id() {
             return Err(Error::Oneself(peer));
         }
-        // Opened first: whoever is about to take the peer for a stranger sees that it is none.
-        let session = Session::new(self.inner.open(peer)?);
-        self.inner
-            .admission
-            .accept(&*self.inner.store, peer)
-            .await?;
-        session.wake().await?;
-        Ok(session)
+        loop {
+            // Opened first: whoever is about to take the peer for a stranger sees that it is none.
+            let session = Session::new(self.inner.open(peer)?);
+            self.inner
+                .admission
+                .accept(&*self.inner.store, peer)
+                .await?;
+            match session.wake().await {
+                // That was the one before, which somebody else was closing.
+                Err(Error::Closed) => {}
+                woken => return woken.map(|()| session),
+            }
+        }
     }
 
     /// A peer whose session has messages in an inbox that came, or were loaded, since this peer was

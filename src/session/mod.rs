@@ -67,8 +67,15 @@ impl Session {
         &self.route
     }
 
+    /// Has the session run, and waits until it is clear that it does. It does not if it is being closed.
     pub(crate) async fn wake(&self) -> Result<(), Error> {
-        self.route.send(Command::Wake).await
+        let (reply, awake) = oneshot::channel();
+        self.route.send(Command::Wake { reply }).await?;
+        match awake.await {
+            Err(_) if self.hub.ended.is_cancelled() => Err(self.route.gone()),
+            // A panic may have ended the task: the session is there, and has another when it is used.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// The peer at the other end.

@@ -362,10 +362,12 @@ impl Task {
                     Err(error) => waiter.answer(Err(error)),
                 }
             }
-            Command::Wake => {
+            Command::Wake { reply } => {
                 engine.keep(now);
                 self.accepted();
                 self.hub.held.notify_one();
+                // Nobody may be waiting for it.
+                let _ = reply.send(());
             }
             Command::Close { reply } => {
                 self.leave(engine, CloseReason::Closed).await;

@@ -121,8 +121,10 @@ pub(crate) enum Command {
         outcome: Outcome,
         reply: Reply<()>,
     },
-    /// Makes sure the session is loaded and bound.
-    Wake,
+    /// Makes sure the session is loaded and bound. Unanswered if it ends first.
+    Wake {
+        reply: oneshot::Sender<()>,
+    },
     Close {
         reply: oneshot::Sender<()>,
     },

@@ -124,17 +124,16 @@ impl Task {
             Command::Volatile { reply, .. } => drop(reply.send(Err(error.clone()))),
             Command::SendFile { reply, .. } => drop(reply.send(Err(error.clone().into()))),
             Command::Cancel { reply, .. } => drop(reply.send(false)),
-            Command::Close { reply } | Command::Trust { reply, .. } => drop(reply.send(())),
+            Command::Wake { reply } | Command::Close { reply } | Command::Trust { reply, .. } => {
+                drop(reply.send(()));
+            }
             Command::Hand {
                 channel,
                 position,
                 record,
             } => self.hub.put_in_hand((channel, position), record),
             // What is listened to, and waited for, is known to the session, and told when it is loaded.
-            Command::Listen { .. }
-            | Command::AwaitConsumed { .. }
-            | Command::Weight { .. }
-            | Command::Wake => {}
+            Command::Listen { .. } | Command::AwaitConsumed { .. } | Command::Weight { .. } => {}
         }
     }
 

@@ -235,3 +235,31 @@ async fn what_is_handed_out_while_a_session_closes_comes_again_marked() {
     assert_eq!(again.id(), first.id());
     assert!(again.redelivered());
 }
+
+#[tokio::test]
+async fn a_session_that_is_opened_while_it_closes_is_there_when_that_is_over() {
+    let store = MemoryStore::new();
+    let bob = on_store(2, store.clone(), &[]).await;
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let hold = store.faults().hold();
+    let mut sending = Box::pin(to_alice.send(CHAT, "the last"));
+    comes_true("the write", async || {
+        assert!(at_once(sending.as_mut()).await.is_none());
+        store.faults().counts().waiting > 0
+    })
+    .await;
+    let mut closing = Box::pin(to_alice.clone().close());
+    assert!(at_once(closing.as_mut()).await.is_none());
+    let mut opening = Box::pin(bob.session(id(1)));
+    let opened = at_once(opening.as_mut()).await;
+    drop(hold);
+    soon("the last", sending).await.unwrap();
+    soon("the end", closing).await.unwrap();
+    let to_alice = match opened {
+        Some(opened) => opened.unwrap(),
+        None => soon("the session", opening).await.unwrap(),
+    };
+    soon("the first", to_alice.send(CHAT, "the first"))
+        .await
+        .unwrap();
+}

@@ -26,6 +26,17 @@ pub enum ReceiptState {
     Ended(Ending),
 }
 
+impl ReceiptState {
+    /// Whether a message has come so far, or will not, once that is clear.
+    fn known(self, wanted: Stage) -> Option<Result<(), Error>> {
+        match self {
+            Self::Ended(how) => Some(Err(how.into())),
+            Self::Reached(stage) if stage >= wanted => Some(Ok(())),
+            Self::Reached(_) | Self::Waiting(_) => None,
+        }
+    }
+}
+
 /// What a message waits for. Nothing has to be done about any of it: it goes on by itself, in its
 /// order, until its time is over. Only a [delivery token](Refusal::Token) that stays unknown to the relay
 /// may have been revoked: then another is needed.
@@ -256,6 +267,9 @@ impl Receipt {
     /// # Errors
     /// As [`custody`](Self::custody).
     pub async fn consumed(&self) -> Result<(), Error> {
+        if let Some(known) = self.state().known(Stage::Consumed) {
+            return known;
+        }
         let (channel, position) = (self.ticket.channel, self.ticket.end);
         self.hub.progress.awaits(channel, position);
         self.route
@@ -278,6 +292,8 @@ impl Receipt {
                 return Ok(state);
             }
             tokio::select! {
+                // What has happened is told first.
+                biased;
                 result = links.changed() => result.map_err(|_| Error::Shutdown)?,
                 result = changed.changed() => result.map_err(|_| Error::Shutdown)?,
                 () = self.route.ended() => return Err(self.route.gone()),
@@ -286,14 +302,12 @@ impl Receipt {
     }
 
     async fn reached(&self, wanted: Stage) -> Result<(), Error> {
-        let mut state = self.state();
         loop {
-            match state {
-                ReceiptState::Ended(how) => return Err(how.into()),
-                ReceiptState::Reached(stage) if stage >= wanted => return Ok(()),
-                ReceiptState::Reached(_) | ReceiptState::Waiting(_) => {}
+            let state = self.state();
+            if let Some(known) = state.known(wanted) {
+                return known;
             }
-            state = self.changed(state).await?;
+            self.changed(state).await?;
         }
     }
 

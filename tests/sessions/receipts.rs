@@ -1,13 +1,16 @@
 //! What a receipt says of a message that waits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use outlive::{Error, Identity, NetworkMonitor, Node, Receipt, ReceiptState, Stage, Waiting};
+use outlive::{
+    Ending, Error, Identity, NetworkMonitor, Node, Receipt, ReceiptState, Sending, Stage, Waiting,
+};
 use outlive_core::transport::Refusal;
 use outlive_relay::{Relay, RelayConfig};
 use outlive_storage::MemoryStore;
 
-use crate::world::{CHAT, id, node, soon, take, until, way};
+use crate::world::{CHAT, id, node, relay, soon, take, until, way};
 
 /// A relay whose mailboxes hold next to nothing.
 async fn narrow_relay() -> Relay {
@@ -87,4 +90,31 @@ async fn a_message_that_waits_says_for_what_and_behind_which_message() {
     soon("delivery", behind.delivered()).await.unwrap();
     assert!(matches!(head.state(), ReceiptState::Reached(stage) if stage >= Stage::Delivered));
     assert!(matches!(head.cancel().await, Err(Error::TooLate)));
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_message_is_told_when_its_session_is_over_too() {
+    let relay = relay().await;
+    let (alice, bob) = (node(1, &relay).await, node(2, &relay).await);
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let read = to_bob.send(CHAT, "read").await.unwrap();
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    assert_eq!(take(&mut inbox).await, "read");
+    soon("word of it", read.consumed()).await.unwrap();
+    let nobody = alice.session(id(3)).await.unwrap();
+    let short = Sending {
+        ttl: Some(Duration::from_millis(20)),
+        once: None,
+    };
+    let late = nobody.send_with(CHAT, "late", short).await.unwrap();
+    let expired = |result| matches!(result, Err(Error::Ended(Ending::Expired)));
+    assert!(expired(soon("its end", late.delivered()).await));
+
+    to_bob.close().await.unwrap();
+    nobody.close().await.unwrap();
+    read.consumed().await.unwrap();
+    assert!(expired(late.consumed().await));
+    alice.shutdown().await.unwrap();
+    read.consumed().await.unwrap();
+    assert!(expired(late.consumed().await));
 }

@@ -94,7 +94,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`send`](Self::send), and [`SendError::Full`](outlive_core::engine::SendError::Full)
-    /// whenever the outbox is full.
+    /// whenever the outbox is full, or a message of the same channel waits for room in it.
     pub async fn try_send(
         &self,
         channel: ChannelId,

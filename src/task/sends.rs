@@ -68,6 +68,9 @@ impl Task {
     pub(super) async fn send_or_wait(&mut self, engine: &mut Engine, send: WaitingSend) {
         if send.wait && !self.sends.is_empty() {
             self.wait_for_room(send);
+        } else if self.sends.iter().any(|of| of.channel == send.channel) {
+            // There may be room for this one, but it would overtake another (I3).
+            send.then.fail(SendError::Full.into());
         } else if let Some(full) = self.send(engine, send).await {
             self.wait_for_room(full);
         }

@@ -128,6 +128,12 @@ async fn what_a_request_waited_for_its_turn_is_taken_off_its_time() {
 
 /// A store in whose outbox for peer 2 a message counts for as much as that holds.
 async fn full_outbox() -> MemoryStore {
+    outbox_with_room(0).await
+}
+
+/// A store in whose outbox for peer 2 a message counts for so much that there is room for less than
+/// `bytes` more.
+pub(crate) async fn outbox_with_room(bytes: u64) -> MemoryStore {
     const HEAVY: ChannelId = ChannelId::FIRST_APP;
     let store = MemoryStore::new();
     let alice = on_store(1, store.clone(), &[]).await;
@@ -142,14 +148,14 @@ async fn full_outbox() -> MemoryStore {
     };
     let (key, message) = store.range(range, limit).await.unwrap().remove(0);
     let mut message = OutboxRecord::from_bytes(&message).unwrap();
-    message.tally.bytes += OUTBOX_BYTES;
+    message.tally.bytes += OUTBOX_BYTES - bytes;
     let mut batch = Batch::new();
     batch.put(key, message.to_bytes());
     let key = Key::Session(id(2)).to_bytes();
     let session = store.get(key.clone()).await.unwrap();
     let mut session = record::Session::from_bytes(&session.unwrap()).unwrap();
     let out = session.out.get_mut(&HEAVY).unwrap();
-    out.next_tally.bytes += OUTBOX_BYTES;
+    out.next_tally.bytes += OUTBOX_BYTES - bytes;
     batch.put(key, session.to_bytes());
     store.commit(batch).await.unwrap();
     store

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlive::{Ending, Error, NetworkMonitor, ReceiptState, Refusal, SessionEvent, Stage};
+use outlive::{
+    ChannelId, Ending, Error, NetworkMonitor, ReceiptState, Refusal, SessionEvent, Stage,
+};
+use outlive_core::engine::SendError;
 use outlive_relay::{Relay, RelayConfig};
 use outlive_storage::MemoryStore;
 use outlive_transports::{MemoryRelay, Way};
 use tokio::time::Instant;
 
-use crate::scene::{Noted, counted, linked, on_store, pair, unlinked, with_network};
+use crate::answers::outbox_with_room;
+use crate::scene::{Noted, at_once, counted, linked, on, on_store, pair, unlinked, with_network};
 use crate::world::{CHAT, id, node, soon, take};
 
 #[tokio::test]
@@ -166,4 +170,30 @@ async fn a_network_that_is_away_for_days_ends_no_message_and_its_return_dials_at
     network.up();
     linked(&to_bob).await;
     assert_eq!(up.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_overtakes_a_message_of_its_channel_that_waits_for_room() {
+    const OTHER: ChannelId = ChannelId(17);
+    let relay = MemoryRelay::new("relay");
+    let alice = on_store(1, outbox_with_room(100).await, &[]).await;
+    let session = alice.session(id(2)).await.unwrap();
+    let mut large = Box::pin(session.send(CHAT, vec![b'l'; 200]));
+    assert!(at_once(large.as_mut()).await.is_none());
+    // Channels don't hold each other up.
+    session.try_send(OTHER, "small").await.unwrap();
+    let small = session.try_send(CHAT, "small").await;
+    assert!(
+        matches!(small, Err(Error::Send(SendError::Full))),
+        "{small:?}"
+    );
+    assert!(at_once(large.as_mut()).await.is_none(), "it waits");
+
+    let bob = on(2, &[&relay]).await;
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    alice.use_relay(Arc::new(relay.clone()));
+    soon("room", large).await.unwrap();
+    session.try_send(CHAT, "small").await.unwrap();
+    assert_eq!(take(&mut inbox).await.len(), 200);
+    assert_eq!(take(&mut inbox).await, "small");
 }

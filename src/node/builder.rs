@@ -10,7 +10,7 @@ use outlive_core::store::{Batch, Store, StoreError, refuse_locked};
 use outlive_core::transport::{DirectTransport, NegotiatedTransport, RelayTransport};
 use outlive_core::{Identity, PeerId};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -175,6 +175,7 @@ impl NodeBuilder {
             arrived: Notify::new(),
             sessions: Tasks::on(runtime.clone()),
             tasks: Tasks::on(runtime),
+            closed: OnceCell::new(),
         });
         // When the runtime is gone, nobody does what is asked of the node any more.
         inner.tasks.spawn({

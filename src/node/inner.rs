@@ -10,7 +10,7 @@ use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store, StoreError};
 use outlive_core::transport::{DeliveryToken, NegotiatedTransport};
 use outlive_core::{ChannelId, Generation, Identity, PeerId, RequestId, Round};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OnceCell, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
@@ -88,6 +88,8 @@ pub(crate) struct Inner {
     pub(crate) sessions: Tasks,
     /// All others.
     pub(crate) tasks: Tasks,
+    /// How the store was closed.
+    pub(super) closed: OnceCell<Result<(), StoreError>>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

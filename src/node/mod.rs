@@ -286,10 +286,12 @@ impl Node {
     /// connections and the store, and returns when every task has ended.
     ///
     /// Dropped half-way, the sessions end all the same, and the rest of it when the last clone of the
-    /// node is gone; but nobody hears when, nor whether the store was closed well.
+    /// node is gone; but nobody hears when, nor whether the store was closed well. Any number of clones may
+    /// be shut down, at once or later: all hear the same.
     ///
     /// # Errors
-    /// [`Error::Store`] if the last flush failed.
+    /// [`Error::Store`] if the last flush failed, or the store was being closed already, by the app or by a
+    /// call that was dropped half-way.
     pub async fn shutdown(self) -> Result<(), Error> {
         self.inner.cancel.cancel();
         // A store or a link that hangs holds up the words of the others no longer than this.
@@ -297,6 +299,9 @@ impl Node {
         self.inner.ways.cancel();
         self.inner.sessions.ended().await;
         self.inner.tasks.ended().await;
-        Ok(self.inner.store.close().await?)
+        // One closes the store, whoever else waits for it.
+        let close = || self.inner.store.close();
+        let closed = self.inner.closed.get_or_init(close).await;
+        Ok(closed.clone()?)
     }
 }

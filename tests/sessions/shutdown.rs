@@ -4,7 +4,7 @@ use std::task::Poll;
 
 use outlive::{Identity, Node, SessionEvent, Stage};
 use outlive_relay::Relay;
-use outlive_storage::MemoryStore;
+use outlive_storage::{MemoryStore, SledStore};
 use outlive_transports::{MemoryRelay, WebSocketRelay};
 use tokio::runtime::Handle;
 
@@ -262,4 +262,19 @@ async fn a_session_that_is_opened_while_it_closes_is_there_when_that_is_over() {
     soon("the first", to_alice.send(CHAT, "the first"))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn of_two_that_shut_a_node_down_both_hear_when_its_store_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::open(directory.path()).unwrap();
+    let alice = on_store(1, store, &[]).await;
+    let session = alice.session(id(2)).await.unwrap();
+    session.send(CHAT, "kept").await.unwrap();
+    let end = async { tokio::join!(alice.clone().shutdown(), alice.clone().shutdown()) };
+    let (first, second) = soon("the end", end).await;
+    first.unwrap();
+    second.unwrap();
+    soon("no other end", alice.shutdown()).await.unwrap();
+    SledStore::open(directory.path()).expect("nobody has it open");
 }

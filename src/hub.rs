@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outlive_core::record::InboxRecord;
@@ -31,6 +31,8 @@ pub(crate) struct Hub {
     pub(crate) files: Files,
     /// Cancelled when the session was closed or the node shut down.
     pub(crate) ended: CancellationToken,
+    /// Whether the task was asked to close the session. It does, unless a panic ends it first.
+    closing: AtomicBool,
     /// Rings when nothing of the app's holds the session any more.
     pub(crate) let_go: Notify,
     /// Rings when the app has opened the session.
@@ -146,6 +148,7 @@ impl Hub {
             traffic: Counters::default(),
             requests: Requests::default(),
             files: Files::default(),
+            closing: AtomicBool::new(false),
             let_go: Notify::new(),
             held: Notify::new(),
             signaled: Notify::new(),
@@ -174,6 +177,15 @@ impl Hub {
     /// Whether anything of the app's holds the session.
     pub(crate) fn is_held(&self) -> bool {
         self.holds.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whoever asks the task for anything from now on does so behind the close.
+    pub(crate) fn closes(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
     }
 
     /// Changes what the way to the peer depends on, if `change` says so.

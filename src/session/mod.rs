@@ -29,7 +29,7 @@ use crate::request::{self, HandlerError, Place, Request, RequestError, RequestHa
 use crate::route::Route;
 use crate::state::SessionState;
 use crate::subscription::Subscription;
-use crate::task::Command;
+use crate::task::{Command, Input};
 use crate::traffic::Traffic;
 
 /// Whether an app may use a channel. What went over another would come to no app at the peer.
@@ -67,10 +67,13 @@ impl Session {
         &self.route
     }
 
-    /// Has the session run, and waits until it is clear that it does. It does not if it is being closed.
+    /// Has the session run. If it is being closed, waits until it is clear whether that came first.
     pub(crate) async fn wake(&self) -> Result<(), Error> {
         let (reply, awake) = oneshot::channel();
         self.route.send(Command::Wake { reply }).await?;
+        if !self.hub.is_closing() {
+            return Ok(());
+        }
         match awake.await {
             Err(_) if self.hub.ended.is_cancelled() => Err(self.route.gone()),
             // A panic may have ended the task: the session is there, and has another when it is used.
@@ -391,7 +394,9 @@ impl Session {
     /// [`Error::Shutdown`], [`Error::Closed`] if it was closed before, or [`Error::Blocked`].
     pub async fn close(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.route.send(Command::Close { reply }).await?;
+        let place = self.route.reserve().await?;
+        self.hub.closes();
+        place.send(Input::Command(Command::Close { reply }));
         answer.await.map_err(|_| self.route.gone())
     }
 }

@@ -14,7 +14,7 @@ impl Task {
     /// Whether the store holds a message of an inbox. The engine knows only what was committed since it was
     /// loaded; what is under way it knows.
     pub(super) async fn is_kept(
-        &self,
+        &mut self,
         channel: ChannelId,
         position: Position,
     ) -> Result<bool, Error> {
@@ -25,7 +25,7 @@ impl Task {
     /// Has the engine know of a message that is to leave the inbox. It does, unless somebody else who had
     /// it in hand was done with it first, or a panic ended the task that was told of it.
     pub(super) async fn recall(
-        &self,
+        &mut self,
         engine: &mut Engine,
         channel: ChannelId,
         position: Position,

@@ -125,7 +125,7 @@ impl Task {
             Command::SendFile { reply, .. } => drop(reply.send(Err(error.clone().into()))),
             Command::Cancel { reply, .. } => drop(reply.send(false)),
             Command::Wake { reply } | Command::Close { reply } | Command::Trust { reply, .. } => {
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
             Command::Hand {
                 channel,

@@ -48,8 +48,7 @@ impl Side {
         let identity = Identity::from_seed([me; 32]);
         let other = Identity::from_seed([other; 32]).peer_id();
         let entropy = Entropy::from_seed([me; 32]);
-        let opened = Engine::open(&identity, other, 1, &Stored::default(), entropy, now);
-        let mut engine = opened.expect("an empty store");
+        let mut engine = Engine::open(&identity, other, 1, Stored::default(), entropy, now);
         if !sealed {
             engine.seal_nothing();
         }

@@ -54,8 +54,7 @@ impl Side {
         let identity = Identity::from_seed([me; 32]);
         let entropy = Entropy::from_seed([me; 32]);
         let stored = Stored::default();
-        let engine = Engine::open(&identity, other, 1, &stored, entropy, now);
-        let mut engine = engine.expect("an empty store");
+        let mut engine = Engine::open(&identity, other, 1, stored, entropy, now);
         if !sealed {
             engine.seal_nothing();
         }

@@ -3,7 +3,6 @@
 
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use outlive_core::engine::{Engine, Stored};
 use outlive_core::record::{
@@ -33,13 +32,9 @@ fuzz_target!(|data: &[u8]| {
     same::<Session>(data);
     same::<SkippedRecord>(data);
     same::<TrustRecord>(data);
-    let session = Some(Bytes::copy_from_slice(data));
-    let stored = Stored {
-        session,
-        segments: Vec::new(),
-    };
-    let entropy = Entropy::from_seed([2; 32]);
-    if let Ok(mut engine) = Engine::open(&SELF, *PEER, 1, &stored, entropy, Now::default()) {
+    if let Ok(stored) = Stored::new(Some(data)) {
+        let entropy = Entropy::from_seed([2; 32]);
+        let mut engine = Engine::open(&SELF, *PEER, 1, stored, entropy, Now::default());
         for _ in 0..1_000 {
             if engine.poll().is_none() {
                 break;

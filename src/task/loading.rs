@@ -11,7 +11,10 @@ use crate::inbox::without_payload;
 use crate::trust::trust_of;
 
 /// Segments read at once.
-const LOAD_RECORDS: usize = 256;
+const SEGMENTS: ReadLimit = ReadLimit {
+    records: 256,
+    bytes: 4 << 20,
+};
 
 impl Task {
     pub(super) async fn load(&mut self) -> Result<Engine, Error> {
@@ -20,33 +23,26 @@ impl Task {
         self.course = None;
         let store = &self.inner.store;
         let session = store.get(Key::Session(self.peer).to_bytes()).await?;
-        let mut segments = Vec::new();
-        if session.is_some() {
-            let mut range = Key::all_segments(self.peer);
-            let limit = ReadLimit {
-                records: LOAD_RECORDS,
-                bytes: 4 << 20,
-            };
+        let mut stored = Stored::new(session.as_deref())?;
+        for mut range in stored.segments(self.peer) {
             loop {
-                let rows = store.range(range.clone(), limit).await?;
+                let rows = store.range(range.clone(), SEGMENTS).await?;
                 let Some((last, _)) = rows.last() else { break };
                 range.start = [last, &[0][..]].concat().into();
-                // What waits is bounded by the window of each channel; payloads are not kept.
-                segments.extend(rows);
+                stored.read(self.peer, &rows)?;
             }
         }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| Error::Entropy)?;
         let now = self.inner.clock.now();
-        let stored = Stored { session, segments };
         let mut engine = Engine::open(
             &self.inner.identity,
             self.peer,
             self.inner.start,
-            &stored,
+            stored,
             Entropy::from_seed(seed),
             now,
-        )?;
+        );
         engine.set_inbox_limits(self.inner.inbox_limits);
         let trust = trust_of(&**store, self.peer).await?;
         self.hub

@@ -48,6 +48,7 @@ mod bounds;
 mod callbacks;
 mod channels;
 mod custody;
+mod damaged;
 mod delivery;
 mod dialing;
 mod handlers;

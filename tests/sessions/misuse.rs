@@ -18,16 +18,13 @@ pub(crate) async fn queue(
 ) -> Vec<MessageId> {
     let identity = Identity::from_seed([from; 32]);
     let session = store.get(Key::Session(id(to)).to_bytes()).await.unwrap();
-    let stored = Stored {
-        session,
-        segments: Vec::new(),
-    };
+    let stored = Stored::new(session.as_deref()).unwrap();
     let now = Now {
         elapsed: std::time::Duration::from_secs(1),
         wall: present(),
     };
     let entropy = Entropy::from_seed([from; 32]);
-    let mut engine = Engine::open(&identity, id(to), 0, &stored, entropy, now).unwrap();
+    let mut engine = Engine::open(&identity, id(to), 0, stored, entropy, now);
     let options = SendOptions::default();
     let mut names = Vec::new();
     for payload in payloads {

@@ -1,6 +1,7 @@
 //! How an engine begins: with a session as the store holds it, or a new one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -16,23 +17,74 @@ use super::timers::Probe;
 use super::writes::Writes;
 use crate::limits::InboxLimits;
 use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
-use crate::{Entropy, Identity, Now, PeerId};
+use crate::{ChannelId, Entropy, Epoch, Identity, Now, PeerId, Seq};
 
-/// A session as it was read from the store.
+/// A session as it was read from the store; one that is not there is a new one.
 #[derive(Clone, Default)]
 pub struct Stored {
-    /// The value under [`Key::Session`], if there is one.
-    pub session: Option<Bytes>,
-    /// The records in [`Key::all_segments`].
-    pub segments: Vec<(Bytes, Bytes)>,
+    session: Option<Session>,
+    held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
 }
 
-/// Shows how much there is, not what: records hold keys and payloads.
+impl Stored {
+    /// With the value under [`Key::Session`], if there is one. What waits out of its turn is in
+    /// [`segments`](Self::segments), and is to be [read](Self::read) too.
+    ///
+    /// # Errors
+    /// [`RecordError`] if it can't be used.
+    pub fn new(session: Option<&[u8]>) -> Result<Self, RecordError> {
+        Ok(Self {
+            session: session.map(Session::from_bytes).transpose()?,
+            held: BTreeMap::new(),
+        })
+    }
+
+    /// Where the segments lie that wait out of their turn. Those of whole messages lie elsewhere: an
+    /// inbox may hold far more of them than fits into memory.
+    #[must_use]
+    pub fn segments(&self, peer: PeerId) -> Vec<Range<Bytes>> {
+        let streams = self.session.iter().flat_map(|session| &session.streams);
+        let channels = streams.flat_map(|stream| {
+            let channels = stream.channels.iter();
+            channels.map(|(channel, rx)| (stream.epoch, *channel, rx))
+        });
+        channels
+            .filter_map(|(epoch, channel, rx)| {
+                let (first, _) = rx.held.iter().next()?;
+                let (_, end) = rx.held.iter().last()?;
+                Some(Key::segments(peer, epoch, channel, first, end))
+            })
+            .collect()
+    }
+
+    /// Notes what has to be known of segments: not their payloads.
+    ///
+    /// # Errors
+    /// [`RecordError`] if one can't be used.
+    pub fn read(&mut self, peer: PeerId, rows: &[(Bytes, Bytes)]) -> Result<(), RecordError> {
+        for (key, value) in rows {
+            let Ok(Key::Segment(_, epoch, channel, seq)) = Key::of_peer(peer, key) else {
+                continue;
+            };
+            let stream = self.session.as_ref().and_then(|of| of.stream(epoch));
+            let rx = stream.and_then(|stream| stream.channels.get(&channel));
+            if rx.is_some_and(|rx| rx.held.contains(seq)) {
+                let segment = Held::of(&SegmentRecord::from_bytes(value)?);
+                let of_channel = self.held.entry((epoch, channel)).or_default();
+                of_channel.insert(seq, segment);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shows how much there is, not what: records hold keys.
 impl std::fmt::Debug for Stored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let held: usize = self.held.values().map(BTreeMap::len).sum();
         f.debug_struct("Stored")
-            .field("session", &self.session.as_ref().map(Bytes::len))
-            .field("segments", &self.segments.len())
+            .field("known", &self.session.is_some())
+            .field("held", &held)
             .finish()
     }
 }
@@ -42,37 +94,18 @@ impl Engine {
     ///
     /// `start` is the number of this start of the process, which only grows; `entropy` must come
     /// from fresh randomness at every start.
-    ///
-    /// # Errors
-    /// [`RecordError`] if what the store holds can't be used.
+    #[must_use]
     pub fn open(
         identity: &Identity,
         peer: PeerId,
         start: u32,
-        stored: &Stored,
+        stored: Stored,
         mut entropy: Entropy,
         now: Now,
-    ) -> Result<Self, RecordError> {
-        let (session, known) = match &stored.session {
-            Some(bytes) => (Session::from_bytes(bytes)?, true),
-            None => (Session::new(entropy.epoch()), false),
-        };
-        let mut held = BTreeMap::<_, BTreeMap<_, _>>::new();
-        for (key, value) in &stored.segments {
-            let Ok(Key::Segment(_, epoch, channel, seq)) = Key::of_peer(peer, key) else {
-                continue;
-            };
-            let waits = session
-                .stream(epoch)
-                .and_then(|stream| stream.channels.get(&channel))
-                .is_some_and(|rx| rx.held.contains(seq));
-            if waits {
-                let segment = Held::of(&SegmentRecord::from_bytes(value)?);
-                held.entry((epoch, channel))
-                    .or_default()
-                    .insert(seq, segment);
-            }
-        }
+    ) -> Self {
+        let Stored { session, held } = stored;
+        let known = session.is_some();
+        let session = session.unwrap_or_else(|| Session::new(entropy.epoch()));
         let sending = session
             .out
             .iter()
@@ -88,7 +121,7 @@ impl Engine {
                 last: gap.last,
             })
         });
-        Ok(Self {
+        Self {
             outputs: outputs.collect(),
             peer,
             start,
@@ -124,6 +157,6 @@ impl Engine {
             read_last: None,
             tell_consumed: None,
             write_lazily: None,
-        })
+        }
     }
 }

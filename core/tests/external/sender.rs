@@ -56,13 +56,11 @@ impl Sender {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
         };
-        let stored = Stored {
-            session: disk.get(&Key::Session(peer()).to_bytes()).cloned(),
-            segments: Vec::new(),
-        };
+        let session = disk.get(&Key::Session(peer()).to_bytes());
+        let stored = Stored::new(session.map(|value| &value[..])).expect("our own");
         let me = Identity::from_seed([99; 32]);
         let entropy = Entropy::from_seed([u8::try_from(start).unwrap(); 32]);
-        let mut engine = Engine::open(&me, peer(), start, &stored, entropy, now).expect("our own");
+        let mut engine = Engine::open(&me, peer(), start, stored, entropy, now);
         engine.seal_nothing();
         Self {
             engine,

@@ -47,17 +47,18 @@ impl Side {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
         };
-        let stored = Stored {
-            session: disk.get(&Key::Session(peer).to_bytes()).cloned(),
-            segments: disk
-                .range(Key::all_segments(peer))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
-        };
+        let session = disk.get(&Key::Session(peer).to_bytes());
+        let mut stored = Stored::new(session.map(|value| &value[..])).expect("our own record");
+        for range in stored.segments(peer) {
+            let rows = disk
+                .range(range)
+                .map(|(key, value)| (key.clone(), value.clone()));
+            let rows: Vec<_> = rows.collect();
+            stored.read(peer, &rows).expect("our own records");
+        }
         let entropy = Entropy::from_seed([seed + start as u8; 32]);
         let me = Identity::from_seed([99; 32]);
-        let mut engine =
-            Engine::open(&me, peer, start, &stored, entropy, now).expect("a store of our own");
+        let mut engine = Engine::open(&me, peer, start, stored, entropy, now);
         // Frames are made and read by hand here.
         engine.seal_nothing();
         engine.set_inbox_limits(limits);

@@ -89,9 +89,8 @@ impl Pair {
         let peer = |n: u8| {
             let (stored, entropy) = (Stored::default(), Entropy::from_seed([n; 32]));
             let (me, other) = (identity(n), identity(3 - n).peer_id());
-            let opened = Engine::open(&me, other, 1, &stored, entropy, now);
             Peer {
-                engine: opened.expect("a new session"),
+                engine: Engine::open(&me, other, 1, stored, entropy, now),
                 disk: BTreeMap::new(),
                 dropped: Vec::new(),
             }

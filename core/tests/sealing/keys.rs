@@ -363,10 +363,7 @@ fn what_goes_to_the_store_shows_no_keys_in_its_debug_output() {
     let keys = format!("{:?}", record.slice(record.len() - 64..));
     let shown = format!("{batch:?}");
     assert!(!shown.contains(keys.trim_start_matches("b\"").trim_end_matches('"')));
-    let stored = Stored {
-        session: Some(record),
-        segments: Vec::new(),
-    };
+    let stored = Stored::new(Some(&record)).unwrap();
     let shown = format!("{stored:?}");
     assert!(!shown.contains(keys.trim_start_matches("b\"").trim_end_matches('"')));
 }

@@ -139,24 +139,24 @@ impl Peer {
         }
         self.starts += 1;
         self.generation = Generation::at_start(self.starts);
-        let stored = Stored {
-            session: self.disk.get(&Key::Session(self.other).to_bytes()).cloned(),
-            segments: self
-                .disk
-                .range(Key::all_segments(self.other))
+        let session = self.disk.get(&Key::Session(self.other).to_bytes());
+        let mut stored = Stored::new(session.map(|value| &value[..])).expect("own disk");
+        for range in stored.segments(self.other) {
+            let rows = self.disk.range(range);
+            let rows: Vec<_> = rows
                 .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
-        };
+                .collect();
+            stored.read(self.other, &rows).expect("own disk");
+        }
         let entropy = Entropy::from_seed(entropy);
         let mut engine = Engine::open(
             &self.identity,
             self.other,
             self.starts,
-            &stored,
+            stored,
             entropy,
             now,
-        )
-        .expect("own disk");
+        );
         engine.overhear();
         engine.set_inbox_limits(self.limits);
         if let Some(rule) = self.broken {

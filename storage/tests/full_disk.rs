@@ -8,53 +8,17 @@ mod support;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use outlive_core::store::{Batch, Store, StoreError};
 use outlive_storage::{Durability, SledOptions, SledStore};
-use outlive_testing::soon;
+use outlive_testing::{SmallDisk, soon};
 
 use disk_use::disk_use;
 use support::{found, number, numbered};
 
-/// One full disk at a time: the stores of a process share sled's threads.
-static ONE: Mutex<()> = Mutex::new(());
-
-/// A file system of a few MiB, gone when this is dropped.
-struct SmallDisk(
-    tempfile::TempDir,
-    #[expect(dead_code)] MutexGuard<'static, ()>,
-);
-
-impl SmallDisk {
-    /// Mounts it. Where that is not permitted the test is skipped, and says so; with
-    /// `OUTLIVE_LAB=required` it fails.
-    fn mount() -> Option<Self> {
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
-            .arg(dir.path())
-            .stderr(Stdio::null())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(dir, one));
-        }
-        let why = "a small file system can't be mounted here: mounting a tmpfs takes root";
-        let required = std::env::var_os("OUTLIVE_LAB").is_some_and(|is| is == "required");
-        assert!(!required, "{why}");
-        println!("skipped: {why}");
-        None
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        Command::new("umount").arg(self.0.path()).status().unwrap();
-    }
-}
+/// As large as it is.
+const MIB: u64 = 24;
 
 /// So rarely that no test sees it.
 const BUFFERED: Durability = Durability::Buffered {
@@ -70,11 +34,11 @@ fn fill(path: &Path) {
 }
 
 async fn fills_the_disk(durability: Durability, len: usize) {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(MIB) else {
         return;
     };
-    let dir = disk.0.path().join("store");
-    let ballast = disk.0.path().join("ballast");
+    let dir = disk.path().join("store");
+    let ballast = disk.path().join("ballast");
     let options = SledOptions::new(&dir).durability(durability);
     let store = options.open().unwrap();
     fs::write(&ballast, vec![0; 8 << 20]).unwrap();
@@ -137,14 +101,14 @@ async fn a_full_disk_fails_large_buffered_values_too() {
 /// how many there are. `None` where no small disk can be mounted.
 async fn only_journaled(flush_every: Duration) -> Option<(SmallDisk, SledStore, u64)> {
     const BATCHES: u64 = 200;
-    let disk = SmallDisk::mount()?;
-    let options = SledOptions::new(disk.0.path().join("store"))
+    let disk = SmallDisk::mount(MIB)?;
+    let options = SledOptions::new(disk.path().join("store"))
         .durability(Durability::Buffered { flush_every });
     let store = options.open().unwrap();
     for at in 0..BATCHES {
         store.commit(numbered(at, 100)).await.unwrap();
     }
-    fill(&disk.0.path().join("ballast"));
+    fill(&disk.path().join("ballast"));
     Some((disk, store, BATCHES))
 }
 
@@ -157,8 +121,8 @@ async fn what_was_committed_outlives_a_disk_too_full_to_flush_it() {
         };
         let closed = store.close().await;
         drop(store);
-        fs::remove_file(disk.0.path().join("ballast")).unwrap();
-        let store = SledStore::open(disk.0.path().join("store")).unwrap();
+        fs::remove_file(disk.path().join("ballast")).unwrap();
+        let store = SledStore::open(disk.path().join("store")).unwrap();
         assert!(found(&store).await.into_iter().eq(0..batches));
         if let Err(error) = closed {
             assert!(matches!(error, StoreError::Full), "{error}");
@@ -186,7 +150,7 @@ async fn a_disk_too_full_to_sync_leaves_every_commit_answered() {
         at += 1;
     }
     assert_ne!(acknowledged.last(), Some(&(at - 1)), "the disk is not full");
-    fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    fs::remove_file(disk.path().join("ballast")).unwrap();
     commit(at).await.unwrap();
     acknowledged.push(at);
     assert_eq!(found(&store).await, acknowledged);
@@ -194,14 +158,14 @@ async fn a_disk_too_full_to_sync_leaves_every_commit_answered() {
 
 #[tokio::test]
 async fn a_log_that_finds_no_room_to_be_compacted_goes_on_as_it_is() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(MIB) else {
         println!("skipped: a small file system can't be mounted here");
         return;
     };
     const BATCHES: u64 = 600;
     const KEPT: u64 = 100;
-    let dir = disk.0.path().join("store");
-    let ballast = disk.0.path().join("ballast");
+    let dir = disk.path().join("store");
+    let ballast = disk.path().join("ballast");
     let store = SledStore::open(&dir).unwrap();
     for at in 0..BATCHES {
         store.commit(numbered(at, 4_000)).await.unwrap();
@@ -213,7 +177,7 @@ async fn a_log_that_finds_no_room_to_be_compacted_goes_on_as_it_is() {
         store.commit(batch).await.unwrap();
     }
     store.close().await.unwrap();
-    let room = (24 << 20) - disk_use(disk.0.path()) - (1 << 20);
+    let room = (MIB << 20) - disk_use(disk.path()) - (1 << 20);
     fs::write(&ballast, vec![0; usize::try_from(room).unwrap()]).unwrap();
     let options = SledOptions::new(&dir).compact_above(0);
     let store = options.clone().open().unwrap();

@@ -2,6 +2,7 @@
 
 mod arriving;
 mod asking;
+mod disks;
 mod endings;
 mod hostile;
 mod names;

@@ -141,6 +141,12 @@ pub(crate) fn stopped(result: Result<(), FileError>) -> StopReason {
     }
 }
 
+/// Makes a pipe: to open it is to wait for who is at its other end.
+pub(crate) fn pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo").success());
+}
+
 pub(crate) async fn pair(relay: &MemoryRelay) -> (Peer, Peer) {
     (Peer::new(1, relay).await, Peer::new(2, relay).await)
 }

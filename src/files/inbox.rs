@@ -90,7 +90,7 @@ impl FileInbox {
         Ok(Self {
             inbox,
             here: VecDeque::new(),
-            events: events.into_iter().map(Ok).collect(),
+            events: events.into(),
             state: State::Idle(desk),
         })
     }
@@ -99,7 +99,8 @@ impl FileInbox {
     ///
     /// # Errors
     /// [`FileError::Io`] if the disk is full or can't be written: nothing is lost, and the next call
-    /// tries again. [`FileError::Session`].
+    /// tries again; of a file that could not be looked at when the files were taken, whoever takes them
+    /// next. [`FileError::Session`].
     pub async fn next(&mut self) -> Result<FileEvent, FileError> {
         loop {
             if let Some(event) = self.events.pop_front() {

@@ -156,7 +156,10 @@ impl Offered {
             }
         }
         // The inbox may be gone: whoever takes it next finds the record.
-        let _ = decision.send(Receiving { record, length: 0 });
+        let _ = decision.send(Receiving {
+            record,
+            length: Some(0),
+        });
         // Said last, for who hears it may call the file off at once. Nobody may wait for it.
         let _ = reply.send(Ok(()));
     }

@@ -35,8 +35,9 @@ const BEGUN_FILES: usize = 2 * RECEIVING_FILES;
 #[derive(Debug)]
 pub(super) struct Receiving {
     pub(super) record: ReceivingFileRecord,
-    /// How long it is on the disk. There may be holes in it, for parts that wait in the inbox.
-    pub(super) length: u64,
+    /// How long it is on the disk. There may be holes in it, for parts that wait in the inbox. None if it
+    /// could not be looked at.
+    pub(super) length: Option<u64>,
 }
 
 /// What is known of the files that come, and what is done with them.
@@ -60,7 +61,9 @@ enum Dealt {
 
 impl Desk {
     /// With the files that were accepted before, and what has to be told of them.
-    pub(super) async fn open(route: &Route) -> Result<(Self, Vec<FileEvent>), FileError> {
+    pub(super) async fn open(
+        route: &Route,
+    ) -> Result<(Self, Vec<Result<FileEvent, FileError>>), FileError> {
         let mut desk = Self {
             route: route.clone(),
             receiving: BTreeMap::new(),
@@ -77,12 +80,32 @@ impl Desk {
                 continue;
             };
             let record = ReceivingFileRecord::from_bytes(&value).map_err(Error::from)?;
-            if !desk.go_on_with(transfer, record).await? {
-                desk.begun.insert(transfer);
-                events.extend(desk.part_gone(transfer).await?);
+            match desk.look_at(transfer, record.clone()).await {
+                Ok(told) => events.extend(told.into_iter().map(Ok)),
+                // The others go on.
+                Err(error @ FileError::Io { .. }) => {
+                    let length = None;
+                    desk.receiving
+                        .insert(transfer, Receiving { record, length });
+                    events.push(Err(error));
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok((desk, events))
+    }
+
+    /// Finds out what became of a file that was accepted before.
+    async fn look_at(
+        &mut self,
+        transfer: TransferId,
+        record: ReceivingFileRecord,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        if self.go_on_with(transfer, record).await? {
+            return Ok(Vec::new());
+        }
+        self.begun.insert(transfer);
+        self.part_gone(transfer).await
     }
 
     async fn records(&self) -> Result<Vec<(Bytes, Bytes)>, Error> {
@@ -162,6 +185,25 @@ impl Desk {
         let Some(message) = step.message().cloned() else {
             return Ok(Dealt::Taken(Vec::new()));
         };
+        if let FileMessage::Begin(transfer, _) | FileMessage::Part { transfer, .. } = message
+            && let Some(Receiving {
+                record,
+                length: None,
+            }) = self.receiving.get(&transfer)
+        {
+            match record.state {
+                ReceivingState::Coming => {
+                    let told = self.look_at(transfer, record.clone()).await?;
+                    if !self.has(transfer) {
+                        return Ok(Dealt::Taken(told));
+                    }
+                }
+                // All of it had come: nothing in a message is missing, and those behind it need not wait.
+                ReceivingState::Naming(_) | ReceivingState::Received(_) => {
+                    return Ok(Dealt::Taken(Vec::new()));
+                }
+            }
+        }
         let events = match message {
             FileMessage::Begin(transfer, info) => {
                 let over = !self.has(transfer) && self.is_over(transfer).await?;
@@ -189,7 +231,7 @@ impl Desk {
                     return Ok(Dealt::Taken(Vec::new()));
                 };
                 let end = step.end();
-                if end > receiving.record.info.size || offset > receiving.length {
+                if end > receiving.record.info.size || Some(offset) > receiving.length {
                     let events = self.fail(transfer, StopReason::Corrupt).await?;
                     return Ok(Dealt::Taken(events));
                 }
@@ -272,7 +314,7 @@ impl Desk {
             }
             ReceivingState::Received(_) => None,
         };
-        let length = here.unwrap_or(0);
+        let length = Some(here.unwrap_or(0));
         self.receiving
             .insert(transfer, Receiving { record, length });
         Ok(here.is_some())

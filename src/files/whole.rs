@@ -26,7 +26,7 @@ impl Desk {
         let Some(receiving) = self.receiving.get_mut(&transfer) else {
             return Ok(Vec::new());
         };
-        receiving.length = receiving.length.max(end);
+        receiving.length = receiving.length.max(Some(end));
         let size = receiving.record.info.size;
         let progress = FileEvent::Progress(transfer, FileProgress { done: end, size });
         if end < size {

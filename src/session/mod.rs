@@ -213,8 +213,8 @@ impl Session {
     /// gone, the word of that may be lost with it.
     ///
     /// # Errors
-    /// [`FileError::Session`], with [`Error::InboxTaken`] in it while another one is held, and
-    /// [`FileError::Io`] if what is there of those that were accepted can't be looked at or removed.
+    /// [`FileError::Session`], with [`Error::InboxTaken`] in it while another one is held. If what is
+    /// there of a file that was accepted can't be looked at or removed, [`FileInbox::next`] says so.
     pub async fn files(&self) -> Result<FileInbox, FileError> {
         let inbox = self.inbox(ChannelId::FILES)?;
         FileInbox::open(&self.route, inbox).await

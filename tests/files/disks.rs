@@ -168,3 +168,32 @@ async fn a_file_that_is_taken_away_before_it_has_its_name_is_not_told_as_receive
         assert_eq!(reason, StopReason::Failed);
     }
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_whose_directory_can_not_be_looked_at_when_it_is_taken_goes_on_when_it_can() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, mut bob) = pair(&relay).await;
+    let (into, aside) = (bob.disk.path().join("into"), bob.disk.path().join("aside"));
+    std::fs::create_dir(&into).unwrap();
+    let whole = content(9 << 20);
+    let path = alice.put("a", &whole);
+    let sending = alice.session(2).await.send_file(path).await.unwrap();
+    let mut files = bob.session(1).await.files().await.unwrap();
+    receive_some(&mut files, &into, 1 << 20).await;
+    drop(files);
+    bob.crash().await;
+    // A link to itself leads nowhere, for root neither.
+    std::fs::rename(&into, &aside).unwrap();
+    std::os::unix::fs::symlink(&into, &into).unwrap();
+    let mut files = bob.session(1).await.files().await.unwrap();
+    for _ in 0..3 {
+        let failed = soon("the failure", files.next()).await;
+        assert!(matches!(failed, Err(FileError::Io { .. })), "{failed:?}");
+    }
+    std::fs::remove_file(&into).unwrap();
+    std::fs::rename(&aside, &into).unwrap();
+    let file = receive(&mut files, &into).await;
+    assert!(std::fs::read(file.path()).unwrap() == whole);
+    soon("the word of it", sending.done()).await.unwrap();
+}

@@ -1,5 +1,7 @@
 //! The name that a file gets when it is whole, and what others put there.
 
+use std::path::Path;
+
 use futures_util::FutureExt;
 use outlive::{FileError, FileEvent, FileInbox, SendingFile, StopReason};
 use outlive_storage::Hold;
@@ -7,17 +9,23 @@ use outlive_transports::MemoryRelay;
 
 use crate::world::{Peer, end, pair, receive, receive_some, soon, stopped};
 
-/// Sends a file of which all has come, and whose name is chosen but can't be written down yet.
-async fn named(alice: &Peer, bob: &Peer) -> (SendingFile, FileInbox, Hold) {
+/// Sends a file of which all has come, and is not taken yet.
+async fn whole(alice: &Peer, bob: &Peer, into: &Path) -> (SendingFile, FileInbox) {
     let (to_bob, to_alice) = (alice.session(2).await, bob.session(1).await);
     let sent = to_bob.send_file(alice.put("a", b"content")).await;
     let sending = sent.expect("it is taken");
     let mut files = to_alice.files().await.expect("nobody has it");
-    receive_some(&mut files, bob.disk.path(), 0).await;
+    receive_some(&mut files, into, 0).await;
     while sending.progress().done < 7 {
         let changed = sending.changed(sending.progress());
         soon("the part", changed).await.expect("it comes");
     }
+    (sending, files)
+}
+
+/// Sends a file of which all has come, and whose name is chosen but can't be written down yet.
+async fn named(alice: &Peer, bob: &Peer) -> (SendingFile, FileInbox, Hold) {
+    let (sending, mut files) = whole(alice, bob, bob.disk.path()).await;
     let held = bob.store.faults().hold();
     while bob.store.faults().counts().waiting == 0 {
         assert!(files.next().now_or_never().is_none());
@@ -138,4 +146,55 @@ async fn a_file_that_is_edited_or_moved_before_the_app_knows_of_it_was_received_
         file.commit().await.unwrap();
         soon("the word of it", sending.done()).await.unwrap();
     }
+}
+
+/// Has a file renamed, which is not written down yet.
+async fn renamed(files: &mut FileInbox, bob: &Peer, path: &Path) -> Hold {
+    let faults = bob.store.faults();
+    let mut held = faults.hold();
+    while !path.exists() {
+        assert!(files.next().now_or_never().is_none());
+        if faults.counts().waiting > 0 {
+            drop(held);
+            held = faults.hold();
+        }
+        tokio::task::yield_now().await;
+    }
+    while faults.counts().waiting == 0 {
+        assert!(files.next().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    held
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_can_not_be_looked_at_after_its_process_ended_holds_up_no_other() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, mut bob) = pair(&relay).await;
+    let to_bob = alice.session(2).await;
+    let (into, aside) = (bob.disk.path().join("into"), bob.disk.path().join("aside"));
+    std::fs::create_dir(&into).unwrap();
+    let (sending, mut files) = whole(&alice, &bob, &into).await;
+    let held = renamed(&mut files, &bob, &into.join("a")).await;
+    drop(files);
+    bob.crash().await;
+    drop(held);
+    // A link to itself leads nowhere, for root neither.
+    std::fs::rename(&into, &aside).unwrap();
+    std::os::unix::fs::symlink(&into, &into).unwrap();
+    to_bob.send_file(alice.put("b", b"other")).await.unwrap();
+    let mut files = bob.session(1).await.files().await.unwrap();
+    let failed = soon("the error", files.next()).await;
+    assert!(matches!(failed, Err(FileError::Io { .. })), "{failed:?}");
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"other");
+    file.commit().await.unwrap();
+    drop(files);
+    std::fs::remove_file(&into).unwrap();
+    std::fs::rename(&aside, &into).unwrap();
+    let mut files = bob.session(1).await.files().await.unwrap();
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(file.path(), into.join("a"));
+    soon("the word of it", sending.done()).await.unwrap();
 }

@@ -12,7 +12,8 @@ use super::error::FileError;
 use crate::error::Error;
 use crate::route::Route;
 
-/// A file that is whole. Comes again when the inbox is taken anew, until it is committed.
+/// A file that is whole, and was received: what its user does with it from then on changes nothing. Comes
+/// again when the inbox is taken anew, until it is committed, also if it was edited, moved or removed.
 pub struct ReceivedFile {
     pub(super) route: Route,
     pub(super) transfer: TransferId,
@@ -36,7 +37,8 @@ impl ReceivedFile {
         self.transfer
     }
 
-    /// Where it was put. Its user may have changed it since, or moved it.
+    /// Where it was put. Its user may have changed it since, moved it, or removed it: an app that opens it
+    /// is to expect that.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

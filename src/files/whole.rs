@@ -33,6 +33,11 @@ impl Desk {
             return Ok(vec![progress]);
         }
         let record = receiving.record.clone();
+        if let ReceivingState::Received(path) = record.state {
+            let mut events = vec![progress];
+            events.extend(self.received(transfer, path).await?);
+            return Ok(events);
+        }
         self.expect_no_more(transfer).await?;
         let (part, info) = (PathBuf::from(&record.part), record.info.clone());
         let checked = part.clone();
@@ -43,7 +48,7 @@ impl Desk {
         if !good {
             return self.fail(transfer, StopReason::Corrupt).await;
         }
-        let path = self.name(transfer, record).await?;
+        let path = text(self.name(transfer, record).await?)?;
         let mut events = vec![progress];
         events.extend(self.received(transfer, path).await?);
         Ok(events)
@@ -62,8 +67,7 @@ impl Desk {
         match state {
             ReceivingState::Coming => self.fail(transfer, StopReason::Failed).await,
             ReceivingState::Naming(path) => {
-                let path = PathBuf::from(path);
-                let named = path.clone();
+                let named = PathBuf::from(&path);
                 // If it was renamed, that may have ended before it was durable or written down. What
                 // somebody has put there may be as long as the file.
                 let renamed = blocking(move || {
@@ -83,15 +87,19 @@ impl Desk {
         }
     }
 
-    /// A file has its name, which is written down: its user may change it from here on.
+    /// A file has its name, and its user may change it from here on: that it has is known before it can be
+    /// written down, and need not be found out again.
     async fn received(
         &mut self,
         transfer: TransferId,
-        path: PathBuf,
+        path: String,
     ) -> Result<Vec<FileEvent>, FileError> {
-        let state = ReceivingState::Received(text(path.clone())?);
+        let state = ReceivingState::Received(path.clone());
+        if let Some(receiving) = self.receiving.get_mut(&transfer) {
+            receiving.record.state = state.clone();
+        }
         self.note(transfer, state).await?;
-        self.tell_received(transfer, path).await
+        self.tell_received(transfer, path.into()).await
     }
 
     /// The sender hears of a file before the app.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use futures_util::FutureExt;
-use outlive::{FileError, FileEvent, FileInbox, SendingFile, StopReason};
+use outlive::{FileError, FileEvent, FileInbox, SendingFile, StopReason, StoreError};
 use outlive_storage::Hold;
 use outlive_transports::MemoryRelay;
 
@@ -125,8 +125,11 @@ async fn a_process_that_ends_as_a_file_is_accepted_leaves_nothing_but_that_file(
 }
 
 #[tokio::test]
-async fn a_file_that_is_edited_or_moved_before_the_app_knows_of_it_was_received_all_the_same() {
-    for moved in [false, true] {
+async fn what_is_done_with_a_file_before_the_app_knows_of_it_changes_nothing() {
+    let edit: fn(&Path) = |path| std::fs::write(path, b"content, and more").unwrap();
+    let move_away: fn(&Path) = |path| std::fs::rename(path, path.with_file_name("b")).unwrap();
+    let remove: fn(&Path) = |path| std::fs::remove_file(path).unwrap();
+    for change in [edit, move_away, remove] {
         let relay = MemoryRelay::new("relay");
         let (alice, mut bob) = pair(&relay).await;
         let to_bob = alice.session(2).await;
@@ -135,11 +138,7 @@ async fn a_file_that_is_edited_or_moved_before_the_app_knows_of_it_was_received_
         let path = receive(&mut files, bob.disk.path()).await.path().to_owned();
         drop(files);
         bob.crash().await;
-        if moved {
-            std::fs::rename(&path, bob.disk.path().join("b")).unwrap();
-        } else {
-            std::fs::write(&path, b"content, and more").unwrap();
-        }
+        change(&path);
         let mut files = bob.session(1).await.files().await.unwrap();
         let file = receive(&mut files, bob.disk.path()).await;
         assert_eq!(file.path(), path);
@@ -196,5 +195,22 @@ async fn a_file_that_can_not_be_looked_at_after_its_process_ended_holds_up_no_ot
     let mut files = bob.session(1).await.files().await.unwrap();
     let file = receive(&mut files, bob.disk.path()).await;
     assert_eq!(file.path(), into.join("a"));
+    soon("the word of it", sending.done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_edited_before_it_is_written_down_that_it_has_its_name_was_received() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, bob) = pair(&relay).await;
+    let (sending, mut files) = whole(&alice, &bob, bob.disk.path()).await;
+    let path = bob.disk.path().join("a");
+    let held = renamed(&mut files, &bob, &path).await;
+    std::fs::write(&path, b"content, and more").unwrap();
+    bob.store.faults().fail_commits(1, &StoreError::Full);
+    drop(held);
+    let failed = soon("the failure", files.next()).await;
+    assert!(matches!(failed, Err(FileError::Session(_))), "{failed:?}");
+    let file = receive(&mut files, bob.disk.path()).await;
+    assert_eq!(file.path(), path);
     soon("the word of it", sending.done()).await.unwrap();
 }

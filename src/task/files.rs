@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::input::{FileReply, Reply};
 use super::sends::{Then, WaitingSend};
-use super::{STORE_RETRY, Task, Waiter};
+use super::{STORE_RETRY, Task, Waiter, holds_mail};
 use crate::error::Error;
 use crate::files::{Content, FileError, Outcome, SENDING_FILES};
 
@@ -30,13 +30,17 @@ impl Task {
         };
         let range = Key::sending_files(self.peer);
         self.files.clear();
+        self.asked.clear();
         for (key, value) in self.inner.store.range(range, limit).await? {
             if let Ok(Key::SendingFile(_, transfer)) = Key::of_peer(self.peer, &key) {
                 let record = SendingFileRecord::from_bytes(&value)?;
+                let now = self.inner.clock.now();
                 if let Some(reason) = record.state.stopped() {
-                    engine.give_up(ChannelId::FILES, transfer, self.inner.clock.now());
+                    engine.give_up(ChannelId::FILES, transfer, now);
                     // It may have been written by a commit that was said to have failed.
                     self.hub.files.ended(transfer, Err(reason));
+                } else {
+                    engine.await_consumed(ChannelId::FILES, last_end(&record), now);
                 }
                 self.files.insert(transfer, record);
             }
@@ -81,6 +85,7 @@ impl Task {
                 let asked = engine.session().heard_last();
                 record.state = SendingState::Going { asked };
                 engine.note(self.file_key(transfer), Some(record.to_bytes()));
+                engine.await_consumed(ChannelId::FILES, record.end, self.inner.clock.now());
                 let positions = (record.first, record.end);
                 self.files.insert(transfer, *record);
                 self.next.waiters.push(Waiter::File(reply, positions));
@@ -190,24 +195,41 @@ impl Task {
     }
 
     /// Asks the peer about files of which it acknowledged everything, but may have lost what it knew
-    /// since: it has another epoch. Of parts of a file that it does not know it says so; where none is
-    /// to come, there is one without content, at the end. Where the outbox is full, it is asked later.
+    /// since: it has another epoch, or is done with their messages and has not said how they ended, for
+    /// who lost messages is done with them too. Of parts of a file that it does not know it says so; where
+    /// none is to come, there is one without content, at the end. Where the outbox is full, it is asked
+    /// later. A peer that never says how a file ended is not asked again and again.
     pub(super) fn ask_about_files(&mut self, engine: &mut Engine) {
         let (offer, heard) = (offer(engine), engine.session().heard_last());
+        let consumed = consumed(engine);
+        // What it said may wait to be read.
+        let unread = holds_mail(engine)(ChannelId::FILE_REPLIES);
+        self.asked.retain(|asked| self.files.contains_key(asked));
         for (&transfer, record) in &mut self.files {
-            let SendingState::Going { asked } = &mut record.state else {
-                continue;
+            let asked = match record.state {
+                SendingState::Going { asked } => asked,
+                SendingState::Asked { heard, .. } => heard,
+                SendingState::Stopped { .. } => continue,
             };
-            if *asked == heard || record.end > offer {
+            let silent = last_end(record) <= consumed && !unread && !self.asked.contains(&transfer);
+            if record.end > offer || asked == heard && !silent {
                 continue;
             }
-            let end = part_head(transfer, record.info.size);
+            let question = part_head(transfer, record.info.size);
             let (now, options) = (self.inner.clock.now(), SendOptions::default());
-            if let Err(error) = engine.send(ChannelId::FILES, &end, &options, now) {
-                debug!(%transfer, %error, "the peer is asked later whether it knows a file");
-                return;
+            match engine.send(ChannelId::FILES, &question, &options, now) {
+                Ok(Ticket { end, .. }) => {
+                    record.state = SendingState::Asked { heard, end };
+                    engine.await_consumed(ChannelId::FILES, end, now);
+                }
+                Err(error) => {
+                    debug!(%transfer, %error, "the peer is asked later whether it knows a file");
+                    return;
+                }
             }
-            *asked = heard;
+            if asked == heard {
+                self.asked.insert(transfer);
+            }
             engine.note(
                 Key::SendingFile(self.peer, transfer),
                 Some(record.to_bytes()),
@@ -284,4 +306,18 @@ impl Task {
 fn offer(engine: &Engine) -> Position {
     let out = engine.session().out.get(&ChannelId::FILES);
     out.map_or(Position(0), |out| out.offer)
+}
+
+/// The first position that the peer's app is not done with.
+fn consumed(engine: &Engine) -> Position {
+    let out = engine.session().out.get(&ChannelId::FILES);
+    out.map_or(Position(0), |out| out.consumed)
+}
+
+/// One past the position of the last that was said of a file that may still arrive.
+const fn last_end(record: &SendingFileRecord) -> Position {
+    match record.state {
+        SendingState::Asked { end, .. } => end,
+        SendingState::Going { .. } | SendingState::Stopped { .. } => record.end,
+    }
 }

@@ -106,6 +106,9 @@ pub(crate) struct Task {
     read: Option<BoxFuture<'static, Result<Found, Error>>>,
     /// Files on their way: at most [`SENDING_FILES`](crate::files::SENDING_FILES).
     files: BTreeMap<TransferId, SendingFileRecord>,
+    /// Those of them that the peer was asked about since the session was loaded, for it is done with
+    /// their messages and has not said how they ended.
+    asked: BTreeSet<TransferId>,
     /// The part of a file that comes in.
     course: Option<Course>,
     /// What hangs on the next write.
@@ -166,6 +169,7 @@ impl Task {
             write: None,
             read: None,
             files: BTreeMap::new(),
+            asked: BTreeSet::new(),
             course: None,
             next: Hanging::default(),
             flight: Hanging::default(),
@@ -346,7 +350,8 @@ impl Task {
             engine.ask_relays_again(self.inner.clock.now());
         }
         self.flight.answer(&Ok(()));
-        // Another epoch of the peer, the end of a file and room are all known by writes.
+        // Another epoch of the peer, how far its app is, the end of a file and room are all known by
+        // writes.
         self.ask_about_files(engine);
     }
 

@@ -9,7 +9,7 @@ use outlive::{
     Session, StopReason, Store,
 };
 use outlive_core::store::{Batch, ReadLimit};
-use outlive_storage::MemoryStore;
+use outlive_storage::{MemoryStore, Snapshot};
 // Whole files take their time.
 pub(crate) use outlive_testing::eventually as soon;
 use outlive_transports::MemoryRelay;
@@ -72,6 +72,16 @@ impl Peer {
     /// The process dies with what was not flushed, and comes again.
     pub(crate) async fn crash(&mut self) {
         self.store = self.store.faults().crash();
+        if let Some(node) = self.node.take() {
+            // The dead process has lost its store.
+            let _ = node.shutdown().await;
+        }
+        self.start().await;
+    }
+
+    /// The process dies, and comes again on a backup of its store.
+    pub(crate) async fn go_back(&mut self, backup: &Snapshot) {
+        self.store = self.store.faults().restore(backup);
         if let Some(node) = self.node.take() {
             // The dead process has lost its store.
             let _ = node.shutdown().await;

@@ -28,8 +28,7 @@ pub struct SendingFileRecord {
 pub enum SendingState {
     /// The peer has yet to say how it ended.
     Going {
-        /// The peer's epoch that was heard of last when the file began, or when the peer was asked
-        /// about it.
+        /// The peer's epoch that was heard of last when the file began.
         asked: Option<Epoch>,
     },
     /// It was given up. Kept until nothing of it is left in the outbox, and the peer knows.
@@ -39,6 +38,14 @@ pub enum SendingState {
         /// Whether the peer knows, or will hear it from the outbox.
         told: bool,
     },
+    /// All of it has come, and what the peer knew of it may be lost. The peer was asked, and has yet to
+    /// say how it ended.
+    Asked {
+        /// The peer's epoch that was heard of last by then.
+        heard: Option<Epoch>,
+        /// One past the position of the question.
+        end: Position,
+    },
 }
 
 impl SendingState {
@@ -46,7 +53,7 @@ impl SendingState {
     #[must_use]
     pub const fn stopped(&self) -> Option<StopReason> {
         match self {
-            Self::Going { .. } => None,
+            Self::Going { .. } | Self::Asked { .. } => None,
             Self::Stopped { reason, .. } => Some(*reason),
         }
     }

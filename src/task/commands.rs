@@ -78,6 +78,17 @@ impl Task {
         if self.allowance.takes_more() {
             self.receive(engine, generation, envelope, packet, claimed);
         } else {
+            // It stays in its mailbox. As long as it counted as on its way, the relay would hold back
+            // what others send.
+            if let Some(envelope) = envelope {
+                self.push(
+                    generation,
+                    Outgoing::Park {
+                        from: self.peer.into(),
+                        envelopes: vec![envelope],
+                    },
+                );
+            }
             // Only the app can let it in: its message may be too large for a stranger's.
             self.inner.message_arrived(self.peer);
         }

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use outlive::{CloseReason, Identity, Node, RelayState, SessionEvent, Strangers};
+use bytes::Bytes;
+use outlive::{CloseReason, Identity, Node, RelayState, RelayTransport, SessionEvent, Strangers};
+use outlive_core::EnvelopeId;
+use outlive_core::limits::{PACKET_BYTES, STRANGER_BYTES};
+use outlive_core::transport::{Class, Incoming, Outgoing};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 
@@ -111,4 +115,52 @@ async fn a_policy_that_panics_has_said_no_for_now_and_costs_the_node_no_relay() 
     for text in ["let me in", "it is me"] {
         assert_eq!(take(&mut inbox).await, text);
     }
+}
+
+/// A stranger uses up what it may leave with a peer, and sends as much more as a relay has on its way
+/// from one sender. None of it opens.
+async fn throw_junk(relay: &outlive_relay::Relay, from: u8, to: u8) {
+    let large = vec![0; PACKET_BYTES];
+    let larges = std::iter::repeat_n(large, (STRANGER_BYTES as usize).div_ceil(PACKET_BYTES));
+    let packets = larges.chain(std::iter::repeat_n(vec![0], 128));
+    let submits = (0..).zip(packets).map(|(number, packet)| Outgoing::Submit {
+        envelope: EnvelopeId(number),
+        to: id(to),
+        class: Class::Keep,
+        ttl: 3_600,
+        packet: Bytes::from(packet),
+    });
+    let submits: Vec<_> = submits.collect();
+    let mut accepted = submits.len();
+    let identity = Identity::from_seed([from; 32]);
+    let connected = way(relay).connect(&identity).await;
+    let mut connection = connected.expect("a relay");
+    connection.sender.send(submits).await.expect("it reads");
+    while accepted > 0 {
+        let heard = soon("an answer", connection.receiver.receive()).await;
+        if let Incoming::Accepted { .. } = heard.expect("an answer") {
+            accepted -= 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn strangers_that_send_more_than_they_may_hold_up_nobody() {
+    /// One more than fills what the relay has on its way to one recipient.
+    const STRANGERS: u8 = 33;
+    let relay = relay().await;
+    let (bob, friend) = (node(2, &relay).await, node(3, &relay).await);
+    let from_friend = bob.session(id(3)).await.unwrap();
+    let mut inbox = from_friend.inbox(CHAT).unwrap();
+    let to_bob = friend.session(id(2)).await.unwrap();
+    for n in 0..STRANGERS {
+        throw_junk(&relay, 100 + n, 2).await;
+    }
+    // Between two of these each of the strangers has its turn: a few, and all is on its way.
+    for n in 0..20 {
+        let text = format!("hello {n}");
+        to_bob.send(CHAT, text.clone()).await.unwrap();
+        assert_eq!(take(&mut inbox).await, text);
+    }
+    assert_eq!(bob.strangers().len(), usize::from(STRANGERS));
 }

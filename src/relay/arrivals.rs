@@ -1,6 +1,6 @@
 //! What a relay sends on a connection, on its way to the sessions; and what nobody here takes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
@@ -23,11 +23,18 @@ use crate::task::{Input, STORE_RETRY, ToLink, pending_or};
 /// connection.
 const LET_BY: usize = 256;
 
-/// Whose mail was let go by, because the store could not say whether it may come.
+/// Envelopes that nobody here takes, and of which the relay does not know so yet because it reads
+/// nothing: as many as it has on their way. Of one more it hears over the next connection.
+const LET_GO: usize = 4_096;
+
+/// What came, and is not in the hands of a session.
 #[derive(Default)]
 pub(super) struct LetBy {
+    /// Whose mail was let go by, because the store could not say whether it may come.
     peers: BTreeSet<PeerId>,
     retry: Option<Pin<Box<Sleep>>>,
+    /// What nobody takes, while the link has no room to say so.
+    unsaid: VecDeque<(Sender, EnvelopeId)>,
 }
 
 impl LetBy {
@@ -39,9 +46,38 @@ impl LetBy {
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(STORE_RETRY)));
     }
 
+    /// Has the relay drop an envelope that nobody here takes. Nobody may wait here, where whoever
+    /// empties the link waits too.
+    fn let_go(&mut self, from: Sender, envelope: EnvelopeId, link: &mpsc::Sender<ToLink>) {
+        let item = ToLink::from_relay(acknowledge(from, envelope));
+        let waits = self.has_unsaid()
+            || matches!(link.try_send(item), Err(mpsc::error::TrySendError::Full(_)));
+        if waits && self.unsaid.len() < LET_GO {
+            self.unsaid.push_back((from, envelope));
+        }
+    }
+
+    /// Whether there is something to say as soon as the link has room.
+    pub(super) fn has_unsaid(&self) -> bool {
+        !self.unsaid.is_empty()
+    }
+
+    pub(super) fn say(&mut self, room: mpsc::Permit<'_, ToLink>) {
+        if let Some((from, envelope)) = self.unsaid.pop_front() {
+            room.send(ToLink::from_relay(acknowledge(from, envelope)));
+        }
+    }
+
     /// Waits until the store is to be tried again; for ever if nothing was let by. Cancellation-safe.
     pub(super) async fn retry(&mut self) {
         pending_or(&mut self.retry).await;
+    }
+}
+
+fn acknowledge(from: Sender, envelope: EnvelopeId) -> Outgoing {
+    Outgoing::Acknowledge {
+        from,
+        envelopes: vec![envelope],
     }
 }
 
@@ -126,7 +162,15 @@ impl RelayTask {
                     let claimed = matches!(from, Sender::Slot(_));
                     let opened = match from {
                         Sender::Peer(peer) => Some((peer, packet)),
-                        Sender::Slot(slot) => self.unwrap(slot, envelope, &packet, slots, link),
+                        Sender::Slot(slot) => {
+                            let opened = self.unwrap(&packet);
+                            if opened.is_none()
+                                && let Some(envelope) = envelope
+                            {
+                                let_by.let_go(from, envelope, link);
+                            }
+                            opened.filter(|(peer, _)| noted(slots, *peer, slot, envelope))
+                        }
                     };
                     let Some((from, packet)) = opened else {
                         return;
@@ -143,9 +187,18 @@ impl RelayTask {
                                     .lock()
                                     .unwrap_or_else(PoisonError::into_inner)
                                     .dropped(from, envelope);
-                                return self.let_go(drop, link);
+                                if let Some((from, envelope)) = drop {
+                                    let_by.let_go(from, envelope, link);
+                                }
+                                return;
                             }
-                            Ok(false) => return self.refuse(from, envelope, link),
+                            Ok(false) => {
+                                self.refuse(from, link);
+                                if let Some(envelope) = envelope {
+                                    let_by.let_go(from.into(), envelope, link);
+                                }
+                                return;
+                            }
                             // Nobody is refused because the store fails: it stays in the mailbox.
                             Err(_) if kept => return let_by.note(from),
                             Err(_) => return,
@@ -184,44 +237,16 @@ impl RelayTask {
         }
     }
 
-    /// Whom an envelope out of a slot claims to be from, and its packet. One that was not made for
-    /// us, or claims to be our own, is let go.
-    fn unwrap(
-        &self,
-        slot: Slot,
-        envelope: Option<EnvelopeId>,
-        packet: &[u8],
-        slots: &Mutex<Slots>,
-        link: &mpsc::Sender<ToLink>,
-    ) -> Option<(PeerId, Bytes)> {
+    /// Whom an envelope out of a slot claims to be from, and its packet; none if it was not made for
+    /// us, or claims to be our own.
+    fn unwrap(&self, packet: &[u8]) -> Option<(PeerId, Bytes)> {
         let identity = &self.inner.identity;
         let opened = seal::unwrap(identity, packet);
-        let Some((peer, packet)) = opened.ok().filter(|(peer, _)| *peer != identity.peer_id())
-        else {
-            let envelope = envelope.map(|envelope| (Sender::Slot(slot), envelope));
-            self.let_go(envelope, link);
-            return None;
-        };
-        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let noted = envelope.is_none_or(|envelope| slots.note(peer, slot, envelope));
-        noted.then_some((peer, packet))
+        opened.ok().filter(|(peer, _)| *peer != identity.peer_id())
     }
 
-    /// Has the relay drop an envelope that nobody here takes.
-    fn let_go(&self, envelope: Option<(Sender, EnvelopeId)>, link: &mpsc::Sender<ToLink>) {
-        let Some((from, envelope)) = envelope else {
-            return;
-        };
-        let item = Outgoing::Acknowledge {
-            from,
-            envelopes: vec![envelope],
-        };
-        // Full or closed: then it comes again with the next connection.
-        let _ = link.try_send(ToLink::from_relay(item));
-    }
-
-    /// A peer whose session is not accepted hears so, and what it sent is let go.
-    fn refuse(&self, peer: PeerId, envelope: Option<EnvelopeId>, link: &mpsc::Sender<ToLink>) {
+    /// A peer whose session is not accepted hears so.
+    fn refuse(&self, peer: PeerId, link: &mpsc::Sender<ToLink>) {
         if let Some(packet) = self.refusal(peer) {
             let item = Outgoing::Submit {
                 envelope: EnvelopeId(0),
@@ -231,15 +256,6 @@ impl RelayTask {
                 packet,
             };
             // Full or closed: then it hears so another time.
-            let _ = link.try_send(ToLink::from_relay(item));
-        }
-        if let Some(envelope) = envelope {
-            let item = Outgoing::Acknowledge {
-                from: peer.into(),
-                envelopes: vec![envelope],
-            };
-            // Full or closed: then it is let go over the next connection. Nobody may wait here, where
-            // whoever empties the link waits too.
             let _ = link.try_send(ToLink::from_relay(item));
         }
     }
@@ -265,4 +281,10 @@ impl RelayTask {
             )
             .ok()
     }
+}
+
+/// Remembers which slot an envelope came out of. Says whether there is room for that.
+fn noted(slots: &Mutex<Slots>, peer: PeerId, slot: Slot, envelope: Option<EnvelopeId>) -> bool {
+    let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+    envelope.is_none_or(|envelope| slots.note(peer, slot, envelope))
 }

@@ -286,6 +286,7 @@ impl RelayTask {
                         permit.send(registration);
                     }
                 }
+                Ok(permit) = link.reserve(), if let_by.has_unsaid() => let_by.say(permit),
                 news = network.news() => match news {
                     News::Down => break TransportError::Broken("the network is down".to_owned()),
                     News::Up if receiver.is_stranded() => {

@@ -1,7 +1,8 @@
 //! What a relay can make a node do or keep: little, however hard it tries.
 
 use bytes::Bytes;
-use outlive_core::transport::{Class, Outgoing};
+use outlive_core::EnvelopeId;
+use outlive_core::transport::{Class, Incoming, Outgoing, Sender, Slot};
 
 use crate::played;
 use crate::world::{CHAT, id};
@@ -39,4 +40,26 @@ async fn acknowledgements_that_a_relay_does_not_read_are_bounded() {
     assert!(acknowledgements < MOST, "{acknowledgements} were kept");
     drop(session);
     node.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_nobody_takes_is_let_go_as_soon_as_the_relay_reads_again() {
+    const JUNK: u64 = 1_000;
+    let (_node, mut lines) = played::node(1).await;
+    let mut line = played::next(&mut lines).await;
+    line.hears(false);
+    let from = Sender::Slot(Slot([7; 32]));
+    for number in 1..=JUNK {
+        line.tell(Incoming::Deliver {
+            from,
+            envelope: Some(EnvelopeId(number)),
+            packet: under_unknown_keys(),
+        })
+        .await;
+    }
+    line.hears(true);
+    for number in 1..=JUNK {
+        let envelopes = vec![EnvelopeId(number)];
+        assert_eq!(line.said().await, Outgoing::Acknowledge { from, envelopes });
+    }
 }

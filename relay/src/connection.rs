@@ -103,7 +103,6 @@ async fn converse(
         in_flight: FuturesOrdered::new(),
         sink,
         account,
-        delivered: 0,
         paused,
         desk,
     };
@@ -137,8 +136,6 @@ struct Connection {
     in_flight: InFlight,
     sink: Sink,
     account: Payers,
-    /// Envelopes that were delivered and may be acknowledged without a cost.
-    delivered: u64,
     /// Until when nothing is read: the client went over a rate.
     paused: Option<Instant>,
     desk: Desk,
@@ -279,7 +276,6 @@ impl Connection {
         if deliveries.is_empty() {
             return Ok(());
         }
-        self.delivered = self.delivered.saturating_add(deliveries.len() as u64);
         self.say(deliveries).await
     }
 
@@ -287,8 +283,8 @@ impl Connection {
         say_answers(&mut self.sink, answers, self.desk.config.silence).await
     }
 
-    /// Counts a WebSocket message. If that went over a rate of the peer, or of its address, nothing
-    /// more is read from it for a while: what it wants to send waits at its end.
+    /// Counts a WebSocket message, and what it acknowledges. If that went over a rate of the peer, or of
+    /// its address, nothing more is read from it for a while: what it wants to send waits at its end.
     fn charge(&mut self, bytes: usize, messages: &[ToRelay]) {
         let mut cost = Cost {
             bytes: (bytes as u64).saturating_add(MESSAGE_COST),
@@ -296,13 +292,11 @@ impl Connection {
         };
         for message in messages {
             match message {
-                // What was delivered is acknowledged for nothing; any other number makes the store
+                // What is on its way is acknowledged for nothing; any other number makes the store
                 // look for what may not be there.
-                ToRelay::Acknowledge { envelopes, .. } => {
-                    let count = envelopes.len() as u64;
-                    let owed = count.min(self.delivered);
-                    self.delivered -= owed;
-                    cost.envelopes += count - owed;
+                ToRelay::Acknowledge { from, envelopes } => {
+                    let known = self.window.acknowledged(*from, envelopes);
+                    cost.envelopes += envelopes.len().saturating_sub(known) as u64;
                 }
                 ToRelay::Watch { peers } => cost.watches += peers.len() as u64,
                 _ => cost.envelopes += 1,
@@ -351,7 +345,6 @@ impl Connection {
                     from: sender,
                     envelopes: numbers,
                 } => {
-                    self.window.acknowledged(sender, &numbers);
                     self.change(What::Acknowledge { sender, numbers }).await?;
                 }
                 ToRelay::Park { from, envelopes } => self.window.parked(from, &envelopes),

@@ -104,17 +104,16 @@ impl Window {
             && (!self.search.is_empty() || self.search_again || !self.ready.is_empty())
     }
 
-    /// The recipient has these.
-    pub(crate) fn acknowledged(&mut self, sender: Sender, numbers: &[EnvelopeId]) {
+    /// The recipient has these. Returns how many of them were on their way to it.
+    pub(crate) fn acknowledged(&mut self, sender: Sender, numbers: &[EnvelopeId]) -> usize {
         let Some(of) = self.senders.get_mut(&sender) else {
-            return;
+            return 0;
         };
-        for number in numbers {
-            if of.unacknowledged.remove(number) {
-                self.on_the_way = self.on_the_way.saturating_sub(1);
-            }
-        }
+        let removed = |number: &&EnvelopeId| of.unacknowledged.remove(number);
+        let known = numbers.iter().filter(removed).count();
+        self.on_the_way = self.on_the_way.saturating_sub(known);
         self.wake([sender]);
+        known
     }
 
     /// The recipient has no room for these: they stay in the mailbox, others pass them.

@@ -166,6 +166,34 @@ async fn a_flood_of_acknowledgements_of_nothing_waits() {
 }
 
 #[tokio::test]
+async fn asking_for_mail_again_buys_no_free_acknowledgements() {
+    const MAIL: u64 = 60;
+    const SENDER: u16 = 5;
+    let relay = relay(|config| config.peer_envelopes = once(100)).await;
+    let mut sender = Client::sign_in(&relay, SENDER).await;
+    for n in 0..MAIL {
+        assert_eq!(sender.submit(keep(n, EVE, "x")).await, accepted(n));
+    }
+    let mut eve = Client::sign_in(&relay, EVE).await;
+    let from = id(SENDER).into();
+    for _ in 0..2 {
+        for _ in 0..MAIL {
+            eve.delivery().await;
+        }
+        let nothing: Vec<_> = (1_000..1_000 + MAIL).map(EnvelopeId).collect();
+        eve.say([
+            acknowledge(id(SENDER), nothing),
+            ToRelay::Redeliver { from },
+        ])
+        .await;
+    }
+    for _ in 0..MAIL {
+        eve.delivery().await;
+    }
+    only_others_are_heard(&relay, &mut eve).await;
+}
+
+#[tokio::test]
 async fn acknowledging_what_was_delivered_is_free() {
     let relay = relay(|config| config.peer_envelopes = once(100)).await;
     let mut bob = Client::sign_in(&relay, BOB).await;

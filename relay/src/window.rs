@@ -24,10 +24,6 @@ const SENDER_ENVELOPES: usize = 128;
 /// Envelopes of all senders together.
 const ALL_ENVELOPES: usize = 4_096;
 
-/// Senders of whom something is parked. Of more of them nothing is: their windows fill as they
-/// would without parking.
-const PARKED_SENDERS: usize = 4_096;
-
 /// Senders with nothing on its way whose last envelope is remembered. What the recipient acknowledged
 /// is in the store until its deletion is written: whoever began from the start then would deliver it
 /// again.
@@ -48,7 +44,7 @@ struct OnTheWay {
     /// The last envelope that was sent.
     last: EnvelopeId,
     unacknowledged: BTreeSet<EnvelopeId>,
-    /// Whether something up to `last` is parked: then where delivery goes on must not be forgotten.
+    /// Whether something up to `last` is parked.
     parked: bool,
     /// Whether it is among those with nothing on its way.
     idle: bool,
@@ -68,7 +64,8 @@ pub(crate) struct Window {
     /// Senders that had nothing on its way when that was looked at last, the oldest first.
     idle: VecDeque<Sender>,
     on_the_way: usize,
-    parked_senders: usize,
+    /// Whether a sender was forgotten of whom something is parked.
+    forgot_parked: bool,
 }
 
 impl Window {
@@ -82,7 +79,7 @@ impl Window {
             ready: Turns::default(),
             idle: VecDeque::new(),
             on_the_way: 0,
-            parked_senders: 0,
+            forgot_parked: false,
         }
     }
 
@@ -121,25 +118,31 @@ impl Window {
         let Some(of) = self.senders.get_mut(&sender) else {
             return;
         };
-        if !of.parked && self.parked_senders >= PARKED_SENDERS {
-            return;
-        }
+        let was_full = of.unacknowledged.len() >= SENDER_ENVELOPES;
         for number in numbers {
             if of.unacknowledged.remove(number) {
                 self.on_the_way = self.on_the_way.saturating_sub(1);
-                if !std::mem::replace(&mut of.parked, true) {
-                    self.parked_senders += 1;
-                }
+                of.parked = true;
             }
         }
-        self.wake([sender]);
+        if was_full {
+            self.wake([sender]);
+        } else {
+            // It has no more, or its turn comes. Turns of all whose mail is parked would be too many, and
+            // have the search begin again, which would bring what is parked.
+            self.rest(sender);
+        }
     }
 
     /// The recipient wants again what it has not acknowledged.
     pub(crate) fn redeliver(&mut self, sender: Sender) {
         // Of any other nothing is outstanding, and what it has in the mailbox comes without being asked
-        // for. Whoever could name senders as it likes would fill the memory with their turns.
+        // for, unless it was forgotten with what is parked. Whoever could name senders as it likes would
+        // take all turns.
         let Some(of) = self.senders.remove(&sender) else {
+            if self.forgot_parked {
+                self.wake([sender]);
+            }
             return;
         };
         if of.idle {
@@ -151,7 +154,6 @@ impl Window {
             self.senders.insert(sender, anew);
         }
         self.on_the_way = self.on_the_way.saturating_sub(of.unacknowledged.len());
-        self.parked_senders = self.parked_senders.saturating_sub(usize::from(of.parked));
         self.wake([sender]);
     }
 
@@ -214,7 +216,6 @@ impl Window {
     fn rest(&mut self, sender: Sender) {
         if let Some(of) = self.senders.get_mut(&sender)
             && of.unacknowledged.is_empty()
-            && !of.parked
         {
             if !std::mem::replace(&mut of.idle, true) {
                 self.idle.push_back(sender);
@@ -224,7 +225,7 @@ impl Window {
     }
 
     /// Forgets those that were idle for longest. Numbers only grow: what comes of them later is found
-    /// from the beginning.
+    /// from the beginning, with what is parked.
     fn forget_idle(&mut self) {
         while self.idle.len() > IDLE_SENDERS {
             let Some(oldest) = self.idle.pop_front() else {
@@ -232,7 +233,9 @@ impl Window {
             };
             if let Some(of) = self.senders.get_mut(&oldest) {
                 of.idle = false;
-                if of.unacknowledged.is_empty() && !of.parked {
+                // Whoever has a turn before it rests again would begin from the start without need.
+                if of.unacknowledged.is_empty() && !self.ready.holds(&oldest) {
+                    self.forgot_parked |= of.parked;
                     self.senders.remove(&oldest);
                 }
             }

@@ -139,25 +139,39 @@ async fn parking_what_was_never_delivered_changes_nothing() {
     window.parked(peer(2).into(), &numbers(1, 3));
     assert_eq!(delivered(&mut window).await.len(), 2);
     window.parked(peer(1).into(), &numbers(7, 9));
-    assert_eq!((window.on_the_way, window.parked_senders), (2, 0));
+    assert_eq!(window.on_the_way, 2);
+    assert!(window.senders.values().all(|of| !of.parked));
 }
 
 #[tokio::test]
-async fn no_more_than_so_many_senders_are_remembered_for_what_is_parked() {
+async fn senders_without_number_of_whom_something_is_parked_hold_up_nobody() {
+    const SENDERS: u16 = 10_000;
     let store = MemoryStore::new();
-    put(&store, peer(1), 1..=1).await;
-    put(&store, peer(2), 2..=2).await;
-    let mut window = Window::new(Arc::new(store), peer(0));
-    delivered(&mut window).await;
-    window.parked_senders = PARKED_SENDERS - 1;
-    window.parked(peer(1).into(), &numbers(1, 2));
-    window.parked(peer(2).into(), &numbers(2, 3));
-    assert_eq!(
-        (window.on_the_way, window.parked_senders),
-        (1, PARKED_SENDERS)
-    );
-    window.redeliver(peer(1).into());
-    assert_eq!(window.parked_senders, PARKED_SENDERS - 1);
+    for n in 0..SENDERS {
+        put(&store, slot(n), [u64::from(n) + 1]).await;
+    }
+    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    let mut seen = 0;
+    while seen < usize::from(SENDERS) {
+        let passed = delivered(&mut window).await;
+        assert!(!passed.is_empty(), "held up behind {seen}");
+        seen += passed.len();
+        for (sender, number) in passed {
+            window.parked(sender, &numbers(number, number + 1));
+        }
+        let senders = window.senders.len();
+        assert!(senders <= IDLE_SENDERS, "{senders} are remembered");
+    }
+    assert_eq!(delivered(&mut window).await, []);
+    put(&store, peer(1), [20_000]).await;
+    window.wake([peer(1).into()]);
+    assert_eq!(delivered(&mut window).await, [(peer(1).into(), 20_000)]);
+    // Forgotten or not: it comes when it is asked for.
+    for n in [SENDERS - 1, 0] {
+        window.redeliver(slot(n));
+        let again = delivered(&mut window).await;
+        assert!(again.contains(&(slot(n), u64::from(n) + 1)), "{n}");
+    }
 }
 
 #[tokio::test]

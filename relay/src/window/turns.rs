@@ -31,6 +31,10 @@ impl Turns {
         }
     }
 
+    pub(super) fn holds(&self, sender: &Sender) -> bool {
+        self.waiting.contains(sender)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }

@@ -19,9 +19,11 @@ use tracing::{debug, warn};
 use crate::accounts::{Accounts, Cost, Payers, PeerAccount};
 use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
-use crate::mailbox::{Change, Mailboxes, Put, Request, What};
+use crate::mailbox::{Bringing, Change, Mailboxes, Put, Request, What};
 use crate::sign_in::{Client, sign_in};
-use crate::talk::{Answers, BATCH_BYTES, End, InFlight, Sink, goodbye, say, say_answers, until};
+use crate::talk::{
+    Answers, BATCH_BYTES, End, InFlight, Sink, finish, goodbye, say, say_answers, until,
+};
 use crate::unidentified;
 use crate::window::Window;
 
@@ -73,7 +75,7 @@ async fn converse(
     source: Option<IpAddr>,
 ) {
     let (mut sink, mut stream) = socket.split();
-    let timeout = desk.config.sign_in_timeout;
+    let (timeout, drain_timeout) = (desk.config.sign_in_timeout, desk.config.drain_timeout);
     let signing_in = sign_in(&mut sink, &mut stream, &desk, exported.as_ref());
     let signed_in = tokio::select! {
         result = tokio::time::timeout(timeout, signing_in) => result,
@@ -100,6 +102,7 @@ async fn converse(
         peer,
         window: Window::new(desk.store.clone(), peer),
         mail: VecDeque::new(),
+        bringing: Bringing::to(desk.mailboxes.clone()),
         in_flight: FuturesOrdered::new(),
         sink,
         account,
@@ -108,15 +111,17 @@ async fn converse(
     };
     let end = connection.run(&mut stream, &mut presence).await;
     drop(presence);
+    finish(
+        &mut connection.sink,
+        &mut connection.bringing,
+        &mut connection.in_flight,
+        &end,
+        drain_timeout,
+    )
+    .await;
     match end {
         End::Goodbye(reason) => {
             debug!(peer = %peer.short(), %reason, "goodbye");
-            // What was taken is answered before we go.
-            while let Some(answers) = connection.in_flight.next().await {
-                if connection.answer(answers).await.is_err() {
-                    return;
-                }
-            }
             goodbye(&mut connection.sink, reason).await;
         }
         End::Gone => debug!(peer = %peer.short(), "gone"),
@@ -133,6 +138,8 @@ struct Connection {
     window: Window,
     /// What was read of the mailbox, and is not said yet.
     mail: VecDeque<FromRelay>,
+    /// What it brings to the mailboxes. While something of that waits, no more is read from it.
+    bringing: Bringing,
     in_flight: InFlight,
     sink: Sink,
     account: Payers,
@@ -176,7 +183,10 @@ impl Connection {
         let silence = self.desk.config.silence;
         let mut round = Round::default();
         loop {
-            let reads = self.paused.is_none() && self.in_flight.len() < IN_FLIGHT && !round.heard;
+            let reads = self.paused.is_none()
+                && self.in_flight.len() < IN_FLIGHT
+                && !self.bringing.waits()
+                && !round.heard;
             let has_mail = !self.mail.is_empty() || self.window.has_more();
             let step = tokio::select! {
                 biased;
@@ -184,6 +194,7 @@ impl Connection {
                 () = presence.let_go.cancelled() => Err(End::Goodbye(GoodbyeReason::Busy)),
                 () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
                 Some(answers) = self.in_flight.next() => self.answer(answers).await,
+                handed = self.bringing.go_on(), if self.bringing.waits() => handed.map_err(End::from),
                 Some(now) = presence.now.recv(), if !round.passed => {
                     round.passed = true;
                     self.pass(now, presence).await
@@ -202,7 +213,7 @@ impl Connection {
                     heard = Instant::now();
                     round.heard = true;
                     match message {
-                        Some(Ok(Message::Binary(bytes))) => self.take(&bytes, presence).await,
+                        Some(Ok(Message::Binary(bytes))) => self.take(&bytes, presence),
                         Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) => {
                             self.charge(bytes.len(), &[]);
                             Ok(())
@@ -306,7 +317,7 @@ impl Connection {
         self.paused = self.paused.max(paid);
     }
 
-    async fn take(&mut self, bytes: &[u8], presence: &Presence) -> Result<(), End> {
+    fn take(&mut self, bytes: &[u8], presence: &Presence) -> Result<(), End> {
         let messages =
             relay::decode::<ToRelay>(bytes).map_err(|_| End::Goodbye(GoodbyeReason::Protocol))?;
         self.charge(bytes.len(), &messages);
@@ -345,13 +356,13 @@ impl Connection {
                     from: sender,
                     envelopes: numbers,
                 } => {
-                    self.change(What::Acknowledge { sender, numbers }).await?;
+                    self.change(What::Acknowledge { sender, numbers })?;
                 }
                 ToRelay::Park { from, envelopes } => self.window.parked(from, &envelopes),
                 ToRelay::Redeliver { from } => self.window.redeliver(from),
                 ToRelay::Watch { peers } => presence.watch(peers),
                 ToRelay::AcceptUnidentified { tokens } => {
-                    self.change(What::Tokens(tokens)).await?;
+                    self.change(What::Tokens(tokens))?;
                 }
                 ToRelay::Hello { .. }
                 | ToRelay::Proof { .. }
@@ -365,7 +376,7 @@ impl Connection {
             return Ok(());
         }
         let (request, answers) = Request::put(self.peer.into(), puts);
-        self.request(request).await?;
+        self.bringing.bring(request)?;
         self.in_flight.push_back(Box::pin(async move {
             match answers.await {
                 Ok(answers) => numbers.into_iter().zip(answers).collect(),
@@ -376,14 +387,9 @@ impl Connection {
         Ok(())
     }
 
-    async fn change(&mut self, what: What) -> Result<(), End> {
+    fn change(&mut self, what: What) -> Result<(), End> {
         let recipient = self.peer;
-        self.request(Request::Change(Change { recipient, what }))
-            .await
-    }
-
-    async fn request(&mut self, request: Request) -> Result<(), End> {
-        let sent = self.desk.mailboxes.send(request).await;
-        sent.map_err(|_| End::Goodbye(GoodbyeReason::Draining))
+        let change = Request::Change(Change { recipient, what });
+        Ok(self.bringing.bring(change)?)
     }
 }

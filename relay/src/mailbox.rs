@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use self::request::Puts;
-pub(crate) use self::request::{Change, Put, Request, What};
+pub(crate) use self::request::{Bringing, Change, Put, Request, What, WriterGone};
 use self::step::{STEP_ENVELOPES, Step};
 use crate::config::RelayConfig;
 use crate::directory::Directory;
@@ -163,6 +163,11 @@ impl Writer {
     }
 
     async fn keep(&mut self, step: &mut Step, mut puts: Puts) {
+        if puts.reply.is_closed() {
+            // Its connection is gone, and did not wait for it to the end. Its client brings it again over
+            // the next one: what a store that stood still had piled up would be kept twice.
+            return;
+        }
         let mut answers = Vec::new();
         while step.room() > 0
             && let Some(put) = puts.left.next()

@@ -13,6 +13,8 @@ use outlive_core::transport::{GoodbyeReason, Refusal};
 use outlive_core::wire::relay::{self, FromRelay};
 use tokio::time::Instant;
 
+use crate::mailbox::{Bringing, WriterGone};
+
 /// Bytes after which a WebSocket message is closed and the next begun. A client hears whole messages
 /// only: larger ones, and the relay seems silent to one on a slow link.
 pub(crate) const BATCH_BYTES: usize = 32 * 1024;
@@ -25,6 +27,12 @@ pub(crate) enum End {
     Gone,
     /// The store can't be read.
     Store(StoreError),
+}
+
+impl From<WriterGone> for End {
+    fn from(_: WriterGone) -> Self {
+        Self::Goodbye(GoodbyeReason::Draining)
+    }
 }
 
 impl From<axum::Error> for End {
@@ -80,6 +88,31 @@ pub(crate) async fn say_answers(
     tokio::time::timeout(silence, say(sink, answers))
         .await
         .unwrap_or(Err(End::Gone))
+}
+
+/// Before a connection ends: waits until what was taken of its client is durable, and tells the client,
+/// unless it is gone. A store that stands still is waited for no longer than `patience`; what it has not
+/// begun to keep then is not kept.
+pub(crate) async fn finish(
+    sink: &mut Sink,
+    bringing: &mut Bringing,
+    in_flight: &mut InFlight,
+    end: &End,
+    patience: Duration,
+) {
+    let mut hears = !matches!(end, End::Gone);
+    if matches!(end, End::Gone | End::Goodbye(GoodbyeReason::Replaced)) {
+        // What has no answer is said again, over a connection that this one must not overtake.
+        bringing.give_up();
+    }
+    let finishing = async {
+        // If the writer is gone there are no answers to wait for.
+        let _ = bringing.hand_over().await;
+        while let Some(answers) = in_flight.next().await {
+            hears = hears && say_answers(sink, answers, patience).await.is_ok();
+        }
+    };
+    let _ = tokio::time::timeout(patience, finishing).await;
 }
 
 /// The next binary message of a client.

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use crate::accounts::{Cost, PeerAccount};
 use crate::connection::{Desk, IN_FLIGHT, MESSAGE_COST};
-use crate::mailbox::{self, Put, Request};
-use crate::talk::{Answers, End, InFlight, Sink, goodbye, say_answers, until};
+use crate::mailbox::{self, Bringing, Put, Request};
+use crate::talk::{Answers, End, InFlight, Sink, finish, goodbye, say_answers, until};
 
 /// Puts of one slot that go to the mailboxes together, with the client's numbers for them.
 struct Group {
@@ -29,6 +29,8 @@ struct Group {
 }
 
 struct Unidentified {
+    /// What it brings to the mailboxes. While something of that waits, no more is read from it.
+    bringing: Bringing,
     in_flight: InFlight,
     sink: Sink,
     account: Arc<PeerAccount>,
@@ -48,20 +50,25 @@ pub(crate) async fn serve(
     let now = Instant::now();
     let account = source.map_or_else(Arc::default, |source| desk.sources.of(source, now));
     let paused = account.charge(desk.config.peer_rates(), Cost::default(), now);
+    let drain_timeout = desk.config.drain_timeout;
     let mut connection = Unidentified {
+        bringing: Bringing::to(desk.mailboxes.clone()),
         in_flight: FuturesOrdered::new(),
         sink,
         account,
         paused,
         desk,
     };
-    if let End::Goodbye(reason) = connection.run(stream).await {
-        // What was taken is answered before we go.
-        while let Some(answers) = connection.in_flight.next().await {
-            if connection.answer(answers).await.is_err() {
-                return;
-            }
-        }
+    let end = connection.run(stream).await;
+    finish(
+        &mut connection.sink,
+        &mut connection.bringing,
+        &mut connection.in_flight,
+        &end,
+        drain_timeout,
+    )
+    .await;
+    if let End::Goodbye(reason) = end {
         goodbye(&mut connection.sink, reason).await;
     }
 }
@@ -73,17 +80,20 @@ impl Unidentified {
         let mut heard = Instant::now();
         let silence = self.desk.config.silence;
         loop {
+            let reads =
+                self.paused.is_none() && self.in_flight.len() < IN_FLIGHT && !self.bringing.waits();
             let step = tokio::select! {
                 biased;
                 () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
                 Some(answers) = self.in_flight.next() => self.answer(answers).await,
+                handed = self.bringing.go_on(), if self.bringing.waits() => handed.map_err(End::from),
                 () = until(self.paused), if self.paused.is_some() => {
                     self.paused = None;
                     // It could not be heard meanwhile.
                     heard = Instant::now();
                     Ok(())
                 }
-                message = stream.next(), if self.paused.is_none() && self.in_flight.len() < IN_FLIGHT => {
+                message = stream.next(), if reads => {
                     heard = Instant::now();
                     match message {
                         Some(Ok(Message::Binary(bytes))) => self.take(&bytes).await,
@@ -189,8 +199,7 @@ impl Unidentified {
         } in groups
         {
             let (request, durable) = Request::put(slot, puts);
-            let sent = self.desk.mailboxes.send(request).await;
-            sent.map_err(|_| End::Goodbye(GoodbyeReason::Draining))?;
+            self.bringing.bring(request)?;
             kept.push((numbers, durable));
         }
         self.in_flight.push_back(Box::pin(async move {

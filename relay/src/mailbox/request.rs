@@ -1,9 +1,75 @@
 //! What connections bring to the writer.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use outlive_core::transport::{Class, Refusal, Sender, TokenHash};
 use outlive_core::{EnvelopeId, PeerId};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Mailboxes;
+
+/// The writer has ended.
+#[derive(Debug)]
+pub(crate) struct WriterGone;
+
+/// The requests of one connection, on their way to the writer. What finds no room there waits here,
+/// so that the connection hears meanwhile what else there is: no more of them than it reads before it
+/// waits for all to be gone.
+pub(crate) struct Bringing {
+    mailboxes: Mailboxes,
+    waiting: VecDeque<Request>,
+}
+
+impl Bringing {
+    pub(crate) const fn to(mailboxes: Mailboxes) -> Self {
+        let waiting = VecDeque::new();
+        Self { mailboxes, waiting }
+    }
+
+    pub(crate) fn bring(&mut self, request: Request) -> Result<(), WriterGone> {
+        if self.waits() {
+            self.waiting.push_back(request);
+            return Ok(());
+        }
+        match self.mailboxes.try_send(request) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(request)) => {
+                self.waiting.push_back(request);
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(WriterGone),
+        }
+    }
+
+    /// Whether something waits for room.
+    pub(crate) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Hands over the next, when there is room. Cancellation-safe. Cut off, it keeps no place in the
+    /// line: a connection whose client takes nothing could hold room that it does not use.
+    pub(crate) async fn go_on(&mut self) -> Result<(), WriterGone> {
+        let room = self.mailboxes.reserve().await.map_err(|_| WriterGone)?;
+        if let Some(request) = self.waiting.pop_front() {
+            room.send(request);
+        }
+        Ok(())
+    }
+
+    /// Forgets what waits: nobody is there for its answers.
+    pub(crate) fn give_up(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Hands over all that waits. Cancellation-safe.
+    pub(crate) async fn hand_over(&mut self) -> Result<(), WriterGone> {
+        while self.waits() {
+            self.go_on().await?;
+        }
+        Ok(())
+    }
+}
 
 /// What becomes of an envelope.
 pub(crate) type Answer = Result<(), Refusal>;

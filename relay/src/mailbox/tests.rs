@@ -128,6 +128,19 @@ async fn more_that_has_expired_than_one_sweep_takes_is_gone_at_the_same_tick() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_any_more_is_not_kept() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(0).await;
+    let (given_up, answers) = put(peer(3));
+    drop(answers);
+    let (again, answers) = put(peer(3));
+    writer.finish([given_up, again]).await;
+    assert_eq!(answers.await.expect("answers"), [Ok(())]);
+    let usage = store.get(records::usage(&peer(3))).await.expect("read");
+    let usage = usage.and_then(|usage| records::from_value::<Usage>(&usage));
+    assert_eq!(usage.expect("an envelope").kept.envelopes, 1);
+}
+
+#[tokio::test]
 async fn requests_have_their_turns_while_much_has_expired() {
     let (store, writer, mailboxes) = relay_with_expired(16 * SWEEP).await;
     let running = tokio::spawn(writer.run());

@@ -1,6 +1,7 @@
 //! Stores that fail, hang and crash under a relay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::store::StoreError;
@@ -112,6 +113,42 @@ async fn whoever_is_let_go_as_the_store_takes_nothing_hears_that_it_is_no_time_t
         bob.say([ToRelay::AcceptUnidentified { tokens }]).await;
     }
     assert_eq!(bob.hear_goodbye().await, GoodbyeReason::Busy);
+}
+
+/// A peer that brings the mailboxes more than finds room there while the store stands still.
+async fn overfull(relay: &outlive_relay::Relay, n: u16) -> Client {
+    let mut client = Client::sign_in(relay, n).await;
+    let tokens = vec![TokenHash([0; 32])];
+    let changes = std::iter::repeat_n(ToRelay::AcceptUnidentified { tokens }, 1_000);
+    client.say(changes).await;
+    client
+}
+
+#[tokio::test]
+async fn whoever_waits_for_room_in_the_mailboxes_hears_that_another_took_its_place() {
+    let mut config = RelayConfig::default();
+    config.drain_timeout = Duration::from_millis(100);
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), config).await;
+    let _hold = store.faults().hold();
+    let mut alice = overfull(&relay, ALICE).await;
+    let _again = Client::sign_in(&relay, ALICE).await;
+    assert_eq!(alice.hear_goodbye().await, GoodbyeReason::Replaced);
+}
+
+#[tokio::test]
+async fn whoever_goes_while_it_waits_for_room_in_the_mailboxes_leaves_its_place() {
+    let mut config = RelayConfig::default();
+    config.drain_timeout = Duration::from_millis(100);
+    config.ping_every = Duration::from_millis(100);
+    config.connections = 1;
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), config).await;
+    let _hold = store.faults().hold();
+    drop(overfull(&relay, ALICE).await);
+    let url = format!("ws://{}", relay.local_addr());
+    let connect = || Box::pin(tokio_tungstenite::connect_async(&url));
+    comes_true("a free place", async || connect().await.is_ok()).await;
 }
 
 #[tokio::test]

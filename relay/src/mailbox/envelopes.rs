@@ -113,10 +113,15 @@ impl Writer {
             packet,
         } = put;
         let bytes = packet.len() as u64;
-        let ttl = std::time::Duration::from_secs(u64::from(ttl)).min(self.config.max_ttl);
+        let asked = std::time::Duration::from_secs(u64::from(ttl));
+        let ttl = asked.min(self.config.max_ttl);
         let expires = now().plus(ttl);
         let mut place = self.place(step, to, from, class).await?;
         if ttl.is_zero() {
+            if class == Class::Keep && !asked.is_zero() {
+                // No mailbox of this relay holds anything. To say it is kept would be a lie.
+                return Ok(Err(Refusal::MailboxFull));
+            }
             // Its time is over: all it can do is to take the place of an older one.
             if let Some(old) = place.replaced {
                 place.usage.newest = place.amount;

@@ -229,6 +229,21 @@ async fn something_newer_that_may_not_wait_leaves_neither_itself_nor_what_it_rep
     assert_eq!(bob.delivery().await.1, "late");
 }
 
+#[tokio::test]
+async fn a_relay_that_keeps_nothing_says_so() {
+    let mut config = RelayConfig::default();
+    config.max_ttl = Duration::ZERO;
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), config).await;
+    let mut alice = Client::sign_in(&relay, ALICE).await;
+    let _bob = Client::sign_in(&relay, BOB).await;
+    assert_eq!(alice.submit(waits(1, Class::Keep, 60)).await, refused(1));
+    // What is to wait for no time, and what is worth nothing for long, is lost by itself.
+    assert_eq!(alice.submit(waits(2, Class::Keep, 0)).await, accepted(2));
+    let newest = waits(3, Class::NewestOnly, 60);
+    assert_eq!(alice.submit(newest).await, accepted(3));
+}
+
 async fn count(store: &MemoryStore) -> usize {
     let everything = Bytes::new()..Bytes::from_static(&[255]);
     let limit = ReadLimit {

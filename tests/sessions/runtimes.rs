@@ -55,7 +55,10 @@ async fn relays_can_be_changed_on_any_thread() {
     let on_thread = alice.clone();
     on_a_thread(move || on_thread.switch_relay(Arc::new(other))).await;
     until(&session, "the other relay", |state| {
-        state.links.iter().any(|link| link.address == "other")
+        state
+            .links
+            .iter()
+            .any(|link| link.address == "memory:other")
     })
     .await;
 }

@@ -28,20 +28,20 @@ impl Engine {
             last,
             digest,
         } = skip;
-        let rx = self.receiving(epoch, channel)?;
-        let next = rx.next;
-        let free = !rx
-            .held
-            .iter()
-            .any(|(from, end)| from <= last && first < end);
+        let place = self.place(epoch, channel)?;
+        let next = place.map_or(Seq::FIRST, |rx| rx.next);
+        let overlaps = |(from, end)| from <= last && first < end;
+        let free = !place.is_some_and(|rx| rx.held.iter().any(overlaps));
+        if first >= next && free && !self.has_turn(epoch, next, first, last) {
+            return Ok(self.turn_away(epoch, channel, Parked::Skip { first, last }));
+        }
+        self.take_place(epoch, channel)?;
         if first == next && free {
             self.step_over(epoch, channel, last, Some(digest));
             self.drain(epoch, channel);
-        } else if first > next && free && is_near(next, last) {
+        } else if first > next && free {
             let record = SegmentRecord::Skip { last, digest };
             self.hold(epoch, channel, first, last, &record);
-        } else if first > next && free {
-            return Ok(self.turn_away(epoch, channel, Parked::Skip { first, last }));
         }
         self.defer(After::Ack {
             generation,

@@ -70,7 +70,7 @@ use self::link::Link;
 use self::links::Links;
 use self::measuring::Gauge;
 use self::outbox::Sending;
-use self::parking::Parked;
+use self::parking::{Crowded, Parked};
 use self::reading::Reading;
 use self::rules::Rules;
 use self::sealing::Sealing;
@@ -120,10 +120,10 @@ pub struct Engine {
     committed: BTreeMap<(Epoch, ChannelId), Seq>,
     inbox_limits: InboxLimits,
     /// The lowest of each channel that was turned away because there was no room for it, by the
-    /// stream that it is of, unless that is forgotten.
+    /// stream that it is of, unless those are too many.
     parked: BTreeMap<(Option<Epoch>, ChannelId), Parked>,
     /// Links whose mailboxes hold what was turned away.
-    crowded: BTreeSet<Generation>,
+    crowded: Crowded,
     /// Messages that came since the engine was opened, without signals.
     received: u64,
     listening: BTreeSet<ChannelId>,

@@ -10,6 +10,7 @@ use super::event::{Event, Output};
 use super::links::Links;
 use super::measuring::Gauge;
 use super::outbox::Sending;
+use super::parking::Crowded;
 use super::rules::Rules;
 use super::sealing::Sealing;
 use super::streams::Held;
@@ -147,7 +148,7 @@ impl Engine {
             committed: BTreeMap::new(),
             inbox_limits: InboxLimits::default(),
             parked: BTreeMap::new(),
-            crowded: BTreeSet::new(),
+            crowded: Crowded::default(),
             received: 0,
             listening: BTreeSet::new(),
             peer_listens: BTreeSet::new(),

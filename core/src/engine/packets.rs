@@ -57,6 +57,9 @@ impl Engine {
             }
             self.live.last_seen = Some(now.wall);
         }
+        if opened.sealed.newest {
+            self.crowded.heard();
+        }
         let mut taken = Taken::Yes;
         let mut initiations = 0;
         for frame in frames {

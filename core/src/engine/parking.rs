@@ -5,11 +5,20 @@
 //! its way, so the relay delivers what lies behind it. When half of the inbox is free again, all
 //! that was parked is asked for anew. On a direct link the sender never sends beyond the room it
 //! was told of; what it sent before it was told, it sends again once there is room.
+//!
+//! Of an epoch that was never heard of, or was forgotten, what is too far ahead waits for the word
+//! where its stream begins. With as many streams as are remembered, each that begins has another
+//! forgotten, of which more may wait in the mailbox and begin it anew: so what was delivered before
+//! begins only a few, until the peer says something new or another link is there.
+
+use std::collections::BTreeSet;
 
 use super::gaps::is_near;
 use super::rules::Rule;
 use super::{Engine, Output, Taken};
-use crate::limits::{DIRECT_WINDOW, HELD_SEGMENTS, InboxLimits, SEGMENT_BYTES};
+use crate::limits::{
+    CHANNELS, DIRECT_WINDOW, HELD_SEGMENTS, InboxLimits, PEER_EPOCHS, SEGMENT_BYTES,
+};
 use crate::{ChannelId, EnvelopeId, Epoch, Generation, Seq};
 
 /// The lowest of a stream that was turned away.
@@ -29,7 +38,52 @@ impl Parked {
     }
 }
 
+/// How many streams may begin in place of others that are forgotten, by what is delivered again. With
+/// none left it waits in its mailbox.
+const BEGINS: u32 = 16;
+
+/// Streams of which it is remembered what was turned away, by channel. Of more, only the channels are.
+const PARKED: usize = CHANNELS * PEER_EPOCHS;
+
+/// Links whose mailboxes hold what was turned away, and how many streams may still begin by it.
+#[derive(Debug, Default)]
+pub(super) struct Crowded {
+    links: BTreeSet<Generation>,
+    latest: Option<Generation>,
+    begins: u32,
+}
+
+impl Crowded {
+    fn parked(&mut self, generation: Generation) {
+        self.links.insert(generation);
+        if self.latest < Some(generation) {
+            self.latest = Some(generation);
+            self.begins = BEGINS;
+        }
+    }
+
+    /// The peer said something new.
+    pub(super) fn heard(&mut self) {
+        self.begins = self.begins.saturating_add(1).min(BEGINS);
+    }
+
+    /// A stream took the place of another.
+    pub(super) const fn began(&mut self) {
+        self.begins = self.begins.saturating_sub(1);
+    }
+
+    /// A link is gone, and its mailbox with it.
+    pub(super) fn remove(&mut self, generation: &Generation) {
+        self.links.remove(generation);
+    }
+}
+
 impl Engine {
+    /// Whether what comes of an epoch may begin its stream, if there is none.
+    fn may_begin(&self, epoch: Epoch) -> bool {
+        !self.may_be_forgotten(epoch) || self.crowded.begins > 0
+    }
+
     /// Sets what the inbox of each channel takes from now on. What is in it already stays.
     pub const fn set_inbox_limits(&mut self, limits: InboxLimits) {
         self.inbox_limits = limits;
@@ -56,7 +110,12 @@ impl Engine {
     /// Whether a segment may be taken now: in its turn, or early and held.
     pub(super) fn has_room(&self, epoch: Epoch, channel: ChannelId, next: Seq, seq: Seq) -> bool {
         let window = self.room(epoch, channel).min(HELD_SEGMENTS);
-        seq.0 < next.0.saturating_add(window)
+        seq.0 < next.0.saturating_add(window) && self.may_begin(epoch)
+    }
+
+    /// Whether a Skip may be taken now: in its turn, or early and held.
+    pub(super) fn has_turn(&self, epoch: Epoch, next: Seq, first: Seq, last: Seq) -> bool {
+        (first <= next || is_near(next, last)) && self.may_begin(epoch)
     }
 
     /// The first seq there is no room for on a direct link. `next` itself while the channel is
@@ -76,27 +135,36 @@ impl Engine {
 
     /// There is no room for it: it is left where it is.
     pub(super) fn turn_away(&mut self, epoch: Epoch, channel: ChannelId, what: Parked) -> Taken {
-        let lowest = self.parked.entry((Some(epoch), channel)).or_insert(what);
-        if what.first() < lowest.first() {
-            *lowest = what;
+        let of_it = (Some(epoch), channel);
+        if self.parked.len() < PARKED || self.parked.contains_key(&of_it) {
+            let lowest = self.parked.entry(of_it).or_insert(what);
+            if what.first() < lowest.first() {
+                *lowest = what;
+            }
+        } else if self.parked.len() < PARKED + CHANNELS
+            && let Parked::Segment(seq) = what
+            && is_near(self.next_of(epoch, channel), seq)
+        {
+            self.parked.insert((None, channel), what);
         }
         Taken::NoRoom
     }
 
-    /// A stream is forgotten. What was parked of it is asked for with what was of others.
-    pub(super) fn forget_parked(&mut self, epoch: Epoch) {
+    /// The first seq that is missing of a channel, be it all of it.
+    fn next_of(&self, epoch: Epoch, channel: ChannelId) -> Seq {
+        let place = self.place(epoch, channel).ok().flatten();
+        place.map_or(Seq::FIRST, |rx| rx.next)
+    }
+
+    /// Whether some of a stream was turned away.
+    pub(super) fn has_parked(&self, epoch: Epoch) -> bool {
         let of_it = (Some(epoch), ChannelId(0))..=(Some(epoch), ChannelId(u16::MAX));
-        let channels: Vec<_> = self.parked.range(of_it).map(|((_, of), _)| *of).collect();
-        for channel in channels {
-            self.parked.remove(&(Some(epoch), channel));
-            let any = Parked::Segment(Seq::FIRST);
-            self.parked.insert((None, channel), any);
-        }
+        self.parked.range(of_it).next().is_some()
     }
 
     /// Leaves an envelope in its mailbox, where others pass it.
     pub(super) fn park(&mut self, generation: Generation, envelope: EnvelopeId) {
-        self.crowded.insert(generation);
+        self.crowded.parked(generation);
         if !self.rules.keeps(Rule::Park) {
             return;
         }
@@ -117,18 +185,18 @@ impl Engine {
             let half_free = inbox.messages <= self.inbox_limits.messages / 2
                 && inbox.bytes <= self.inbox_limits.bytes / 2;
             let has_room = |epoch| {
-                let next = self.live.stream(epoch)?.channels.get(&channel)?.next;
-                Some(match *lowest {
+                let next = self.next_of(epoch, channel);
+                match *lowest {
                     Parked::Segment(seq) => self.has_room(epoch, channel, next, seq),
-                    Parked::Skip { first, last } => first <= next || is_near(next, last),
-                })
+                    Parked::Skip { first, last } => self.has_turn(epoch, next, first, last),
+                }
             };
-            // A stream that was forgotten has no place to wait for.
-            !(half_free && epoch.and_then(has_room).unwrap_or(true))
+            let of_any = || self.live.streams.len() < PEER_EPOCHS || self.crowded.begins > 0;
+            !(half_free && epoch.map_or_else(of_any, has_room))
         });
         self.parked = parked;
         if self.parked.len() < before {
-            for generation in std::mem::take(&mut self.crowded) {
+            for generation in std::mem::take(&mut self.crowded.links) {
                 self.outputs.push_back(Output::Redeliver { generation });
             }
         }

@@ -73,6 +73,31 @@ impl Held {
 }
 
 impl Engine {
+    /// The receiving side of a channel if there is one; there may be room for one more if not.
+    pub(super) fn place(
+        &self,
+        epoch: Epoch,
+        channel: ChannelId,
+    ) -> Result<Option<&RxChannel>, Violation> {
+        let Some(stream) = self.live.stream(epoch) else {
+            return Ok(None);
+        };
+        let place = stream.channels.get(&channel);
+        if place.is_none() && stream.channels.len() >= CHANNELS {
+            return Err(Violation::Channels);
+        }
+        Ok(place)
+    }
+
+    /// Has a place for what is taken. What is turned away begins no stream: it would come again and again,
+    /// and have another forgotten each time.
+    pub(super) fn take_place(&mut self, epoch: Epoch, channel: ChannelId) -> Result<(), Violation> {
+        if self.may_be_forgotten(epoch) {
+            self.crowded.began();
+        }
+        self.receiving(epoch, channel).map(|_| ())
+    }
+
     /// The receiving side of a channel, made if need be.
     pub(super) fn receiving(
         &mut self,
@@ -155,16 +180,20 @@ impl Engine {
     }
 
     /// Forgets the oldest stream of which no message waits for the app, but not `keep`. If its epoch came
-    /// again, its segments would be written where theirs lie.
+    /// again, its segments would be written where theirs lie. One of which more waits in a mailbox goes
+    /// only if there is no other.
     fn forget_oldest_stream(&mut self, keep: Epoch) -> Result<(), Violation> {
-        let oldest = self.live.streams.iter().position(|stream| {
+        let over = |stream: &&(usize, &RxStream)| {
+            let (_, stream) = stream;
             let committed = stream.channels.values().all(RxChannel::is_committed);
             let needed = stream.epoch == keep || Some(stream.epoch) == self.live.peer_epoch;
             committed && !needed
-        });
-        let oldest = oldest.ok_or(Violation::Epochs)?;
-        let stream = self.live.streams.remove(oldest);
-        self.forget_parked(stream.epoch);
+        };
+        let streams = self.live.streams.iter().enumerate();
+        let over: Vec<_> = streams.filter(|stream| over(&stream)).collect();
+        let done = over.iter().find(|(_, of)| !self.has_parked(of.epoch));
+        let oldest = done.or_else(|| over.first()).map(|&(oldest, _)| oldest);
+        let stream = self.live.streams.remove(oldest.ok_or(Violation::Epochs)?);
         for (channel, rx) in stream.channels {
             self.committed.remove(&(stream.epoch, channel));
             if let Some(held) = self.held.remove(&(stream.epoch, channel)) {
@@ -194,8 +223,9 @@ impl Engine {
             again,
             payload,
         } = data;
-        let rx = self.receiving(epoch, channel)?;
-        let (next, known) = (rx.next, rx.held.contains(seq));
+        let place = self.place(epoch, channel)?;
+        let next = place.map_or(Seq::FIRST, |rx| rx.next);
+        let known = place.is_some_and(|rx| rx.held.contains(seq));
         let part = Part {
             id,
             index,
@@ -218,6 +248,7 @@ impl Engine {
         if seq == next {
             self.check_part(epoch, channel, seq, part)?;
         }
+        self.take_place(epoch, channel)?;
         if let Some(first) = again
             && first.epoch != epoch
         {
@@ -278,13 +309,13 @@ impl Engine {
 
     /// Whether the next segment may be this part of a message.
     fn check_part(
-        &mut self,
+        &self,
         epoch: Epoch,
         channel: ChannelId,
         seq: Seq,
         part: Part,
     ) -> Result<(), Violation> {
-        let continues = match self.receiving(epoch, channel)?.partial {
+        let continues = match self.place(epoch, channel)?.and_then(|rx| rx.partial) {
             None => part.index == 0,
             Some(partial) => {
                 part.id == partial.id

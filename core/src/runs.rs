@@ -1,5 +1,6 @@
 //! Sets of counters, kept as runs.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
@@ -141,6 +142,16 @@ impl<C: Counter> RunSet<C> {
             .map(|(&first, &end)| (C::of(first), C::of(end)))
     }
 
+    /// The least that lies between two runs, from the end of one to where the next begins; of several
+    /// the last.
+    #[must_use]
+    pub fn narrowest_gap(&self) -> Option<(C, C)> {
+        let ends = self.iter().map(|(_, end)| end);
+        let begins = self.iter().skip(1).map(|(first, _)| first);
+        ends.zip(begins)
+            .max_by_key(|(end, first)| Reverse(first.number().saturating_sub(end.number())))
+    }
+
     /// How many runs there are.
     #[must_use]
     pub fn runs(&self) -> usize {
@@ -208,6 +219,9 @@ mod tests {
                 for pair in listed.windows(2) {
                     prop_assert!(pair[0].1 < pair[1].0, "runs touch: {:?}", listed);
                 }
+                let gap = |(end, first): (Seq, Seq)| first.0 - end.0;
+                let least = listed.windows(2).map(|pair| gap((pair[0].1, pair[1].0))).min();
+                prop_assert_eq!(runs.narrowest_gap().map(gap), least);
             }
         }
     }

@@ -5,6 +5,8 @@
 //! never heard of, once there are as many as are remembered. A Resume tells the two apart, in the newest
 //! packet of all: a peer says it under the epoch that it has, and not under one that it has left.
 
+use std::cmp::Reverse;
+
 use super::Engine;
 use super::event::Violation;
 use crate::limits::PEER_EPOCHS;
@@ -12,8 +14,8 @@ use crate::record::RxChannel;
 use crate::wire::frame::First;
 use crate::{ChannelId, Epoch, Seq};
 
-/// How many ranges of seqs seen under a later epoch are remembered. Beyond that, what lies between the
-/// last two counts as seen too.
+/// How many ranges of seqs seen under another epoch are remembered of a session, all of which each of
+/// its writes holds. Of one more, what lies between the two that are nearest counts as seen too.
 const SEEN_RUNS: usize = 1_024;
 
 impl Engine {
@@ -40,13 +42,25 @@ impl Engine {
         };
         let seen = &mut self.channel_of(earlier, channel, doubtful)?.seen;
         seen.insert(first.seq);
-        if seen.runs() > SEEN_RUNS {
-            let last: Vec<(Seq, Seq)> = seen.iter().skip(SEEN_RUNS - 1).collect();
-            if let [(_, from), (to, _), ..] = last[..] {
-                seen.insert_run(from, to);
-            }
-        }
+        self.bound_seen();
         Ok(())
+    }
+
+    /// Takes the two nearest ranges for one if there are too many.
+    fn bound_seen(&mut self) {
+        let streams = self.live.streams.iter_mut();
+        let channels = streams.flat_map(|stream| stream.channels.values_mut());
+        let seen: Vec<_> = channels.map(|rx| &mut rx.seen).collect();
+        if seen.iter().map(|seen| seen.runs()).sum::<usize>() <= SEEN_RUNS {
+            return;
+        }
+        let gaps = seen
+            .into_iter()
+            .filter_map(|seen| Some((seen.narrowest_gap()?, seen)));
+        let nearest = gaps.max_by_key(|((from, to), _)| Reverse(to.0.saturating_sub(from.0)));
+        if let Some(((from, to), seen)) = nearest {
+            seen.insert_run(from, to);
+        }
     }
 
     /// The peer has named this epoch as its own: what comes of it from here on is new.

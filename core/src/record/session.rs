@@ -205,12 +205,14 @@ impl Session {
         channels.filter_map(|(&channel, rx)| Some((channel, rx.gap?)))
     }
 
-    /// Bytes, at most, that the peer has us keep: messages the app has not committed, and segments
-    /// that wait for others.
+    /// Bytes, at most, that the peer has us keep: messages the app has not committed, segments that
+    /// wait for others, and what is remembered of copies.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
         // About what a record has beyond its payload.
         const RECORD_BYTES: u64 = 128;
+        // Two numbers.
+        const RUN_BYTES: u64 = 20;
         let inboxes = self.inboxes.values();
         let waiting = inboxes.map(|of| {
             of.bytes
@@ -224,7 +226,10 @@ impl Session {
                 .map(|(first, end)| end.0.saturating_sub(first.0));
             let held = held.fold(0, u64::saturating_add);
             let partial = rx.partial.map_or(0, |partial| partial.bytes);
-            partial.saturating_add(held.saturating_mul(SEGMENT_BYTES as u64 + RECORD_BYTES))
+            let seen = (rx.seen.runs() as u64).saturating_mul(RUN_BYTES);
+            partial
+                .saturating_add(held.saturating_mul(SEGMENT_BYTES as u64 + RECORD_BYTES))
+                .saturating_add(seen)
         });
         waiting.chain(coming).fold(0, u64::saturating_add)
     }

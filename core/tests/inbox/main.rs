@@ -1,5 +1,6 @@
 //! An engine whose inboxes are full: what it has no room for waits, and holds up nothing else.
 
+mod copies;
 mod made_up;
 mod side;
 

@@ -198,7 +198,8 @@ impl Task {
     /// since: it has another epoch, or is done with their messages and has not said how they ended, for
     /// who lost messages is done with them too. Of parts of a file that it does not know it says so; where
     /// none is to come, there is one without content, at the end. Where the outbox is full, it is asked
-    /// later. A peer that never says how a file ended is not asked again and again.
+    /// later, and so it is while the last question has not come: whatever epochs it makes up, one waits.
+    /// A peer that never says how a file ended is not asked again and again.
     pub(super) fn ask_about_files(&mut self, engine: &mut Engine) {
         let (offer, heard) = (offer(engine), engine.session().heard_last());
         let consumed = consumed(engine);
@@ -212,7 +213,7 @@ impl Task {
                 SendingState::Stopped { .. } => continue,
             };
             let silent = last_end(record) <= consumed && !unread && !self.asked.contains(&transfer);
-            if record.end > offer || asked == heard && !silent {
+            if last_end(record) > offer || asked == heard && !silent {
                 continue;
             }
             let question = part_head(transfer, record.info.size);

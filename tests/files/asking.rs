@@ -282,6 +282,40 @@ async fn a_question_about_a_file_that_expires_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_receiver_with_one_epoch_after_the_other_is_asked_when_it_has_the_last_question() {
+    let relay = MemoryRelay::new("relay");
+    let (alice, mut bob) = pair(&relay).await;
+    let to_bob = alice.session(2).await;
+    drop(undecided(&to_bob, &alice, &bob).await);
+    let before = out(&alice).await.next;
+    let mute = relay.faults().hold(id(1), Way::ToRelay);
+    for _ in 0..3 {
+        let (mut reset, _on_event) = resets(&to_bob);
+        bob.stop().await;
+        bob.store = MemoryStore::new();
+        bob.start().await;
+        let to_alice = bob.session(1).await;
+        drop(to_alice.send(ChannelId::MESSAGES, "a line").await.unwrap());
+        soon("the new epoch", reset.wait_for(|heard| *heard))
+            .await
+            .unwrap();
+    }
+    // It is written after what follows from the last of them.
+    drop(to_bob.send(ChannelId::MESSAGES, "a line").await.unwrap());
+    assert_eq!(out(&alice).await.next, before.next());
+    let sending = one_file(&to_bob).await;
+    let mut files = bob.session(1).await.files().await.unwrap();
+    drop(mute);
+    let reason = soon("its end", async {
+        tokio::select! {
+            ended = sending.done() => stopped(ended),
+            event = files.next() => panic!("{event:?}"),
+        }
+    });
+    assert_eq!(reason.await, StopReason::Failed);
+}
+
+#[tokio::test]
 async fn a_receiver_that_never_says_how_a_file_ended_is_asked_once() {
     let relay = MemoryRelay::new("relay");
     let (alice, bob) = pair(&relay).await;

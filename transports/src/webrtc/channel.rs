@@ -1,4 +1,4 @@
-//! What the data channel of a connection has to be.
+//! What the data channel of a connection has to be, and what becomes of one beside it.
 
 use outlive_core::transport::TransportError;
 use webrtc::data_channel::DataChannel;
@@ -27,5 +27,17 @@ pub(super) async fn reliable(channel: &dyn DataChannel) -> Result<(), TransportE
             "its data channel is not reliable and in order".to_owned(),
         )),
         Err(error) => Err(errors::sending(&error)),
+    }
+}
+
+/// Waits until something is said on a channel beside the link's, and passes over it: unread, it would
+/// hold up the link. Cancellation-safe.
+pub(super) async fn passed_over(beside: Option<&dyn DataChannel>) {
+    let said = match beside {
+        Some(channel) => channel.poll().await,
+        None => None,
+    };
+    if said.is_none() {
+        std::future::pending::<()>().await;
     }
 }

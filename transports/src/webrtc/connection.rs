@@ -51,6 +51,9 @@ pub(super) struct Connection {
     tasks: Tasks,
     told: Told,
     stage: Stage,
+    /// The data channel that the peer has made beside the link's. A browser that takes its offer back
+    /// keeps the channel that it made for it.
+    beside: Option<Arc<dyn DataChannel>>,
     /// Rings when the link's sending half is gone.
     let_go: CancellationToken,
     /// The last description that was made here.
@@ -69,6 +72,7 @@ enum Happened {
     Ended,
     LetGo,
     Found(String),
+    Made(Arc<dyn DataChannel>),
     Channel(Option<DataChannelEvent>),
     State(RTCPeerConnectionState),
 }
@@ -96,6 +100,7 @@ impl Connection {
             tasks,
             told,
             stage: Stage::Opening(None),
+            beside: None,
             let_go: CancellationToken::new(),
             negotiation: None,
             described: false,
@@ -171,10 +176,6 @@ impl Connection {
         Some(SocketAddr::new(remote.address.parse().ok()?, remote.port))
     }
 
-    const fn lacks_channel(&self) -> bool {
-        matches!(self.stage, Stage::Opening(None))
-    }
-
     /// What follows from it for whoever uses the connection, if anything.
     fn step(&mut self, happened: Happened) -> Option<NegotiatedEvent> {
         match happened {
@@ -187,8 +188,28 @@ impl Connection {
                     candidate,
                 })
             }
+            Happened::Made(channel) => self.made(channel),
             Happened::Channel(event) => self.channel_said(event.as_ref()),
             Happened::State(state) => self.state_is(state),
+        }
+    }
+
+    /// `webrtc` keeps 16 MiB of what is said on a channel that nobody has, as long as the connection
+    /// lives. So one is had, and one more is a reason to go.
+    fn made(&mut self, channel: Arc<dyn DataChannel>) -> Option<NegotiatedEvent> {
+        match (&self.stage, &self.beside) {
+            (Stage::Opening(None), _) => {
+                self.stage = Stage::Opening(Some(channel));
+                None
+            }
+            (_, None) => {
+                self.beside = Some(channel);
+                None
+            }
+            (_, Some(_)) => {
+                let why = "it makes one data channel after another".to_owned();
+                Some(self.failed(TransportError::Protocol(why)))
+            }
         }
     }
 
@@ -366,14 +387,12 @@ impl NegotiatedConnection for Connection {
                 () = self.tasks.ended() => Happened::Ended,
                 () = self.let_go.cancelled() => Happened::LetGo,
                 Some(candidate) = self.told.candidates.recv() => Happened::Found(candidate),
-                Some(channel) = self.told.channel.recv(), if self.lacks_channel() => {
-                    self.stage = Stage::Opening(Some(channel));
-                    continue;
-                }
+                Some(channel) = self.told.channels.recv() => Happened::Made(channel),
                 event = opening(&self.stage) => Happened::Channel(event),
                 Ok(()) = self.told.state.changed() => {
                     Happened::State(*self.told.state.borrow_and_update())
                 }
+                () = channel::passed_over(self.beside.as_deref()) => continue,
             };
             if let Some(event) = self.step(happened) {
                 return event;

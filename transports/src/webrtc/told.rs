@@ -12,13 +12,17 @@ use webrtc::peer_connection::{
     RTCPeerConnectionState,
 };
 
+/// Data channels that the peer has made, and that wait to be heard of: the link's, one beside it, and
+/// one that is too many. What comes after that one is let go of; it ends the connection.
+const CHANNELS: usize = 3;
+
 /// What was told and not heard yet.
 pub(super) struct Told {
     /// Our own candidates; empty: there are no more. As many as are said to a peer, and one word
     /// more; of others the peer does not learn.
     pub(super) candidates: mpsc::Receiver<String>,
-    /// The data channel that the peer has made. There is one; others are let go of.
-    pub(super) channel: mpsc::Receiver<Arc<dyn DataChannel>>,
+    /// The data channels that the peer has made, in their order.
+    pub(super) channels: mpsc::Receiver<Arc<dyn DataChannel>>,
     /// How the connection is now. What it was before is of no use to anybody.
     pub(super) state: watch::Receiver<RTCPeerConnectionState>,
 }
@@ -26,25 +30,25 @@ pub(super) struct Told {
 /// Who tells it.
 pub(super) struct Teller {
     candidates: mpsc::Sender<String>,
-    channel: mpsc::Sender<Arc<dyn DataChannel>>,
+    channels: mpsc::Sender<Arc<dyn DataChannel>>,
     state: watch::Sender<RTCPeerConnectionState>,
 }
 
 impl Teller {
     pub(super) fn new() -> (Self, Told) {
         let (found, candidates) = mpsc::channel(CANDIDATES + 1);
-        let (made, channel) = mpsc::channel(1);
+        let (made, channels) = mpsc::channel(CHANNELS);
         let (changed, state) = watch::channel(RTCPeerConnectionState::New);
         let teller = Self {
             candidates: found,
-            channel: made,
+            channels: made,
             state: changed,
         };
         (
             teller,
             Told {
                 candidates,
-                channel,
+                channels,
                 state,
             },
         )
@@ -68,8 +72,8 @@ impl PeerConnectionEventHandler for Teller {
     }
 
     async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
-        // Full: a peer has more than one, and no use for it.
-        let _ = self.channel.try_send(channel);
+        // Full: one that ends the connection was told already.
+        let _ = self.channels.try_send(channel);
     }
 
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {

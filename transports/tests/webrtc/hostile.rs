@@ -2,13 +2,21 @@
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::time::Duration;
 
+use bytes::BytesMut;
 use outlive_core::limits::CANDIDATES;
-use outlive_core::transport::{NegotiatedTransport, TransportError};
+use outlive_core::transport::{
+    NegotiatedConnection, NegotiatedEvent, NegotiatedTransport, TransportError,
+};
 use outlive_core::wire::signal::Signal;
 use outlive_core::{Entropy, Negotiation};
 
 use crate::pair::{Pair, hear, loopback, packet, say};
+use crate::raw;
+
+/// How long a test waits for what has to come. It is reached only if that never does.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn an_offer() -> (Negotiation, String) {
     let mut pair = Pair::new();
@@ -211,7 +219,7 @@ async fn a_peer_does_not_choose_what_is_connected_to_over_tcp() {
 
 #[tokio::test]
 async fn a_peer_with_another_certificate_gets_nowhere() {
-    let quick = || loopback().with_silence(std::time::Duration::from_secs(3));
+    let quick = || loopback().with_silence(Duration::from_secs(3));
     let mut pair = Pair::of(quick(), quick());
     // Whoever carries the signals puts its own fingerprint into them.
     pair.way = Box::new(|signal| match signal {
@@ -241,4 +249,64 @@ fn with_another_fingerprint(sdp: &str) -> String {
         None => format!("{line}\r\n"),
     };
     sdp.lines().map(other).collect()
+}
+
+/// Why a connection fails.
+async fn failure(connection: &mut dyn NegotiatedConnection) -> TransportError {
+    loop {
+        if let NegotiatedEvent::Failed { error, .. } = connection.event().await {
+            return error;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_makes_one_data_channel_after_another_loses_the_link() {
+    for (more, at_once) in [(40, true), (2, true), (2, false)] {
+        let (mut ours, _link, mut raw) = raw::called().await;
+        let theirs = raw.channels.recv().await.expect("the link's");
+        let making = async {
+            for _ in 0..more {
+                let made = raw.peer.create_data_channel("more", None).await;
+                let made = made.expect("a channel");
+                if !at_once {
+                    // What is closed counts too.
+                    raw::open(&*made).await;
+                    made.close().await.expect("closed");
+                }
+            }
+        };
+        let ends = async { tokio::join!(making, failure(&mut *ours)).1 };
+        let error = tokio::time::timeout(PATIENCE, ends).await;
+        let error = error.unwrap_or_else(|_| panic!("{more} channels, at once: {at_once}"));
+        assert!(matches!(error, TransportError::Protocol(_)), "{error:?}");
+        ours.close().await;
+        drop(theirs);
+        raw.peer.close().await.expect("closed");
+    }
+}
+
+#[tokio::test]
+async fn one_data_channel_beside_the_links_is_passed_over_and_so_is_what_is_said_on_it() {
+    // More than `webrtc` holds for whoever reads a channel.
+    const MESSAGES: usize = 2_000;
+    let (mut ours, mut link, mut raw) = raw::called().await;
+    let theirs = raw.channels.recv().await.expect("the link's");
+    let beside = raw.peer.create_data_channel("more", None).await;
+    let beside = beside.expect("a channel");
+    let talking = async {
+        raw::open(&*beside).await;
+        for _ in 0..MESSAGES {
+            beside.send(BytesMut::from("beside")).await.expect("sent");
+        }
+        theirs.send(BytesMut::from("link")).await.expect("sent");
+        assert_eq!(hear(&mut link).await, "link");
+    };
+    let talking = tokio::time::timeout(PATIENCE, talking);
+    tokio::select! {
+        said = talking => said.expect("it is heard"),
+        error = failure(&mut *ours) => panic!("{error}"),
+    }
+    ours.close().await;
+    raw.peer.close().await.expect("closed");
 }

@@ -4,6 +4,7 @@
 mod hostile;
 mod leaks;
 mod pair;
+mod raw;
 
 use std::time::Duration;
 

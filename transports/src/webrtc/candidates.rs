@@ -1,14 +1,25 @@
 //! The peer's candidates: each is sent to until it answers, so that a peer does not choose at how many
 //! addresses, nor how.
 
+use std::net::IpAddr;
+
 use outlive_core::limits::{CANDIDATE_BYTES, CANDIDATES};
 use outlive_core::transport::TransportError;
 use rtc::ice::candidate::unmarshal_candidate;
 
-/// Those of one description, with it and after it: at most [`CANDIDATES`].
+use super::description::attribute;
+
+/// Of those with the same IP address so many are used: an interface, and how a few servers see it. A
+/// peer that names somebody else's has us send there ten checks a second for each.
+const OF_ADDRESS: usize = 4;
+
+/// Those of one description, with it and after it: at most [`CANDIDATES`], and [`OF_ADDRESS`] of each
+/// address.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     count: usize,
+    /// Where those are that checks are sent to.
+    addresses: Vec<IpAddr>,
 }
 
 impl Candidates {
@@ -17,17 +28,29 @@ impl Candidates {
         let mut candidates = Self::default();
         let kept = sdp
             .split_inclusive('\n')
-            .filter(|line| !is_candidate(line) || candidates.admit())
+            .filter(|line| match attribute(line) {
+                Some(("candidate", candidate)) => candidates.admit(candidate).is_ok(),
+                _ => true,
+            })
             .collect();
         (candidates, kept)
     }
 
-    const fn admit(&mut self) -> bool {
-        let room = self.count < CANDIDATES;
-        if room {
-            self.count += 1;
+    fn admit(&mut self, candidate: &str) -> Result<(), TransportError> {
+        if self.count >= CANDIDATES {
+            let why = format!("there are {CANDIDATES} of its description already");
+            return Err(TransportError::Candidate(why));
         }
-        room
+        if let Some(address) = address(candidate) {
+            let same = self.addresses.iter().filter(|other| **other == address);
+            if same.count() >= OF_ADDRESS {
+                let why = format!("there are {OF_ADDRESS} with its address already");
+                return Err(TransportError::Candidate(why));
+            }
+            self.addresses.push(address);
+        }
+        self.count += 1;
+        Ok(())
     }
 
     /// Whether one more can be used. Empty: there are no more.
@@ -38,19 +61,21 @@ impl Candidates {
                 candidate.len()
             )));
         }
-        if !candidate.is_empty() && !self.admit() {
-            let why = format!("there are {CANDIDATES} of its description already");
-            return Err(TransportError::Candidate(why));
+        if candidate.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.admit(candidate)
     }
 }
 
-/// Whether a line of a description is a candidate, as `rtc` reads it: after empty lines, with spaces
-/// around what it says.
-fn is_candidate(line: &str) -> bool {
-    let value = line.trim_start_matches('\r').strip_prefix("a=");
-    value.is_some_and(|value| value.trim_start().starts_with("candidate"))
+/// The address that checks are sent to for a candidate, if it has one. For those of TCP none are.
+fn address(candidate: &str) -> Option<IpAddr> {
+    let mut words = candidate.split_whitespace().skip(2);
+    let (transport, address) = (words.next()?, words.nth(1)?);
+    if transport.to_lowercase().starts_with("tcp") {
+        return None;
+    }
+    Some(address.parse::<IpAddr>().ok()?.to_canonical())
 }
 
 /// Of TCP there is nothing here, and a peer does not choose what we connect to. It is read as `rtc`
@@ -64,22 +89,45 @@ pub(super) fn is_other_than_udp(candidate: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn at(n: usize) -> String {
+        format!("candidate:1 1 udp 1 192.0.2.{n} 9 typ host")
+    }
+
     #[test]
     fn the_first_candidates_of_a_description_stay_and_nothing_else_is_lost() {
-        for line in ["a=candidate:1", "\r\ra=candidate:1", "a= \tcandidate:1 "] {
-            let sdp = format!("v=0\r\n{}a=end\r\nm=x", format!("{line}\r\n").repeat(300));
+        for before in ["a=", "\r\ra=", "a= \t"] {
+            let told: String = (0..200)
+                .map(|n| format!("{before}{} \r\n", at(n)))
+                .collect();
+            let sdp = format!("v=0\r\n{told}a=end\r\nm=x");
             let (mut candidates, kept) = Candidates::of(&sdp);
             assert_eq!(kept.matches("candidate").count(), CANDIDATES);
             assert!(kept.starts_with("v=0\r\n") && kept.ends_with("a=end\r\nm=x"));
-            assert!(candidates.take("candidate:2").is_err());
+            assert!(candidates.take(&at(201)).is_err());
             assert!(candidates.take("").is_ok());
         }
         let few = "v=0\na=candidate:1\na=x";
         let (mut candidates, kept) = Candidates::of(few);
         assert_eq!(kept, few);
-        for _ in 1..CANDIDATES {
-            assert!(candidates.take("candidate:2").is_ok());
+        for n in 1..CANDIDATES {
+            assert!(candidates.take(&at(n)).is_ok());
         }
-        assert!(candidates.take("candidate:2").is_err());
+        assert!(candidates.take(&at(200)).is_err());
+    }
+
+    #[test]
+    fn few_candidates_of_an_address_are_used_however_it_is_said() {
+        let said = |n: usize| {
+            let ip = ["192.0.2.1", "::ffff:192.0.2.1", "::FFFF:c000:201"][n % 3];
+            format!("candidate:{n} 1\u{2003}UDP 1 {ip} {n} typ host")
+        };
+        let told: String = (0..9).map(|n| format!("a={}\r\n", said(n))).collect();
+        let (mut candidates, kept) = Candidates::of(&told);
+        assert_eq!(kept.lines().count(), OF_ADDRESS);
+        assert!(candidates.take(&said(9)).is_err());
+        assert!(candidates.take(&at(2)).is_ok());
+        // Nothing is sent for this one.
+        let tcp = "candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active";
+        assert!(candidates.take(tcp).is_ok());
     }
 }

@@ -24,6 +24,7 @@ use webrtc::peer_connection::{
 use crate::address::is_gone;
 
 use super::candidates::{Candidates, is_other_than_udp};
+use super::description::check_credentials;
 use super::halves::{Receiver, Sender};
 use super::role::Role;
 use super::tasks::Tasks;
@@ -144,6 +145,7 @@ impl Connection {
                 sdp.len()
             )));
         }
+        check_credentials(&sdp)?;
         let (candidates, sdp) = Candidates::of(&sdp);
         let peer = self.peer.clone();
         let set = async move { peer.set_remote_description(read(sdp)?).await };

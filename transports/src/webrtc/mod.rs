@@ -16,6 +16,7 @@
 mod candidates;
 mod channel;
 mod connection;
+mod description;
 mod errors;
 mod halves;
 mod role;

@@ -1,7 +1,7 @@
 //! What a peer may say that makes no sense.
 
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -77,7 +77,13 @@ async fn garbage_for_a_description_is_an_error_and_the_next_attempt_works() {
 #[tokio::test]
 async fn candidates_of_a_description_and_those_that_come_by_themselves_are_bounded_together() {
     let (negotiation, good) = an_offer().await;
-    let candidate = |n: usize| format!("candidate:1 1 udp 9 127.0.0.1 {} typ host", 1_000 + n);
+    let candidate = |n: usize| {
+        format!(
+            "candidate:1 1 udp 9 127.0.{}.{} 9 typ host",
+            n / 100,
+            n % 100
+        )
+    };
     for (told, more) in [(0, CANDIDATES), (30, CANDIDATES - 30), (300, 0)] {
         let told: String = (0..told)
             .map(|n| format!("a={}\r\n", candidate(n)))
@@ -98,6 +104,99 @@ async fn candidates_of_a_description_and_those_that_come_by_themselves_are_bound
         );
         let end = connection.add_candidate(String::new()).await;
         end.expect("that there are no more can be said");
+        connection.close().await;
+    }
+}
+
+/// Addresses of one host, and how many of them anything has come to.
+struct Victim(Vec<UdpSocket>);
+
+impl Victim {
+    fn with_ports(ports: usize) -> Self {
+        let socket = |_| {
+            let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a port");
+            socket.set_nonblocking(true).expect("an option");
+            socket
+        };
+        Self((0..ports).map(socket).collect())
+    }
+
+    /// What a peer says of it, as if it were there itself.
+    fn candidates(&self) -> Vec<String> {
+        let candidate = |(n, socket): (usize, &UdpSocket)| {
+            let port = socket.local_addr().expect("bound").port();
+            // The same host, in two ways.
+            let ip = ["127.0.0.1", "::ffff:127.0.0.1"][n % 2];
+            format!("candidate:{n} 1 udp {} {ip} {port} typ host", 1_000 + n)
+        };
+        self.0.iter().enumerate().map(candidate).collect()
+    }
+
+    fn hit(&self) -> usize {
+        let hit = |socket: &&UdpSocket| socket.recv(&mut [0; 2_000]).is_ok();
+        self.0.iter().filter(hit).count()
+    }
+}
+
+#[tokio::test]
+async fn a_peer_aims_us_at_few_ports_of_a_host_whatever_it_names() {
+    const PORTS: usize = 4;
+    let (negotiation, good) = an_offer().await;
+    let quick = loopback().with_silence(Duration::from_secs(3));
+    for described in [CANDIDATES, CANDIDATES / 2, 0] {
+        let victim = Victim::with_ports(CANDIDATES);
+        let candidates = victim.candidates();
+        let (told, trickled) = candidates.split_at(described);
+        let told: String = told.iter().map(|one| format!("a={one}\r\n")).collect();
+        let mut connection = quick.connection().await.expect("a connection");
+        let answer = connection
+            .apply_offer(negotiation, good.clone() + &told)
+            .await;
+        answer.expect("it can be used");
+        for (n, candidate) in trickled.iter().enumerate() {
+            let added = connection.add_candidate(candidate.clone()).await;
+            let refused = matches!(added, Err(TransportError::Candidate(_)));
+            assert_eq!(refused, described + n >= PORTS, "{n}: {added:?}");
+        }
+        // It has tried all that there was to try.
+        while !matches!(connection.event().await, NegotiatedEvent::Down { .. }) {}
+        let hit = victim.hit();
+        assert!((1..=PORTS).contains(&hit), "{hit} ports were sent to");
+        connection.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_or_a_password_of_ice_that_is_too_short_or_too_long_is_refused() {
+    let (negotiation, good) = an_offer().await;
+    let with = |key: &str, bytes: usize| -> String {
+        let other = |line: &str| match line.strip_prefix(&format!("a={key}:")) {
+            Some(_) => format!("a={key}:{}\r\n", "x".repeat(bytes)),
+            None => format!("{line}\r\n"),
+        };
+        good.lines().map(other).collect()
+    };
+    for (key, bytes, good) in [
+        ("ice-ufrag", 3, false),
+        ("ice-ufrag", 4, true),
+        ("ice-ufrag", 32, true),
+        ("ice-ufrag", 33, false),
+        ("ice-ufrag", 513, false),
+        ("ice-pwd", 21, false),
+        ("ice-pwd", 22, true),
+        ("ice-pwd", 256, true),
+        ("ice-pwd", 257, false),
+    ] {
+        let mut connection = loopback().connection().await.expect("a connection");
+        let answer = connection.apply_offer(negotiation, with(key, bytes)).await;
+        if good {
+            answer.expect("it can be used");
+        } else {
+            assert!(
+                matches!(answer, Err(TransportError::Description(_))),
+                "{key} of {bytes} bytes: {answer:?}"
+            );
+        }
         connection.close().await;
     }
 }

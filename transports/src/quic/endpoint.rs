@@ -13,11 +13,11 @@ use quinn::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
 use tracing::debug;
 
 use super::accepting::{self, Accepted};
-use super::addresses::{self, ADDRESSES};
+use super::addresses;
 use super::socket::Socket;
 use super::tasks::Tasks;
 use super::trust::{SERVER_NAME, Trust};
-use super::{HANDSHAKE_TIME, Quic, errors, halves, plain, stun};
+use super::{HANDSHAKE_TIME, Quic, RECEIVE_WINDOW, errors, halves, stun};
 
 /// How long saying goodbye to all peers may take when an endpoint is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -47,11 +47,12 @@ struct Open {
 impl Endpoint {
     pub(super) fn open(quic: &Quic, identity: &Identity) -> Result<Self, TransportError> {
         let address = quic.address;
-        let config = Arc::new(quic.transport_config()?);
+        let config = Arc::new(quic.transport_config(RECEIVE_WINDOW)?);
+        let before = quic.transport_config(accepting::WINDOW_BEFORE)?;
         let trust = Trust::new(identity);
         let mut server = ServerConfig::with_crypto(Arc::new(trust.accepting()?));
         server
-            .transport_config(config.clone())
+            .transport_config(Arc::new(before))
             .max_incoming(accepting::FIRST_PACKETS)
             .incoming_buffer_size(accepting::FIRST_BYTES)
             .incoming_buffer_size_total(accepting::FIRST_BYTES_ALL);
@@ -133,7 +134,7 @@ impl DirectEndpoint for Endpoint {
                 all.push(address);
             }
         }
-        all.truncate(ADDRESSES);
+        all.truncate(addresses::ADDRESSES);
         all
     }
 
@@ -150,16 +151,9 @@ impl DirectEndpoint for Endpoint {
         let mut config = ClientConfig::new(Arc::new(self.trust.dialing(peer)?));
         config.transport_config(self.config.clone());
 
-        let mut distinct: Vec<SocketAddr> = Vec::new();
-        for address in addresses.iter().copied().map(plain) {
-            let takes = distinct.len() < ADDRESSES && !distinct.contains(&address);
-            if takes && addresses::can_be_dialed(address, local) {
-                distinct.push(address);
-            }
-        }
         let mut failure = errors::unreachable(peer, "none of its addresses can be dialed");
         let mut attempts = FuturesUnordered::new();
-        for address in distinct {
+        for address in addresses::to_dial(addresses, local) {
             match quinn.connect_with(config.clone(), address, SERVER_NAME) {
                 Ok(connecting) => attempts.push(async move {
                     match tokio::time::timeout(HANDSHAKE_TIME, connecting).await {

@@ -35,8 +35,8 @@ use self::endpoint::Endpoint;
 /// ahead on a channel (512 segments of 16 KiB). Covers 160 Mbit/s over a round trip of 200 ms.
 const LANE_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Bytes of all lanes together that a peer may make us hold, in order or not. A peer that has proved
-/// nothing but its key can cost that much for each link that is accepted.
+/// Bytes of all lanes together that a peer may make us hold, in order or not, once its link is
+/// accepted. Then it is asked whether it is let in; until then it is [`accepting::WINDOW_BEFORE`].
 const RECEIVE_WINDOW: u32 = LANE_WINDOW * halves::LANES;
 
 /// Bytes of all lanes together that wait here until the peer has acknowledged them. Bulk has less of
@@ -137,7 +137,8 @@ impl Quic {
         self
     }
 
-    fn transport_config(&self) -> Result<TransportConfig, TransportError> {
+    /// Of connections whose peers may make us hold so many bytes of all lanes together.
+    fn transport_config(&self, window: u32) -> Result<TransportConfig, TransportError> {
         let silence = self.silence.max(SILENCE_LEAST);
         let idle = IdleTimeout::try_from(silence).map_err(|_| TransportError::Address {
             address: self.name().to_owned(),
@@ -149,7 +150,7 @@ impl Quic {
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None)
             .stream_receive_window(VarInt::from_u32(LANE_WINDOW))
-            .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+            .receive_window(VarInt::from_u32(window))
             .send_window(SEND_WINDOW)
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(Some(silence / KEEP_ALIVES))

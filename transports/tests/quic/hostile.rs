@@ -1,17 +1,21 @@
 //! Peers with other keys, other protocols and other bytes than they should have.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use outlive_core::limits::PACKET_BYTES;
 use outlive_core::transport::{DirectLink, TransportError};
+use outlive_transports::Quic;
 use quinn::{Connection, ConnectionError, Endpoint};
 
 use crate::raw::{self, ALPN, Shown};
 use crate::wire::Wire;
-use crate::{Node, at_once, id, identity, linked, node};
+use crate::{Node, at_once, hear, id, identity, linked, node, node_of};
 
 /// What a peer that knows nothing of lanes has against us.
 const VIOLATION: u64 = 1;
+
+/// The first four bits of a packet that asks to prove an address (RFC 9000, section 17.2.5).
+const RETRY: u8 = 0b1111;
 
 /// Proves to be peer 7, by hand.
 async fn proved(endpoint: &Endpoint, to: SocketAddr) -> Connection {
@@ -189,14 +193,14 @@ async fn a_connection_that_nobody_settles_on_is_let_go() {
 #[tokio::test]
 async fn handshakes_that_nobody_finishes_are_bounded() {
     const HANDSHAKES: usize = 128;
-    /// The first four bits of a packet that asks to prove an address (RFC 9000, section 17.2.5).
-    const RETRY: u8 = 0b1111;
     let node = node(1).await;
     let endpoint = raw::endpoint();
     let mut unfinished = Vec::new();
     let mut asked = Vec::new();
-    for _ in 0..HANDSHAKES {
-        let wire = Wire::to(node.addresses[0]).await;
+    for n in 0..HANDSHAKES {
+        // No source has as many that it is bounded for itself.
+        let source = [127, 0, 0, 2 + (n % 64) as u8].into();
+        let wire = Wire::from(source, node.addresses[0]).await;
         unfinished.push((proved(&endpoint, wire.address).await, wire));
         let (_, wire) = unfinished.last_mut().expect("one");
         let first = wire.back.recv().await.expect("an answer");
@@ -227,6 +231,90 @@ async fn handshakes_that_nobody_finishes_are_bounded() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn a_source_that_finishes_no_handshakes_keeps_out_nobody_else() {
+    const OF_SOURCE: usize = 16;
+    const UNPROVEN: usize = 4;
+    let node = node(1).await;
+    let endpoint = raw::endpoint();
+    let (mut unfinished, mut wires, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..OF_SOURCE {
+        let mut wire = Wire::to(node.addresses[0]).await;
+        unfinished.push(proved(&endpoint, wire.address).await);
+        let first = wire.back.recv().await.expect("an answer");
+        asked.push(first >> 4 == RETRY);
+        wires.push(wire);
+    }
+    let shown = Shown::honest(&identity(7));
+    for _ in OF_SOURCE..128 {
+        let connecting = raw::dial(&endpoint, node.addresses[0], Some(&shown), ALPN);
+        match connecting.expect("it dials").await {
+            Ok(connection) => unfinished.push(connection),
+            Err(error) => assert!(
+                matches!(error, ConnectionError::ConnectionClosed(_)),
+                "{error}"
+            ),
+        }
+    }
+    let honest = node_of(2, Quic::new().bind_to(([127, 0, 0, 2], 0).into())).await;
+    let _dialed = honest.dial(&node).await.expect("there is room");
+    let accepted = node.endpoint.accept().await.expect("a link");
+    assert_eq!(accepted.peer, honest.id);
+    assert_eq!(unfinished.len(), OF_SOURCE);
+    // Anybody can send first packets in the name of another, who is not kept out by them.
+    for (n, asked) in asked.into_iter().enumerate() {
+        assert_eq!(asked, n >= UNPROVEN, "handshake {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_let_in_yet_has_little_held_for_it() {
+    const BEFORE: usize = 512 * 1024;
+    const PACKETS: usize = 32;
+    let node = node(1).await;
+    let endpoint = raw::endpoint();
+    let connection = proved(&endpoint, node.addresses[0]).await;
+    let mut stream = connection.open_uni().await.expect("room for a stream");
+    let length = u32::try_from(PACKET_BYTES).expect("it fits").to_le_bytes();
+    let packet = [&length[..], &[7; PACKET_BYTES]].concat();
+    let said = [&[0][..], &packet.repeat(PACKETS)].concat();
+    let taken = stream.write(&said).await.expect("it is up");
+    assert!(taken <= BEFORE, "{taken} bytes");
+    // And as much as any other when it is.
+    let mut link = node.endpoint.accept().await.expect("a link");
+    stream
+        .write_all(&said[taken..])
+        .await
+        .expect("there is room");
+    for _ in 0..PACKETS {
+        assert_eq!(hear(&mut link).await.len(), PACKET_BYTES);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_aims_us_at_few_ports_of_a_host_whatever_it_names() {
+    const PORTS: usize = 4;
+    let a = node(1).await;
+    let victim: Vec<UdpSocket> = (0..16)
+        .map(|_| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+            socket.set_nonblocking(true).expect("an option");
+            socket
+        })
+        .collect();
+    let named: Vec<SocketAddr> = victim
+        .iter()
+        .zip(["127.0.0.1", "::ffff:127.0.0.1"].into_iter().cycle())
+        .map(|(socket, ip)| {
+            let port = socket.local_addr().expect("bound").port();
+            SocketAddr::new(ip.parse().expect("an address"), port)
+        })
+        .collect();
+    a.endpoint.dial(id(7), &named).await.expect_err("nobody");
+    let hit = |socket: &&UdpSocket| socket.recv(&mut [0; 2_000]).is_ok();
+    assert_eq!(victim.iter().filter(hit).count(), PORTS);
 }
 
 #[tokio::test]
@@ -270,7 +358,7 @@ async fn somebody_else_at_one_address_takes_nothing_from_the_peer_at_another() {
 async fn somebody_else_is_told_of_rather_than_nobody() {
     let a = node(1).await;
     let stranger = raw::server(&Shown::honest(&identity(7)), ALPN, 2);
-    let deaf = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let deaf = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let addresses = [stranger.local_addr(), deaf.local_addr()].map(|a| a.expect("bound"));
     let turned_away = async {
         let connection = stranger.accept().await.expect("a dials").await;

@@ -1,6 +1,6 @@
 //! A wire between two nodes that a test can hold: what comes in meanwhile waits, and nothing is lost.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::UdpSocket;
@@ -18,8 +18,13 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) async fn to(node: SocketAddr) -> Self {
+        Self::from(Ipv4Addr::LOCALHOST, node).await
+    }
+
+    /// One over which the node sees whoever dials at this source.
+    pub(crate) async fn from(source: Ipv4Addr, node: SocketAddr) -> Self {
         let near = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"));
-        let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"));
+        let far = Arc::new(UdpSocket::bind((source, 0)).await.expect("a socket"));
         far.connect(node).await.expect("loopback");
         let (held, mut holds) = watch::channel(false);
         let (dialer, mut dialers) = watch::channel(None);

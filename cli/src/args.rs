@@ -336,7 +336,8 @@ pub(crate) struct Send {
     /// Give up after this many seconds. What is queued stays queued.
     #[arg(long, value_name = "SECS")]
     pub(crate) timeout: Option<u64>,
-    /// Send each line once, however often this is run with the same key.
+    /// Send each line once, however often this is run with the same key. A line is the same if its
+    /// number and its text are: what was changed or put in between is sent, and what follows that.
     #[arg(long, value_name = "KEY")]
     pub(crate) once: Option<String>,
     /// Send the bytes as they are, in messages of 1 MiB, instead of lines of text.

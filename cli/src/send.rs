@@ -104,6 +104,12 @@ impl Source {
     }
 }
 
+/// Under what a message is sent once: the key of the command, the number of the line, and what it says.
+/// Of the same input nothing is sent twice, and other input is not taken for it.
+fn once(key: &str, number: u64, message: &[u8]) -> String {
+    format!("{key}/{number}/{}", blake3::hash(message))
+}
+
 /// Sends what the input has, as it comes, and tells meanwhile how far what was sent gets.
 async fn send_all(session: &Session, args: &Send, receipts: &Receipts) -> Result<()> {
     let mut source = Source::open(&args.file, args.binary).await?;
@@ -125,7 +131,8 @@ async fn send_all(session: &Session, args: &Send, receipts: &Receipts) -> Result
                 }
             };
             let number = source.number;
-            let key = args.once.as_ref().map(|key| format!("{key}/{number}"));
+            let key = args.once.as_ref();
+            let key = key.map(|key| once(key, number, &message));
             let sending = Sending {
                 once: key.as_ref().map(String::as_bytes),
                 ..Sending::default()

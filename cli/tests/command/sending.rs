@@ -155,3 +155,27 @@ fn an_input_that_fails_fails_the_command_once_what_comes_before_is_sent() {
     assert!(said.contains("read up to message 1"), "{said}");
     assert_eq!(String::from_utf8_lossy(&sent.stdout).lines().count(), 1);
 }
+
+#[test]
+fn another_line_under_a_key_is_sent_and_the_same_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, bob) = (dir.path().join("alice"), id(&dir.path().join("bob")));
+    let queue = |input: &[u8]| -> Vec<String> {
+        let mut sending = outlive();
+        sending.args(["send", "--wait", "queued", "--once", "F", "--to", &bob]);
+        let sent = feed(sending.arg("--data").arg(&alice), input);
+        assert!(sent.status.success());
+        let told = String::from_utf8(sent.stdout).unwrap();
+        let ids = told.lines().filter_map(|line| line.split(' ').nth(1));
+        ids.map(str::to_owned).collect()
+    };
+    let first = queue(b"1\n2\n3\n");
+    assert_eq!(first.len(), 3);
+    assert_eq!(queue(b"1\n2\n3\n"), first, "sent a second time");
+    let other = queue(b"ALERT\n");
+    assert!(!first.contains(&other[0]), "it was not sent");
+    // What grew since is sent from where it did.
+    let grown = queue(b"1\n2\n3\n4\n");
+    assert_eq!(grown[..3], first);
+    assert!(!first.contains(&grown[3]), "it was not sent");
+}

@@ -1,8 +1,11 @@
 //! `outlive send-file`.
 
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
-use outlive::{FileError, FileProgress, Node, SendingFile};
+use outlive::{FileError, FileProgress, Node, SendingFile, limits};
 use tokio::task::JoinSet;
 
 use super::{Event, bar, bars, run};
@@ -49,6 +52,42 @@ async fn follow_sending(file: SendingFile, bar: ProgressBar, json: bool) -> Resu
     Ok(())
 }
 
+/// Looks at all files before one is queued: who corrects a name and runs this again is not to send the
+/// others a second time.
+fn check(files: &[PathBuf]) -> Result<()> {
+    let mut wrong = 0;
+    for path in files {
+        if let Err(error) = can_be_sent(path) {
+            crate::output::say(format_args!("{error:#}"));
+            wrong += 1;
+        }
+    }
+    if wrong > 0 {
+        bail!(
+            "{wrong} of the files can't be sent, so nothing is queued; run this again with files that can"
+        );
+    }
+    Ok(())
+}
+
+fn can_be_sent(path: &Path) -> Result<()> {
+    let can_t_find = || format!("can't find {}", path.display());
+    let path = &fs::canonicalize(path).with_context(can_t_find)?;
+    let found = fs::metadata(path).with_context(can_t_find)?;
+    if !found.is_file() {
+        bail!(FileError::NotAFile(path.clone()));
+    }
+    let name = path.file_name().unwrap_or_default();
+    if path.to_str().is_none() || name.len() > limits::FILE_NAME_BYTES {
+        bail!(FileError::Name(path.clone()));
+    }
+    if found.len() > limits::FILE_BYTES {
+        bail!(FileError::TooLarge(found.len()));
+    }
+    File::open(path).with_context(|| format!("can't read {}", path.display()))?;
+    Ok(())
+}
+
 async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
     let session = crate::data::session(node, &args.to).await?;
     let bars = bars(json);
@@ -57,7 +96,13 @@ async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
     let mut sending = session.sending_files().await?;
     for path in &args.files {
         let file = session.send_file(path).await;
-        sending.push(file.with_context(|| format!("{} is not sent", path.display()))?);
+        sending.push(file.with_context(|| {
+            format!(
+                "{} is not sent, nor what is named behind it; what is named before it is queued, leave \
+                 that out the next time",
+                path.display()
+            )
+        })?);
     }
     for file in sending {
         if json {
@@ -85,6 +130,7 @@ async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
 pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
     args.ways.check()?;
     let relays = args.ways.some_relays(Some(&args.to))?;
+    check(&args.files)?;
     let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
     let work = send_all(&node, &args, json);
     let end = run(&node, &*store, &args.data.dir, args.timeout, work).await;

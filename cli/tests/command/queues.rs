@@ -141,3 +141,31 @@ fn a_queue_that_can_not_be_read_is_unknown_and_hides_no_other_session() {
     running.lines.next().expect("a line").unwrap();
     are_shown();
 }
+
+#[test]
+fn of_files_of_which_some_can_not_be_sent_none_is_queued() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, to) = (dir.path().join("alice"), id(&dir.path().join("bob")));
+    id(&alice);
+    let there = dir.path().join("there");
+    std::fs::write(&there, b"hi").unwrap();
+    let (missing, directory) = (dir.path().join("missing"), dir.path().join("directory"));
+    std::fs::create_dir(&directory).unwrap();
+    let mut sending = outlive();
+    sending.args(["send-file", "--relay", "ws://127.0.0.1:1", "--timeout", "1"]);
+    sending.args(["--to", &to, "--data"]).arg(&alice);
+    let sent = sending
+        .args([&there, &missing, &directory])
+        .output()
+        .unwrap();
+    assert_eq!(sent.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&sent.stderr);
+    for name in [&missing, &directory] {
+        assert!(said.contains(&*name.to_string_lossy()), "{said}");
+    }
+    assert!(said.contains("nothing is queued"), "{said}");
+    let mut listing = outlive();
+    let listed = listing.args(["sessions", "--data"]).arg(&alice).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    assert!(!listed.contains("files"), "{listed}");
+}

@@ -37,6 +37,17 @@ fn two_people_see_what_they_write_and_how_far_it_got() {
     assert!(terminal.ends_well());
 }
 
+#[test]
+fn a_chat_ends_when_its_terminal_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = id(&dir.path().join("bob"));
+    let mut chat = outlive();
+    chat.args(["chat", "--relay", "ws://127.0.0.1:1", "--with", &to]);
+    let mut terminal = Terminal::run(chat.arg("--data").arg(dir.path().join("alice")));
+    terminal.shows("[offline] >");
+    assert!(terminal.ends_when_it_is_closed(), "it goes on");
+}
+
 /// Whether this host has an address that others could reach; links over WebRTC pass by its loopback.
 fn has_an_address() -> bool {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -32,6 +33,8 @@ impl Drop for Terminal {
 impl Terminal {
     pub(crate) fn run(command: &mut std::process::Command) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        // It is ours alone: else the terminal is there as long as the program.
+        fcntl_setfd(&master, FdFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let path = ptsname(&master, Vec::new()).unwrap();
@@ -88,6 +91,23 @@ impl Terminal {
                 Err(_) => panic!("no {text:?} in {:?}", String::from_utf8_lossy(&self.shown)),
             }
         }
+    }
+
+    /// Closes the terminal, and returns whether the program ends of that.
+    pub(crate) fn ends_when_it_is_closed(mut self) -> bool {
+        // Who reads ends with the next that is shown.
+        self.screen = channel().1;
+        self.type_in("x");
+        // All that is left of this end.
+        self.keys = File::open("/dev/null").unwrap();
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if self.child.try_wait().unwrap().is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
     }
 
     /// Waits until the program ends, and returns whether it was done.

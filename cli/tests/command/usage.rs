@@ -20,7 +20,14 @@ fn said(output: &Output) -> String {
 fn a_relay_that_is_no_address_is_wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
     let to = id(&dir.path().join("bob"));
-    for url in ["relay.example", "http://relay.example", "ws://"] {
+    for url in [
+        "relay.example",
+        "http://relay.example",
+        "ws://",
+        "ws://127.0.0.1:99999",
+        "ws://[::1]:0",
+        "wss://relay.example:443x",
+    ] {
         for args in [
             &["send", "--relay", url, "--to", &to][..],
             &["listen", "--relay", url],

@@ -62,6 +62,7 @@ impl WebSocketRelay {
     /// # use outlive_transports::WebSocketRelay;
     /// assert!(WebSocketRelay::new("wss://relay.example").is_ok());
     /// assert!(WebSocketRelay::new("relay.example").is_err());
+    /// assert!(WebSocketRelay::new("ws://127.0.0.1:99999").is_err());
     /// ```
     ///
     /// # Errors
@@ -79,6 +80,9 @@ impl WebSocketRelay {
         }
         if uri.host().is_none_or(str::is_empty) {
             return Err(wrong("it names no host"));
+        }
+        if !has_a_port_or_none(&uri) {
+            return Err(wrong("its port is none; use 1 to 65535"));
         }
         let mut roots = RootCertStore::empty();
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -185,6 +189,20 @@ impl WebSocketRelay {
             address: self.address.clone(),
             reason: reason.to_string(),
         }
+    }
+}
+
+/// Whether what follows the host is a port that can be dialed, or nothing. `Uri` takes others too, and then
+/// says that there is none.
+fn has_a_port_or_none(uri: &Uri) -> bool {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let server = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, server)| server);
+    let behind = server.strip_prefix(uri.host().unwrap_or_default());
+    match behind.and_then(|behind| behind.strip_prefix(':')) {
+        Some(port) => port.parse::<u16>().is_ok_and(|port| port != 0),
+        None => behind.is_some_and(str::is_empty),
     }
 }
 

@@ -2,7 +2,9 @@
 //! directory, to its owner, as lines of JSON.
 
 use std::fs;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +28,31 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// How long one who asks may take to read; others wait meanwhile. Also the pause after a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The path of a socket has to be shorter than this.
+const PATH_BYTES: usize = 108;
+
+/// A path that leads to the socket of a data directory, as long as this is held.
+struct Way {
+    path: PathBuf,
+    /// Open where the path begins at it.
+    _dir: Option<File>,
+}
+
+impl Way {
+    fn to(dir: &Path) -> io::Result<Self> {
+        let path = dir.join(SOCKET);
+        if path.as_os_str().len() < PATH_BYTES || !cfg!(target_os = "linux") {
+            return Ok(Self { path, _dir: None });
+        }
+        // There every open file has a short path, so each data directory has a socket.
+        let dir = File::open(dir)?;
+        Ok(Self {
+            path: format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()).into(),
+            _dir: Some(dir),
+        })
+    }
+}
+
 /// Gone when nobody listens at it any more.
 struct Socket(PathBuf);
 
@@ -42,7 +69,7 @@ pub(crate) async fn serve(node: &Node, store: &dyn Store, dir: &Path) {
     let path = dir.join(SOCKET);
     // The store is ours, so nobody listens at one that is there.
     let _ = fs::remove_file(&path);
-    let Ok(listener) = listen(&path) else {
+    let Ok(listener) = Way::to(dir).and_then(|way| listen(&way.path)) else {
         return std::future::pending().await;
     };
     let _socket = Socket(path);
@@ -101,8 +128,12 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
 /// Asks the process that holds the store of a data directory. Hands over each session, or returns
 /// that there is no such process.
 pub(crate) async fn ask(dir: &Path, mut each: impl FnMut(&Row) -> Result<()>) -> Result<bool> {
+    // Without a directory there is no process that holds it.
+    let Ok(way) = Way::to(dir) else {
+        return Ok(false);
+    };
     // Somebody else may be told before us.
-    let connecting = tokio::time::timeout(PATIENCE * 2, connect(&dir.join(SOCKET))).await;
+    let connecting = tokio::time::timeout(PATIENCE * 2, connect(&way.path)).await;
     let connected = connecting
         .context("the process that holds this data directory is busy with others; try again")?;
     let stream = match connected {

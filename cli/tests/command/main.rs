@@ -18,6 +18,7 @@ mod records;
 mod refusing;
 mod relay;
 mod sending;
+mod sessions;
 #[cfg(unix)]
 mod shown;
 #[cfg(unix)]

@@ -1,12 +1,13 @@
 //! How a store on disk is opened. Called by the app; never touches the disk itself.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outlive_core::store::StoreError;
 
 use super::SledStore;
-use super::errors::in_dir;
+use super::errors::{from_io, in_dir};
 
 /// Bytes of pages kept in memory by default: 16 MiB. sled's own default of 1 GiB lets a backlog of a
 /// million messages take half a gigabyte of memory.
@@ -94,10 +95,31 @@ impl SledOptions {
     /// [`StoreError::InUse`] if another handle or process has it open, [`StoreError::FutureVersion`]
     /// if a newer version wrote it, [`StoreError::Damaged`] if acknowledged commits are missing, the
     /// bytes are not what was written, or another program wrote them, [`StoreError::Full`] and
-    /// [`StoreError::Io`] if the disk refused. Damage and what the system says are told with the
-    /// directory.
+    /// [`StoreError::Io`] if the disk refused, or the clock of this host is before 1970. Damage and what
+    /// the system says are told with the directory.
     pub fn open(self) -> Result<SledStore, StoreError> {
         let dir = self.dir.clone();
-        SledStore::start(self).map_err(|error| in_dir(&dir, error))
+        let opened = has_a_clock(SystemTime::now()).and_then(|()| SledStore::start(self));
+        opened.map_err(|error| in_dir(&dir, error))
+    }
+}
+
+/// sled panics where the clock is before 1970, as on a board without a battery for it.
+fn has_a_clock(now: SystemTime) -> Result<(), StoreError> {
+    let since = now.duration_since(UNIX_EPOCH);
+    let wrong = |_| from_io(io::Error::other("the clock is before 1970; set it"));
+    since.map(drop).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_1970_is_told() {
+        assert!(has_a_clock(UNIX_EPOCH).is_ok());
+        let before = UNIX_EPOCH - Duration::from_secs(1);
+        let told = has_a_clock(before).unwrap_err().to_string();
+        assert!(told.contains("before 1970; set it"), "{told}");
     }
 }

@@ -14,11 +14,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -167,32 +168,47 @@ async fn begin(
 }
 
 pub(crate) async fn run(args: Demo, json: bool) -> Result<()> {
-    let timeout = Duration::from_secs(args.timeout);
-    match tokio::time::timeout(timeout, play(&args, json)).await {
-        Ok(result) => result,
-        Err(_) => bail!("the demo did not end within {} s", args.timeout),
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let scratch = Scratch::new()?;
+    let mut processes = Vec::new();
+    let ended = tokio::select! {
+        played = play(&args, json, &scratch.0, &mut processes) => played,
+        () = tokio::time::sleep(Duration::from_secs(args.timeout)) => {
+            Err(anyhow!("the demo did not end within {} s", args.timeout))
+        }
+        _ = terminate.recv() => Err(anyhow!("stopped before there was a verdict")),
+        _ = interrupt.recv() => Err(anyhow!("stopped before there was a verdict")),
+    };
+    // The relay last: nobody is to miss it. And none of them writes to the directory when that goes.
+    for process in processes.iter_mut().rev() {
+        // It may be gone by itself.
+        let _ = process.kill().await;
     }
+    ended
 }
 
-async fn play(args: &Demo, json: bool) -> Result<()> {
+/// Has the relay and the peers talk until there is a verdict. Who calls it ends the processes.
+async fn play(args: &Demo, json: bool, dir: &Path, processes: &mut Vec<Child>) -> Result<()> {
     let started = Instant::now();
-    let scratch = Scratch::new()?;
     let mut command = program()?;
     command.arg("relay").arg("--listen").arg("127.0.0.1:0");
-    let mut relay = command.arg("--data").arg(scratch.0.join("relay")).spawn()?;
-    let mut relay_lines = lines(&mut relay)?;
+    let mut relay = command.arg("--data").arg(dir.join("relay")).spawn()?;
+    let relay_lines = lines(&mut relay);
+    processes.push(relay);
+    let mut relay_lines = relay_lines?;
     let first = relay_lines
         .next_line()
         .await?
         .context("the relay did not start")?;
     let Listening { addr } = serde_json::from_str(&first)?;
 
-    let dirs = [scratch.0.join("one"), scratch.0.join("two")];
+    let dirs = [dir.join("one"), dir.join("two")];
     let secrets = [Secrets::of(&dirs[0], None)?, Secrets::of(&dirs[1], None)?];
     let ids = secrets.map(|secrets| secrets.identity().peer_id());
     let mut background = JoinSet::new();
     let mut cutters = Vec::new();
-    let (mut peers, mut orders) = (Vec::new(), Vec::new());
+    let mut orders = Vec::new();
     let (reports, mut reported) = mpsc::channel(1_024);
     let quic = watch::Sender::new(true);
     for (me, dir) in dirs.iter().enumerate() {
@@ -208,8 +224,10 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
             place = Some(Place { socket, found_at });
         }
         let mut child = peer_process(dir, address, place.as_ref(), ids[1 - me], args)?;
-        orders.push(child.stdin.take().context("no stdin")?);
-        let mut lines = lines(&mut child)?;
+        let (stdin, lines) = (child.stdin.take(), lines(&mut child));
+        processes.push(child);
+        orders.push(stdin.context("no stdin")?);
+        let mut lines = lines?;
         let reports = reports.clone();
         background.spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
@@ -221,7 +239,6 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
                 }
             }
         });
-        peers.push(child);
     }
 
     let bar = progress(args, json);
@@ -287,14 +304,6 @@ async fn play(args: &Demo, json: bool) -> Result<()> {
         }
     }
     bar.finish_and_clear();
-    for child in &mut peers {
-        // It may be on its way out by itself.
-        let _ = child.start_kill();
-        child.wait().await?;
-    }
-    relay.start_kill()?;
-    relay.wait().await?;
-
     verdict.conclude(&tallies, each, rebinds);
     verdict.seconds = started.elapsed().as_secs_f64();
     verdict.tell(json)?;

@@ -21,6 +21,8 @@ mod sending;
 mod sessions;
 #[cfg(unix)]
 mod shown;
+#[cfg(target_os = "linux")]
+mod stopped_demo;
 #[cfg(unix)]
 mod terminal;
 mod trust;

@@ -65,7 +65,8 @@ impl Directory {
 
 /// Opens a store in a data directory, and says what to do if that does not work.
 pub(crate) fn open(dir: &Path, name: &str) -> Result<SledStore> {
-    SledStore::open(dir.join(name)).map_err(|error| match error {
+    let opened = crate::panics::told_as_errors(|| SledStore::open(dir.join(name)));
+    opened.map_err(|error| match error {
         StoreError::Io(error) => {
             let what_to_do = match error.kind() {
                 ErrorKind::PermissionDenied => {

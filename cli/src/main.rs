@@ -14,6 +14,7 @@ mod given;
 mod identity;
 mod listen;
 mod output;
+mod panics;
 mod passphrase;
 mod queue;
 mod receipts;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_env(LOG).unwrap_or_else(|_| "warn".into()),
         )
         .init();
+    panics::keep_quiet_of_those_that_are_told();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::args::Listen;
+use crate::news::News;
 
 /// Sessions listed at once.
 const PAGE: usize = 1_024;
@@ -69,9 +70,14 @@ async fn follow(
     out: mpsc::Sender<Delivery>,
 ) -> Result<()> {
     let session = node.session(peer).await?;
+    let mut news = News::of(&session, channel);
     let mut inbox = session.inbox(channel)?;
     loop {
-        let delivery = inbox.next().await?;
+        let delivery = tokio::select! {
+            delivery = inbox.next() => delivery?,
+            () = news.tell() => inbox.next().await?,
+        };
+        news.before(&delivery);
         if out.send(delivery).await.is_err() {
             return Ok(());
         }

@@ -13,6 +13,7 @@ mod files;
 mod given;
 mod identity;
 mod listen;
+mod news;
 mod output;
 mod panics;
 mod passphrase;

@@ -10,6 +10,7 @@ mod contract;
 mod direct;
 mod files;
 mod kills;
+mod news;
 #[cfg(unix)]
 mod private;
 mod process;

@@ -109,8 +109,9 @@ impl Secrets {
     /// Those of the directory `dir`, if it has any.
     pub(crate) fn read(dir: &Path, passphrase: Option<&Unlock>) -> Result<Option<Self>> {
         let path = dir.join(FILE_NAME);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => Zeroizing::new(text),
+        let text = match fs::read(&path).map(Zeroizing::new) {
+            // What is no text is damaged, as what is another one.
+            Ok(bytes) => Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 return Err(error).with_context(|| format!("can't read {}", path.display()));

@@ -64,3 +64,27 @@ fn a_process_is_asked_also_where_the_path_is_too_long_for_a_socket() {
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("carried by relay"), "{listed}");
 }
+
+#[test]
+fn a_directory_with_the_identity_of_another_peer_shows_no_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alice, bob) = (dir.path().join("alice"), dir.path().join("bob"));
+    let (hers, his) = (id(&alice), id(&bob));
+    queue(&alice, &his);
+    fs::copy(bob.join("identity"), alice.join("identity")).unwrap();
+    let listed = sessions(&alice);
+    assert_eq!(listed.status.code(), Some(1), "{listed:?}");
+    assert!(listed.stdout.is_empty(), "{listed:?}");
+    let said = String::from_utf8_lossy(&listed.stderr);
+    assert!(said.contains(&hers) && said.contains(&his), "{said}");
+}
+
+#[test]
+fn an_identity_full_of_junk_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("identity"), [0xff; 64]).unwrap();
+    let listed = sessions(dir.path());
+    assert_eq!(listed.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&listed.stderr);
+    assert!(said.contains("is damaged; restore it"), "{said}");
+}

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use outlive::{Contact, Identity, NetworkMonitor, Node, RelayState, Session, Store, StoreError};
+use outlive::{
+    Contact, Identity, NetworkMonitor, Node, RelayState, Session, Store, StoreError, TransportError,
+};
 use outlive_storage::{EncryptedStore, SledStore, Unlock};
 use outlive_transports::{Quic, WebRtc, WebSocketRelay};
 use serde::Serialize;
@@ -124,9 +126,14 @@ pub(crate) async fn node_over(
     for address in relays {
         let mut relay = WebSocketRelay::new(address)?;
         if let Some(ca) = &ways.relay_ca {
-            relay = relay
-                .with_root_certificates(&pem(ca)?)
-                .with_context(|| format!("can't use {}", ca.display()))?;
+            relay = relay.with_root_certificates(&pem(ca)?).map_err(|error| {
+                let ca = ca.display();
+                match error {
+                    // It names the relay, where nothing is wrong.
+                    TransportError::Address { reason, .. } => anyhow!("can't use {ca}: {reason}"),
+                    error => anyhow!("can't use {ca}: {error}"),
+                }
+            })?;
         }
         builder = builder.transport(relay);
     }
@@ -179,13 +186,21 @@ pub(crate) async fn complain(node: &Node) {
     std::future::pending::<()>().await;
 }
 
+/// What is said of a certificate that nobody issued who is trusted.
+const NO_AUTHORITY: &str = "no authority that is trusted here";
+
 async fn complain_of(address: String, mut state: watch::Receiver<RelayState>) {
     let failing = |state: &RelayState| matches!(state, RelayState::Failing(_));
     if let Ok(state) = state.wait_for(failing).await
         && let RelayState::Failing(reason) = &*state
     {
+        let hint = if reason.contains(NO_AUTHORITY) {
+            " with --relay-ca"
+        } else {
+            ""
+        };
         crate::output::say(format_args!(
-            "no connection to {address} yet ({reason}); trying on"
+            "no connection to {address} yet ({reason}{hint}); trying on"
         ));
     }
 }

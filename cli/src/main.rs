@@ -33,6 +33,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
 use args::{Args, Command};
 use given::WrongUsage;
 
@@ -50,9 +53,7 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         // It would panic where nobody reads stderr.
         .log_internal_errors(false)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env(LOG).unwrap_or_else(|_| "warn".into()),
-        )
+        .with_env_filter(filter())
         .init();
     panics::keep_quiet_of_those_that_are_told();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -98,6 +99,40 @@ fn main() -> ExitCode {
         Err(error) => {
             output::say(format_args!("{error:#}"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is logged: what somebody said, or else warnings.
+fn filter() -> EnvFilter {
+    const LEVELS: &str = "levels are off, error, warn, info, debug and trace";
+    let Some(given) = std::env::var_os(LOG) else {
+        return "warn".into();
+    };
+    let given = given.to_string_lossy();
+    let is_meant = |part: &str| {
+        part.contains(['=', '['])
+            || part.starts_with("outlive")
+            || part.parse::<LevelFilter>().is_ok()
+    };
+    match EnvFilter::try_new(&given) {
+        Ok(filter) => {
+            for part in given
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !is_meant(part))
+            {
+                output::say(format_args!(
+                    "`{part}` in {LOG} is no level, and taken for the name of a module; {LEVELS}"
+                ));
+            }
+            filter
+        }
+        Err(error) => {
+            output::say(format_args!(
+                "{LOG} is not understood ({error}), so warnings are logged; {LEVELS}"
+            ));
+            "warn".into()
         }
     }
 }

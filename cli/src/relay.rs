@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
 use outlive_relay::{Rate, Relay, RelayConfig, RelayTls};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 #[derive(Serialize)]
 struct Listening {
@@ -33,6 +36,20 @@ fn config(args: &crate::args::Relay) -> RelayConfig {
     config
 }
 
+/// Reads the key of a certificate.
+fn key(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let pem = Zeroizing::new(crate::data::pem(path)?);
+    let says = |what: &[u8]| pem.windows(what.len()).any(|part| part == what);
+    if says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED") {
+        let path = path.display();
+        bail!(
+            "the key in {path} is encrypted; give one that is not, as `openssl pkey -in {path} -out FILE` \
+             writes it"
+        );
+    }
+    Ok(pem)
+}
+
 pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -41,7 +58,7 @@ pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
         .store(Arc::new(store))
         .config(config(&args));
     if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
-        let tls = RelayTls::from_pem(&crate::data::pem(cert)?, &crate::data::pem(key)?);
+        let tls = RelayTls::from_pem(&crate::data::pem(cert)?, &self::key(key)?);
         let files = || format!("can't use {} with {}", cert.display(), key.display());
         builder = builder.tls(tls.with_context(files)?);
     }

@@ -132,11 +132,16 @@ fn certificates_that_can_not_be_used_are_told_with_their_file() {
     let files = Files::new(&dir.path().join("one"));
     let others = Files::new(&dir.path().join("two"));
     let missing = dir.path().join("missing.pem");
+    let encrypted = dir.path().join("encrypted.pem");
+    let pem = fs::read_to_string(&files.key).unwrap();
+    let pem = pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    fs::write(&encrypted, pem).unwrap();
     for (cert, key, said) in [
         (&missing, &files.key, "can't read"),
         (&files.cert, &missing, "can't read"),
         (&files.key, &files.cert, "the certificate is not usable"),
         (&files.cert, &files.cert, "the private key is not usable"),
+        (&files.cert, &encrypted, "the key in"),
         (
             &files.cert,
             &others.key,
@@ -190,6 +195,7 @@ fn a_relay_that_is_not_trusted_or_not_spoken_to_rightly_is_told_so() {
     let to = id(&dir.path().join("bob"));
     for (scheme, ca, hint) in [
         ("wss", &others.ca, "is not trusted"),
+        ("wss", &others.ca, "--relay-ca"),
         ("ws", &files.ca, "use wss://"),
     ] {
         let url = format!("{scheme}://{address}");
@@ -211,6 +217,7 @@ fn a_relay_that_is_not_trusted_or_not_spoken_to_rightly_is_told_so() {
             said.contains(hint) && said.contains(&*ca.to_string_lossy()),
             "{said}"
         );
+        assert!(!said.contains(&url), "{said}");
     }
 }
 

@@ -177,3 +177,31 @@ fn a_log_that_goes_to_no_terminal_has_no_colours() {
     let logged = logged.expect("something is logged");
     assert!(!logged.contains('\u{1b}'), "{logged}");
 }
+
+#[test]
+fn a_level_of_the_log_that_is_none_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let said_with = |log: &str| {
+        let mut command = on(&dir.path().join("alice"), &["id"]);
+        let output = command.env("OUTLIVE_LOG", log).output().unwrap();
+        assert!(output.status.success());
+        said(&output)
+    };
+    for wrong in ["bogus", "info,bogus", "outlive=loud"] {
+        let said = said_with(wrong);
+        assert!(
+            said.contains("OUTLIVE_LOG") && said.contains("debug"),
+            "{said}"
+        );
+    }
+    for right in [
+        "",
+        "info",
+        "DEBUG",
+        "off",
+        "outlive_relay",
+        "outlive=debug,sled=warn",
+    ] {
+        assert_eq!(said_with(right), "", "{right}");
+    }
+}

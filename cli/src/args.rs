@@ -30,7 +30,7 @@ pub(crate) enum Command {
     ///
     /// The line feed that ends a line is not sent; `listen` prints one behind each message. So a
     /// file whose last line has none arrives with one, a byte longer. Use --binary on both ends
-    /// where each byte counts.
+    /// where each byte counts, and where a line is longer than 16 MiB.
     Send(Send),
     /// Print messages as they come, and commit each once it is printed.
     ///
@@ -326,7 +326,7 @@ pub(crate) struct Send {
     /// line of a file, for a contact with a token.
     #[arg(long, value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) to: outlive::Contact,
-    /// The channel.
+    /// The channel: 1, 2, or 16 to 65535.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = channel)]
     pub(crate) channel: u16,
     /// How far each message has to get before this ends. `queued` needs no relay; `delivered` and
@@ -358,7 +358,7 @@ pub(crate) struct Listen {
     /// holds one; of anyone if not said.
     #[arg(long, value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) from: Option<outlive::Contact>,
-    /// The channel.
+    /// The channel: 1, 2, or 16 to 65535.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = channel)]
     pub(crate) channel: u16,
     /// End after this many messages.

@@ -127,7 +127,11 @@ impl Receiver<'_> {
         }
         if let Some((offer, error)) = self.accept(offer).await? {
             self.tell_offer("waiting", &offer, Some(&error))?;
-            advise(offer.from(), &error);
+            advise(
+                offer.from(),
+                &error,
+                "make room, start again with another --into,",
+            );
             self.standing.push(offer);
         }
         Ok(())
@@ -184,7 +188,7 @@ impl Receiver<'_> {
                 ..Event::new("waiting", None)
             })?;
         }
-        advise(from, error);
+        advise(from, error, "make room,");
         Ok(())
     }
 
@@ -195,10 +199,11 @@ impl Receiver<'_> {
     }
 }
 
-fn advise(from: PeerId, error: &FileError) {
+/// Says what to do. What was accepted stays where it is: another directory helps what was not alone.
+fn advise(from: PeerId, error: &FileError, do_what: &str) {
     crate::output::say(format_args!(
-        "what {from} sends waits, and is tried again: {error}; make room, start again with \
-         another --into, or refuse it with `outlive block`"
+        "what {from} sends waits, and is tried again: {error}; {do_what} or refuse it with \
+         `outlive block`"
     ));
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use outlive::{Node, Store};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
@@ -146,7 +146,12 @@ pub(crate) async fn ask(dir: &Path, mut each: impl FnMut(&Row) -> Result<()>) ->
     let mut lines = BufReader::new(stream).lines();
     loop {
         let line = tokio::time::timeout(PATIENCE * 2, lines.next_line()).await;
-        let line = line.context("the process that holds this data directory does not answer")?;
+        let line = line.map_err(|_| {
+            anyhow!(
+                "the process that holds this data directory does not answer; it may be stopped: let it go \
+                 on, or end it"
+            )
+        })?;
         let ended = || "the process that holds this data directory ended; try again";
         let line = line.with_context(ended)?;
         match line.with_context(ended)? {

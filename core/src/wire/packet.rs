@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WireError;
 use super::frame::{Data, FIRST_OPTIONAL_KIND, Frame};
+use crate::Seq;
 use crate::limits::{
     ACK_RANGES, CHANNELS, HANDSHAKE_BYTES, MESSAGE_SEGMENTS, PACKET_BYTES, SEGMENT_BYTES,
     VOLATILE_BYTES,
@@ -227,6 +228,7 @@ fn check(frame: &Frame) -> Result<(), WireError> {
                     "a segment is not as long as it has to be",
                 ));
             }
+            check_end(data.seq)?;
             if u64::from(data.index) >= data.seq.0 {
                 return Err(WireError::Invalid("a message begins before its stream"));
             }
@@ -236,7 +238,7 @@ fn check(frame: &Frame) -> Result<(), WireError> {
             if skip.first.0 == 0 || skip.last < skip.first {
                 return Err(WireError::Invalid("a Skip names a range that is none"));
             }
-            Ok(())
+            check_end(skip.last)
         }
         Frame::Volatile(volatile) => {
             at_most("a volatile message", volatile.payload.len(), VOLATILE_BYTES)
@@ -253,6 +255,14 @@ fn check(frame: &Frame) -> Result<(), WireError> {
         | Frame::PathResponse(_)
         | Frame::Close(_) => Ok(()),
     }
+}
+
+/// There has to be one behind the last seq: the next that is missing. A copy would never be known else.
+fn check_end(last: Seq) -> Result<(), WireError> {
+    if last.0 == u64::MAX {
+        return Err(WireError::Invalid("there is no seq behind its last"));
+    }
+    Ok(())
 }
 
 fn check_received(received: &super::frame::Received) -> Result<(), WireError> {

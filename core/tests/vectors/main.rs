@@ -54,6 +54,10 @@ fn what_the_document_says_is_refused_is_refused_for_that_reason() {
         ("refused-truncated", WireError::Length("a frame")),
         ("refused-seq", WireError::Invalid("seqs begin with 1")),
         (
+            "refused-end",
+            WireError::Invalid("there is no seq behind its last"),
+        ),
+        (
             "refused-ranges",
             WireError::Invalid("an Ack's ranges are not in order"),
         ),

@@ -263,8 +263,10 @@ impl Node {
     /// A session as it is now, if it has a task at the moment. It is not woken.
     #[must_use]
     pub fn state(&self, peer: PeerId) -> Option<SessionState> {
-        let awake = lock(&self.inner.awake);
-        awake.get(&peer).map(|of| of.hub.state.borrow().clone())
+        // The others do not wait for who borrows the state of this one.
+        let hub = lock(&self.inner.awake).get(&peer)?.hub.clone();
+        let state = hub.state.borrow().clone();
+        Some(state)
     }
 
     /// Where peers may reach this node for links of its own socket, as far as that is known; nowhere

@@ -32,6 +32,9 @@ use crate::subscription::Subscription;
 use crate::task::{Command, Input};
 use crate::traffic::Traffic;
 
+/// Events that wait in one stream at most.
+const EVENTS: usize = 65_536;
+
 /// Whether an app may use a channel. What went over another would come to no app at the peer.
 const fn for_apps(channel: ChannelId) -> Result<(), Error> {
     match channel {
@@ -273,10 +276,10 @@ impl Session {
     }
 
     /// The events as a stream of bounded length: when `capacity` of them wait, the newest are left
-    /// out until some were taken. A `capacity` of 0 is taken for 1.
+    /// out until some were taken. A `capacity` of 0 is taken for 1, and one beyond 65,536 for that.
     #[must_use]
     pub fn events(&self, capacity: usize) -> Events {
-        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let (sender, receiver) = mpsc::channel(capacity.clamp(1, EVENTS));
         let subscription = self.on_event(move |event, state| {
             // Full: the state, which is always present, tells what was missed.
             let _ = sender.try_send((event.clone(), state.clone()));
@@ -290,6 +293,9 @@ impl Session {
     /// The present state. Whoever subscribes late sees the present. Does not keep the session awake, and
     /// ends when nothing else of it is held. Of a session that is over, closed or with its node, a handle,
     /// a receipt or a delivery may be held still: until the last is gone, its last state stands.
+    ///
+    /// The session waits to change its state while somebody borrows it: clone what is to be used across an
+    /// `await`, or across another call to the session.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<SessionState> {
         self.hub.state.subscribe()

@@ -1,9 +1,11 @@
 //! What a relay sees of a client over a WebSocket.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use outlive_core::transport::{
-    Class, DeliveryToken, Outgoing, RelayTransport, Slot, TransportError,
+    Class, DeliveryToken, Incoming, Outgoing, RelayTransport, Slot, TransportError,
 };
 use outlive_core::wire::relay::{self, FromRelay, ToRelay};
 use outlive_core::{EnvelopeId, Identity, StoreId};
@@ -61,4 +63,35 @@ async fn much_at_once_is_cut_into_messages_that_a_slow_link_carries_in_time() {
     connection.expect("a connection");
     let most = sizes.iter().max().expect("messages");
     assert!(*most < 3 * PACKET, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn a_silence_longer_than_any_clock_goes_is_none() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let address = format!("ws://{}", listener.local_addr().expect("an address"));
+    let relay = async {
+        let (socket, _) = listener.accept().await.expect("a client");
+        let upgraded = tokio_tungstenite::accept_async(socket).await;
+        let mut socket = upgraded.expect("a WebSocket");
+        socket.next().await.expect("a greeting").expect("a message");
+        let mut said = Vec::new();
+        let greeting = FromRelay::WelcomeUnidentified {
+            store: StoreId([1; 16]),
+            max_ttl: 60,
+        };
+        let envelope = EnvelopeId(7);
+        for word in [greeting, FromRelay::Accepted { envelope }] {
+            relay::encode(&word, &mut said);
+        }
+        let said = socket.send(Message::binary(said)).await;
+        said.expect("it is taken");
+    };
+    let client = async {
+        let relay = WebSocketRelay::new(&address)?.with_silence(Duration::MAX);
+        let mut connection = relay.connect_unidentified().await?;
+        connection.receiver.receive().await
+    };
+    let ((), heard) = tokio::join!(relay, client);
+    let heard = heard.expect("a word");
+    assert!(matches!(heard, Incoming::Accepted { envelope } if envelope == EnvelopeId(7)));
 }

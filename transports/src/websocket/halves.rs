@@ -170,10 +170,13 @@ impl RelayReceiver for Receiver {
             }
             // Reading answers the relay's Pings too: tungstenite queues the Pong and writes it out
             // with the next read.
-            let next = tokio::time::timeout_at(self.heard + self.silence, self.stream.next());
-            let message = next
-                .await
-                .map_err(|_| TransportError::Broken("the relay fell silent".to_owned()))?;
+            let message = match self.heard.checked_add(self.silence) {
+                Some(at) => tokio::time::timeout_at(at, self.stream.next())
+                    .await
+                    .map_err(|_| TransportError::Broken("the relay fell silent".to_owned()))?,
+                // Longer than a clock goes.
+                None => self.stream.next().await,
+            };
             self.heard = Instant::now();
             match message {
                 Some(Ok(Message::Binary(bytes))) => {

@@ -122,15 +122,22 @@ impl Listener {
 
     pub(crate) async fn run(self) {
         let draining = self.door.desk.draining.clone();
+        let mut accepts = true;
         loop {
             let accepted = tokio::select! {
                 () = draining.cancelled() => return,
                 accepted = self.listener.accept() => accepted,
             };
             let (socket, from) = match accepted {
-                Ok(accepted) => accepted,
+                Ok(accepted) => {
+                    accepts = true;
+                    accepted
+                }
                 Err(error) => {
-                    debug!(%error, "no socket accepted");
+                    // Once, until it does again: who is out of sockets fails ten times a second.
+                    if std::mem::take(&mut accepts) {
+                        warn!(%error, "no connection can be accepted; are there too few files for it (ulimit -n)?");
+                    }
                     tokio::time::sleep(NO_SOCKET).await;
                     continue;
                 }

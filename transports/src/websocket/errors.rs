@@ -30,7 +30,11 @@ pub(super) fn connecting(address: &str, error: Error) -> TransportError {
         (
             _,
             Error::Protocol(ProtocolError::HandshakeIncomplete | ProtocolError::HttparseError(_)),
-        ) => unreachable("what answers there is no relay; if it speaks TLS, use wss://".to_owned()),
+        ) => unreachable(
+            "what answers there is no relay, or takes no more connections of this address for now; if it \
+             speaks TLS, use wss://"
+                .to_owned(),
+        ),
         (_, Error::Io(error)) => unreachable(error.to_string()),
         (_, error) => unreachable(error.to_string()),
     }

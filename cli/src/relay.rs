@@ -53,8 +53,6 @@ fn key(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
 pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Who sends it to have a certificate read again gets that from a supervisor.
-    let mut hangup = signal(SignalKind::hangup())?;
     let store = crate::data::open(&args.data, "mailboxes")?;
     let mut builder = Relay::builder()
         .store(Arc::new(store))
@@ -78,7 +76,6 @@ pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        _ = hangup.recv() => {}
     }
     crate::output::say("draining");
     relay.shutdown().await?;

@@ -116,7 +116,8 @@ async fn converse(
         &mut connection.bringing,
         &mut connection.in_flight,
         &end,
-        drain_timeout,
+        // The rest is for the goodbye.
+        drain_timeout / 2,
     )
     .await;
     match end {
@@ -180,6 +181,7 @@ impl Connection {
         let mut ping = tokio::time::interval(self.desk.config.ping_every);
         ping.reset();
         let mut heard = Instant::now();
+        let mut deaf = false;
         let silence = self.desk.config.silence;
         let mut round = Round::default();
         loop {
@@ -187,6 +189,10 @@ impl Connection {
                 && self.in_flight.len() < IN_FLIGHT
                 && !self.bringing.waits()
                 && !round.heard;
+            // What can't be heard is no silence.
+            if std::mem::replace(&mut deaf, !reads) && reads {
+                heard = Instant::now();
+            }
             let has_mail = !self.mail.is_empty() || self.window.has_more();
             let step = tokio::select! {
                 biased;
@@ -205,8 +211,6 @@ impl Connection {
                 }
                 () = until(self.paused), if self.paused.is_some() => {
                     self.paused = None;
-                    // It could not be heard meanwhile.
-                    heard = Instant::now();
                     Ok(())
                 }
                 message = stream.next(), if reads => {
@@ -229,7 +233,7 @@ impl Connection {
                         Ok(Err(_)) | Err(_) => Err(End::Gone),
                     }
                 }
-                () = tokio::time::sleep_until(heard + silence), if self.paused.is_none() && !round.heard => {
+                () = tokio::time::sleep_until(heard + silence), if reads => {
                     Err(End::Gone)
                 }
                 // The store answers soon. Until then nothing is let in that could interrupt it again

@@ -65,7 +65,8 @@ pub(crate) async fn serve(
         &mut connection.bringing,
         &mut connection.in_flight,
         &end,
-        drain_timeout,
+        // The rest is for the goodbye.
+        drain_timeout / 2,
     )
     .await;
     if let End::Goodbye(reason) = end {
@@ -78,10 +79,15 @@ impl Unidentified {
         let mut ping = tokio::time::interval(self.desk.config.ping_every);
         ping.reset();
         let mut heard = Instant::now();
+        let mut deaf = false;
         let silence = self.desk.config.silence;
         loop {
             let reads =
                 self.paused.is_none() && self.in_flight.len() < IN_FLIGHT && !self.bringing.waits();
+            // What can't be heard is no silence.
+            if std::mem::replace(&mut deaf, !reads) && reads {
+                heard = Instant::now();
+            }
             let step = tokio::select! {
                 biased;
                 () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
@@ -89,8 +95,6 @@ impl Unidentified {
                 handed = self.bringing.go_on(), if self.bringing.waits() => handed.map_err(End::from),
                 () = until(self.paused), if self.paused.is_some() => {
                     self.paused = None;
-                    // It could not be heard meanwhile.
-                    heard = Instant::now();
                     Ok(())
                 }
                 message = stream.next(), if reads => {
@@ -112,7 +116,7 @@ impl Unidentified {
                         Ok(Err(_)) | Err(_) => Err(End::Gone),
                     }
                 }
-                () = tokio::time::sleep_until(heard + silence), if self.paused.is_none() => {
+                () = tokio::time::sleep_until(heard + silence), if reads => {
                     Err(End::Gone)
                 }
             };

@@ -170,6 +170,7 @@ async fn begin(
 pub(crate) async fn run(args: Demo, json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let scratch = Scratch::new()?;
     let mut processes = Vec::new();
     let ended = tokio::select! {
@@ -178,6 +179,7 @@ pub(crate) async fn run(args: Demo, json: bool) -> Result<()> {
             Err(anyhow!("the demo did not end within {} s", args.timeout))
         }
         _ = terminate.recv() => Err(anyhow!("stopped before there was a verdict")),
+        _ = hangup.recv() => Err(anyhow!("stopped before there was a verdict")),
         _ = interrupt.recv() => Err(anyhow!("stopped before there was a verdict")),
     };
     // The relay last: nobody is to miss it. And none of them writes to the directory when that goes.

@@ -82,7 +82,8 @@ fn can_be_sent(path: &Path) -> Result<()> {
         bail!(FileError::Name(path.clone()));
     }
     if found.len() > limits::FILE_BYTES {
-        bail!(FileError::TooLarge(found.len()));
+        let error = FileError::TooLarge(found.len());
+        bail!("{} can't be sent: {error}", path.display());
     }
     File::open(path).with_context(|| format!("can't read {}", path.display()))?;
     Ok(())

@@ -55,12 +55,8 @@ impl Running {
 
     /// Asks it to end, as a service manager does.
     pub(crate) fn terminate(&self) {
-        self.signal("-TERM");
-    }
-
-    pub(crate) fn signal(&self, signal: &str) {
         let process = self.child.id().to_string();
-        let asked = Command::new("kill").args([signal, &process]).status();
+        let asked = Command::new("kill").args(["-TERM", &process]).status();
         assert!(asked.expect("kill is there").success());
     }
 

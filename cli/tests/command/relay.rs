@@ -267,14 +267,3 @@ fn a_relay_drains_although_nobody_reads_what_it_says() {
         assert_eq!(running.child.wait().unwrap().code(), Some(0), "{log}");
     }
 }
-
-#[test]
-fn a_relay_that_is_told_to_read_its_files_again_drains_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = outlive();
-    command.args(["relay", "--listen", "127.0.0.1:0", "--data"]);
-    let mut running = Running::start(command.arg(dir.path()));
-    running.lines.next().expect("it listens").unwrap();
-    running.signal("-HUP");
-    assert_eq!(running.child.wait().unwrap().code(), Some(0));
-}

@@ -70,7 +70,9 @@ impl Candidates {
 
 /// The address that checks are sent to for a candidate, if it has one. For those of TCP none are.
 fn address(candidate: &str) -> Option<IpAddr> {
-    let mut words = candidate.split_whitespace().skip(2);
+    // As `rtc` reads it: whoever counts words with the prefix sees another address behind a space.
+    let value = candidate.strip_prefix("candidate:").unwrap_or(candidate);
+    let mut words = value.split_whitespace().skip(2);
     let (transport, address) = (words.next()?, words.nth(1)?);
     if transport.to_lowercase().starts_with("tcp") {
         return None;
@@ -119,12 +121,14 @@ mod tests {
     fn few_candidates_of_an_address_are_used_however_it_is_said() {
         let said = |n: usize| {
             let ip = ["192.0.2.1", "::ffff:192.0.2.1", "::FFFF:c000:201"][n % 3];
-            format!("candidate:{n} 1\u{2003}UDP 1 {ip} {n} typ host")
+            let space = ["", " "][n % 2];
+            format!("candidate:{space}{n} 1\u{2003}UDP 1 {ip} {n} typ host")
         };
         let told: String = (0..9).map(|n| format!("a={}\r\n", said(n))).collect();
         let (mut candidates, kept) = Candidates::of(&told);
         assert_eq!(kept.lines().count(), OF_ADDRESS);
         assert!(candidates.take(&said(9)).is_err());
+        assert!(candidates.take(&said(10)).is_err());
         assert!(candidates.take(&at(2)).is_ok());
         // Nothing is sent for this one.
         let tcp = "candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active";

@@ -34,6 +34,10 @@ const OWN_QUEUE: Duration = Duration::from_secs(2);
 /// and another Ping takes the place of its own: on a direct link it is said again instead.
 const PONG_LOST: Duration = Duration::from_secs(10);
 
+/// For how long after a Resume went to a mailbox Acks bear it too. The peer has fetched it by then, or is
+/// away, and says a Resume itself when it comes back.
+const RESUME_KEPT: Duration = Duration::from_secs(1);
+
 /// What the other end has to say back over the link, to show that it is there.
 #[derive(Clone, Copy, Debug)]
 struct Challenge {
@@ -84,6 +88,8 @@ pub(super) struct Link {
     pub(super) forged: u32,
     /// Whether a Resume is to be sent.
     pub(super) resume_due: bool,
+    /// When one was said last, unless it was said again with an Ack.
+    resumed: Option<Duration>,
     /// Whether the peer is to be told what we listen to.
     pub(super) subscribe_due: bool,
     /// What is to be acknowledged on it.
@@ -128,6 +134,7 @@ impl Link {
             responded: None,
             forged: 0,
             resume_due: false,
+            resumed: None,
             subscribe_due: false,
             acks: Acks::default(),
             replies: VecDeque::new(),
@@ -139,6 +146,19 @@ impl Link {
             quality: Quality::default(),
             standing: Standing::default(),
         }
+    }
+
+    /// A Resume is said, with Acks if there are any.
+    pub(super) fn resumes(&mut self, acks: bool, now: Duration) {
+        self.resume_due = false;
+        self.resumed = (!acks).then_some(now);
+    }
+
+    /// Acks are said. In a mailbox they take the place of a Resume that went out just before: what it says
+    /// is said again with them.
+    pub(super) fn keep_resume(&mut self, now: Duration) {
+        let just_before = self.resumed.is_some_and(|at| now < at + RESUME_KEPT);
+        self.resume_due |= just_before && !self.is_direct();
     }
 
     pub(super) const fn is_direct(&self) -> bool {

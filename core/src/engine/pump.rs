@@ -154,6 +154,9 @@ impl Engine {
             link.acks.hasten();
         }
         let acks = link.acks.press(now);
+        if acks {
+            link.keep_resume(now);
+        }
         if due || (link.resume_due && settled) || acks {
             for frame in self.handshake_frames(generation) {
                 // There is room for two of them in any packet.
@@ -165,7 +168,7 @@ impl Engine {
             return handshake;
         };
         if link.resume_due && settled {
-            link.resume_due = false;
+            link.resumes(acks, now);
             if let Some(resume) = self.resume_for(generation) {
                 let asks = resume.answer;
                 if builder.push(&Frame::Resume(resume))

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use outlive_core::engine::{Event, Output, SendOptions, Taken};
 use outlive_core::limits::InboxLimits;
+use outlive_core::transport::Class;
 use outlive_core::wire::frame::{Frame, Received, Resume};
+use outlive_core::wire::packet;
 use outlive_core::{Digest, Epoch, Seq};
 
 use crate::peer::Peer;
@@ -85,6 +87,47 @@ fn a_late_resume_of_an_epoch_never_heard_of_is_no_reset_but_tells_where_that_beg
     assert_eq!(session.peer_epoch, Some(Epoch(2)));
     assert_eq!(session.heard_last(), Some(Epoch(2)));
     assert_eq!(session.inboxes[&CHAT].messages, 1);
+}
+
+/// The packets of which a mailbox keeps the newest alone.
+fn of_state(peer: &mut Peer) -> Vec<Vec<Frame>> {
+    let sent = peer.sent.drain(..);
+    sent.filter(|(transmit, _)| transmit.class == Class::NewestOnly)
+        .map(|(_, frames)| packet::decode(&frames.into()).unwrap())
+        .collect()
+}
+
+#[test]
+fn an_ack_that_takes_the_place_of_a_resume_in_a_mailbox_says_that_too() {
+    let (mut sender, generation) = receiver(RELAYED);
+    let engine = sender.engine.as_mut().unwrap();
+    engine
+        .send(
+            CHAT,
+            &Bytes::from_static(b"hello"),
+            &SendOptions::default(),
+            now(1),
+        )
+        .unwrap();
+    sender.pump();
+    settle(&mut sender, 1);
+    of_state(&mut sender);
+    // It knows nothing of us, and waits for an answer.
+    let Frame::Resume(of_it) = resume(9) else {
+        unreachable!("it is a Resume")
+    };
+    let asks = Frame::Resume(Resume {
+        answer: true,
+        ..of_it
+    });
+    feed(&mut sender, generation, 2, &[asks, of(9, 1, None)]);
+    let packets = of_state(&mut sender);
+    let is = |frames: &[Frame], what: fn(&Frame) -> bool| frames.iter().any(what);
+    let resumes = |frame: &Frame| matches!(frame, Frame::Resume(_));
+    let acks = |frame: &Frame| matches!(frame, Frame::Ack(_));
+    let newest = packets.last().expect("an answer");
+    assert!(is(newest, resumes), "{packets:?}");
+    assert!(is(newest, acks), "{packets:?}");
 }
 
 #[test]

@@ -30,10 +30,7 @@ impl Engine {
             ),
             ("channels held", self.held.len() > CHANNELS * PEER_EPOCHS),
             ("segments held", self.held.values().any(held)),
-            (
-                "streams parked",
-                self.parked.len() > CHANNELS * (PEER_EPOCHS + 1),
-            ),
+            ("streams parked", self.parked.len() > CHANNELS * PEER_EPOCHS),
             ("links", self.links.len() > LINKS),
             (
                 "replies",

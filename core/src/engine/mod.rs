@@ -120,8 +120,8 @@ pub struct Engine {
     committed: BTreeMap<(Epoch, ChannelId), Seq>,
     inbox_limits: InboxLimits,
     /// The lowest of each channel that was turned away because there was no room for it, by the
-    /// stream that it is of, unless those are too many.
-    parked: BTreeMap<(Option<Epoch>, ChannelId), Parked>,
+    /// stream that it is of, as long as those are not too many.
+    parked: BTreeMap<(Epoch, ChannelId), Parked>,
     /// Links whose mailboxes hold what was turned away.
     crowded: Crowded,
     /// Messages that came since the engine was opened, without signals.

@@ -42,7 +42,8 @@ impl Parked {
 /// none left it waits in its mailbox.
 const BEGINS: u32 = 16;
 
-/// Streams of which it is remembered what was turned away, by channel. Of more, only the channels are.
+/// Streams of which it is remembered what was turned away, by channel. More comes with what is asked for
+/// of these, or with the next link.
 const PARKED: usize = CHANNELS * PEER_EPOCHS;
 
 /// Links whose mailboxes hold what was turned away, and how many streams may still begin by it.
@@ -121,31 +122,23 @@ impl Engine {
     /// The first seq there is no room for on a direct link. `next` itself while the channel is
     /// full: then nothing it lacks is missing.
     pub(super) fn credit_limit(&self, epoch: Epoch, channel: ChannelId, next: Seq) -> Seq {
-        let full = self
-            .parked
-            .get(&(Some(epoch), channel))
-            .is_some_and(|parked| {
-                let rx = self.live.stream(epoch).map(|stream| &stream.channels);
-                rx.and_then(|channels| channels.get(&channel))
-                    .is_some_and(|rx| parked.first() <= rx.next)
-            });
+        let full = self.parked.get(&(epoch, channel)).is_some_and(|parked| {
+            let rx = self.live.stream(epoch).map(|stream| &stream.channels);
+            rx.and_then(|channels| channels.get(&channel))
+                .is_some_and(|rx| parked.first() <= rx.next)
+        });
         let room = if full { 0 } else { self.room(epoch, channel) };
         Seq(next.0.saturating_add(room.min(DIRECT_WINDOW)))
     }
 
     /// There is no room for it: it is left where it is.
     pub(super) fn turn_away(&mut self, epoch: Epoch, channel: ChannelId, what: Parked) -> Taken {
-        let of_it = (Some(epoch), channel);
+        let of_it = (epoch, channel);
         if self.parked.len() < PARKED || self.parked.contains_key(&of_it) {
             let lowest = self.parked.entry(of_it).or_insert(what);
             if what.first() < lowest.first() {
                 *lowest = what;
             }
-        } else if self.parked.len() < PARKED + CHANNELS
-            && let Parked::Segment(seq) = what
-            && is_near(self.next_of(epoch, channel), seq)
-        {
-            self.parked.insert((None, channel), what);
         }
         Taken::NoRoom
     }
@@ -158,7 +151,7 @@ impl Engine {
 
     /// Whether some of a stream was turned away.
     pub(super) fn has_parked(&self, epoch: Epoch) -> bool {
-        let of_it = (Some(epoch), ChannelId(0))..=(Some(epoch), ChannelId(u16::MAX));
+        let of_it = (epoch, ChannelId(0))..=(epoch, ChannelId(u16::MAX));
         self.parked.range(of_it).next().is_some()
     }
 
@@ -184,15 +177,12 @@ impl Engine {
             let inbox = inbox.unwrap_or_default();
             let half_free = inbox.messages <= self.inbox_limits.messages / 2
                 && inbox.bytes <= self.inbox_limits.bytes / 2;
-            let has_room = |epoch| {
-                let next = self.next_of(epoch, channel);
-                match *lowest {
-                    Parked::Segment(seq) => self.has_room(epoch, channel, next, seq),
-                    Parked::Skip { first, last } => self.has_turn(epoch, next, first, last),
-                }
+            let next = self.next_of(epoch, channel);
+            let fits = match *lowest {
+                Parked::Segment(seq) => self.has_room(epoch, channel, next, seq),
+                Parked::Skip { first, last } => self.has_turn(epoch, next, first, last),
             };
-            let of_any = || self.live.streams.len() < PEER_EPOCHS || self.crowded.begins > 0;
-            !(half_free && epoch.map_or_else(of_any, has_room))
+            !(half_free && fits)
         });
         self.parked = parked;
         if self.parked.len() < before {

@@ -46,11 +46,18 @@ async fn read_all(route: Route) {
 }
 
 async fn read_some(route: &Route, inbox: &mut Inbox) -> Result<(), Error> {
-    while let Some(delivery) = inbox.try_next().await? {
-        heed(route, &delivery).await?;
-        delivery.commit().await?;
+    loop {
+        match inbox.try_next().await {
+            Ok(Some(delivery)) => {
+                heed(route, &delivery).await?;
+                delivery.commit().await?;
+            }
+            Ok(None) => return Ok(()),
+            // It stays where it is; the others must not wait for it.
+            Err(error) if error.is_damage() => warn!(%error, "a reply is unreadable"),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(())
 }
 
 async fn heed(route: &Route, delivery: &Delivery) -> Result<(), Error> {

@@ -192,6 +192,11 @@ impl Task {
         if let Some((&transfer, _)) = found {
             self.stop_file(engine, transfer, StopReason::Expired, true);
         }
+        // A question that has not come may be asked again.
+        let asks = |record: &SendingFileRecord| matches!(record.state, SendingState::Asked { end: of, .. } if of == end);
+        let files = &self.files;
+        self.asked
+            .retain(|transfer| !files.get(transfer).is_some_and(asks));
     }
 
     /// Asks the peer about files of which it acknowledged everything, but may have lost what it knew

@@ -2,8 +2,8 @@
 
 use outlive::record::{self, Key, OutboxRecord, Record};
 use outlive::{
-    ChannelId, Epoch, PeerId, Position, SendingFile, Session, SessionEvent, StopReason, Store,
-    WallTime,
+    ChannelId, Epoch, FileInbox, PeerId, Position, SendingFile, Session, SessionEvent, StopReason,
+    Store, WallTime,
 };
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::MemoryStore;
@@ -50,6 +50,30 @@ fn resets(session: &Session) -> (watch::Receiver<bool>, outlive::Subscription) {
         }
     });
     (reset, on_event)
+}
+
+/// A receiver loses its store, and says so with a message.
+async fn reset(bob: &mut Peer, to_bob: &Session) {
+    let (mut reset, _on_event) = resets(to_bob);
+    bob.stop().await;
+    bob.store = MemoryStore::new();
+    bob.start().await;
+    let to_alice = bob.session(1).await;
+    drop(to_alice.send(ChannelId::MESSAGES, "a line").await.unwrap());
+    soon("the new epoch", reset.wait_for(|heard| *heard))
+        .await
+        .unwrap();
+}
+
+/// Why a file ends that nobody offers to its receiver any more.
+async fn end_of(sending: &SendingFile, files: &mut FileInbox) -> StopReason {
+    let reason = soon("its end", async {
+        tokio::select! {
+            ended = sending.done() => stopped(ended),
+            event = files.next() => panic!("{event:?}"),
+        }
+    });
+    reason.await
 }
 
 async fn session(store: &MemoryStore, with: PeerId) -> record::Session {
@@ -147,13 +171,7 @@ async fn a_receiver_that_lost_its_state_is_asked_though_the_sender_ends_as_it_he
         panic!("{sending:?} is not one file");
     };
     let mut files = to_alice.files().await.unwrap();
-    let reason = soon("its end", async {
-        tokio::select! {
-            ended = sending.done() => stopped(ended),
-            event = files.next() => panic!("{event:?}"),
-        }
-    });
-    assert_eq!(reason.await, StopReason::Failed);
+    assert_eq!(end_of(sending, &mut files).await, StopReason::Failed);
 }
 
 #[tokio::test]
@@ -248,17 +266,10 @@ async fn a_question_about_a_file_that_expires_is_asked_again() {
     let (mut alice, mut bob) = pair(&relay).await;
     let to_bob = alice.session(2).await;
     drop(undecided(&to_bob, &alice, &bob).await);
-    let (mut reset, _on_event) = resets(&to_bob);
     // What she says from here on is lost with her process.
     let mute = relay.faults().hold(id(1), Way::ToRelay);
-    bob.stop().await;
-    bob.store = MemoryStore::new();
-    bob.start().await;
+    reset(&mut bob, &to_bob).await;
     let to_alice = bob.session(1).await;
-    drop(to_alice.send(ChannelId::MESSAGES, "a line").await.unwrap());
-    soon("the new epoch", reset.wait_for(|heard| *heard))
-        .await
-        .unwrap();
     let asked = async {
         while out(&alice).await.bytes() == 0 {
             tokio::task::yield_now().await;
@@ -272,13 +283,7 @@ async fn a_question_about_a_file_that_expires_is_asked_again() {
     let sending = one_file(&to_bob).await;
     let mut files = to_alice.files().await.unwrap();
     drop(mute);
-    let reason = soon("its end", async {
-        tokio::select! {
-            ended = sending.done() => stopped(ended),
-            event = files.next() => panic!("{event:?}"),
-        }
-    });
-    assert_eq!(reason.await, StopReason::Failed);
+    assert_eq!(end_of(&sending, &mut files).await, StopReason::Failed);
 }
 
 #[tokio::test]
@@ -290,15 +295,7 @@ async fn a_receiver_with_one_epoch_after_the_other_is_asked_when_it_has_the_last
     let before = out(&alice).await.next;
     let mute = relay.faults().hold(id(1), Way::ToRelay);
     for _ in 0..3 {
-        let (mut reset, _on_event) = resets(&to_bob);
-        bob.stop().await;
-        bob.store = MemoryStore::new();
-        bob.start().await;
-        let to_alice = bob.session(1).await;
-        drop(to_alice.send(ChannelId::MESSAGES, "a line").await.unwrap());
-        soon("the new epoch", reset.wait_for(|heard| *heard))
-            .await
-            .unwrap();
+        reset(&mut bob, &to_bob).await;
     }
     // It is written after what follows from the last of them.
     drop(to_bob.send(ChannelId::MESSAGES, "a line").await.unwrap());
@@ -306,13 +303,7 @@ async fn a_receiver_with_one_epoch_after_the_other_is_asked_when_it_has_the_last
     let sending = one_file(&to_bob).await;
     let mut files = bob.session(1).await.files().await.unwrap();
     drop(mute);
-    let reason = soon("its end", async {
-        tokio::select! {
-            ended = sending.done() => stopped(ended),
-            event = files.next() => panic!("{event:?}"),
-        }
-    });
-    assert_eq!(reason.await, StopReason::Failed);
+    assert_eq!(end_of(&sending, &mut files).await, StopReason::Failed);
 }
 
 #[tokio::test]

@@ -10,8 +10,23 @@ use outlive_core::transport::{
 use outlive_core::wire::relay::{self, FromRelay, ToRelay};
 use outlive_core::{EnvelopeId, Identity, StoreId};
 use outlive_transports::WebSocketRelay;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+
+const WELCOME: FromRelay = FromRelay::WelcomeUnidentified {
+    store: StoreId([1; 16]),
+    max_ttl: 60,
+};
+
+/// A client that has said whom it comes as.
+async fn greeted(listener: &TcpListener) -> WebSocketStream<TcpStream> {
+    let (socket, _) = listener.accept().await.expect("a client");
+    let upgraded = tokio_tungstenite::accept_async(socket).await;
+    let mut socket = upgraded.expect("a WebSocket");
+    socket.next().await.expect("a greeting").expect("a message");
+    socket
+}
 
 /// A relay hears a slow client whenever a message of it is there as a whole.
 #[tokio::test]
@@ -21,16 +36,9 @@ async fn much_at_once_is_cut_into_messages_that_a_slow_link_carries_in_time() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = format!("ws://{}", listener.local_addr().expect("an address"));
     let relay = async {
-        let (socket, _) = listener.accept().await.expect("a client");
-        let upgraded = tokio_tungstenite::accept_async(socket).await;
-        let mut socket = upgraded.expect("a WebSocket");
-        socket.next().await.expect("a greeting").expect("a message");
+        let mut socket = greeted(&listener).await;
         let mut welcome = Vec::new();
-        let greeting = FromRelay::WelcomeUnidentified {
-            store: StoreId([1; 16]),
-            max_ttl: 60,
-        };
-        relay::encode(&greeting, &mut welcome);
+        relay::encode(&WELCOME, &mut welcome);
         let said = socket.send(Message::binary(welcome)).await;
         said.expect("it is taken");
         let (mut envelopes, mut sizes) = (0, Vec::new());
@@ -70,17 +78,10 @@ async fn a_silence_longer_than_any_clock_goes_is_none() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = format!("ws://{}", listener.local_addr().expect("an address"));
     let relay = async {
-        let (socket, _) = listener.accept().await.expect("a client");
-        let upgraded = tokio_tungstenite::accept_async(socket).await;
-        let mut socket = upgraded.expect("a WebSocket");
-        socket.next().await.expect("a greeting").expect("a message");
+        let mut socket = greeted(&listener).await;
         let mut said = Vec::new();
-        let greeting = FromRelay::WelcomeUnidentified {
-            store: StoreId([1; 16]),
-            max_ttl: 60,
-        };
         let envelope = EnvelopeId(7);
-        for word in [greeting, FromRelay::Accepted { envelope }] {
+        for word in [WELCOME, FromRelay::Accepted { envelope }] {
             relay::encode(&word, &mut said);
         }
         let said = socket.send(Message::binary(said)).await;

@@ -53,6 +53,8 @@ pub(crate) struct Hub {
     /// Messages whose commit failed: whoever consumes their channel gets them again. There are no
     /// more than the app had in hand.
     uncommitted: Mutex<BTreeMap<ChannelId, BTreeSet<Position>>>,
+    /// Messages that are to leave the inbox with a write that nobody has answered yet, or that failed.
+    leaving: Mutex<BTreeSet<(ChannelId, Position)>>,
     /// Messages in the app's hands, for an engine that is loaded again, be it by another task: without
     /// their payloads, as many as the engine knows of.
     in_hand: Mutex<BTreeMap<(ChannelId, Position), InboxRecord>>,
@@ -159,6 +161,7 @@ impl Hub {
             holds: AtomicUsize::new(0),
             inboxes: Mutex::new(inboxes.collect()),
             uncommitted: Mutex::default(),
+            leaving: Mutex::default(),
             in_hand: Mutex::default(),
             arrived: watch::Sender::default(),
             listening: Mutex::default(),
@@ -270,9 +273,19 @@ impl Hub {
         lock(&self.in_hand).insert(of, record);
     }
 
-    /// It is to leave the inbox.
-    pub(crate) fn take_out_of_hand(&self, of: (ChannelId, Position)) {
+    /// It is to leave the inbox. Until the store shows that, whoever loads the session finds it here.
+    pub(crate) fn leaves(&self, of: (ChannelId, Position)) {
         lock(&self.in_hand).remove(&of);
+        lock(&self.leaving).insert(of);
+    }
+
+    /// It has left the inbox, or is in the app's hands or to come again.
+    pub(crate) fn leaves_no_more(&self, of: (ChannelId, Position)) {
+        lock(&self.leaving).remove(&of);
+    }
+
+    pub(crate) fn leaving(&self) -> BTreeSet<(ChannelId, Position)> {
+        lock(&self.leaving).clone()
     }
 
     pub(crate) fn is_in_hand(&self, of: (ChannelId, Position)) -> bool {

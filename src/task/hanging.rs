@@ -23,7 +23,7 @@ pub(super) enum Waiter {
     Noted(Reply<()>),
     HandAgain(Reply<bool>),
     Cancel(oneshot::Sender<bool>),
-    Commit(Reply<()>, (ChannelId, Position)),
+    Commit(Reply<()>, Arc<Hub>, (ChannelId, Position)),
 }
 
 impl Waiter {
@@ -44,7 +44,13 @@ impl Waiter {
             // What is not written may go out yet.
             Self::Cancel(reply) => drop(reply.send(result.is_ok())),
             Self::HandAgain(reply) => drop(reply.send(result.map(|()| true))),
-            Self::Commit(reply, _) => drop(reply.send(result)),
+            // What is not written comes again when the session is loaded.
+            Self::Commit(reply, hub, of) => {
+                if result.is_ok() {
+                    hub.leaves_no_more(of);
+                }
+                drop(reply.send(result));
+            }
         }
     }
 }

@@ -50,8 +50,9 @@ impl Task {
     /// A message leaves the inbox with the next write.
     pub(super) fn leaves(&mut self, channel: ChannelId, position: Position, reply: Reply<()>) {
         let of = (channel, position);
-        self.hub.take_out_of_hand(of);
-        self.next.waiters.push(Waiter::Commit(reply, of));
+        self.hub.leaves(of);
+        let waiter = Waiter::Commit(reply, self.hub.clone(), of);
+        self.next.waiters.push(waiter);
     }
 
     /// Has a message leave the inbox of requests. It is taken in hand once more before: a

@@ -66,8 +66,9 @@ impl Task {
         }
         self.load_files(&mut engine).await?;
         // What was not committed counts as in hand until it comes again: it is not among what lies before
-        // a later message that is.
-        for &(channel, position) in &self.uncommitted {
+        // a later message that is. Its write may have failed, or a panic ended the task that knew of it.
+        let leaving = self.hub.leaving();
+        for &(channel, position) in &leaving {
             let key = Key::Inbox(self.peer, channel, position).to_bytes();
             if let Some(value) = self.inner.store.get(key).await? {
                 let record = without_payload(InboxRecord::from_bytes(&value)?);
@@ -77,7 +78,8 @@ impl Task {
         self.hub.each_in_hand(|channel, position, record| {
             engine.hand(channel, position, record);
         });
-        for (channel, position) in std::mem::take(&mut self.uncommitted) {
+        for (channel, position) in leaving {
+            self.hub.leaves_no_more((channel, position));
             self.hub.not_committed(channel, position);
         }
         for (&generation, &(class, rank)) in &self.bindings {

@@ -31,7 +31,7 @@ use outlive_core::link::LinkClass;
 use outlive_core::record::SendingFileRecord;
 use outlive_core::store::StoreError;
 use outlive_core::transport::{Lane, Outgoing};
-use outlive_core::{ChannelId, Generation, PeerId, Position, TransferId};
+use outlive_core::{ChannelId, Generation, PeerId, TransferId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -118,8 +118,6 @@ pub(crate) struct Task {
     sends: VecDeque<WaitingSend>,
     /// Whether the outbox may have room for them again.
     room: bool,
-    /// Messages whose commit failed with the store: they come again when the session is loaded.
-    uncommitted: BTreeSet<(ChannelId, Position)>,
     /// What came while the store failed and no mailbox holds: it is heard when the session is loaded.
     kept: Vec<Kept>,
     /// What the peer may still make us keep.
@@ -175,7 +173,6 @@ impl Task {
             flight: Hanging::default(),
             sends: VecDeque::new(),
             room: false,
-            uncommitted: BTreeSet::new(),
             kept: Vec::new(),
             allowance: Allowance::Unlimited,
         }
@@ -232,11 +229,6 @@ impl Task {
         // What failed to be written may be there all the same.
         self.knows_naming = false;
         let failed = Err(error.clone());
-        for waiter in self.flight.waiters.iter().chain(&self.next.waiters) {
-            if let Waiter::Commit(_, of) = waiter {
-                self.uncommitted.insert(*of);
-            }
-        }
         self.flight.answer(&failed);
         self.next.answer(&failed);
         for send in self.sends.drain(..) {

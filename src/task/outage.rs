@@ -112,7 +112,7 @@ impl Task {
                 reply,
                 ..
             } => {
-                self.uncommitted.insert((channel, position));
+                self.hub.leaves((channel, position));
                 drop(reply.send(Err(error.clone())));
             }
             Command::Settle { reply, .. }

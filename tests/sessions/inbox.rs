@@ -545,6 +545,32 @@ async fn what_was_in_hand_when_a_panic_ended_its_session_s_task_can_be_committed
     soon("the word of it", last.consumed()).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_panic_did_not_let_be_committed_comes_again_and_is_not_consumed_with_those_behind_it()
+ {
+    let relay = MemoryRelay::new("relay");
+    let store = Intercepted::new(MemoryStore::new(), Panicking::default());
+    let alice = scene::on(1, &[&relay]).await;
+    let bob = scene::on_store(2, store.clone(), &[&relay]).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let to_alice = bob.session(id(1)).await.unwrap();
+    let sent = to_bob.send(CHAT, "one").await.unwrap();
+    to_bob.send(CHAT, "two").await.unwrap();
+    let mut inbox = to_alice.inbox(CHAT).unwrap();
+    let first = soon("the first", inbox.next()).await.unwrap();
+    let second = soon("the second", inbox.next()).await.unwrap();
+
+    store.interceptor().armed.store(true, Ordering::SeqCst);
+    assert!(soon("the panic", first.commit()).await.is_err());
+    soon("the commit", second.commit()).await.unwrap();
+    // All the time in which it would be told passes.
+    tokio::time::sleep(200 * CONSUMED_DELAY).await;
+    assert!(at_once(sent.consumed()).await.is_none(), "it comes again");
+    let first = again(&mut inbox, "one").await;
+    soon("the commit", first.commit()).await.unwrap();
+    soon("the word of it", sent.consumed()).await.unwrap();
+}
+
 /// Takes a message that comes for the second time.
 async fn again(inbox: &mut Inbox, text: &str) -> Delivery {
     let delivery = soon("the message again", inbox.next()).await.unwrap();

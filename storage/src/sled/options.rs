@@ -25,7 +25,8 @@ pub enum Durability {
     Sync,
     /// A commit returns after the operating system has the data: it survives any end of the process,
     /// SIGKILL included. A crash of the operating system or a power cut may take what was committed
-    /// since the last sync, always a suffix of the commits and never a part of one.
+    /// since the last sync, always a suffix of the commits and never a part of one; and more where sled
+    /// has moved megabytes of its log since, for it uses their room again before the move is synced.
     ///
     /// A short commit is appended to a journal and goes into the log with others, when there are
     /// 256 KiB of them or it is time to sync. What both hold is found again whatever durability the

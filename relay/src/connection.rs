@@ -116,8 +116,7 @@ async fn converse(
         &mut connection.bringing,
         &mut connection.in_flight,
         &end,
-        // The rest is for the goodbye.
-        drain_timeout / 2,
+        drain_timeout,
     )
     .await;
     match end {

@@ -98,8 +98,10 @@ pub(crate) async fn finish(
     bringing: &mut Bringing,
     in_flight: &mut InFlight,
     end: &End,
-    patience: Duration,
+    drain_timeout: Duration,
 ) {
+    // The rest of the time is for the goodbye.
+    let patience = drain_timeout / 2;
     let mut hears = !matches!(end, End::Gone);
     if matches!(end, End::Gone | End::Goodbye(GoodbyeReason::Replaced)) {
         // What has no answer is said again, over a connection that this one must not overtake.

@@ -65,8 +65,7 @@ pub(crate) async fn serve(
         &mut connection.bringing,
         &mut connection.in_flight,
         &end,
-        // The rest is for the goodbye.
-        drain_timeout / 2,
+        drain_timeout,
     )
     .await;
     if let End::Goodbye(reason) = end {

@@ -160,6 +160,16 @@ impl Client {
         }
     }
 
+    /// Hears as many Pings, and nothing else.
+    pub(crate) async fn pinged(&mut self, mut times: usize) {
+        while times > 0 {
+            match soon("a Ping", self.socket.next()).await {
+                Some(Ok(Message::Ping(_))) => times -= 1,
+                other => panic!("no Ping but {other:?}"),
+            }
+        }
+    }
+
     /// What was heard already, without waiting.
     pub(crate) async fn heard_by_now(&mut self) -> Option<FromRelay> {
         tokio::select! {

@@ -152,6 +152,21 @@ async fn whoever_goes_while_it_waits_for_room_in_the_mailboxes_leaves_its_place(
 }
 
 #[tokio::test]
+async fn whoever_waits_for_room_in_the_mailboxes_is_not_taken_for_silent() {
+    let mut config = RelayConfig::default();
+    config.ping_every = Duration::from_millis(50);
+    config.silence = Duration::from_millis(200);
+    let store = MemoryStore::new();
+    let relay = relay_over(store.clone(), config).await;
+    let hold = store.faults().hold();
+    let mut alice = overfull(&relay, ALICE).await;
+    // Several silences.
+    alice.pinged(20).await;
+    drop(hold);
+    assert_eq!(alice.submit(keep(1)).await, accepted(1));
+}
+
+#[tokio::test]
 async fn an_acknowledgement_that_the_store_does_not_take_frees_its_place_when_it_works_again() {
     let mut config = RelayConfig::default();
     config.mailbox_envelopes = 1;

@@ -76,9 +76,9 @@ impl Inbox {
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Record`], [`Error::Shutdown`], [`Error::Closed`] or
-    /// [`Error::Blocked`]. Of a message that is damaged, [`Error::Record`] or [`StoreError::Damaged`] tells
-    /// once: the next call goes on behind it. It stays where it is; its sender hears of it what it hears of those
-    /// behind it.
+    /// [`Error::Blocked`]. Of a message that is damaged, [`Error::Record`] or [`StoreError::Damaged`]
+    /// tells once: the next call goes on behind it. It stays where it is; its sender hears of it what it
+    /// hears of those behind it.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         let mut arrivals = self.hub.arrivals();
         loop {

@@ -12,7 +12,7 @@ use crate::error::Error;
 
 impl Task {
     /// Whether the store holds a message of an inbox. The engine knows only what was committed since it was
-    /// loaded; what is under way it knows.
+    /// loaded; what is under way it knows. (The task is borrowed alone, for it can't be shared by threads.)
     pub(super) async fn is_kept(
         &mut self,
         channel: ChannelId,

@@ -53,6 +53,7 @@ mod delivery;
 mod dialing;
 mod handlers;
 mod hostile_relay;
+mod in_hand;
 mod inbox;
 mod isolation;
 mod leaks;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use outlive_core::Identity;
 use outlive_core::limits::InboxLimits;
-use outlive_core::store::{Batch, Store, StoreError, refuse_locked};
+use outlive_core::store::{Batch, Store, StoreError};
 use outlive_core::transport::{DirectTransport, NegotiatedTransport, RelayTransport};
-use outlive_core::{Identity, PeerId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use super::Node;
 use super::admission::Admission;
 use super::delivery::load_token;
 use super::inner::Inner;
+use super::owner::refuse_other;
 use super::strangers::Strangers;
 use super::tasks::Tasks;
 use crate::clock::Clock;
@@ -28,9 +29,6 @@ use crate::request::{HANDLED_BYTES, HandlerPlace, NODE_HANDLERS};
 
 /// Where the number of the last start is kept.
 const STARTS_KEY: &[u8] = b"n/starts";
-
-/// Where it is kept whose store this is: the 32 bytes of an id.
-const PEER_KEY: &[u8] = b"n/peer";
 
 /// Collects what a node needs.
 #[derive(Default)]
@@ -133,7 +131,6 @@ impl NodeBuilder {
     pub async fn start(self) -> Result<Node, Error> {
         let identity = self.identity.ok_or(Error::NoIdentity)?;
         let store = self.store.ok_or(Error::NoStore)?;
-        refuse_locked(&*store).await?;
         let owned = refuse_other(&*store, identity.peer_id()).await?;
         let admission = Admission::load(self.strangers, &*store).await?;
         let start = count_start(&*store, owned).await?;
@@ -222,27 +219,6 @@ async fn listen(
             None
         }
     }
-}
-
-/// What is to be written so that the store names whose it is: nothing, if it does. A store that names
-/// nobody is new, or from before stores did.
-async fn refuse_other(store: &dyn Store, given: PeerId) -> Result<Batch, Error> {
-    let key = Bytes::from_static(PEER_KEY);
-    let mut batch = Batch::new();
-    match store.get(key.clone()).await? {
-        None => batch.put(key, Bytes::copy_from_slice(given.as_bytes())),
-        Some(value) if value == given.as_bytes()[..] => {}
-        Some(value) => {
-            let store = <[u8; 32]>::try_from(&value[..])
-                .ok()
-                .and_then(|bytes| PeerId::from_bytes(bytes).ok())
-                .ok_or_else(|| StoreError::Damaged {
-                    what: "whose store it is".to_owned(),
-                })?;
-            return Err(Error::OtherIdentity { store, given });
-        }
-    }
-    Ok(batch)
 }
 
 /// The number of this start, durable before anything is bound (I8); written with `beside`.

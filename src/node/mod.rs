@@ -5,6 +5,7 @@ mod builder;
 mod delivery;
 mod inner;
 mod listing;
+mod owner;
 mod strangers;
 mod tasks;
 
@@ -26,6 +27,7 @@ pub use self::builder::NodeBuilder;
 pub(crate) use self::inner::Inner;
 use self::inner::{Relay, lock};
 pub use self::listing::{SessionInfo, list_sessions};
+pub use self::owner::store_owner;
 pub use self::strangers::Strangers;
 use crate::error::Error;
 use crate::relay::{ATTACHING, Attach, RelayState, RelayTask};

@@ -38,6 +38,25 @@ pub(crate) fn hide(host: &Host, outside: &Wire, nat: Nat) {
     ));
 }
 
+/// Keeps those at the far end of `outside` from beginning anything with those behind `host`, whose
+/// addresses of IPv6 it leaves as they are.
+pub(crate) fn guard(host: &Host, outside: &Wire) {
+    let out = outside.name();
+    host.route();
+    host.nft(&format!(
+        "table ip6 gate {{
+            chain here {{
+                type filter hook input priority 0;
+                iifname {out} ct state new drop
+            }}
+            chain through {{
+                type filter hook forward priority 0;
+                iifname {out} ct state new drop
+            }}
+        }}"
+    ));
+}
+
 /// Lets `host` pass on nothing between these two networks, in either direction. Nobody is told.
 pub(crate) fn wall(host: &Host, one: &str, other: &str) {
     host.nft(&format!(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use outlive::Connectivity;
 
+use crate::family::Family;
 use crate::gate::Nat;
 use crate::peer::CHATTER;
 use crate::town::{Kind, Plan, Stun, Town, figure};
@@ -111,4 +112,72 @@ async fn a_negotiated_link_leads_through_symmetric_gates_by_a_turn_server() {
         ..plan(39, Kind::WebRtc, gates, Stun::Asked)
     })
     .await;
+}
+
+/// Both behind gates that guard them, and hide nobody: as homes are with IPv6.
+const fn guarded(seed: u64, kind: Kind) -> Plan {
+    Plan {
+        family: Family::V6,
+        ..plan(seed, kind, [Some(Nat::Plain); 2], Stun::None)
+    }
+}
+
+#[tokio::test]
+async fn two_peers_that_have_ipv6_alone_find_each_other() {
+    let open = plan(40, Kind::Quic, [None; 2], Stun::None);
+    comes_to_a_direct_link(Plan {
+        family: Family::V6,
+        ..open
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_negotiated_link_is_made_with_ipv6_alone() {
+    let open = plan(41, Kind::WebRtc, [None; 2], Stun::None);
+    comes_to_a_direct_link(Plan {
+        family: Family::V6,
+        ..open
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_gates_that_let_nobody_in_open_from_inside() {
+    comes_to_a_direct_link(guarded(42, Kind::Quic)).await;
+}
+
+#[tokio::test]
+async fn a_negotiated_link_leads_through_gates_that_let_nobody_in() {
+    comes_to_a_direct_link(guarded(43, Kind::WebRtc)).await;
+}
+
+#[tokio::test]
+async fn a_negotiated_link_asks_a_stun_server_with_ipv6() {
+    let gates = [Some(Nat::Plain); 2];
+    let asks = plan(44, Kind::WebRtc, gates, Stun::Asked);
+    comes_to_a_direct_link(Plan {
+        family: Family::V6,
+        ..asks
+    })
+    .await;
+}
+
+/// Each of them is in the network that the other is in, by the words of its address, and at its very
+/// address: who dials what the other says of itself finds itself.
+const fn alike(seed: u64, kind: Kind) -> Plan {
+    Plan {
+        homes: [1, 1],
+        ..plan(seed, kind, [Some(Nat::Plain); 2], Stun::Asked)
+    }
+}
+
+#[tokio::test]
+async fn two_peers_with_the_same_address_at_home_find_each_other() {
+    comes_to_a_direct_link(alike(45, Kind::Quic)).await;
+}
+
+#[tokio::test]
+async fn a_negotiated_link_is_made_by_peers_with_the_same_address_at_home() {
+    comes_to_a_direct_link(alike(46, Kind::WebRtc)).await;
 }

@@ -132,6 +132,7 @@ impl Host {
     /// From now on packets to others are passed on.
     pub(crate) fn route(&self) {
         self.set("ipv4/ip_forward", "1");
+        self.set("ipv6/conf/all/forwarding", "1");
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod choice;
 mod cuts;
+mod family;
 mod files;
 mod gate;
 mod gates;

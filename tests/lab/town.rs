@@ -6,6 +6,7 @@
 //!   peer 1 ─[gate]─ roads[1] ─┘
 //! ```
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use outlive_storage::MemoryStore;
 use outlive_transports::{Quic, WebRtc};
 use tokio::net::TcpStream;
 
-use crate::gate::{Nat, hide, no_wall, wall};
+use crate::family::Family;
+use crate::gate::{Nat, guard, hide, no_wall, wall};
 use crate::host::Host;
 use crate::lab::{Lab, say};
 use crate::peer::{Direct, Peer, Talk, soon};
@@ -24,7 +26,7 @@ use crate::weather::Weather;
 use crate::wire::Wire;
 
 /// Where the peers, or the gates before them, are.
-const STREETS: [&str; 2] = ["198.18.1.0/24", "198.18.2.0/24"];
+const STREETS: [u8; 2] = [1, 2];
 
 /// Whether the peers ask the relay where they are seen from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +57,11 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// That of the peers' roads.
     pub(crate) weather: Weather,
+    pub(crate) family: Family,
     /// What the peers are behind.
     pub(crate) gates: [Option<Nat>; 2],
+    /// Which home is behind each of the gates.
+    pub(crate) homes: [u8; 2],
     pub(crate) stun: Stun,
     pub(crate) kind: Kind,
     /// There is a TURN server beside the relay.
@@ -71,7 +76,9 @@ impl Plan {
         Self {
             seed,
             weather,
+            family: Family::V4,
             gates: [None; 2],
+            homes: [1, 2],
             stun: Stun::None,
             kind,
             turn: false,
@@ -112,7 +119,9 @@ impl Town {
         let Plan {
             seed,
             weather,
+            family,
             gates,
+            homes,
             stun,
             kind,
             turn,
@@ -122,50 +131,57 @@ impl Town {
         if turn && !Turn::is_installed() {
             return None;
         }
+        let join = |near: (&Host, IpAddr), far: (&Host, IpAddr)| {
+            let [one, other] = [near, far].map(|(host, ip)| (host, family.in_network(ip)));
+            let road = lab.wire((one.0, &one.1), (other.0, &other.1));
+            far.0.ip(&format!("route add default via {}", near.1));
+            road
+        };
         let router = Host::new("router");
         router.route();
         let mut hosts = ["peer0", "peer1"].map(Host::new);
         let mut behind = Vec::new();
         let mut roads = Vec::new();
         for (n, (host, nat)) in hosts.iter_mut().zip(gates).enumerate() {
-            let street = format!("198.18.{}", n + 1);
-            let (near, far) = (format!("{street}.1/24"), format!("{street}.2/24"));
+            let [near, far] = [1, 2].map(|of| family.public(STREETS[n], of));
             let road = match nat {
-                None => lab.wire((&router, &near), (host, &far)),
+                None => join((&router, near), (host, far)),
                 Some(nat) => {
                     let gate = Host::new(["gate0", "gate1"][n]);
-                    let road = lab.wire((&router, &near), (&gate, &far));
-                    let home = format!("192.168.{}", n + 1);
-                    let (near, far) = (format!("{home}.1/24"), format!("{home}.2/24"));
-                    lab.wire((&gate, &near), (host, &far));
-                    gate.ip(&format!("route add default via {street}.1"));
-                    host.ip(&format!("route add default via {home}.1"));
-                    hide(&gate, &road, nat);
+                    let road = join((&router, near), (&gate, far));
+                    let [inside, home] = [1, 2].map(|of| family.home(homes[n], of));
+                    join((&gate, inside), (host, home));
+                    match family {
+                        Family::V4 => hide(&gate, &road, nat),
+                        Family::V6 => {
+                            router.ip(&format!("route add {home} via {far}"));
+                            guard(&gate, &road);
+                        }
+                    }
                     behind.push(gate);
                     road
                 }
             };
-            if nat.is_none() {
-                host.ip(&format!("route add default via {street}.1"));
-            }
             road.set(weather);
             roads.push(road);
         }
         let host = Host::new("relay");
-        roads.push(lab.wire((&router, "198.18.9.1/24"), (&host, "198.18.9.2/24")));
-        host.ip("route add default via 198.18.9.1");
-        let relay = host.run(async {
+        let [near, far] = [1, 2].map(|of| family.public(9, of));
+        roads.push(join((&router, near), (&host, far)));
+        let asked = SocketAddr::new(far, 3_478);
+        let relay = host.run(async move {
             let relay = Relay::builder()
                 .store(Arc::new(MemoryStore::new()))
-                .stun(([198, 18, 9, 2], 3478).into());
-            relay.bind(([198, 18, 9, 2], 0).into()).await
+                .stun(asked);
+            relay.bind((far, 0).into()).await
         });
         let relay = relay.await.expect("a free port");
         let address = format!("ws://{}", relay.local_addr());
         let turn = match turn {
-            true => Some(Turn::start(&host, "198.18.9.2").await),
+            true => Some(Turn::start(&host, &far.to_string()).await),
             false => None,
         };
+        let stun = (stun == Stun::Asked).then_some(asked);
         let way = || direct(kind, stun, turn.as_ref());
         let [one, other] = hosts;
         let began = Instant::now();
@@ -243,7 +259,11 @@ impl Town {
 
     /// Parts the peers from each other, and not from the relay. Nobody is told.
     pub(crate) fn part(&self) {
-        wall(&self.router, STREETS[0], STREETS[1]);
+        let [one, other] = STREETS.map(|street| {
+            let family = Family::V4;
+            family.in_network(family.public(street, 0))
+        });
+        wall(&self.router, &one, &other);
     }
 
     pub(crate) fn join(&self) {
@@ -300,15 +320,16 @@ impl Town {
     }
 }
 
-fn direct(kind: Kind, stun: Stun, turn: Option<&Turn>) -> Direct {
-    let asked = stun == Stun::Asked;
+fn direct(kind: Kind, stun: Option<SocketAddr>, turn: Option<&Turn>) -> Direct {
     match kind {
-        Kind::Quic if asked => Direct::Quic(Quic::new().ask_stun("198.18.9.2:3478")),
-        Kind::Quic => Direct::Quic(Quic::new()),
+        Kind::Quic => Direct::Quic(match stun {
+            Some(server) => Quic::new().ask_stun(server.to_string()),
+            None => Quic::new(),
+        }),
         Kind::WebRtc => {
             let mut webrtc = WebRtc::new();
-            if asked {
-                webrtc = webrtc.with_stun("stun:198.18.9.2:3478");
+            if let Some(server) = stun {
+                webrtc = webrtc.with_stun(format!("stun:{server}"));
             }
             if let Some(turn) = turn {
                 webrtc = webrtc.with_turn(turn.url(), turn::USER, turn::PASSWORD);

@@ -108,7 +108,8 @@ fn device(host: &Host, name: &str, address: &str) -> SyncDevice {
     host.ip(&format!(
         "link set {name} address 02:00:00:00:00:01 arp off addrgenmode none"
     ));
-    host.ip(&format!("address add {address} dev {name}"));
+    // Nor is anybody asked whether an address of IPv6 is taken, which takes a second.
+    host.ip(&format!("address add {address} dev {name} nodad"));
     host.ip(&format!("link set {name} up"));
     device
 }

@@ -103,3 +103,21 @@ async fn large_messages_pass_a_narrow_road() {
     town.hush().await;
     town.end().await;
 }
+
+/// As far as a mobile network in bad reception: connecting takes five round trips, and there is time.
+#[tokio::test]
+async fn a_relay_that_is_three_seconds_away_is_reached() {
+    let plan = Plan::new(47, Weather::delayed(ms(1_500)), Kind::Quic);
+    let Some(mut town) = Town::of(plan).await else {
+        return;
+    };
+    town.until_linked().await;
+    figure("far", "on the relay after", town.began.elapsed());
+    town.talk(Talk {
+        every: ms(500),
+        ..CHATTER
+    });
+    town.hear_more(3).await;
+    town.hush().await;
+    town.end().await;
+}

@@ -6,29 +6,33 @@
 mod errors;
 mod halves;
 mod sign_in;
+mod tcp;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hyper_util::client::legacy::connect::HttpConnector;
 use outlive_core::Identity;
 use outlive_core::transport::{RelayConnection, RelayTransport, TransportError};
 use outlive_core::wire::relay::MESSAGE_BYTES;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio_tungstenite::Connector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{Connector, client_async_tls_with_config};
 
 use self::sign_in::{SignedIn, Socket};
 
-/// How long connecting may take: name lookup, TCP, TLS, upgrade and sign-in together. Shorter, and
-/// a mobile network in bad reception never gets there; longer, and a dead address holds up the next
-/// try.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long each part of connecting may take: finding the host, TLS and the upgrade, and the sign-in. In bad
+/// reception a round trip takes two seconds, and there are six; longer, and a dead address holds up the
+/// next try.
+const FINDING: Duration = Duration::from_secs(15);
+const UPGRADE: Duration = Duration::from_secs(10);
+const SIGN_IN: Duration = Duration::from_secs(10);
 
 /// How long a relay may be silent. It pings every 20 s; after two lost Pings it is gone.
 const SILENCE: Duration = Duration::from_secs(50);
@@ -42,6 +46,9 @@ const WRITE_BUFFER_MOST: usize = 1024 * 1024;
 /// A relay that is reached over a WebSocket.
 pub struct WebSocketRelay {
     address: String,
+    /// Where that is.
+    server: Uri,
+    connector: HttpConnector,
     tls: Arc<ClientConfig>,
     roots: RootCertStore,
     silence: Duration,
@@ -84,11 +91,14 @@ impl WebSocketRelay {
         if !has_a_port_or_none(&uri) {
             return Err(wrong("its port is none; use 1 to 65535"));
         }
+        let server = tcp::server(&uri).map_err(|error| wrong(&error.to_string()))?;
         let mut roots = RootCertStore::empty();
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         let tls = tls_config(&roots)?;
         Ok(Self {
             address: address.to_owned(),
+            server,
+            connector: tcp::connector(),
             tls,
             roots,
             silence: SILENCE,
@@ -165,23 +175,36 @@ impl WebSocketRelay {
             .max_write_buffer_size(WRITE_BUFFER_MOST)
             .max_message_size(Some(MESSAGE_BYTES))
             .max_frame_size(Some(MESSAGE_BYTES));
-        let connecting = async {
-            // Without Nagle's algorithm: what is flushed is meant to leave.
-            let connector = Connector::Rustls(self.tls.clone());
-            let (socket, _) = tokio_tungstenite::connect_async_tls_with_config(
-                request,
-                Some(config),
-                true,
-                Some(connector),
-            )
-            .await
-            .map_err(|error| errors::connecting(&self.address, error))?;
-            greet(socket).await
-        };
-        let signed_in = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-            .await
-            .map_err(|_| self.unreachable("no answer in time"))??;
+        let finding = tcp::connect(self.connector.clone(), self.server.clone());
+        let tcp = self
+            .in_time(FINDING, "nobody is found there", finding)
+            .await?;
+        let tcp = tcp.map_err(|reason| self.unreachable(reason))?;
+        let tls = Some(Connector::Rustls(self.tls.clone()));
+        let upgrade = Box::pin(client_async_tls_with_config(
+            request,
+            tcp,
+            Some(config),
+            tls,
+        ));
+        let upgraded = self
+            .in_time(UPGRADE, "no WebSocket comes about", upgrade)
+            .await?;
+        let (socket, _) = upgraded.map_err(|error| errors::connecting(&self.address, error))?;
+        let signed_in = self
+            .in_time(SIGN_IN, "it does not sign us in", greet(socket))
+            .await??;
         Ok(halves::split(signed_in, self.silence))
+    }
+
+    async fn in_time<T>(
+        &self,
+        time: Duration,
+        failing: &str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, TransportError> {
+        let done = tokio::time::timeout(time, work).await;
+        done.map_err(|_| self.unreachable(format_args!("{failing} in {} s", time.as_secs())))
     }
 
     fn unreachable(&self, reason: impl fmt::Display) -> TransportError {

@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod attached;
+mod dialing;
 mod envelopes;
 mod sending;
 mod slots;
@@ -30,6 +31,7 @@ use tracing::{debug, info};
 
 use self::arrivals::LetBy;
 use self::attached::Attached;
+use self::dialing::{Dialed, dial};
 use self::envelopes::Envelopes;
 use self::sending::send_all;
 use self::slots::Slots;
@@ -57,10 +59,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// push each other out, each when its wait is over.
 const SETTLED: Duration = Duration::from_secs(60);
 
+/// How long one has to last for that if it broke before the relay had said anything. One that falls over when
+/// it is greeted is not to be greeted without end.
+const GREETED: Duration = Duration::from_secs(10);
+
 /// How long a connection may be silent after the network is said to be up, perhaps as another one
-/// than it was made over. Too short, and one that is only slow is made anew for nothing; too long,
-/// and a dead one holds its sessions up.
+/// than it was made over: as long as it took to make, within these bounds. Too short, and one that is only
+/// slow is made anew for nothing; too long, and a dead one holds its sessions up.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+const SIGN_OF_LIFE_MOST: Duration = Duration::from_secs(10);
 
 /// How a relay is at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,22 +145,25 @@ impl RelayTask {
                 () = attached.hand_on() => continue,
                 () = network.until_up() => {}
             }
-            let transport = self.transport.clone();
-            let inner = self.inner.clone();
-            let connecting = async move { transport.connect(&inner.identity).await };
+            let (inner, transport) = (self.inner.clone(), self.transport.clone());
+            let dialing = dial(&inner, &transport, &mut network);
             let connected = tokio::select! {
                 () = cancel.cancelled() => break,
-                result = self.while_attaching(&mut attached, connecting) => result,
-                // Over the network that was there, the attempt is of no use any more.
-                _ = network.news() => continue,
+                result = self.while_attaching(&mut attached, dialing) => result,
+            };
+            let Some(connected) = connected else {
+                continue;
             };
             let error = match connected {
-                Ok(connection) => {
+                Ok(Dialed { connection, took }) => {
                     let since = Instant::now();
                     info!(relay = self.transport.address(), "connected");
                     self.state.send_replace(RelayState::Connected);
-                    let ended = self.carry(connection, &mut attached, &mut network).await;
-                    if since.elapsed() >= SETTLED || !ended.is_held_against_us() {
+                    let life = SIGN_OF_LIFE.max(took).min(SIGN_OF_LIFE_MOST);
+                    let ended = self
+                        .carry(connection, life, &mut attached, &mut network)
+                        .await;
+                    if since.elapsed() >= ended.time_to_settle() {
                         backoff.succeeded();
                     }
                     if ended.moved {
@@ -212,6 +222,7 @@ impl RelayTask {
     async fn carry(
         &mut self,
         connection: RelayConnection,
+        life: Duration,
         attached: &mut Attached,
         network: &mut Ear,
     ) -> Ended {
@@ -260,6 +271,7 @@ impl RelayTask {
         };
         let mut unidentified = Box::pin(unidentified.run());
         let (mut farewell, mut by_second, mut moved) = (None, false, false);
+        let mut was_heard = false;
         let mut silent = None;
         let mut let_by = LetBy::default();
         let error = loop {
@@ -296,21 +308,22 @@ impl RelayTask {
                     }
                     News::Up => {
                         self.ask_for_life(&link);
-                        silent.get_or_insert_with(|| Box::pin(tokio::time::sleep(SIGN_OF_LIFE)));
+                        silent.get_or_insert_with(|| Box::pin(tokio::time::sleep(life)));
                     }
                 },
-                () = pending_or(&mut silent) => {
-                    let dead = "it leads nowhere since the network changed".to_owned();
-                    break TransportError::Broken(dead);
-                }
                 incoming = receiver.receive() => match incoming {
                     Ok(incoming) => {
-                        silent = None;
+                        (silent, was_heard) = (None, true);
                         self.deliver(incoming, &mut links, attached, &shared, &envelopes, &mut let_by)
                             .await;
                     }
                     Err(error) => break error,
                 },
+                // Behind what has come: a process that was held up looks at that first.
+                () = pending_or(&mut silent) => {
+                    let dead = "it leads nowhere since the network changed".to_owned();
+                    break TransportError::Broken(dead);
+                }
                 () = let_by.retry() => self.ask_again(&mut let_by, &link).await,
                 Some(Attach { peer, inputs }) = self.attaching.recv() => {
                     if attached.insert(peer, inputs.clone()) {
@@ -352,6 +365,7 @@ impl RelayTask {
             error,
             by_second,
             moved,
+            was_heard,
         }
     }
 
@@ -425,16 +439,23 @@ struct Ended {
     by_second: bool,
     /// Whether we ourselves have moved. Others have not, and need no time between us.
     moved: bool,
+    /// Whether the relay said anything over it.
+    was_heard: bool,
 }
 
 impl Ended {
-    /// Whether the next connection would end in the same way for all we know.
-    const fn is_held_against_us(&self) -> bool {
+    /// How long it has to have lasted for the next one to be made at once.
+    const fn time_to_settle(&self) -> Duration {
         match &self.error {
-            _ if self.by_second => true,
-            TransportError::Closed(reason) => !matches!(reason, GoodbyeReason::Draining),
-            TransportError::Refused(_) | TransportError::Protocol(_) => true,
-            _ => false,
+            _ if self.moved => Duration::ZERO,
+            // The next one would end in the same way, for all we know.
+            _ if self.by_second => SETTLED,
+            TransportError::Closed(GoodbyeReason::Draining) => Duration::ZERO,
+            TransportError::Closed(_)
+            | TransportError::Refused(_)
+            | TransportError::Protocol(_) => SETTLED,
+            _ if self.was_heard => Duration::ZERO,
+            _ => GREETED,
         }
     }
 }

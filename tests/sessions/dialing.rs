@@ -6,7 +6,7 @@ use std::time::Duration;
 use outlive::{Identity, NetworkMonitor, Node, RelayState, RelayTransport, TransportError};
 use outlive_core::transport::{DeliveryToken, Incoming, RelayConnection, RelayReceiver};
 use outlive_storage::MemoryStore;
-use outlive_transports::MemoryRelay;
+use outlive_transports::{MemoryRelay, Way};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -103,6 +103,116 @@ async fn a_network_that_comes_up_while_a_dial_hangs_is_dialed_over_at_once() {
     network.up();
     linked(&to_bob).await;
     assert_eq!(up.elapsed(), Duration::ZERO, "it waited for the attempt");
+}
+
+/// A way to a relay on which connecting takes its time.
+#[derive(Clone)]
+struct Slow {
+    way: MemoryRelay,
+    takes: Duration,
+}
+
+#[async_trait::async_trait]
+impl RelayTransport for Slow {
+    fn address(&self) -> &str {
+        self.way.address()
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        tokio::time::sleep(self.takes).await;
+        self.way.connect(identity).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hears_of_the_network_more_often_than_a_dial_takes_gets_there() {
+    let takes = Duration::from_secs(5);
+    let way = Slow {
+        way: MemoryRelay::new("relay"),
+        takes,
+    };
+    let network = NetworkMonitor::new();
+    let alice = with_network(1, way, &network).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let restless = async {
+        loop {
+            tokio::time::sleep(takes / 2).await;
+            network.up();
+        }
+    };
+    let dialed = Instant::now();
+    tokio::select! {
+        () = linked(&to_bob) => {}
+        () = restless => {}
+    }
+    assert!(dialed.elapsed() <= takes, "{:?}", dialed.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_took_long_to_reach_has_longer_to_show_that_it_is_there() {
+    let takes = Duration::from_secs(5);
+    let relay = MemoryRelay::new("relay");
+    let way = Slow {
+        way: relay.clone(),
+        takes,
+    };
+    let network = NetworkMonitor::new();
+    let alice = with_network(1, way, &network).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    linked(&to_bob).await;
+    for _ in 0..10 {
+        let answers = relay.faults().hold(id(1), Way::FromRelay);
+        network.up();
+        // How long the answer is on its way is what is staged.
+        tokio::time::sleep(takes - Duration::from_secs(1)).await;
+        drop(answers);
+        tokio::time::sleep(takes).await;
+    }
+    assert_eq!(relay.counts().borrow().sign_ins, 1);
+}
+
+/// A way to a relay that falls over as soon as it has greeted somebody.
+#[derive(Clone)]
+struct Falling {
+    way: MemoryRelay,
+    attempts: Arc<watch::Sender<usize>>,
+}
+
+struct Fallen;
+
+#[async_trait::async_trait]
+impl RelayReceiver for Fallen {
+    async fn receive(&mut self) -> Result<Incoming, TransportError> {
+        Err(TransportError::Broken("it fell over".to_owned()))
+    }
+}
+
+#[async_trait::async_trait]
+impl RelayTransport for Falling {
+    fn address(&self) -> &str {
+        self.way.address()
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        self.attempts.send_modify(|attempts| *attempts += 1);
+        Ok(RelayConnection {
+            receiver: Box::new(Fallen),
+            ..self.way.connect(identity).await?
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_falls_over_when_it_is_greeted_is_greeted_ever_more_rarely() {
+    let way = Falling {
+        way: MemoryRelay::new("relay"),
+        attempts: Arc::default(),
+    };
+    let _alice = with_network(1, way.clone(), &NetworkMonitor::new()).await;
+    // The time in which it does so is what is staged.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let attempts = *way.attempts.borrow();
+    assert!((10..150).contains(&attempts), "{attempts} in ten minutes");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use outlive::{
-    ChannelId, Identity, Node, RelayState, RelayTransport, SessionEvent, TransportError,
+    ChannelId, Identity, NetworkMonitor, Node, RelayState, RelayTransport, SessionEvent,
+    TransportError,
 };
 use outlive_core::transport::{GoodbyeReason, Incoming, RelayConnection, RelayReceiver};
 use outlive_storage::MemoryStore;
 use outlive_transports::{MemoryRelay, Way};
 use tokio::sync::Notify;
 
-use crate::scene::{acquaint, at_once, counted, linked, on, on_store};
+use crate::proxy::Proxy;
+use crate::scene::{acquaint, at_once, counted, linked, on, on_store, with_network};
 use crate::watched::Watched;
 use crate::world::{CHAT, comes_true, id, node, relay, soon, take, until, way};
 
@@ -278,6 +281,25 @@ async fn a_relay_that_fell_silent_holds_up_nothing_while_another_is_there() {
     assert_eq!(take(&mut inbox).await, "around it");
     // It was not given up before: that takes 50 s of silence.
     assert_eq!(first.counts().borrow().sign_ins, 2);
+}
+
+#[tokio::test]
+async fn a_relay_that_answers_nothing_is_given_up_before_one_that_is_asked_nothing() {
+    let silence = Duration::from_secs(10);
+    let relay = relay().await;
+    let proxy = Proxy::before(&relay).await;
+    let none = NetworkMonitor::new();
+    let alice = with_network(1, proxy.way().with_silence(silence), &none).await;
+    let bob = with_network(2, way(&relay), &none).await;
+    let to_bob = alice.session(id(2)).await.unwrap();
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    linked(&to_bob).await;
+    proxy.half_dead();
+    let dead = Instant::now();
+    to_bob.send(CHAT, "into nothing").await.unwrap();
+    assert_eq!(take(&mut inbox).await, "into nothing");
+    let heard = dead.elapsed();
+    assert!(heard < silence * 4 / 5, "{heard:?}");
 }
 
 #[tokio::test]

@@ -11,9 +11,10 @@ use outlive_core::transport::{
     Incoming, Outgoing, RelayConnection, RelayReceiver, RelaySender, TransportError,
 };
 use outlive_core::wire::relay::{self, FromRelay, LIST_ITEMS, ToRelay};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_tungstenite::MaybeTlsStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::address::is_gone;
 
@@ -24,6 +25,17 @@ use super::sign_in::{SignedIn, Socket, broken};
 /// client on a slow link seems silent to it. A flight of segments still goes in as many messages as a
 /// relay takes before the first is durable.
 const BATCH_BYTES: usize = 32 * 1024;
+
+/// Bytes a second that get through where anything does: an answer may come that much later as there was
+/// to be said.
+const SLOWEST: u32 = 2 * 1024;
+
+/// What was said since the relay was heard last, and will be answered.
+#[derive(Clone, Copy)]
+struct Asked {
+    since: Instant,
+    bytes: usize,
+}
 
 pub(super) fn split(signed_in: SignedIn, silence: Duration) -> RelayConnection {
     let SignedIn {
@@ -37,21 +49,41 @@ pub(super) fn split(signed_in: SignedIn, silence: Duration) -> RelayConnection {
         _ => None,
     };
     let (sink, stream) = socket.split();
+    let (asked, asks) = watch::channel(None);
     RelayConnection {
         store,
-        sender: Box::new(Sender { sink }),
+        sender: Box::new(Sender {
+            sink,
+            asked: asked.clone(),
+        }),
         receiver: Box::new(Receiver {
             stream,
             address: address.map(|address| address.ip()),
             early,
             silence,
             heard: Instant::now(),
+            asked,
+            asks,
         }),
     }
 }
 
 struct Sender {
     sink: SplitSink<Socket, Message>,
+    asked: watch::Sender<Option<Asked>>,
+}
+
+impl Sender {
+    async fn feed(&mut self, bytes: Vec<u8>, is_answered: bool) -> Result<(), TransportError> {
+        if is_answered {
+            self.asked.send_modify(|asked| {
+                let since = Instant::now();
+                let asked = asked.get_or_insert(Asked { since, bytes: 0 });
+                asked.bytes = asked.bytes.saturating_add(bytes.len());
+            });
+        }
+        self.sink.feed(Message::binary(bytes)).await.map_err(broken)
+    }
 }
 
 struct Receiver {
@@ -61,6 +93,47 @@ struct Receiver {
     early: VecDeque<FromRelay>,
     silence: Duration,
     heard: Instant,
+    asked: watch::Sender<Option<Asked>>,
+    asks: watch::Receiver<Option<Asked>>,
+}
+
+impl Receiver {
+    /// When the relay is given up if nothing comes until then: after the silence; and sooner if there is
+    /// something to be answered, but not before it would have pinged us anyhow, as it may have reasons of
+    /// its own to be slow. `None` is longer than a clock goes.
+    fn given_up_at(&mut self) -> Option<Instant> {
+        let silent = self.heard.checked_add(self.silence);
+        let asked = *self.asks.borrow_and_update();
+        let unanswered = asked.and_then(|Asked { since, bytes }| {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let saying = Duration::from_secs(1) * bytes / SLOWEST;
+            since.checked_add(self.silence * 2 / 5 + saying)
+        });
+        [silent, unanswered].into_iter().flatten().min()
+    }
+
+    /// The next message; fails when the relay is given up. Cancellation-safe.
+    async fn next(&mut self) -> Result<Option<Result<Message, WsError>>, TransportError> {
+        loop {
+            let given_up = self.given_up_at();
+            tokio::select! {
+                // What is there counts, however late it is looked at.
+                biased;
+                message = self.stream.next() => return Ok(message),
+                changed = self.asks.changed() => changed.map_err(broken)?,
+                () = until(given_up) => {
+                    return Err(TransportError::Broken("the relay fell silent".to_owned()));
+                }
+            }
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Joins neighbours that say the same of envelopes of one sender.
@@ -133,22 +206,20 @@ fn to_relay(item: Outgoing) -> ToRelay {
 #[async_trait]
 impl RelaySender for Sender {
     async fn send(&mut self, items: Vec<Outgoing>) -> Result<(), TransportError> {
-        let mut bytes = Vec::new();
+        let (mut bytes, mut is_answered) = (Vec::new(), false);
         for item in merged(items) {
+            is_answered |= matches!(
+                item,
+                Outgoing::Submit { .. } | Outgoing::SubmitUnidentified { .. }
+            );
             relay::encode(&to_relay(item), &mut bytes);
             if bytes.len() >= BATCH_BYTES {
-                let full = std::mem::take(&mut bytes);
-                self.sink
-                    .feed(Message::binary(full))
-                    .await
-                    .map_err(broken)?;
+                self.feed(std::mem::take(&mut bytes), is_answered).await?;
+                is_answered = false;
             }
         }
         if !bytes.is_empty() {
-            self.sink
-                .feed(Message::binary(bytes))
-                .await
-                .map_err(broken)?;
+            self.feed(bytes, is_answered).await?;
         }
         self.sink.flush().await.map_err(broken)
     }
@@ -170,14 +241,9 @@ impl RelayReceiver for Receiver {
             }
             // Reading answers the relay's Pings too: tungstenite queues the Pong and writes it out
             // with the next read.
-            let message = match self.heard.checked_add(self.silence) {
-                Some(at) => tokio::time::timeout_at(at, self.stream.next())
-                    .await
-                    .map_err(|_| TransportError::Broken("the relay fell silent".to_owned()))?,
-                // Longer than a clock goes.
-                None => self.stream.next().await,
-            };
+            let message = self.next().await?;
             self.heard = Instant::now();
+            self.asked.send_if_modified(|asked| asked.take().is_some());
             match message {
                 Some(Ok(Message::Binary(bytes))) => {
                     let messages = relay::decode::<FromRelay>(&bytes)

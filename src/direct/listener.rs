@@ -105,15 +105,24 @@ impl Listener {
     /// Until there is no network any more to hear of.
     async fn look(&self, socket: &dyn DirectEndpoint, inner: &Arc<Inner>) {
         let mut network = inner.network.watch();
+        let mut look_at = Instant::now();
         loop {
-            self.moved_to(socket.addresses().await);
+            let looking = async {
+                tokio::time::sleep_until(look_at).await;
+                socket.addresses().await
+            };
             tokio::select! {
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                addresses = looking => {
+                    self.moved_to(addresses);
+                    look_at = Instant::now() + LOOK_AGAIN;
+                }
+                // Also while it is looked: what servers say takes a while, and is of the network before.
                 changed = network.changed() => {
                     if changed.is_err() {
                         // The monitor lives as long as the node.
                         return;
                     }
+                    look_at = Instant::now();
                     if !network.borrow_and_update().up {
                         continue;
                     }

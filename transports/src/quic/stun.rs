@@ -17,7 +17,7 @@ use stun_types::attribute::XorMappedAddress;
 use stun_types::message::{
     BINDING, Message, MessageClass, MessageWrite, MessageWriteVec, TransactionId,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -37,6 +37,11 @@ const NAME_TIME: Duration = Duration::from_secs(1);
 /// How long all servers have together, names included. After two repetitions one is as good as gone,
 /// and dialing waits for this.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// How long an answer over IPv6 is waited for when there is one over IPv4, and the other way round, beside twice
+/// the time that it took: so long that it may be asked for once more. Many hosts have addresses of a family
+/// from which nothing leads on.
+const OTHER_FAMILY: Duration = ASK_AGAIN;
 
 /// How often in a row the server that answered last may stay silent. Until then the socket counts as seen
 /// where it was: an answer is lost now and then, and peers would be told that we have moved.
@@ -127,9 +132,9 @@ impl Drop for Asked<'_> {
 /// Asks the servers and returns the addresses at which they see the socket. Of those for IPv4 and for
 /// IPv6 the one that answered last is asked alone: a NAT may show each of them another address. While there
 /// is none, or it is given up, all are asked at once, and the first answer counts. Done after two seconds
-/// in any case. Cancellation-safe.
+/// in any case, and soon after one family has answered. Cancellation-safe.
 pub(super) async fn ask(socket: &Socket, servers: &[String]) -> Vec<SocketAddr> {
-    let deadline = Instant::now() + ANSWER_TIME;
+    let deadline = Deadline::new();
     let Ok(local) = socket.local() else {
         return Vec::new();
     };
@@ -145,8 +150,8 @@ pub(super) async fn ask(socket: &Socket, servers: &[String]) -> Vec<SocketAddr> 
     }
     let (v4, v6) = all.into_iter().partition(SocketAddr::is_ipv4);
     let look = async |last: Option<Sighting>, all| match last {
-        Some(last) if !given_up(last) => Some(last.again(socket, deadline).await),
-        _ => first_answer(socket, all, deadline).await,
+        Some(last) if !given_up(last) => Some(last.again(socket, &deadline).await),
+        _ => first_answer(socket, all, &deadline).await,
     };
     let (v4, v6) = futures_util::future::join(look(last_v4, v4), look(last_v6, v6)).await;
     socket.sightings().with(|last| *last = [v4, v6]);
@@ -157,7 +162,7 @@ pub(super) async fn ask(socket: &Socket, servers: &[String]) -> Vec<SocketAddr> 
 
 impl Sighting {
     /// What the same server says now. If it says nothing, what it said before.
-    async fn again(self, socket: &Socket, deadline: Instant) -> Self {
+    async fn again(self, socket: &Socket, deadline: &Deadline) -> Self {
         let answer = first_answer(socket, vec![self.server], deadline).await;
         answer.unwrap_or(Self {
             misses: self.misses + 1,
@@ -166,11 +171,44 @@ impl Sighting {
     }
 }
 
+/// Until when answers are waited for.
+struct Deadline {
+    began: Instant,
+    at: watch::Sender<Instant>,
+}
+
+impl Deadline {
+    fn new() -> Self {
+        let began = Instant::now();
+        let at = watch::Sender::new(began + ANSWER_TIME);
+        Self { began, at }
+    }
+
+    /// One has come: those over the other family are not waited for much longer.
+    fn answered(&self) {
+        let now = Instant::now();
+        let soon = now + (now - self.began) * 2 + OTHER_FAMILY;
+        self.at.send_modify(|at| *at = soon.min(*at));
+    }
+
+    async fn passed(&self) {
+        let mut at = self.at.subscribe();
+        loop {
+            let deadline = *at.borrow_and_update();
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => return,
+                // It is here as long as this is.
+                _ = at.changed() => {}
+            }
+        }
+    }
+}
+
 /// What the first of the servers says.
 async fn first_answer(
     socket: &Socket,
     servers: Vec<SocketAddr>,
-    deadline: Instant,
+    deadline: &Deadline,
 ) -> Option<Sighting> {
     let asked = servers.into_iter().map(async |server| {
         let address = ask_address(socket, server).await?;
@@ -182,11 +220,17 @@ async fn first_answer(
     });
     let mut answers: FuturesUnordered<_> = asked.collect();
     loop {
-        match tokio::time::timeout_at(deadline, answers.next()).await {
-            Ok(Some(Some(seen))) => return Some(seen),
-            Ok(Some(None)) => {}
-            Ok(None) => return None,
-            Err(_) => {
+        tokio::select! {
+            biased;
+            answer = answers.next() => match answer {
+                Some(Some(seen)) => {
+                    deadline.answered();
+                    return Some(seen);
+                }
+                Some(None) => {}
+                None => return None,
+            },
+            () = deadline.passed() => {
                 debug!("no STUN server answered in time");
                 return None;
             }

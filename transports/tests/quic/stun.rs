@@ -1,6 +1,7 @@
 //! What a node learns of its address from servers.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use outlive_core::transport::Lane;
 use outlive_transports::Quic;
@@ -120,6 +121,23 @@ async fn servers_that_do_not_answer_hold_up_nobody_for_long() {
     for _ in 0..200 {
         asks.recv().await.expect("it was asked");
     }
+}
+
+#[tokio::test]
+async fn a_family_from_which_nothing_leads_on_does_not_hold_up_the_other() {
+    let silent = match UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).await {
+        Ok(socket) => socket,
+        Err(error) => return eprintln!("skipped: there is no IPv6 here: {error}"),
+    };
+    let silent = silent.local_addr().expect("bound");
+    let mut tasks = JoinSet::new();
+    let (live, _asks) = server(&mut tasks, 0).await;
+    let quic = Quic::new().ask_stun(live).ask_stun(silent.to_string());
+    let begun = Instant::now();
+    let a = node_of(1, quic).await;
+    assert_eq!(a.addresses[0], seen());
+    // With patience for both it takes two seconds.
+    assert!(begun.elapsed() < Duration::from_millis(1_500));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
@@ -12,11 +12,16 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
 use tracing::warn;
 
+use crate::address::is_gone;
+
 use super::stun::{Questions, Sightings, is_stun};
 
 /// Bytes the system is asked to hold for the socket, in each direction. It may grant less; then more
 /// is lost and sent again at high rates.
 const SYSTEM_BUFFER: usize = 2 * 1024 * 1024;
+
+/// Addresses of this host that are remembered. Of more each is looked at whenever it is sent from.
+const SOURCES: usize = 64;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -25,6 +30,7 @@ pub(super) struct Socket {
     state: UdpSocketState,
     questions: Questions,
     sightings: Sightings,
+    sources: Sources,
 }
 
 impl Socket {
@@ -71,6 +77,7 @@ impl Socket {
             io: tokio::net::UdpSocket::from_std(socket)?,
             questions: Questions::default(),
             sightings: Sightings::default(),
+            sources: Sources::default(),
         })
     }
 
@@ -112,6 +119,31 @@ impl Socket {
     }
 }
 
+/// Addresses from which something was to be sent, and whether they are gone. A link that was accepted goes on
+/// sending from the one at which it was, and over IPv6 the system's word that this is gone has quinn send
+/// packets one by one from then on, those of all links.
+#[derive(Debug, Default)]
+struct Sources(Mutex<Vec<(IpAddr, bool)>>);
+
+impl Sources {
+    /// As it was when it was looked at first. An address that is back is one that the network changed by:
+    /// then there is another socket.
+    fn is_gone(&self, ip: IpAddr) -> bool {
+        if ip.is_ipv4() {
+            return false;
+        }
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, gone)) = known.iter().find(|(other, _)| *other == ip) {
+            return *gone;
+        }
+        let gone = is_gone(ip);
+        if known.len() < SOURCES {
+            known.push((ip, gone));
+        }
+        gone
+    }
+}
+
 fn bound(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let domain = Domain::for_address(address);
     let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
@@ -141,6 +173,9 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if transmit.src_ip.is_some_and(|ip| self.sources.is_gone(ip)) {
+            return Ok(());
+        }
         self.io.try_io(Interest::WRITABLE, || {
             self.state.send((&self.io).into(), transmit)
         })
@@ -232,5 +267,25 @@ mod tests {
             assert_eq!(socket.local().expect("bound"), port);
         }
         bound(port, true).expect_err("it is shared with nobody");
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_from_an_address_that_is_gone_costs_the_others_nothing() {
+        let Ok(socket) = bound((Ipv6Addr::LOCALHOST, 0).into(), false) else {
+            return eprintln!("skipped: there is no IPv6 here");
+        };
+        let socket = Socket::new(socket).expect("a socket");
+        let segments = socket.max_transmit_segments();
+        let contents = [0; 100];
+        socket.io.writable().await.expect("a socket");
+        let sent = socket.try_send(&Transmit {
+            destination: (Ipv6Addr::LOCALHOST, 9).into(),
+            ecn: None,
+            contents: &contents,
+            segment_size: Some(50),
+            src_ip: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+        });
+        sent.expect("no word of it");
+        assert_eq!(socket.max_transmit_segments(), segments);
     }
 }

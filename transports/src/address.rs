@@ -1,7 +1,14 @@
-//! The addresses of this host, as sockets see them.
+//! Addresses, as sockets see them.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+/// Whether it can be the address of anybody, and of one alone.
+pub(crate) fn is_of_somebody(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let several = ip.is_multicast() || ip == Ipv4Addr::BROADCAST;
+    !several && !ip.is_unspecified() && address.port() != 0
+}
 
 /// Whether this host has lost an address that it had. Nothing can be bound to one that is not its own;
 /// whatever else may be the matter says nothing about that.

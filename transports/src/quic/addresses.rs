@@ -1,11 +1,12 @@
 //! Where peers may reach a socket.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use tracing::warn;
 
 use super::plain;
+use crate::address::is_of_somebody;
 
 /// Addresses that are told, and addresses of a peer that are dialed. The rest is left out: a host
 /// with more has most of them for containers.
@@ -25,15 +26,45 @@ pub(super) fn of_interfaces(local: SocketAddr) -> Vec<SocketAddr> {
         warn!(%error, "the addresses of this host can't be read; peers are told none of them");
         Vec::new()
     });
-    interfaces
+    let found = interfaces
         .iter()
         // One that is down keeps its address, at which nobody is found.
         .filter(|interface| interface.is_oper_up())
         .filter(|interface| !interface.is_loopback() && !interface.is_link_local())
-        .map(|interface| SocketAddr::new(interface.ip(), local.port()))
-        .filter(|address| address.is_ipv4() || local.is_ipv6())
+        .map(if_addrs::Interface::ip)
+        .filter(|ip| ip.is_ipv4() || local.is_ipv6());
+    by_use(found.collect(), &ways_out())
+        .into_iter()
+        .map(|ip| SocketAddr::new(ip, local.port()))
         .take(ADDRESSES)
         .collect()
+}
+
+/// The addresses that packets to somewhere far away would have, over IPv6 and over IPv4. None is sent.
+fn ways_out() -> Vec<IpAddr> {
+    let ways = [("[::]:0", "[2001:db8::1]:9"), ("0.0.0.0:0", "192.0.2.1:9")];
+    let way = |(any, far): (&str, &str)| {
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(far).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    ways.into_iter().filter_map(way).collect()
+}
+
+/// Those of most use first: by which the host reaches others, and then of both families in turns. What is
+/// left out behind them are a host's many networks for containers.
+fn by_use(found: Vec<IpAddr>, ways_out: &[IpAddr]) -> Vec<IpAddr> {
+    let (mut ordered, others): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|ip| ways_out.contains(ip));
+    let (v4, v6): (Vec<_>, Vec<_>) = others.into_iter().partition(IpAddr::is_ipv4);
+    let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
+    loop {
+        let pair = [v6.next(), v4.next()];
+        if pair == [None, None] {
+            return ordered;
+        }
+        ordered.extend(pair.into_iter().flatten());
+    }
 }
 
 /// Those of a peer's addresses that are dialed from a socket bound to `local`, each once: at most
@@ -52,10 +83,21 @@ pub(super) fn to_dial(addresses: &[SocketAddr], local: SocketAddr) -> Vec<Socket
 
 /// Whether anybody can be at this address at all, and a socket bound to `local` can get there.
 pub(super) fn can_be_dialed(address: SocketAddr, local: SocketAddr) -> bool {
-    let ip = address.ip();
-    let nobody = ip.is_unspecified()
-        || ip.is_multicast()
-        || ip == std::net::Ipv4Addr::BROADCAST
-        || address.port() == 0;
-    !nobody && (address.is_ipv4() || local.is_ipv6())
+    is_of_somebody(address) && (address.is_ipv4() || local.is_ipv6())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_are_networks_for_containers() {
+        let container = |n: u8| IpAddr::from([172, 17, n, 1]);
+        let way_out = IpAddr::from([192, 0, 2, 7]);
+        let v6: IpAddr = "2001:db8::7".parse().expect("an address");
+        let found = (0..20).map(container).chain([way_out, v6]);
+        let ordered = by_use(found.collect(), &[way_out]);
+        assert_eq!(ordered[..4], [way_out, v6, container(0), container(1)]);
+        assert_eq!(ordered.len(), 22);
+    }
 }

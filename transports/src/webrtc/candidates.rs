@@ -1,16 +1,17 @@
 //! The peer's candidates: each is sent to until it answers, so that a peer does not choose at how many
 //! addresses, nor how.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use outlive_core::limits::{CANDIDATE_BYTES, CANDIDATES};
 use outlive_core::transport::TransportError;
 use rtc::ice::candidate::unmarshal_candidate;
 
 use super::description::attribute;
+use crate::address::is_of_somebody;
 
 /// Of those with the same IP address so many are used: an interface, and how a few servers see it. A
-/// peer that names somebody else's has us send there ten checks a second for each.
+/// peer that names somebody else's has us send there ten checks a second for each, from each of our own.
 const OF_ADDRESS: usize = 4;
 
 /// Those of one description, with it and after it: at most [`CANDIDATES`], and [`OF_ADDRESS`] of each
@@ -42,6 +43,11 @@ impl Candidates {
             return Err(TransportError::Candidate(why));
         }
         if let Some(address) = address(candidate) {
+            if !is_of_somebody(address) {
+                let why = "nobody can be at its address".to_owned();
+                return Err(TransportError::Candidate(why));
+            }
+            let address = address.ip();
             let same = self.addresses.iter().filter(|other| **other == address);
             if same.count() >= OF_ADDRESS {
                 let why = format!("there are {OF_ADDRESS} with its address already");
@@ -69,7 +75,7 @@ impl Candidates {
 }
 
 /// The address that checks are sent to for a candidate, if it has one. For those of TCP none are.
-fn address(candidate: &str) -> Option<IpAddr> {
+fn address(candidate: &str) -> Option<SocketAddr> {
     // As `rtc` reads it: whoever counts words with the prefix sees another address behind a space.
     let value = candidate.strip_prefix("candidate:").unwrap_or(candidate);
     let mut words = value.split_whitespace().skip(2);
@@ -77,7 +83,8 @@ fn address(candidate: &str) -> Option<IpAddr> {
     if transport.to_lowercase().starts_with("tcp") {
         return None;
     }
-    Some(address.parse::<IpAddr>().ok()?.to_canonical())
+    let ip = address.parse::<IpAddr>().ok()?.to_canonical();
+    Some(SocketAddr::new(ip, words.next()?.parse().ok()?))
 }
 
 /// Of TCP there is nothing here, and a peer does not choose what we connect to. It is read as `rtc`
@@ -130,6 +137,16 @@ mod tests {
         assert!(candidates.take(&said(9)).is_err());
         assert!(candidates.take(&said(10)).is_err());
         assert!(candidates.take(&at(2)).is_ok());
+        for nobody in [
+            "224.0.0.251 5353",
+            "255.255.255.255 9",
+            "0.0.0.0 9",
+            "ff02::fb 5353",
+            "192.0.2.9 0",
+        ] {
+            let candidate = format!("candidate:1 1 udp 1 {nobody} typ host");
+            assert!(candidates.take(&candidate).is_err(), "{nobody}");
+        }
         // Nothing is sent for this one.
         let tcp = "candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active";
         assert!(candidates.take(tcp).is_ok());

@@ -121,3 +121,39 @@ async fn a_relay_that_is_three_seconds_away_is_reached() {
     town.hush().await;
     town.end().await;
 }
+
+/// A link is up over roads that from then on lose all that is longer than what every network of IPv6 takes,
+/// without a word: as behind a tunnel whose ends are walled. The relay is not to be reached so any more.
+async fn carries_over_a_tunnel(seed: u64, kind: Kind) {
+    let weather = Weather::delayed(ms(5));
+    let Some(mut town) = Town::of(Plan::new(seed, weather, kind)).await else {
+        return;
+    };
+    town.talk(Talk {
+        every: ms(20),
+        bytes: 10_000,
+    });
+    town.until_direct().await;
+    town.hear_more(50).await;
+    let narrowed = Instant::now();
+    for road in &town.roads[..2] {
+        road.set(Weather {
+            longest: Some(1_280 + 14),
+            ..weather
+        });
+    }
+    town.hear_more(200).await;
+    figure("tunnel", "silent for", town.silence_since(narrowed));
+    town.hush().await;
+    town.end().await;
+}
+
+#[tokio::test]
+async fn a_link_goes_on_where_long_packets_get_lost() {
+    carries_over_a_tunnel(48, Kind::Quic).await;
+}
+
+#[tokio::test]
+async fn a_negotiated_link_goes_on_where_long_packets_get_lost() {
+    carries_over_a_tunnel(49, Kind::WebRtc).await;
+}

@@ -23,6 +23,8 @@ pub(crate) struct Weather {
     pub(crate) late: Duration,
     /// Bits a second.
     pub(crate) rate: Option<u32>,
+    /// Bytes of the longest frame that arrives. Of longer ones nobody hears.
+    pub(crate) longest: Option<usize>,
 }
 
 impl Weather {
@@ -35,6 +37,7 @@ impl Weather {
             reorder: 0.0,
             late: Duration::ZERO,
             rate: None,
+            longest: None,
         }
     }
 }
@@ -69,6 +72,9 @@ impl Sky {
     pub(crate) fn fate(&mut self, weather: &Weather, bytes: usize, now: Instant) -> Fate {
         // Drawn for each frame alike, so that a change of one kind leaves the others as they were.
         let [loss, duplicate, reorder, jitter] = [(); 4].map(|()| self.chance.f64());
+        if weather.longest.is_some_and(|longest| bytes > longest) {
+            return Fate::Lost;
+        }
         let mut sent = now;
         if let Some(rate) = weather.rate {
             let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / f64::from(rate));

@@ -1,6 +1,6 @@
 //! The rendezvous: where two peers are, and when they dial each other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -177,8 +177,13 @@ impl Rendezvous {
     pub fn located(&mut self, mut addresses: Vec<SocketAddr>, now: Now) {
         addresses.truncate(ADDRESSES);
         self.ours = addresses;
-        if self.wish == Wish::Forbidden || self.said.as_ref().is_none_or(|said| *said == self.ours)
-        {
+        let Some(said) = self.said.as_ref().filter(|said| **said != self.ours) else {
+            return;
+        };
+        // Some NATs forget us within seconds, and show us at another port each time. Nothing came of the
+        // last one either: the peer is told when it is sought again, and not woken for each.
+        let rests = matches!(self.state, State::Resting { ask: true, .. });
+        if self.wish == Wish::Forbidden || rests && hosts(said) == hosts(&self.ours) {
             return;
         }
         // Where we are now, we have to be dialed anew. A link that is up may have moved with us, or
@@ -452,6 +457,11 @@ impl Rendezvous {
             ttl: ADDRESSES_TTL,
         });
     }
+}
+
+/// Where, but for the ports.
+fn hosts(addresses: &[SocketAddr]) -> BTreeSet<IpAddr> {
+    addresses.iter().map(SocketAddr::ip).collect()
 }
 
 /// Whether anybody can be there. Others would have us send to everybody, or to nobody.

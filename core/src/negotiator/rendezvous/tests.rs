@@ -249,6 +249,30 @@ fn links_that_die_young_are_sought_with_growing_waits() {
 }
 
 #[test]
+fn another_port_is_no_reason_to_ask_a_peer_that_was_not_reached() {
+    let mut ends = met();
+    ends[0].dial_failed(at(1));
+    let until = ends[0].deadline().expect("it is sought again");
+    for port in 1..=100 {
+        ends[0].located(vec![(address(1).ip(), port).into()], at(1));
+    }
+    assert_eq!(drain(&mut ends[0]), (vec![], vec![]));
+    assert_eq!(ends[0].deadline(), Some(until));
+    let now = Now {
+        elapsed: until,
+        ..at(1)
+    };
+    ends[0].tick(now);
+    let (said, dialed) = drain(&mut ends[0]);
+    assert_eq!((said.len(), dialed.len()), (1, 1));
+    assert_eq!(said[0].addresses, [(address(1).ip(), 100).into()]);
+    // Elsewhere is another matter.
+    ends[0].dial_failed(now);
+    ends[0].located(vec![address(9)], now);
+    assert_eq!(drain(&mut ends[0]).0.len(), 1);
+}
+
+#[test]
 fn who_forbids_direct_links_is_neither_told_of_nor_asked_for_ever() {
     let mut ends = met();
     exchange(&mut ends, at(1));

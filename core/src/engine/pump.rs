@@ -92,7 +92,7 @@ impl Engine {
             class = Class::Keep;
             // What is said before is not to wait behind a file.
             contents.lane = (direct && !builder.is_empty()).then_some(Lane::Interactive);
-            contents.expires = self.say_messages(generation, &mut builder, &mut contents);
+            self.say_messages(generation, &mut builder, &mut contents);
         }
         if builder.is_empty() {
             return false;
@@ -221,21 +221,23 @@ impl Engine {
         }
     }
 
-    /// Segments, and the word that some will not come. Returns when the first of them expires.
+    /// Segments, and the word that some will not come.
     fn say_messages(
         &mut self,
         generation: Generation,
         builder: &mut PacketBuilder,
         contents: &mut Contents,
-    ) -> Option<WallTime> {
+    ) {
         let carries = self.links.best() == Some(generation) || self.probe.spread;
         let now = self.now.elapsed;
         let settled = self.settled();
-        let link = self.links.get(generation)?;
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
         if !carries || !settled || !link.has_room(now) {
-            return None;
+            return;
         }
-        let (mut expires, direct) = (None, link.is_direct());
+        let direct = link.is_direct();
         while let Some((channel, position)) = self.next_segment(generation, contents.lane) {
             let Some(frame) = self.segment_frame(channel, position) else {
                 break;
@@ -246,15 +248,15 @@ impl Engine {
             contents.lane = direct.then(|| lane(channel));
             let flight = &mut contents.flight;
             let until = self.sent(generation, channel, position, &frame, flight);
-            expires = expires.max(until);
+            contents.expires = contents.expires.max(until);
         }
         if !contents.flight.runs.is_empty() {
             self.probe.start(now);
             self.measure();
         }
-        expires
     }
 
+    /// Notes that a segment leaves on a link. Returns when it expires.
     fn sent(
         &mut self,
         generation: Generation,

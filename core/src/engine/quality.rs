@@ -27,13 +27,13 @@ const FRESH: Duration = Duration::from_secs(10);
 /// How long what a link took in when it was full counts.
 const FULL_FRESH: Duration = Duration::from_secs(300);
 
-/// How long a link that lagged must do well before it carries again, for the first time. Each time it
-/// lags again the time doubles: however bad the weather, links take turns ever more rarely.
-const PROOF: Duration = Duration::from_secs(5);
-
 /// A link that answers this late, and many times later than another, is as good as gone: what it took in
 /// is forgotten.
 const GONE: Duration = Duration::from_secs(1);
+
+/// How long a link that lagged must do well before it carries again, for the first time. Each time it
+/// lags again the time doubles: however bad the weather, links take turns ever more rarely.
+const PROOF: Duration = Duration::from_secs(5);
 
 /// The longest such time.
 const PROOF_MOST: Duration = Duration::from_secs(300);

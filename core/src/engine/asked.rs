@@ -30,9 +30,11 @@ impl Asked {
 }
 
 impl Engine {
-    /// Notes what was sent before a Resume that leaves on this link; none if the link is gone.
-    pub(super) fn ask(&mut self, generation: Generation, id: ResumeId) -> Option<()> {
-        let link = self.links.get(generation)?;
+    /// Notes what was sent before a Resume that leaves on this link. Returns whether there is the link.
+    pub(super) fn ask(&mut self, generation: Generation, id: ResumeId) -> bool {
+        let Some(link) = self.links.get(generation) else {
+            return false;
+        };
         let direct = link.is_direct();
         let mut sent = link.sent.clone();
         for (&channel, out) in &self.live.out {
@@ -62,7 +64,7 @@ impl Engine {
             sent,
             low,
         });
-        Some(())
+        true
     }
 
     /// The question that is answered, if it is remembered and was not answered before.

@@ -70,10 +70,11 @@ impl Links {
         surplus
     }
 
-    pub(super) fn unbind(&mut self, generation: Generation, now: Duration) -> Option<Link> {
-        let link = self.bound.remove(&generation);
+    /// A link is gone. Returns whether it was bound.
+    pub(super) fn unbind(&mut self, generation: Generation, now: Duration) -> bool {
+        let was_bound = self.bound.remove(&generation).is_some();
         self.choose(now);
-        link
+        was_bound
     }
 
     /// The link that carries what is to be sent.

@@ -253,7 +253,7 @@ impl Engine {
     /// A link is gone. What was sent on it and not acknowledged goes over another at once.
     pub fn unbind(&mut self, generation: Generation, now: Now) {
         self.now = now;
-        if self.links.unbind(generation, now.elapsed).is_some() {
+        if self.links.unbind(generation, now.elapsed) {
             self.crowded.remove(&generation);
             self.probe.spread = false;
         }

@@ -207,7 +207,7 @@ impl Engine {
                 generation,
                 envelope,
             });
-        } else if direct && self.links.unbind(generation, self.now.elapsed).is_some() {
+        } else if direct && self.links.unbind(generation, self.now.elapsed) {
             let reason = DropReason::Violation(violation);
             self.outputs.push_back(Output::Drop { generation, reason });
         }

@@ -31,7 +31,9 @@ impl Engine {
     pub(super) fn resume_for(&mut self, generation: Generation) -> Option<Resume> {
         let id = self.entropy.resume_id();
         let answer = self.wants_answer();
-        self.ask(generation, id)?;
+        if !self.ask(generation, id) {
+            return None;
+        }
         let stated = self.stated(Rule::ResumeAfterDurable);
         let offered = stated
             .out

@@ -82,12 +82,16 @@ impl Links {
         self.best
     }
 
+    pub(super) fn get_best(&mut self) -> Option<&mut Link> {
+        self.bound.get_mut(&self.best?)
+    }
+
     /// This link if it is still bound, else the best.
-    pub(super) fn or_best(&self, generation: Generation) -> Option<Generation> {
+    pub(super) fn get_or_best(&mut self, generation: Generation) -> Option<&mut Link> {
         if self.bound.contains_key(&generation) {
-            Some(generation)
+            self.get(generation)
         } else {
-            self.best
+            self.get_best()
         }
     }
 

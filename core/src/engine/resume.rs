@@ -177,10 +177,7 @@ impl Engine {
             && mine == self.live.epoch
             && self.live.outstanding()
             && (new || !knew_us)
-            && let Some(link) = self
-                .links
-                .or_best(generation)
-                .and_then(|generation| self.links.get(generation))
+            && let Some(link) = self.links.get_or_best(generation)
         {
             link.resume_due = true;
         }
@@ -340,11 +337,7 @@ impl Engine {
         out.low_tally = out.offer_tally;
         self.writes.touch();
         // A Resume says what is the lowest there is.
-        let link = self
-            .links
-            .or_best(generation)
-            .and_then(|generation| self.links.get(generation));
-        if let Some(link) = link {
+        if let Some(link) = self.links.get_or_best(generation) {
             link.resume_due = true;
         }
     }

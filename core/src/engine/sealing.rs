@@ -455,8 +455,7 @@ impl Engine {
     pub(super) fn confirm_keys(&mut self, generation: Generation) {
         self.sealing.confirming = true;
         let epoch = self.live.peer_epoch;
-        let link = self.links.or_best(generation);
-        let Some(link) = link.and_then(|generation| self.links.get(generation)) else {
+        let Some(link) = self.links.get_or_best(generation) else {
             return;
         };
         match epoch {

@@ -66,8 +66,7 @@ impl Engine {
                 limit: VOLATILE_BYTES,
             });
         }
-        let best = self.links.best();
-        let Some(link) = best.and_then(|generation| self.links.get(generation)) else {
+        let Some(link) = self.links.get_best() else {
             return Ok(false);
         };
         if !self.peer_listens.contains(&channel) || !link.has_room_for_volatile() {

@@ -183,8 +183,7 @@ impl Engine {
                 epoch,
                 answers,
             } => {
-                let link = self.links.or_best(generation);
-                if let Some(link) = link.and_then(|generation| self.links.get(generation)) {
+                if let Some(link) = self.links.get_or_best(generation) {
                     if link.is_direct() && answers.is_none() {
                         link.acks.owe_soon(epoch, self.now.elapsed);
                     } else {
@@ -193,14 +192,12 @@ impl Engine {
                 }
             }
             After::Consumed { epoch } => {
-                let best = self.links.best();
-                if let Some(link) = best.and_then(|generation| self.links.get(generation)) {
+                if let Some(link) = self.links.get_best() {
                     link.acks.owe(epoch, None);
                 }
             }
             After::Keys { generation } => {
-                let link = self.links.or_best(generation);
-                if let Some(link) = link.and_then(|generation| self.links.get(generation)) {
+                if let Some(link) = self.links.get_or_best(generation) {
                     link.keys_due = true;
                 }
             }

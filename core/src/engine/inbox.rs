@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Engine;
-use super::streams::Part;
+use super::segments::Part;
 use super::writes::After;
 use crate::limits::CONSUMED_DELAY;
 use crate::record::{InboxBody, InboxRecord, Key, Record};

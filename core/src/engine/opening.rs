@@ -13,7 +13,7 @@ use super::outbox::Sending;
 use super::parking::Crowded;
 use super::rules::Rules;
 use super::sealing::Sealing;
-use super::streams::Held;
+use super::segments::Held;
 use super::timers::Probe;
 use super::writes::Writes;
 use crate::limits::InboxLimits;

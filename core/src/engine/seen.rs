@@ -9,7 +9,6 @@ use std::cmp::Reverse;
 
 use super::Engine;
 use super::event::Violation;
-use crate::limits::PEER_EPOCHS;
 use crate::record::RxChannel;
 use crate::wire::frame::First;
 use crate::{ChannelId, Epoch, Seq};
@@ -19,11 +18,6 @@ use crate::{ChannelId, Epoch, Seq};
 const SEEN_RUNS: usize = 1_024;
 
 impl Engine {
-    /// Whether a stream that begins now may be one that was forgotten.
-    pub(super) fn may_be_forgotten(&self, epoch: Epoch) -> bool {
-        self.known_stream(epoch).is_none() && self.live.streams.len() >= PEER_EPOCHS
-    }
-
     /// A segment of `epoch` may have come under an earlier one, in this place.
     pub(super) fn note_first(
         &mut self,

@@ -26,6 +26,7 @@ mod doubts;
 mod event;
 mod flight;
 mod gaps;
+mod handshake;
 mod inbox;
 mod link;
 mod links;
@@ -50,6 +51,7 @@ mod segments;
 mod streams;
 mod timers;
 mod trial;
+mod unsealing;
 mod volatile;
 mod writes;
 

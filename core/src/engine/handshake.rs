@@ -1,0 +1,139 @@
+//! The handshake that rides along with Resumes and Acks: when one is begun, said, answered and over.
+//!
+//! Keeps I4: it is said from the record in the store. An initiation that is the newest word of the
+//! peer tells that it has no keys, or doubts them: packets to it are sealed by themselves until the
+//! new ones are used.
+
+use super::Engine;
+use super::doubts::Doubt;
+use super::writes::After;
+use crate::Generation;
+use crate::limits::HANDSHAKE_AGAIN;
+use crate::wire::frame::{Frame, Handshake};
+
+impl Engine {
+    /// Begins a handshake for a session that has no keys, unless the peer has begun one.
+    pub(super) fn begin_handshake(&mut self) {
+        if self.sealing.responding.is_none()
+            && self.live.keys.begin(&mut self.entropy, self.now.wall)
+        {
+            for link in self.links.iter_mut() {
+                link.keys_due = true;
+            }
+        }
+    }
+
+    /// Begins a handshake if none is under way, and says its initiation on this link: at once, or
+    /// with what is said next if it was said a moment ago.
+    pub(super) fn want_keys(&mut self, generation: Generation) {
+        if self.live.keys.begin(&mut self.entropy, self.now.wall) {
+            self.writes.touch();
+        }
+        let now = self.now.elapsed;
+        if let Some(link) = self.links.get(generation)
+            && link.initiated.is_none_or(|at| now >= at + HANDSHAKE_AGAIN)
+        {
+            link.keys_due = true;
+        }
+    }
+
+    /// Begins a handshake if a packet is reason enough.
+    pub(super) fn doubt_keys(&mut self, generation: Generation, doubt: Doubt) {
+        let under_way = self.durable.keys.pending.is_some();
+        if under_way || self.sealing.doubts.heed(doubt, self.now.elapsed) {
+            self.want_keys(generation);
+        }
+    }
+
+    /// The handshake's frames, for a packet of Resumes and Acks: in a mailbox the newest of these
+    /// takes the place of the one before, so each carries them.
+    pub(super) fn handshake_frames(&mut self, generation: Generation) -> Vec<Frame> {
+        let keys = &self.durable.keys;
+        let mut frames = Vec::new();
+        if self.sealing.confirming && keys.sending().is_some() {
+            // A handshake is sealed by itself, and what confirms keys is sealed under them.
+            return frames;
+        }
+        if let Some(message) = keys.initiation(&self.sealing.identity, &self.peer) {
+            frames.push(Frame::Initiation(Handshake { message }));
+        }
+        let response = self.sealing.responding.and_then(|mine| keys.response(mine));
+        if let Some(message) = response {
+            frames.push(Frame::Response(Handshake { message }));
+        }
+        let now = self.now.elapsed;
+        if let Some(link) = self.links.get(generation)
+            && !frames.is_empty()
+        {
+            link.keys_due = false;
+            link.initiated = Some(now);
+        }
+        frames
+    }
+
+    /// Whether the handshake alone is reason enough to say something on a link.
+    pub(super) fn handshake_due(&mut self, generation: Generation) -> bool {
+        self.is_shaking_hands() && self.links.get(generation).is_some_and(|link| link.keys_due)
+    }
+
+    /// Whether there is a handshake to say.
+    pub(super) const fn is_shaking_hands(&self) -> bool {
+        self.durable.keys.pending.is_some() || self.sealing.responding.is_some()
+    }
+
+    /// The peer begins a handshake. What is not the newest word of it may be recorded, or come from
+    /// a clock that went back: it is answered, but not often, and makes no doubt.
+    pub(super) fn on_initiation(&mut self, generation: Generation, newest: bool, message: &[u8]) {
+        let now = self.now.elapsed;
+        if let Some(link) = self.links.get(generation)
+            && !newest
+        {
+            let lately = link.responded.is_some_and(|at| now < at + HANDSHAKE_AGAIN);
+            if lately {
+                return;
+            }
+            link.responded = Some(now);
+        }
+        let (identity, peer) = (&self.sealing.identity, &self.peer);
+        let mine =
+            self.live
+                .keys
+                .respond(identity, peer, message, &mut self.entropy, self.now.wall);
+        let Some(mine) = mine else { return };
+        self.sealing.responding = Some(mine);
+        // Who is sure of our keys begins no handshake.
+        self.sealing.doubted |= newest;
+        self.writes.touch();
+        self.defer(After::Keys { generation });
+    }
+
+    pub(super) fn on_response(&mut self, generation: Generation, message: &[u8]) {
+        let (identity, peer) = (&self.sealing.identity, &self.peer);
+        if self
+            .live
+            .keys
+            .finish(identity, peer, message, self.now.wall)
+        {
+            self.sealing.doubted = false;
+            self.lease();
+            self.writes.touch();
+            self.defer(After::Confirm { generation });
+        } else if self.live.keys.pending.is_none() && self.live.keys.sending.is_some() {
+            // The peer says it again: that we use the keys did not reach it.
+            self.defer(After::Confirm { generation });
+        }
+    }
+
+    /// New keys are durable: the first packet under them tells the peer.
+    pub(super) fn confirm_keys(&mut self, generation: Generation) {
+        self.sealing.confirming = true;
+        let epoch = self.live.peer_epoch;
+        let Some(link) = self.links.get_or_best(generation) else {
+            return;
+        };
+        match epoch {
+            Some(epoch) => link.acks.owe(epoch, None),
+            None => link.resume_due = true,
+        }
+    }
+}

@@ -165,6 +165,16 @@ impl Link {
         matches!(self.class, LinkClass::Direct)
     }
 
+    /// Which is used first by its kind alone, the lowest: direct before relayed, then by rank.
+    pub(super) const fn preference(&self) -> (bool, u8) {
+        (!self.is_direct(), self.rank)
+    }
+
+    /// Whether it leads the same way, over the same relay if over one, and is as good in kind.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.class == other.class && self.rank == other.rank
+    }
+
     /// Whether the other end has shown that it is there.
     pub(super) fn validated(&self) -> bool {
         self.state == LinkState::Connected

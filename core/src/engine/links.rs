@@ -3,6 +3,7 @@
 //! A link is known by its generation. What comes under a generation that is not here is from a
 //! retired link and changes nothing (I5).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -43,8 +44,7 @@ impl Links {
         let tried = self.trial.of().and_then(|tries| self.bound.get(&tries));
         if let Some(tried) = tried
             && !tried.is_direct()
-            && tried.class == link.class
-            && tried.rank == link.rank
+            && tried.is_like(&link)
         {
             self.trial.replace(tried.generation, link.generation);
         }
@@ -52,13 +52,7 @@ impl Links {
         let surplus = if self.bound.len() > LINKS {
             self.bound
                 .values()
-                .max_by_key(|link| {
-                    (
-                        !link.is_direct(),
-                        link.rank,
-                        std::cmp::Reverse(link.generation),
-                    )
-                })
+                .max_by_key(|link| (link.preference(), Reverse(link.generation)))
                 .map(|link| link.generation)
         } else {
             None
@@ -138,8 +132,7 @@ impl Links {
         let carrier = self.trial.rests().or(self.best);
         let present = carrier.and_then(|carrier| self.bound.get(&carrier));
         if let (Some(present), Some(new)) = (present, self.bound.get(&generation))
-            && present.class == new.class
-            && present.rank == new.rank
+            && present.is_like(new)
             && present.generation < new.generation
             && !new.standing.lags()
         {
@@ -216,7 +209,7 @@ impl Links {
         let tries = self
             .worth_a_trial(now)
             .filter(|link| link.merit(now).keeps_up_with(&own))
-            .min_by_key(|link| (!link.is_direct(), link.rank, link.generation))
+            .min_by_key(|link| (link.preference(), link.generation))
             .map(|link| link.generation);
         if let Some(tries) = tries {
             self.trial.begin(tries, carrier, now);
@@ -239,12 +232,7 @@ impl Links {
         let yields = |link: &Link| rests(link) || (link.standing.lags() && replaceable(link));
         let merit = |link: &Link| {
             let round_trip = link.quality.round_trip().unwrap_or(FIRST_OVERDUE);
-            let unlike = (
-                !link.validated(),
-                yields(link),
-                !link.is_direct(),
-                link.rank,
-            );
+            let unlike = (!link.validated(), yields(link), link.preference());
             (unlike, round_trip, link.generation)
         };
         let Some(winner) = self.bound.values().min_by_key(|link| merit(link)) else {
@@ -252,8 +240,7 @@ impl Links {
             return;
         };
         if let Some(present) = self.best.and_then(|best| self.bound.get(&best)) {
-            let same_kind = present.is_direct() == winner.is_direct()
-                && present.rank == winner.rank
+            let same_kind = present.preference() == winner.preference()
                 && yields(present) == yields(winner)
                 && present.validated() == winner.validated();
             let clearly_faster = match (winner.quality.round_trip(), present.quality.round_trip()) {
@@ -269,9 +256,7 @@ impl Links {
         let newest_alike = self
             .bound
             .values()
-            .filter(|link| {
-                !link.is_direct() && link.class == winner.class && link.rank == winner.rank
-            })
+            .filter(|link| !link.is_direct() && link.is_like(winner))
             .map(|link| link.generation)
             .max();
         self.best = Some(newest_alike.unwrap_or(winner.generation));

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::limits::{CANDIDATES, STEADY_TIME, WITHDRAWN_TIME};
-use crate::wire::signal::Addresses;
+use crate::wire::signal::{Addresses, Answer, Offer};
 use crate::{Identity, WallTime};
 
 const THEIR_RUN: u64 = 77;

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod packet;
 pub mod relay;
 pub mod request;
+mod sign_in;
 pub mod signal;
 mod unidentified;
 

@@ -31,7 +31,6 @@ mod inbox;
 mod link;
 mod links;
 mod measuring;
-mod opening;
 mod outbox;
 mod overtaken;
 mod packets;
@@ -48,6 +47,7 @@ mod rules;
 mod sealing;
 mod seen;
 mod segments;
+mod stored;
 mod streams;
 mod timers;
 mod trial;
@@ -62,9 +62,9 @@ pub use attempts::Skipped;
 pub use event::{
     DropReason, Event, External, Output, SendError, SendOptions, Stage, Ticket, Transmit, Violation,
 };
-pub use opening::Stored;
 pub use packets::Taken;
 pub use rules::Rule;
+pub use stored::Stored;
 
 pub use crate::record::Ending;
 

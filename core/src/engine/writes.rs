@@ -51,11 +51,12 @@ pub(super) struct Writes {
     after: Vec<After>,
     dirty: bool,
     tombstones: bool,
-    flight: Option<Flight>,
+    underway: Option<Underway>,
 }
 
+/// What is on its way to the store: the session as it is written, and what is done once it is there.
 #[derive(Debug)]
-struct Flight {
+struct Underway {
     session: Session,
     after: Vec<After>,
     tombstones: bool,
@@ -80,15 +81,15 @@ impl Writes {
 
     /// Whether outbox records are being rewritten, so that reading them has to wait.
     pub(super) fn blocks_reads(&self) -> bool {
-        self.tombstones || self.flight.as_ref().is_some_and(|flight| flight.tombstones)
+        self.tombstones || self.underway.as_ref().is_some_and(|batch| batch.tombstones)
     }
 
     /// Has `after` done when everything so far is durable. Returns it if that is so already.
     pub(super) fn defer(&mut self, after: After) -> Option<After> {
         if self.dirty {
             self.after.push(after);
-        } else if let Some(flight) = &mut self.flight {
-            flight.after.push(after);
+        } else if let Some(underway) = &mut self.underway {
+            underway.after.push(after);
         } else {
             return Some(after);
         }
@@ -97,18 +98,18 @@ impl Writes {
 
     /// Whether a batch is wanted and none is on its way.
     pub(super) const fn ready(&self) -> bool {
-        self.dirty && self.flight.is_none()
+        self.dirty && self.underway.is_none()
     }
 
     /// Whether anything is not durable yet.
     pub(super) const fn pending(&self) -> bool {
-        self.dirty || self.flight.is_some()
+        self.dirty || self.underway.is_some()
     }
 
     /// Takes the batch, with `session` as the record that is written with it.
     pub(super) fn take(&mut self, session: Session) -> Batch {
         self.dirty = false;
-        self.flight = Some(Flight {
+        self.underway = Some(Underway {
             session,
             after: std::mem::take(&mut self.after),
             tombstones: std::mem::take(&mut self.tombstones),
@@ -117,8 +118,8 @@ impl Writes {
     }
 
     /// The batch on its way is durable.
-    const fn done(&mut self) -> Option<Flight> {
-        self.flight.take()
+    const fn done(&mut self) -> Option<Underway> {
+        self.underway.take()
     }
 }
 
@@ -126,14 +127,14 @@ impl Engine {
     /// The last batch that [`Output::Write`] asked for is durable.
     pub fn written(&mut self, now: Now) {
         self.now = now;
-        let Some(flight) = self.writes.done() else {
+        let Some(underway) = self.writes.done() else {
             return;
         };
-        let Flight {
+        let Underway {
             session,
             after,
             tombstones,
-        } = flight;
+        } = underway;
         if tombstones && let Some(reading) = &mut self.reading {
             *reading = Reading::Overtaken;
         }

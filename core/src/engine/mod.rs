@@ -233,6 +233,7 @@ impl Engine {
             }
         }
         if let Some(generation) = self.links.bind(link, now.elapsed) {
+            self.crowded.remove(&generation);
             self.outputs.push_back(Output::Drop {
                 generation,
                 reason: DropReason::TooMany,
@@ -256,10 +257,25 @@ impl Engine {
     /// A link is gone. What was sent on it and not acknowledged goes over another at once.
     pub fn unbind(&mut self, generation: Generation, now: Now) {
         self.now = now;
-        if self.links.unbind(generation, now.elapsed) {
+        self.let_go(generation);
+    }
+
+    /// Gives up a link: the runtime is told to let go of it too.
+    fn give_up_link(&mut self, generation: Generation, reason: DropReason) {
+        if self.let_go(generation) {
+            self.outputs.push_back(Output::Drop { generation, reason });
+        }
+    }
+
+    /// Lets go of a link and of what its mailbox holds: the next one brings that. Returns whether it was
+    /// bound.
+    fn let_go(&mut self, generation: Generation) -> bool {
+        let was_bound = self.links.unbind(generation, self.now.elapsed);
+        if was_bound {
             self.crowded.remove(&generation);
             self.probe.spread = false;
         }
+        was_bound
     }
 
     /// Whether the link's transport takes packets. A link is writable when bound.

@@ -207,9 +207,8 @@ impl Engine {
                 generation,
                 envelope,
             });
-        } else if direct && self.links.unbind(generation, self.now.elapsed) {
-            let reason = DropReason::Violation(violation);
-            self.outputs.push_back(Output::Drop { generation, reason });
+        } else if direct {
+            self.give_up_link(generation, DropReason::Violation(violation));
         }
         Taken::No
     }

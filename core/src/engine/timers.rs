@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::event::{DropReason, Output};
+use super::event::DropReason;
 use super::link::Link;
 use super::writes::After;
 use crate::Now;
@@ -154,11 +154,7 @@ impl Engine {
             }
         }
         for generation in dead {
-            self.unbind(generation, now);
-            self.outputs.push_back(Output::Drop {
-                generation,
-                reason: DropReason::Silent,
-            });
+            self.give_up_link(generation, DropReason::Silent);
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::doubts::Doubt;
-use super::event::{DropReason, Output, Violation};
+use super::event::{DropReason, Violation};
 use super::overtaken::Sealed;
 use crate::limits::{FORGED_PACKETS, KEY_LIFE};
 #[cfg(feature = "plain")]
@@ -174,9 +174,7 @@ impl Engine {
             return true;
         }
         if link.forged >= FORGED_PACKETS {
-            self.links.unbind(generation, self.now.elapsed);
-            let reason = DropReason::Violation(Violation::Open(error));
-            self.outputs.push_back(Output::Drop { generation, reason });
+            self.give_up_link(generation, DropReason::Violation(Violation::Open(error)));
         }
         false
     }

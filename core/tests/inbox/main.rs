@@ -1,6 +1,7 @@
 //! An engine whose inboxes are full: what it has no room for waits, and holds up nothing else.
 
 mod copies;
+mod given_up;
 mod made_up;
 mod side;
 

@@ -97,9 +97,6 @@ pub struct Engine {
     /// Whether the store holds the session at all.
     stored: bool,
     stopped: bool,
-    /// Whether what is being taken in only claims to be the peer's: see
-    /// [`receive_claimed`](Self::receive_claimed).
-    claimed: bool,
     now: Now,
     entropy: Entropy,
     /// What the envelopes of each link are counted from. Links outlive an engine whose store failed: what

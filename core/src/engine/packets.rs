@@ -9,7 +9,7 @@ use super::rules::Rule;
 use super::writes::After;
 use crate::wire::frame::{Frame, Handshake, Token};
 use crate::wire::packet;
-use crate::{EnvelopeId, Generation, Now, OpenError};
+use crate::{EnvelopeId, Generation, Now};
 
 /// What happened to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,15 @@ pub enum Taken {
     No,
 }
 
+/// Whether it is known from whom a packet is, before it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The link leads to the peer, or the relay says that the packet is the peer's.
+    Known,
+    /// Nobody but the packet says so.
+    Claimed,
+}
+
 impl Engine {
     /// A packet came over a link; `envelope` is the relay's number for it, if it waits in a mailbox.
     pub fn receive(
@@ -34,6 +43,30 @@ impl Engine {
         now: Now,
     ) -> Taken {
         self.now = now;
+        self.packet_came(generation, envelope, &bytes, Sender::Known)
+    }
+
+    /// The same for a packet that nobody but itself says to be from the peer: if it does not open,
+    /// that is not held against the link.
+    pub fn receive_claimed(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        bytes: Bytes,
+        now: Now,
+    ) -> Taken {
+        self.now = now;
+        self.packet_came(generation, envelope, &bytes, Sender::Claimed)
+    }
+
+    fn packet_came(
+        &mut self,
+        generation: Generation,
+        envelope: Option<EnvelopeId>,
+        bytes: &Bytes,
+        sender: Sender,
+    ) -> Taken {
+        let now = self.now;
         if self.stopped {
             return Taken::No;
         }
@@ -41,10 +74,14 @@ impl Engine {
         if !known && self.rules.keeps(Rule::Generations) {
             return Taken::No;
         }
-        let opened = match self.open_packet(generation, &bytes) {
+        let opened = match self.open_packet(generation, bytes) {
             Ok(opened) => opened,
             Err(error) => {
-                return self.sealed_off(generation, envelope, bytes.first().copied(), error);
+                let kind = bytes.first().copied();
+                if self.not_opened(generation, sender, kind, error) {
+                    return self.violated(generation, envelope, Violation::Open(error));
+                }
+                return self.sealed_off(generation, envelope);
             }
         };
         let frames = match packet::decode(&opened.frames).map_err(Violation::from) {
@@ -92,21 +129,6 @@ impl Engine {
             (_, None) => {}
         }
         self.unpark();
-        taken
-    }
-
-    /// The same for a packet that nobody but itself says to be from the peer: if it does not open,
-    /// that is not held against the link.
-    pub fn receive_claimed(
-        &mut self,
-        generation: Generation,
-        envelope: Option<EnvelopeId>,
-        bytes: Bytes,
-        now: Now,
-    ) -> Taken {
-        self.claimed = true;
-        let taken = self.receive(generation, envelope, bytes, now);
-        self.claimed = false;
         taken
     }
 
@@ -174,16 +196,7 @@ impl Engine {
     }
 
     /// A packet did not open: what was in it is sent again if it was the peer's.
-    fn sealed_off(
-        &mut self,
-        generation: Generation,
-        envelope: Option<EnvelopeId>,
-        kind: Option<u8>,
-        error: OpenError,
-    ) -> Taken {
-        if self.not_opened(generation, kind, error) {
-            return self.violated(generation, envelope, Violation::Open(error));
-        }
+    fn sealed_off(&mut self, generation: Generation, envelope: Option<EnvelopeId>) -> Taken {
         if let Some(envelope) = envelope {
             self.defer(After::Release {
                 generation,

@@ -130,7 +130,6 @@ impl Engine {
             live: session,
             stored: known,
             stopped: false,
-            claimed: false,
             now,
             sealing,
             first_envelope: entropy.envelope(),

@@ -9,6 +9,7 @@ use super::Engine;
 use super::doubts::Doubt;
 use super::event::{DropReason, Violation};
 use super::overtaken::Sealed;
+use super::packets::Sender;
 use crate::limits::{FORGED_PACKETS, KEY_LIFE};
 #[cfg(feature = "plain")]
 use crate::seal::KIND_PLAIN;
@@ -151,6 +152,7 @@ impl Engine {
     pub(super) fn not_opened(
         &mut self,
         generation: Generation,
+        sender: Sender,
         kind: Option<u8>,
         error: OpenError,
     ) -> bool {
@@ -163,7 +165,7 @@ impl Engine {
             self.doubt_keys(generation, Doubt::UnknownKeys);
             return false;
         }
-        if self.claimed {
+        if sender == Sender::Claimed {
             return false;
         }
         let Some(link) = self.links.get(generation) else {

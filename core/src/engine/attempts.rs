@@ -52,7 +52,7 @@ impl Engine {
     /// record of it is written. Nothing happens if the app has it not.
     pub fn skip(&mut self, channel: ChannelId, position: Position, skipped: Skipped<'_>, now: Now) {
         let bytes = skipped.bytes;
-        let held = self.handed.get(&(channel, skipped.record.epoch));
+        let held = self.handed.get(&(skipped.record.epoch, channel));
         if held.is_some_and(|held| held.contains_key(&position))
             && let Some(inbox) = self.live.inboxes.get_mut(&channel)
         {

@@ -13,8 +13,8 @@ impl Engine {
     /// Puts a whole message into the inbox.
     pub(super) fn deliver(
         &mut self,
-        channel: ChannelId,
         epoch: Epoch,
+        channel: ChannelId,
         last: Seq,
         part: Part,
         body: InboxBody,
@@ -60,7 +60,7 @@ impl Engine {
             InboxBody::Segments(count) => u64::from(count),
         };
         let first = Seq(record.last.0.saturating_sub(count.saturating_sub(1)));
-        let handed = self.handed.entry((channel, record.epoch)).or_default();
+        let handed = self.handed.entry((record.epoch, channel)).or_default();
         handed.insert(position, (first, record.last));
         true
     }
@@ -77,7 +77,7 @@ impl Engine {
     ) {
         self.now = now;
         let epoch = record.epoch;
-        let Some((first, last)) = self.put_down(channel, epoch, position) else {
+        let Some((first, last)) = self.put_down(epoch, channel, position) else {
             return;
         };
         let before: Vec<_> = self.live.consumed(channel).collect();
@@ -103,7 +103,7 @@ impl Engine {
                 continue;
             };
             // They may be committed in any order.
-            let in_hand = self.handed.get(&(channel, stream.epoch));
+            let in_hand = self.handed.get(&(stream.epoch, channel));
             let lowest = in_hand.and_then(|of| of.values().next());
             let lowest = lowest.map(|(first, _)| *first);
             let highest = self.committed.get(&(stream.epoch, channel)).copied();
@@ -136,11 +136,11 @@ impl Engine {
     /// The app has a message in hand no more.
     fn put_down(
         &mut self,
-        channel: ChannelId,
         epoch: Epoch,
+        channel: ChannelId,
         position: Position,
     ) -> Option<(Seq, Seq)> {
-        let of = (channel, epoch);
+        let of = (epoch, channel);
         let handed = self.handed.get_mut(&of)?;
         let seqs = handed.remove(&position);
         if handed.is_empty() {

@@ -113,10 +113,10 @@ pub struct Engine {
     held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
     /// What the app has in hand of each stream and has not committed, with the seqs of its first and last
     /// segment.
-    handed: BTreeMap<(ChannelId, Epoch), BTreeMap<Position, (Seq, Seq)>>,
+    handed: BTreeMap<(Epoch, ChannelId), BTreeMap<Position, (Seq, Seq)>>,
     /// What the app has committed since the engine was opened.
     done: BTreeMap<ChannelId, RunSet<Position>>,
-    /// The end of the last of these in each stream.
+    /// One past the highest seq that the app has committed of each stream since the engine was opened.
     committed: BTreeMap<(Epoch, ChannelId), Seq>,
     inbox_limits: InboxLimits,
     /// The lowest of each channel that was turned away because there was no room for it, by the

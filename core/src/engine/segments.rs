@@ -118,8 +118,8 @@ impl Engine {
         }
         if !self.rules.keeps(Rule::Dedup) && seq < next {
             self.deliver(
-                channel,
                 epoch,
+                channel,
                 seq,
                 part,
                 InboxBody::Inline(payload.clone()),
@@ -228,7 +228,7 @@ impl Engine {
         };
         match payload {
             Some(payload) if part.count == 1 => {
-                self.deliver(channel, epoch, seq, part, InboxBody::Inline(payload), bytes);
+                self.deliver(epoch, channel, seq, part, InboxBody::Inline(payload), bytes);
                 return;
             }
             Some(payload) => {
@@ -246,7 +246,7 @@ impl Engine {
         }
         if last {
             let body = InboxBody::Segments(part.count);
-            self.deliver(channel, epoch, seq, part, body, partial.bytes);
+            self.deliver(epoch, channel, seq, part, body, partial.bytes);
         }
     }
 

@@ -38,19 +38,15 @@ impl Engine {
         let offered = stated
             .out
             .iter()
-            .map(|(&channel, out)| Offered {
-                channel,
-                lowest: out.seq(out.offer),
-                digest: out.digest(out.offer_tally),
-                end: out.seq(
-                    self.sending
-                        .get(&channel)
-                        .map_or(out.next, |s| s.high.min(out.next)),
-                ),
-            })
-            .map(|offered| Offered {
-                end: offered.end.max(offered.lowest),
-                ..offered
+            .map(|(&channel, out)| {
+                let sending = self.sending.get(&channel);
+                let sent = sending.map_or(out.next, |sending| sending.high.min(out.next));
+                Offered {
+                    channel,
+                    lowest: out.seq(out.offer),
+                    digest: out.digest(out.offer_tally),
+                    end: out.seq(sent.max(out.offer)),
+                }
             })
             .collect();
         let peer_epoch = stated.peer_epoch;
@@ -125,6 +121,49 @@ impl Engine {
             // If it is new all the same, who waits for an answer asks again.
             return Ok(());
         }
+        let new = self.learn_epoch(epoch, word)?;
+        for offered in &offered {
+            self.receiving(epoch, offered.channel)?;
+            if !self.rules.keeps(Rule::ResumeKeepsCounters) {
+                self.reset_counters(epoch, offered.channel);
+            }
+            // What lies below the lowest offered never comes [8].
+            self.skip_to(
+                epoch,
+                offered.channel,
+                offered.lowest.previous(),
+                offered.digest,
+            );
+        }
+        let overtaken = word == Word::Overtaken;
+        let epoch_before = self.live.epoch;
+        if let Some(of) = peer_epoch {
+            self.on_received(generation, of, &received, None, !overtaken);
+        }
+        if answer || new {
+            // An idle session answers too [3].
+            self.defer(After::Ack {
+                generation,
+                epoch,
+                answers: Some(id),
+            });
+        }
+        if answer {
+            self.tell_consumed_earlier(generation, epoch);
+        }
+        if !overtaken
+            && epoch_before == self.live.epoch
+            && self.live.outstanding()
+            && self.is_unknown_to(peer_epoch, new)
+            && let Some(link) = self.links.get_or_best(generation)
+        {
+            link.resume_due = true;
+        }
+        Ok(())
+    }
+
+    /// The peer names an epoch as its own. Returns whether it was not known to be the present one.
+    fn learn_epoch(&mut self, epoch: Epoch, word: Word) -> Result<bool, Violation> {
         let overtaken = word == Word::Overtaken;
         let new = !overtaken && self.live.peer_epoch != Some(epoch);
         match self.live.peer_epoch {
@@ -142,46 +181,14 @@ impl Engine {
         if word == Word::Newest {
             self.trust_stream(epoch);
         }
-        for offered in &offered {
-            self.receiving(epoch, offered.channel)?;
-            if !self.rules.keeps(Rule::ResumeKeepsCounters) {
-                self.reset_counters(epoch, offered.channel);
-            }
-            // What lies below the lowest offered never comes [8].
-            self.skip_to(
-                epoch,
-                offered.channel,
-                offered.lowest.previous(),
-                offered.digest,
-            );
-        }
-        let mine = self.live.epoch;
-        if let Some(of) = peer_epoch {
-            self.on_received(generation, of, &received, None, !overtaken);
-        }
-        if answer || new {
-            // An idle session answers too [3].
-            self.defer(After::Ack {
-                generation,
-                epoch,
-                answers: Some(id),
-            });
-        }
-        if answer {
-            self.tell_consumed_earlier(generation, epoch);
-        }
-        let knows_us = peer_epoch == Some(self.live.epoch);
-        let knew_us = peer_epoch.is_some_and(|of| self.live.past.iter().any(|p| p.epoch == of));
-        if !overtaken
-            && !knows_us
-            && mine == self.live.epoch
-            && self.live.outstanding()
-            && (new || !knew_us)
-            && let Some(link) = self.links.get_or_best(generation)
-        {
-            link.resume_due = true;
-        }
-        Ok(())
+        Ok(new)
+    }
+
+    /// Whether our epoch is to be told to a peer that takes `ours` for it. If that is one that we had before,
+    /// our word is on its way; but one that is `new` itself may have lost it.
+    fn is_unknown_to(&self, ours: Option<Epoch>, new: bool) -> bool {
+        let is_past = |of| self.live.past.iter().any(|past| past.epoch == of);
+        ours != Some(self.live.epoch) && (new || !ours.is_some_and(is_past))
     }
 
     /// What a broken implementation does; see [`Rule::ResumeKeepsCounters`].

@@ -3,23 +3,15 @@
 use bytes::Bytes;
 
 use super::Engine;
-use super::event::{Event, External, SendError, SendOptions, Ticket};
+use super::ending::Ended;
+use super::event::{External, SendError, SendOptions, Ticket};
 use super::outbox::{Sending, Sweep};
-use super::writes::After;
 use crate::limits::{
     CHANNELS, MESSAGE_BYTES, MESSAGE_TTL, OUTBOX_BYTES, OUTBOX_MESSAGES, SEGMENT_BYTES,
 };
 use crate::record::{Ending, Key, OnceRecord, OutChannel, OutboxRecord, OutboxState, Record};
+use crate::store::Batch;
 use crate::{ChannelId, Now, Position, TransferId, WallTime};
-
-/// What came of taking a message back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// Its record is in memory.
-    Here,
-    /// It has to be read first, or is gone.
-    Elsewhere,
-}
 
 /// Where the payload of a message is.
 enum Body<'a> {
@@ -44,7 +36,7 @@ impl Body<'_> {
 
 impl Engine {
     /// Takes a message for sending. It is durable, and goes out, once the batch that the next
-    /// [`poll`](Engine::poll) asks for is written; [`Event::Progress`] tells.
+    /// [`poll`](Engine::poll) asks for is written; [`Event::Progress`](super::Event::Progress) tells.
     ///
     /// # Errors
     /// [`SendError`]; nothing was changed then.
@@ -158,7 +150,7 @@ impl Engine {
             .or_insert_with(|| Sending::new(out.next));
         let (first, before) = (out.next, out.next_tally);
         let count = body.segments();
-        let mut record = OutboxRecord {
+        let record = OutboxRecord {
             id,
             index: 0,
             count,
@@ -170,34 +162,11 @@ impl Engine {
             once: options.once,
             payload: Bytes::new(),
         };
+        let batch = self.writes.batch();
+        let key = |position| Key::Outbox(self.peer, channel, position).to_bytes();
         match body {
-            Body::Here(segments) => {
-                for (index, payload) in (0..count).zip(segments) {
-                    out.next_tally = out.next_tally.with(id, index, payload.len());
-                    record = OutboxRecord {
-                        index,
-                        tally: out.next_tally,
-                        payload,
-                        ..record
-                    };
-                    let key = Key::Outbox(self.peer, channel, out.next).to_bytes();
-                    self.writes.batch().put(key, record.to_bytes());
-                    sending.keep(out.next, record.clone());
-                    out.next = out.next.next();
-                }
-            }
-            Body::Elsewhere(External { extent, beginning }) => {
-                record.index = count.saturating_sub(1);
-                record.state = OutboxState::External(*extent);
-                record.payload = beginning.clone();
-                if let Some((last, _)) = record.segments(*extent).last() {
-                    out.next_tally = last.tally;
-                }
-                record.tally = out.next_tally;
-                out.next = first.plus(u64::from(count));
-                let key = Key::Outbox(self.peer, channel, out.next.minus(1)).to_bytes();
-                self.writes.batch().put(key, record.to_bytes());
-            }
+            Body::Here(segments) => put_segments(record, segments, out, sending, batch, key),
+            Body::Elsewhere(external) => put_external(record, external, out, batch, key),
         }
         out.earliest_expiry = Some(out.earliest_expiry.map_or(expires, |old| old.min(expires)));
         if let Some(sweep) = &mut sending.sweep {
@@ -233,7 +202,7 @@ impl Engine {
     }
 
     /// Takes a message back if no part of it can have left this device. Returns whether it will
-    /// not be sent; [`Event::Ended`] tells when that is durable.
+    /// not be sent; [`Event::Ended`](super::Event::Ended) tells when that is durable.
     pub fn cancel(&mut self, ticket: Ticket, now: Now) -> bool {
         self.now = now;
         let Some(sending) = self.sending.get(&ticket.channel) else {
@@ -253,7 +222,7 @@ impl Engine {
         {
             return false;
         }
-        self.end_message(ticket.channel, ticket.first, Ending::Cancelled) == Found::Here
+        self.end_message(ticket.channel, ticket.first, Ending::Cancelled) == Ended::Now
     }
 
     /// The app waits to hear that everything below `position` was committed by the peer's app.
@@ -262,102 +231,6 @@ impl Engine {
         self.expect_answer();
         if let Some(sending) = self.sending.get_mut(&channel) {
             sending.awaited = sending.awaited.max(position);
-        }
-    }
-
-    /// Ends the message that `position` belongs to: its segments become tombstones.
-    pub(super) fn end_message(
-        &mut self,
-        channel: ChannelId,
-        position: Position,
-        how: Ending,
-    ) -> Found {
-        let Some(sending) = self.sending.get(&channel) else {
-            return Found::Elsewhere;
-        };
-        if sending.ending.contains(position) {
-            return Found::Here;
-        }
-        let Some(record) = sending.record(position).cloned() else {
-            return Found::Elsewhere;
-        };
-        self.end_record(channel, position, &record, how);
-        Found::Here
-    }
-
-    fn end_record(
-        &mut self,
-        channel: ChannelId,
-        position: Position,
-        record: &OutboxRecord,
-        how: Ending,
-    ) {
-        if record.state == OutboxState::Tombstone {
-            return;
-        }
-        let Some(out) = self.live.out.get_mut(&channel) else {
-            return;
-        };
-        let start = record.first(position);
-        let end = start.plus(u64::from(record.count));
-        // Not from what the peer lacks on: if its store goes back, or under a new epoch, a message is
-        // offered from its first segment, and one that lies elsewhere has no record of that.
-        let first = start.max(out.stored);
-        for at in first.0..end.0 {
-            let index = u32::try_from(Position(at).since(start)).unwrap_or(u32::MAX);
-            let key = Key::Outbox(self.peer, channel, Position(at)).to_bytes();
-            self.writes
-                .batch()
-                .put(key, record.tombstone(index).to_bytes());
-        }
-        for custody in &mut out.custody {
-            custody.held.remove_run(first, end);
-        }
-        for link in self.links.iter_mut() {
-            link.sent.entry(channel).or_default().remove_run(first, end);
-            // What a relay says of it from now on says nothing of the Skip in its place.
-            for flight in link.flights.values_mut() {
-                flight.forget(channel, first, end);
-            }
-        }
-        if let Some(sending) = self.sending.get_mut(&channel) {
-            sending.ends(first, end);
-        }
-        if let Some(hash) = record.once {
-            let once = OnceRecord {
-                id: record.id,
-                channel,
-                first: start,
-                end,
-                ended: Some(how),
-            };
-            let key = Key::Once(self.peer, hash).to_bytes();
-            self.writes.batch().put(key, once.to_bytes());
-        }
-        self.writes.rewrites_outbox();
-        self.defer(After::Tombstones {
-            channel,
-            first,
-            end,
-        });
-        self.defer(After::Event(Event::Ended {
-            channel,
-            id: record.id,
-            end,
-            how,
-        }));
-    }
-
-    pub(super) fn end_unless_ending(
-        &mut self,
-        channel: ChannelId,
-        position: Position,
-        record: &OutboxRecord,
-        how: Ending,
-    ) {
-        let sending = self.sending.get(&channel);
-        if sending.is_some_and(|sending| !sending.ending.contains(position)) {
-            self.end_record(channel, position, record, how);
         }
     }
 
@@ -377,4 +250,50 @@ impl Engine {
             .filter_map(|(_, out)| out.earliest_expiry)
             .min()
     }
+}
+
+/// Puts a message into the outbox whose payload is cut into these segments.
+fn put_segments(
+    message: OutboxRecord,
+    segments: Vec<Bytes>,
+    out: &mut OutChannel,
+    sending: &mut Sending,
+    batch: &mut Batch,
+    key: impl Fn(Position) -> Bytes,
+) {
+    for (index, payload) in (0..message.count).zip(segments) {
+        out.next_tally = out.next_tally.with(message.id, index, payload.len());
+        let record = OutboxRecord {
+            index,
+            tally: out.next_tally,
+            payload,
+            ..message.clone()
+        };
+        batch.put(key(out.next), record.to_bytes());
+        sending.keep(out.next, record);
+        out.next = out.next.next();
+    }
+}
+
+/// Puts a message into the outbox whose payload stays in a file: the record of its last segment alone.
+fn put_external(
+    message: OutboxRecord,
+    external: &External,
+    out: &mut OutChannel,
+    batch: &mut Batch,
+    key: impl Fn(Position) -> Bytes,
+) {
+    let External { extent, beginning } = external;
+    let mut record = OutboxRecord {
+        index: message.count.saturating_sub(1),
+        state: OutboxState::External(*extent),
+        payload: beginning.clone(),
+        ..message
+    };
+    if let Some((last, _)) = record.segments(*extent).last() {
+        out.next_tally = last.tally;
+    }
+    record.tally = out.next_tally;
+    out.next = out.next.plus(u64::from(record.count));
+    batch.put(key(out.next.minus(1)), record.to_bytes());
 }

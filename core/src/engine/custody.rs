@@ -2,7 +2,7 @@
 //!
 //! Custody never empties the outbox: it only spares sending again what the relay's store holds.
 
-use super::commands::Found;
+use super::ending::Ended;
 use super::event::{Event, Output, Stage};
 use super::{Engine, timers};
 use crate::link::LinkClass;
@@ -67,9 +67,9 @@ impl Engine {
         } else {
             link.refusals.refused_for_good(now.elapsed);
             for (channel, position) in flight.runs {
-                let found = self.end_message(channel, position, Ending::Refused(reason));
+                let ended = self.end_message(channel, position, Ending::Refused(reason));
                 // Which message it is of is known when it goes out again, to be refused once more.
-                if found == Found::Elsewhere
+                if ended == Ended::OnceRead
                     && let Some(link) = self.links.get(generation)
                     && let Some(sent) = link.sent.get_mut(&channel)
                 {

@@ -23,6 +23,7 @@ mod commands;
 mod consumed;
 mod custody;
 mod doubts;
+mod ending;
 mod event;
 mod flight;
 mod gaps;

@@ -43,11 +43,7 @@ impl Engine {
             let record = SegmentRecord::Skip { last, digest };
             self.hold(epoch, channel, first, last, &record);
         }
-        self.defer(After::Ack {
-            generation,
-            epoch,
-            answers: None,
-        });
+        self.owe_ack(generation, epoch);
         Ok(Taken::Yes)
     }
 

@@ -124,9 +124,8 @@ impl Engine {
         let new = self.learn_epoch(epoch, word)?;
         for offered in &offered {
             self.receiving(epoch, offered.channel)?;
-            if !self.rules.keeps(Rule::ResumeKeepsCounters) {
-                self.reset_counters(epoch, offered.channel);
-            }
+            #[cfg(feature = "sabotage")]
+            self.reset_counters_against_rules(epoch, offered.channel);
             // What lies below the lowest offered never comes [8].
             self.skip_to(
                 epoch,
@@ -189,18 +188,6 @@ impl Engine {
     fn is_unknown_to(&self, ours: Option<Epoch>, new: bool) -> bool {
         let is_past = |of| self.live.past.iter().any(|past| past.epoch == of);
         ours != Some(self.live.epoch) && (new || !ours.is_some_and(is_past))
-    }
-
-    /// What a broken implementation does; see [`Rule::ResumeKeepsCounters`].
-    fn reset_counters(&mut self, epoch: Epoch, channel: ChannelId) {
-        let stream = self
-            .live
-            .streams
-            .iter_mut()
-            .find(|stream| stream.epoch == epoch);
-        if let Some(rx) = stream.and_then(|stream| stream.channels.get_mut(&channel)) {
-            *rx = RxChannel::default();
-        }
     }
 
     pub(super) fn on_ack(&mut self, generation: Generation, ack: &Ack) {

@@ -64,10 +64,4 @@ impl super::Engine {
 }
 
 #[cfg(feature = "sabotage")]
-impl super::Engine {
-    /// Breaks a rule from here on.
-    #[doc(hidden)]
-    pub fn break_rule(&mut self, rule: Rule) {
-        self.rules.broken = Some(rule);
-    }
-}
+mod broken;

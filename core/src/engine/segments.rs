@@ -9,7 +9,6 @@ use super::Engine;
 use super::event::Violation;
 use super::packets::Taken;
 use super::parking::Parked;
-use super::rules::Rule;
 use super::writes::After;
 use crate::record::{InboxBody, Key, Partial, Record, SegmentRecord};
 use crate::wire::frame::Data;
@@ -26,8 +25,8 @@ pub(super) enum Held {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     pub(super) id: MessageId,
-    index: u32,
-    count: u32,
+    pub(super) index: u32,
+    pub(super) count: u32,
     pub(super) redelivered: bool,
 }
 
@@ -75,6 +74,11 @@ impl Engine {
         generation: Generation,
         data: Data,
     ) -> Result<Taken, Violation> {
+        #[cfg(feature = "sabotage")]
+        if self.take_against_rules(&data)? {
+            self.owe_ack(generation, data.epoch);
+            return Ok(Taken::Yes);
+        }
         let Data {
             epoch,
             channel,
@@ -94,14 +98,9 @@ impl Engine {
             count,
             redelivered: again.is_some(),
         };
-        let taken = seq < next && self.rules.keeps(Rule::Dedup);
-        if taken || known {
+        if seq < next || known {
             // A duplicate is acknowledged, or it would come for ever.
-            self.defer(After::Ack {
-                generation,
-                epoch,
-                answers: None,
-            });
+            self.owe_ack(generation, epoch);
             return Ok(Taken::Yes);
         }
         if !self.has_room(epoch, channel, next, seq) {
@@ -116,21 +115,9 @@ impl Engine {
         {
             self.note_first(epoch, channel, first)?;
         }
-        if !self.rules.keeps(Rule::Dedup) && seq < next {
-            self.deliver(
-                epoch,
-                channel,
-                seq,
-                part,
-                InboxBody::Inline(payload.clone()),
-                0,
-            );
-        } else if seq == next {
+        if seq == next {
             self.accept(epoch, channel, part, Some(payload), 0);
             self.drain(epoch, channel);
-        } else if !self.rules.keeps(Rule::WaitInOrder) {
-            self.receiving(epoch, channel)?.next = seq;
-            self.accept(epoch, channel, part, Some(payload), 0);
         } else {
             let record = SegmentRecord::Data {
                 id,
@@ -141,12 +128,17 @@ impl Engine {
             };
             self.hold(epoch, channel, seq, seq, &record);
         }
+        self.owe_ack(generation, epoch);
+        Ok(Taken::Yes)
+    }
+
+    /// What came is acknowledged on this link, once it is durable.
+    pub(super) fn owe_ack(&mut self, generation: Generation, epoch: Epoch) {
         self.defer(After::Ack {
             generation,
             epoch,
             answers: None,
         });
-        Ok(Taken::Yes)
     }
 
     /// Keeps what came before its turn.
@@ -193,7 +185,7 @@ impl Engine {
     }
 
     /// Takes the next segment of a channel. Its payload is in the store already if not given.
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         epoch: Epoch,
         channel: ChannelId,

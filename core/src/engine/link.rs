@@ -1,4 +1,4 @@
-//! One link bound to a session: what is on its way over it, and whether the other end is there.
+//! One link bound to a session: what it is, and what is on its way over it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -6,56 +6,21 @@ use std::time::Duration;
 use super::acks::Acks;
 use super::bulk::BulkWindow;
 use super::flight::Flight;
-use super::quality::{Merit, Quality, Standing};
+use super::pulse::Pulse;
+use super::quality::Standing;
 use super::refusals::Refusals;
-use crate::limits::{LINK_SILENCE, PING_IDLE, RELAY_FLIGHT};
+use crate::limits::RELAY_FLIGHT;
 use crate::link::{LinkClass, LinkInput, LinkState};
 use crate::runs::RunSet;
-use crate::wire::frame::{Frame, Token};
+use crate::wire::frame::Frame;
 use crate::{ChannelId, EnvelopeId, Generation, Position};
 
 /// Small frames that wait for a link to be writable. More are left out: they matter only now.
 pub(super) const REPLIES: usize = 64;
 
-/// Before the round trip of a link is known, acks count as overdue after this time.
-pub(super) const FIRST_OVERDUE: Duration = Duration::from_secs(1);
-
-/// An answer that is overdue and has been awaited for this long may never come: another link to the
-/// peer is worth a try. Shorter, and a few lost packets are taken for the end of a link; longer, and
-/// a network that was gone for some seconds is waited for by the clocks of its transports, which have
-/// backed off.
-const DOUBT: Duration = Duration::from_secs(1);
-
-/// How long a Ping may wait behind our own packets before it counts all the same: then so does
-/// everything else that the session says. A link of 2 MB/s or more is never that full.
-const OWN_QUEUE: Duration = Duration::from_secs(2);
-
-/// How long a relay may take to bring a Pong. Then it was lost, as what matters only now may be there,
-/// and another Ping takes the place of its own: on a direct link it is said again instead.
-const PONG_LOST: Duration = Duration::from_secs(10);
-
 /// For how long after a Resume went to a mailbox Acks bear it too. The peer has fetched it by then, or is
 /// away, and says a Resume itself when it comes back.
 const RESUME_KEPT: Duration = Duration::from_secs(1);
-
-/// What the other end has to say back over the link, to show that it is there.
-#[derive(Clone, Copy, Debug)]
-struct Challenge {
-    token: [u8; 8],
-    /// When it was said last.
-    said: Duration,
-    /// Whether it was said again: its answer then does not tell the round trip.
-    repeated: bool,
-}
-
-/// A Ping on its way.
-#[derive(Clone, Copy, Debug)]
-struct Ping {
-    token: [u8; 8],
-    said: Duration,
-    /// Whether much of our own went before it: then its answer tells nothing of the way.
-    behind_our_own: bool,
-}
 
 /// A link bound to the session.
 #[derive(Debug)]
@@ -76,8 +41,6 @@ pub(super) struct Link {
     pub(super) next_envelope: EnvelopeId,
     /// Connected when the other end has answered a challenge over it. Until then others go before it.
     pub(super) state: LinkState,
-    /// The challenge on its way.
-    challenge: Option<Challenge>,
     /// Whether the handshake is to be said, even if nothing else is.
     pub(super) keys_due: bool,
     /// When an initiation was said on it last.
@@ -98,16 +61,8 @@ pub(super) struct Link {
     pub(super) replies: VecDeque<Frame>,
     /// What its relay did not take.
     pub(super) refusals: Refusals,
-    /// When something authentic came over it last.
-    heard: Duration,
-    /// Since when something was sent on it that asks for an answer.
-    waiting: Option<Duration>,
-    /// The Ping on its way, and when it was said first.
-    ping: Option<Ping>,
-    /// When one was said last.
-    pinged: Duration,
-    /// How it answers.
-    pub(super) quality: Quality,
+    /// Whether the other end answers, and how.
+    pub(super) pulse: Pulse,
     /// Whether it is good enough to carry.
     pub(super) standing: Standing,
 }
@@ -128,7 +83,6 @@ impl Link {
                 // Whoever signs in to a relay was answered by it.
                 LinkClass::Relayed(_) => LinkState::Connected,
             },
-            challenge: None,
             keys_due: false,
             initiated: None,
             responded: None,
@@ -139,11 +93,7 @@ impl Link {
             acks: Acks::default(),
             replies: VecDeque::new(),
             refusals: Refusals::default(),
-            heard: now,
-            waiting: None,
-            ping: None,
-            pinged: now,
-            quality: Quality::default(),
+            pulse: Pulse::new(matches!(class, LinkClass::Direct), now),
             standing: Standing::default(),
         }
     }
@@ -234,146 +184,38 @@ impl Link {
         self.replies.push_back(frame);
     }
 
-    /// Something was sent that asks for an answer.
-    pub(super) fn asks(&mut self, now: Duration) {
-        if self.is_direct() && self.waiting.is_none() {
-            self.waiting = Some(now);
-        }
-    }
-
-    /// Something authentic came: the link lives.
-    pub(super) const fn heard(&mut self, now: Duration) {
-        self.heard = now;
-        self.waiting = None;
-    }
-
     /// Has the other end show that it is there. Until it does, links that have go before this one.
     pub(super) fn challenge(&mut self, token: [u8; 8], now: Duration) {
         self.on(LinkInput::Interrupted);
-        self.say_challenge(Challenge {
-            token,
-            said: now,
-            repeated: false,
-        });
+        let challenge = self.pulse.challenge(token, now);
+        self.say_at_any_rate(challenge);
     }
 
-    /// The same once more, if it is time. Whatever else is heard on the link answers nothing.
+    /// The same once more, if it is time.
     pub(super) fn challenge_again(&mut self, now: Duration) {
-        let due = |challenge: &Challenge| now >= challenge.said + self.patience();
-        if let Some(challenge) = self.challenge.filter(due) {
-            self.say_challenge(Challenge {
-                said: now,
-                repeated: true,
-                ..challenge
-            });
+        if let Some(challenge) = self.pulse.challenge_again(now) {
+            self.say_at_any_rate(challenge);
         }
-    }
-
-    fn say_challenge(&mut self, challenge: Challenge) {
-        self.challenge = Some(challenge);
-        self.say_at_any_rate(Frame::PathChallenge(Token(challenge.token)));
-        self.asks(challenge.said);
     }
 
     /// An answer to a challenge came. Returns whether it was the awaited one.
     pub(super) fn answered(&mut self, token: [u8; 8], now: Duration) -> bool {
-        let awaited = |challenge: &mut Challenge| challenge.token == token;
-        let Some(challenge) = self.challenge.take_if(awaited) else {
-            return false;
-        };
-        self.on(LinkInput::Up);
-        if !challenge.repeated {
-            self.quality
-                .measured(now.saturating_sub(challenge.said), now);
+        let awaited = self.pulse.answered(token, now);
+        if awaited {
+            self.on(LinkInput::Up);
         }
-        true
+        awaited
     }
 
-    /// A Pong came. Returns whether it was the awaited one.
-    pub(super) fn pong(&mut self, token: [u8; 8], now: Duration) -> bool {
-        let Some(ping) = self.ping.take_if(|ping| ping.token == token) else {
-            return false;
-        };
-        if !ping.behind_our_own {
-            self.quality.measured(now.saturating_sub(ping.said), now);
-        }
-        true
-    }
-
-    /// Says a Ping, or the one on its way once more: its answer tells how long it took in all.
+    /// Says a Ping, or the one on its way once more.
     pub(super) fn ping(&mut self, token: [u8; 8], behind_our_own: bool, now: Duration) {
-        let fresh = Ping {
-            token,
-            said: now,
-            behind_our_own,
-        };
-        if self.pong_lost(now) {
-            self.ping = None;
-        }
-        let Ping { token, .. } = *self.ping.get_or_insert(fresh);
-        self.pinged = now;
-        self.say_at_any_rate(Frame::Ping(Token(token)));
+        let ping = self.pulse.ping(token, behind_our_own, now);
+        self.say_at_any_rate(ping);
     }
 
     /// Whether it is to be asked how long an answer takes, `every` so often.
     pub(super) fn sample_due(&self, every: Duration, now: Duration) -> bool {
-        let waits = self.ping.is_some() && !self.pong_lost(now);
-        self.validated() && !waits && now >= self.pinged + every
-    }
-
-    fn pong_lost(&self, now: Duration) -> bool {
-        let lost = |ping: &Ping| now >= ping.said + PONG_LOST;
-        !self.is_direct() && self.ping.as_ref().is_some_and(lost)
-    }
-
-    /// How good it is at the moment.
-    pub(super) fn merit(&self, now: Duration) -> Merit {
-        let waited = self.ping.map_or(Duration::ZERO, |ping| {
-            let waited = now.saturating_sub(ping.said);
-            if ping.behind_our_own && waited <= OWN_QUEUE {
-                Duration::ZERO
-            } else {
-                waited
-            }
-        });
-        self.quality.merit(waited, now)
-    }
-
-    /// How long acks may take before they count as overdue.
-    fn patience(&self) -> Duration {
-        self.quality
-            .round_trip()
-            .map_or(FIRST_OVERDUE, |round_trip| {
-                (round_trip * 3 + Duration::from_millis(100)).min(LINK_SILENCE / 2)
-            })
-    }
-
-    /// Whether an answer is overdue: what waits for it goes over another link too.
-    pub(super) fn overdue(&self, now: Duration) -> bool {
-        self.waiting
-            .is_some_and(|since| now >= since + self.patience())
-    }
-
-    /// Whether the link to the peer itself may be dead, so that another is worth a try.
-    pub(super) fn doubtful(&self, now: Duration) -> bool {
-        self.is_direct() && self.doubted_at().is_some_and(|at| at <= now)
-    }
-
-    fn doubted_at(&self) -> Option<Duration> {
-        self.waiting.map(|since| since + self.patience().max(DOUBT))
-    }
-
-    /// Whether the link is dead.
-    pub(super) fn silent(&self, now: Duration) -> bool {
-        self.waiting
-            .is_some_and(|since| now >= since + LINK_SILENCE)
-    }
-
-    /// Whether a Ping is due: the link was silent for long, or an answer is overdue.
-    pub(super) fn ping_due(&self, now: Duration) -> bool {
-        self.is_direct()
-            && (self.ping.is_none() || now >= self.pinged + self.patience() * 4)
-            && (now >= self.heard + PING_IDLE || self.overdue(now))
+        self.validated() && self.pulse.sample_due(every, now)
     }
 
     /// When time alone changes something about the link.
@@ -381,31 +223,8 @@ impl Link {
         if !self.is_direct() {
             return self.refusals.deadline(now);
         }
-        let silent = self.waiting.map(|since| since + LINK_SILENCE);
-        let overdue = self
-            .waiting
-            .map(|since| since + self.patience())
-            .filter(|at| *at > now);
-        let challenge = self
-            .challenge
-            .map(|challenge| challenge.said + self.patience());
-        let doubt = self.doubted_at().filter(|at| *at > now);
-        let again = self.ping.map(|_| self.pinged + self.patience() * 4);
-        let idle = match again {
-            Some(again) => again.max(self.heard + PING_IDLE),
-            None => self.heard + PING_IDLE,
-        };
-        [
-            silent,
-            overdue,
-            doubt,
-            challenge,
-            Some(idle),
-            self.acks.deadline().filter(|at| *at > now),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let acks = self.acks.deadline().filter(|at| *at > now);
+        acks.into_iter().chain(self.pulse.deadline(now)).min()
     }
 }
 

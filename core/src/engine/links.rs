@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::link::{FIRST_OVERDUE, Link};
+use super::link::Link;
+use super::pulse::FIRST_OVERDUE;
 use super::quality::Merit;
 use super::trial::Trial;
 use crate::Generation;
@@ -101,7 +102,7 @@ impl Links {
         let is_slow = |link: &Link| {
             link.is_direct()
                 && link.validated()
-                && (link.standing.lags() || link.merit(now).is_slow())
+                && (link.standing.lags() || link.pulse.merit(now).is_slow())
         };
         self.bound.len() > 1
             && (self.trial.of().is_some()
@@ -148,16 +149,16 @@ impl Links {
     fn judge(&mut self, now: Duration) {
         let merits = self.merits(now);
         for link in self.bound.values_mut() {
-            let own = link.merit(now);
+            let own = link.pulse.merit(now);
             let mut others = merits.iter().filter(|(of, _)| *of != link.generation);
             if others.any(|(_, other)| own.is_gone_beside(other)) {
                 // Else it would carry again for that as soon as nobody asks how late it is.
-                link.quality.forget_what_it_takes();
+                link.pulse.quality.forget_what_it_takes();
             }
         }
         let merits = self.merits(now);
         for link in self.bound.values_mut().filter(|link| link.is_direct()) {
-            let own = link.merit(now);
+            let own = link.pulse.merit(now);
             let others = merits.iter().filter(|(of, _)| *of != link.generation);
             let best = others.map(|(_, merit)| *merit).reduce(Merit::best_of);
             link.standing = link.standing.judged(&own, &best.unwrap_or_default(), now);
@@ -167,7 +168,7 @@ impl Links {
     fn merits(&self, now: Duration) -> Vec<(Generation, Merit)> {
         let validated = self.bound.values().filter(|link| link.validated());
         validated
-            .map(|link| (link.generation, link.merit(now)))
+            .map(|link| (link.generation, link.pulse.merit(now)))
             .collect()
     }
 
@@ -176,13 +177,13 @@ impl Links {
     fn worth_a_trial(&self, now: Duration) -> impl Iterator<Item = &Link> {
         let carrier = self.best.and_then(|best| self.bound.get(&best));
         let narrow = carrier.filter(|link| {
-            link.is_direct() && link.quality.takes_little(now) && self.trial.is_due(now)
+            link.is_direct() && link.pulse.quality.takes_little(now) && self.trial.is_due(now)
         });
         let others = narrow.map(|carrier| {
             self.bound.values().filter(move |link| {
                 link.generation != carrier.generation
                     && link.may_stand_in(now)
-                    && link.quality.takes(now).is_none()
+                    && link.pulse.quality.takes(now).is_none()
             })
         });
         others.into_iter().flatten()
@@ -195,7 +196,7 @@ impl Links {
             let tried = self
                 .bound
                 .get(&tries)
-                .filter(|link| link.may_stand_in(now) && link.quality.takes(now).is_none());
+                .filter(|link| link.may_stand_in(now) && link.pulse.quality.takes(now).is_none());
             if tried.is_none() || self.trial.deadline().is_some_and(|at| at <= now) {
                 let before = self.trial.end();
                 self.best = before.filter(|rests| self.bound.contains_key(rests));
@@ -205,10 +206,10 @@ impl Links {
         let Some(carrier) = self.best.and_then(|best| self.bound.get(&best)) else {
             return;
         };
-        let (own, carrier) = (carrier.merit(now), carrier.generation);
+        let (own, carrier) = (carrier.pulse.merit(now), carrier.generation);
         let tries = self
             .worth_a_trial(now)
-            .filter(|link| link.merit(now).keeps_up_with(&own))
+            .filter(|link| link.pulse.merit(now).keeps_up_with(&own))
             .min_by_key(|link| (link.preference(), link.generation))
             .map(|link| link.generation);
         if let Some(tries) = tries {
@@ -231,7 +232,7 @@ impl Links {
         };
         let yields = |link: &Link| rests(link) || (link.standing.lags() && replaceable(link));
         let merit = |link: &Link| {
-            let round_trip = link.quality.round_trip().unwrap_or(FIRST_OVERDUE);
+            let round_trip = link.pulse.quality.round_trip().unwrap_or(FIRST_OVERDUE);
             let unlike = (!link.validated(), yields(link), link.preference());
             (unlike, round_trip, link.generation)
         };
@@ -243,7 +244,10 @@ impl Links {
             let same_kind = present.preference() == winner.preference()
                 && yields(present) == yields(winner)
                 && present.validated() == winner.validated();
-            let clearly_faster = match (winner.quality.round_trip(), present.quality.round_trip()) {
+            let clearly_faster = match (
+                winner.pulse.quality.round_trip(),
+                present.pulse.quality.round_trip(),
+            ) {
                 (Some(new), Some(old)) => new * 5 < old * 4,
                 _ => false,
             };

@@ -98,7 +98,7 @@ impl Engine {
                     return;
                 }
                 if let Some(link) = self.links.get(carrier) {
-                    link.quality.took(self.gauge.bytes, time, now);
+                    link.pulse.quality.took(self.gauge.bytes, time, now);
                 }
                 self.links.choose(now);
             }

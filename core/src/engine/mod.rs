@@ -38,6 +38,7 @@ mod packets;
 mod parking;
 #[cfg(feature = "plain")]
 mod plain;
+mod pulse;
 mod pump;
 mod quality;
 mod reading;
@@ -188,8 +189,8 @@ impl Engine {
         let direct = || self.links.iter().filter(|link| link.is_direct());
         let best = direct().map(|link| link.rank).min();
         let is_sound =
-            |link: &Link| Some(link.rank) == best && link.validated() && !link.doubtful(now);
-        direct().any(|link| link.doubtful(now)) && !direct().any(is_sound)
+            |link: &Link| Some(link.rank) == best && link.validated() && !link.pulse.doubtful(now);
+        direct().any(|link| link.pulse.doubtful(now)) && !direct().any(is_sound)
     }
 
     /// Whether the peer has not acknowledged everything.

@@ -90,7 +90,7 @@ impl Engine {
         };
         if opened.fresh {
             if let Some(link) = self.links.get(generation) {
-                link.heard(now.elapsed);
+                link.pulse.heard(now.elapsed);
             }
             self.live.last_seen = Some(now.wall);
         }
@@ -159,7 +159,7 @@ impl Engine {
                 if self
                     .links
                     .get(generation)
-                    .is_some_and(|link| link.pong(token, now))
+                    .is_some_and(|link| link.pulse.pong(token, now))
                 {
                     self.links.choose(now);
                 }

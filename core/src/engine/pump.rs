@@ -175,7 +175,7 @@ impl Engine {
                     && asks
                     && let Some(link) = self.links.get(generation)
                 {
-                    link.asks(now);
+                    link.pulse.asks(now);
                 }
             }
         }
@@ -275,7 +275,7 @@ impl Engine {
         }
         if let Some(link) = self.links.get(generation) {
             link.sent.entry(channel).or_default().insert(position);
-            link.asks(now);
+            link.pulse.asks(now);
             link.acks.segment_sent(now);
         }
         let sending = self.sending.get_mut(&channel)?;

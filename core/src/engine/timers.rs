@@ -137,15 +137,15 @@ impl Engine {
         let mut overdue = false;
         let (full, best) = (self.is_full_for_pings(), self.links.best());
         for link in self.links.iter_mut() {
-            if link.silent(now.elapsed) {
+            if link.pulse.silent(now.elapsed) {
                 dead.push(link.generation);
-            } else if link.ping_due(now.elapsed) {
+            } else if link.pulse.ping_due(now.elapsed) {
                 let carries = best == Some(link.generation);
                 link.ping(self.entropy.token(), full && carries, now.elapsed);
-                link.asks(now.elapsed);
+                link.pulse.asks(now.elapsed);
             }
             link.challenge_again(now.elapsed);
-            overdue |= link.overdue(now.elapsed);
+            overdue |= link.pulse.overdue(now.elapsed);
         }
         if overdue && self.links.len() > 1 {
             self.probe.spread = true;
@@ -165,7 +165,7 @@ impl Engine {
     pub(super) fn spread_if_overdue(&mut self) {
         let now = self.now.elapsed;
         let best = self.links.best();
-        let overdue = |link: &Link| best == Some(link.generation) && link.overdue(now);
+        let overdue = |link: &Link| best == Some(link.generation) && link.pulse.overdue(now);
         if self.links.len() > 1 && self.links.iter().any(overdue) {
             self.probe.spread = true;
         }

@@ -68,8 +68,8 @@ fn two_links_of_like_speed_do_not_take_turns() {
     ] {
         for (n, round_trip) in [(1, one), (2, two)] {
             if let Some(link) = links.get(generation(n)) {
-                link.quality = Quality::default();
-                link.quality.measured(ms(round_trip), T);
+                link.pulse.quality = Quality::default();
+                link.pulse.quality.measured(ms(round_trip), T);
             }
         }
         links.choose(T);
@@ -94,14 +94,16 @@ fn narrow(kilobytes: u64) -> Links {
 
 fn answers(links: &mut Links, n: u32, after: u64, now: Duration) {
     if let Some(link) = links.get(generation(n)) {
-        (0..20).for_each(|_| link.quality.measured(Duration::from_millis(after), now));
+        let quality = &mut link.pulse.quality;
+        (0..20).for_each(|_| quality.measured(Duration::from_millis(after), now));
     }
 }
 
 /// A link was full and took in so many KiB a second.
 fn took(links: &mut Links, n: u32, kilobytes: u64, now: Duration) {
     if let Some(link) = links.get(generation(n)) {
-        link.quality
+        link.pulse
+            .quality
             .took(kilobytes * 1024, Duration::from_secs(1), now);
     }
     links.choose(now);

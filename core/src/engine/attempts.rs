@@ -52,8 +52,7 @@ impl Engine {
     /// record of it is written. Nothing happens if the app has it not.
     pub fn skip(&mut self, channel: ChannelId, position: Position, skipped: Skipped<'_>, now: Now) {
         let bytes = skipped.bytes;
-        let held = self.handed.get(&(skipped.record.epoch, channel));
-        if held.is_some_and(|held| held.contains_key(&position))
+        if self.hands.hold(skipped.record.epoch, channel, position)
             && let Some(inbox) = self.live.inboxes.get_mut(&channel)
         {
             let number = inbox.skip;

@@ -51,18 +51,13 @@ impl Engine {
     /// The app has this message in hand. Returns whether it does: not if it was committed meanwhile
     /// by who had it in hand before.
     pub fn hand(&mut self, channel: ChannelId, position: Position, record: &InboxRecord) -> bool {
-        let done = self.done.get(&channel);
-        if done.is_some_and(|done| done.contains(position)) {
-            return false;
-        }
         let count = match record.body {
             InboxBody::Inline(_) => 1,
             InboxBody::Segments(count) => u64::from(count),
         };
         let first = Seq(record.last.0.saturating_sub(count.saturating_sub(1)));
-        let handed = self.handed.entry((record.epoch, channel)).or_default();
-        handed.insert(position, (first, record.last));
-        true
+        let seqs = (first, record.last);
+        self.hands.take(record.epoch, channel, position, seqs)
     }
 
     /// The app is done with a message of `bytes` bytes that it has in hand. Nothing happens if it
@@ -77,11 +72,10 @@ impl Engine {
     ) {
         self.now = now;
         let epoch = record.epoch;
-        let Some((first, last)) = self.put_down(epoch, channel, position) else {
+        let Some((first, last)) = self.hands.commit(epoch, channel, position) else {
             return;
         };
         let before: Vec<_> = self.live.consumed(channel).collect();
-        self.done.entry(channel).or_default().insert(position);
         self.writes
             .batch()
             .delete(Key::Inbox(self.peer, channel, position).to_bytes());
@@ -93,26 +87,16 @@ impl Engine {
             inbox.bytes = inbox.bytes.saturating_sub(bytes);
         }
         self.live.waiting.committed(channel, epoch);
-        let end = last.next();
-        let highest = self.committed.entry((epoch, channel)).or_insert(end);
-        *highest = end.max(*highest);
         let messages = self.live.inboxes.get(&channel);
         let messages = messages.map_or(0, |inbox| inbox.messages);
         for stream in &mut self.live.streams {
             let Some(rx) = stream.channels.get_mut(&channel) else {
                 continue;
             };
-            // They may be committed in any order.
-            let in_hand = self.handed.get(&(stream.epoch, channel));
-            let lowest = in_hand.and_then(|of| of.values().next());
-            let lowest = lowest.map(|(first, _)| *first);
-            let highest = self.committed.get(&(stream.epoch, channel)).copied();
             if self.live.waiting.is_none(channel, stream.epoch, messages) {
                 // Those that were committed before this start are not known one by one.
                 rx.consumed = rx.came();
-            } else if let Some(highest) = highest {
-                // In the app's hands they come in order: what lies below is committed, if not in this start.
-                let done = lowest.unwrap_or(highest);
+            } else if let Some(done) = self.hands.done_below(stream.epoch, channel) {
                 rx.consumed = rx.consumed.max(done).min(rx.next);
                 rx.pass_gap();
             }
@@ -131,22 +115,6 @@ impl Engine {
             .get_or_insert_with(|| (at, BTreeSet::new()));
         tell.1.append(&mut told);
         self.unpark();
-    }
-
-    /// The app has a message in hand no more.
-    fn put_down(
-        &mut self,
-        epoch: Epoch,
-        channel: ChannelId,
-        position: Position,
-    ) -> Option<(Seq, Seq)> {
-        let of = (epoch, channel);
-        let handed = self.handed.get_mut(&of)?;
-        let seqs = handed.remove(&position);
-        if handed.is_empty() {
-            self.handed.remove(&of);
-        }
-        seqs
     }
 
     /// Says once more what the app has committed of the streams beside `present`: an Ack of it may have

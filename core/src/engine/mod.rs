@@ -27,6 +27,7 @@ mod ending;
 mod event;
 mod flight;
 mod gaps;
+mod hands;
 mod handshake;
 mod inbox;
 mod link;
@@ -71,6 +72,7 @@ pub use stored::Stored;
 pub use crate::record::Ending;
 
 use self::asked::Asked;
+use self::hands::Hands;
 use self::link::Link;
 use self::links::Links;
 use self::measuring::Gauge;
@@ -86,9 +88,7 @@ use crate::limits::InboxLimits;
 use crate::link::{LinkClass, LinkState};
 use crate::record::Session;
 use crate::wire::frame::{CloseReason, Frame};
-use crate::{
-    ChannelId, Entropy, EnvelopeId, Epoch, Generation, Now, PeerId, Position, RunSet, Seq,
-};
+use crate::{ChannelId, Entropy, EnvelopeId, Epoch, Generation, Now, PeerId, Seq};
 
 /// A session's protocol.
 pub struct Engine {
@@ -113,13 +113,7 @@ pub struct Engine {
     gauge: Gauge,
     asked: VecDeque<Asked>,
     held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
-    /// What the app has in hand of each stream and has not committed, with the seqs of its first and last
-    /// segment.
-    handed: BTreeMap<(Epoch, ChannelId), BTreeMap<Position, (Seq, Seq)>>,
-    /// What the app has committed since the engine was opened.
-    done: BTreeMap<ChannelId, RunSet<Position>>,
-    /// One past the highest seq that the app has committed of each stream since the engine was opened.
-    committed: BTreeMap<(Epoch, ChannelId), Seq>,
+    hands: Hands,
     inbox_limits: InboxLimits,
     /// The lowest of each channel that was turned away because there was no room for it, by the
     /// stream that it is of, as long as those are not too many.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::event::{Event, Output};
+use super::hands::Hands;
 use super::links::Links;
 use super::measuring::Gauge;
 use super::outbox::Sending;
@@ -142,9 +143,7 @@ impl Engine {
             gauge: Gauge::default(),
             asked: VecDeque::new(),
             held,
-            handed: BTreeMap::new(),
-            done: BTreeMap::new(),
-            committed: BTreeMap::new(),
+            hands: Hands::default(),
             inbox_limits: InboxLimits::default(),
             parked: BTreeMap::new(),
             crowded: Crowded::default(),

@@ -142,7 +142,7 @@ impl Engine {
         let oldest = done.or_else(|| over.first()).map(|&(oldest, _)| oldest);
         let stream = self.live.streams.remove(oldest.ok_or(Violation::Epochs)?);
         for (channel, rx) in stream.channels {
-            self.committed.remove(&(stream.epoch, channel));
+            self.hands.forget(stream.epoch, channel);
             if let Some(held) = self.held.remove(&(stream.epoch, channel)) {
                 for seq in held.into_keys() {
                     self.delete_segment(stream.epoch, channel, seq);

@@ -149,6 +149,8 @@ impl Task {
         self.links.insert(
             generation,
             Bound {
+                class,
+                rank,
                 transport,
                 link,
                 given_up,
@@ -156,7 +158,6 @@ impl Task {
                 waiting: VecDeque::new(),
             },
         );
-        self.bindings.insert(generation, (class, rank));
         debug!(peer = %peer.short(), %generation, "link bound");
         let info = LinkInfo {
             generation,
@@ -180,7 +181,6 @@ impl Task {
 
     /// Forgets a link that is gone, and tells of it.
     pub(super) fn unbound(&mut self, generation: Generation, outstanding: bool) {
-        self.bindings.remove(&generation);
         if self.links.remove(&generation).is_none() {
             return;
         }

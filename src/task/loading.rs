@@ -82,8 +82,8 @@ impl Task {
             self.hub.leaves_no_more((channel, position));
             self.hub.not_committed(channel, position);
         }
-        for (&generation, &(class, rank)) in &self.bindings {
-            engine.bind(generation, class, rank, now);
+        for (&generation, bound) in &self.links {
+            engine.bind(generation, bound.class, bound.rank, now);
         }
         Ok(engine)
     }

@@ -61,6 +61,8 @@ const LINGER: Duration = Duration::from_secs(10);
 pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 struct Bound {
+    class: LinkClass,
+    rank: u8,
     transport: &'static str,
     link: mpsc::Sender<ToLink>,
     given_up: Option<mpsc::Sender<GivenUp>>,
@@ -99,7 +101,6 @@ pub(crate) struct Task {
     /// Whether it was read from the store, and holds, whether that is so.
     knows_naming: bool,
     links: BTreeMap<Generation, Bound>,
-    bindings: BTreeMap<Generation, (LinkClass, u8)>,
     /// Links that nobody empties any more.
     ended: BTreeSet<Generation>,
     write: Option<BoxFuture<'static, Result<(), StoreError>>>,
@@ -162,7 +163,6 @@ impl Task {
             unidentified: None,
             knows_naming: false,
             links: BTreeMap::new(),
-            bindings: BTreeMap::new(),
             ended: BTreeSet::new(),
             write: None,
             read: None,

@@ -96,9 +96,9 @@ impl Task {
         }
         let to = self.peer;
         let direct = self
-            .bindings
+            .links
             .get(&generation)
-            .is_some_and(|(class, _)| *class == LinkClass::Direct);
+            .is_some_and(|bound| bound.class == LinkClass::Direct);
         // The peer itself knows who sends.
         let unidentified = self.unidentified.as_mut().filter(|_| !direct);
         let item = match unidentified {

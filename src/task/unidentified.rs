@@ -5,7 +5,7 @@ use outlive_core::link::LinkClass;
 use outlive_core::record::{Key, Record, UnidentifiedRecord};
 use outlive_core::seal;
 use outlive_core::transport::{Class, DeliveryToken, Outgoing, Slot};
-use outlive_core::{Entropy, EnvelopeId, Generation, PeerId};
+use outlive_core::{Entropy, EnvelopeId, PeerId};
 
 use super::Task;
 use crate::error::Error;
@@ -72,15 +72,10 @@ impl Task {
         if !self.knows_naming || self.unidentified.is_some() {
             return;
         }
-        let bindings = &self.bindings;
-        let relayed = |generation: &Generation| {
-            let class = bindings.get(generation).map(|(class, _)| *class);
-            class.is_some_and(|class| class != LinkClass::Direct)
-        };
         let unasked: Vec<_> = self
             .links
             .iter_mut()
-            .filter(|(generation, bound)| !bound.watches && relayed(generation))
+            .filter(|(_, bound)| !bound.watches && bound.class != LinkClass::Direct)
             .map(|(generation, bound)| {
                 bound.watches = true;
                 *generation

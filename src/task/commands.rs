@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use outlive_core::engine::{Engine, SendOptions, Skipped, Taken};
 use outlive_core::link::LinkState;
-use outlive_core::transport::Outgoing;
 use outlive_core::wire::frame::CloseReason;
 use outlive_core::{ChannelId, EnvelopeId, Generation};
 use tracing::debug;
@@ -37,10 +36,7 @@ impl Task {
                 packet,
                 claimed,
             } => self.arrive(engine, generation, envelope, packet, claimed),
-            Input::Missed { generation } => {
-                let from = self.peer.into();
-                self.push(generation, Outgoing::Redeliver { from });
-            }
+            Input::Missed { generation } => self.redeliver(generation),
             Input::Accepted {
                 generation,
                 envelope,
@@ -81,13 +77,7 @@ impl Task {
             // It stays in its mailbox. As long as it counted as on its way, the relay would hold back
             // what others send.
             if let Some(envelope) = envelope {
-                self.push(
-                    generation,
-                    Outgoing::Park {
-                        from: self.peer.into(),
-                        envelopes: vec![envelope],
-                    },
-                );
+                self.park(generation, envelope);
             }
             // Only the app can let it in: its message may be too large for a stranger's.
             self.inner.message_arrived(self.peer);
@@ -145,7 +135,6 @@ impl Task {
             given_up,
             again,
         } = binding;
-        let peer = self.peer;
         self.links.insert(
             generation,
             Bound {
@@ -158,7 +147,7 @@ impl Task {
                 waiting: VecDeque::new(),
             },
         );
-        debug!(peer = %peer.short(), %generation, "link bound");
+        debug!(peer = %self.peer.short(), %generation, "link bound");
         let info = LinkInfo {
             generation,
             class,
@@ -175,7 +164,7 @@ impl Task {
         self.hub.tell(&SessionEvent::LinkUp { generation });
         self.watch();
         if again {
-            self.push(generation, Outgoing::Redeliver { from: peer.into() });
+            self.redeliver(generation);
         }
     }
 

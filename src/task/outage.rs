@@ -8,7 +8,6 @@
 use bytes::Bytes;
 use outlive_core::Generation;
 use outlive_core::engine::Engine;
-use outlive_core::transport::Outgoing;
 
 use super::input::{Command, Input};
 use super::{STORE_RETRY, Task};
@@ -151,9 +150,8 @@ impl Task {
 
     /// Asks the relays for what the session let go by, or lost with its engine.
     pub(super) fn ask_for_what_was_missed(&mut self) {
-        let from = self.peer.into();
         for generation in self.links.keys().copied().collect::<Vec<_>>() {
-            self.push(generation, Outgoing::Redeliver { from });
+            self.redeliver(generation);
         }
     }
 }

@@ -4,7 +4,7 @@ use futures_util::future::select_all;
 use outlive_core::engine::{Engine, Event, Output, Transmit};
 use outlive_core::link::LinkClass;
 use outlive_core::transport::{Lane, Outgoing};
-use outlive_core::{ChannelId, Generation, Position};
+use outlive_core::{ChannelId, EnvelopeId, Generation, Position};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -45,31 +45,12 @@ impl Task {
             Output::Release {
                 generation,
                 envelope,
-            } => {
-                let item = Outgoing::Acknowledge {
-                    from: self.peer.into(),
-                    envelopes: vec![envelope],
-                };
-                self.push(generation, item);
-            }
+            } => self.acknowledge(generation, envelope),
             Output::Park {
                 generation,
                 envelope,
-            } => {
-                let item = Outgoing::Park {
-                    from: self.peer.into(),
-                    envelopes: vec![envelope],
-                };
-                self.push(generation, item);
-            }
-            Output::Redeliver { generation } => {
-                self.push(
-                    generation,
-                    Outgoing::Redeliver {
-                        from: self.peer.into(),
-                    },
-                );
-            }
+            } => self.park(generation, envelope),
+            Output::Redeliver { generation } => self.redeliver(generation),
             Output::Drop { generation, reason } => {
                 warn!(peer = %self.peer.short(), %generation, %reason, "link given up");
                 self.give_up(generation);
@@ -126,6 +107,30 @@ impl Task {
         {
             engine.writable(generation, false, now);
         }
+    }
+
+    /// Has a relay forget what came in this envelope.
+    fn acknowledge(&mut self, generation: Generation, envelope: EnvelopeId) {
+        let item = Outgoing::Acknowledge {
+            from: self.peer.into(),
+            envelopes: vec![envelope],
+        };
+        self.push(generation, item);
+    }
+
+    /// Leaves what came in this envelope in its mailbox, where it counts as on its way no more.
+    pub(super) fn park(&mut self, generation: Generation, envelope: EnvelopeId) {
+        let item = Outgoing::Park {
+            from: self.peer.into(),
+            envelopes: vec![envelope],
+        };
+        self.push(generation, item);
+    }
+
+    /// Asks a relay once more for what it has of the peer's.
+    pub(super) fn redeliver(&mut self, generation: Generation) {
+        let from = self.peer.into();
+        self.push(generation, Outgoing::Redeliver { from });
     }
 
     /// Hands an item to a link, or keeps it until the link has room. What is kept is bounded: the

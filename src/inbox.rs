@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use outlive_core::record::{Gap, InboxBody, InboxRecord, Key, Record, SegmentRecord};
-use outlive_core::store::{ReadLimit, StoreError};
-use outlive_core::{ChannelId, Epoch, MessageId, PeerId, Position, Seq, WallTime};
+use outlive_core::record::{InboxRecord, Key, Record};
+use outlive_core::store::ReadLimit;
+use outlive_core::{ChannelId, Position};
 use tokio::sync::oneshot;
 
+use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::hub::Hub;
+use crate::payload::{payload, without_payload};
 use crate::route::Route;
 use crate::task::{Command, Input};
 
@@ -19,12 +20,6 @@ use crate::task::{Command, Input};
 const AHEAD: ReadLimit = ReadLimit {
     records: 64,
     bytes: 256 * 1024,
-};
-
-/// Segments of one message read at once.
-const SEGMENTS: ReadLimit = ReadLimit {
-    records: 1_024,
-    bytes: usize::MAX,
 };
 
 /// The messages of one channel, in order, for one consumer. What is not committed comes again after
@@ -76,9 +71,9 @@ impl Inbox {
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Record`], [`Error::Shutdown`], [`Error::Closed`] or
-    /// [`Error::Blocked`]. Of a message that is damaged, [`Error::Record`] or [`StoreError::Damaged`]
-    /// tells once: the next call goes on behind it. It stays where it is; its sender hears of it what it
-    /// hears of those behind it.
+    /// [`Error::Blocked`]. Of a message that is damaged, [`Error::Record`] or
+    /// [`StoreError::Damaged`](crate::StoreError::Damaged) tells once: the next call goes on behind it. It
+    /// stays where it is; its sender hears of it what it hears of those behind it.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         let mut arrivals = self.hub.arrivals();
         loop {
@@ -126,34 +121,18 @@ impl Inbox {
                     return Err(error);
                 }
             };
-            let handed = self.hub.inbox(self.channel).handed;
-            let before = position < handed || record.start != self.route.inner().start;
-            let attempt = record.attempt(before);
-            let here = if attempt > 1 {
-                match self.hand_again(position, &record, attempt).await {
-                    Ok(here) => here,
-                    Err(error) => {
-                        self.handing = None;
-                        return Err(error);
-                    }
-                }
-            } else {
-                self.hand(position, &record).await?;
-                true
-            };
+            let attempt = self.hand_out(position, &record).await?;
             self.pass();
-            // Who had it in hand before may have committed it meanwhile.
-            if here {
-                return Ok(Some(Delivery {
-                    hub: self.hub.clone(),
-                    route: self.route.clone(),
-                    channel: self.channel,
+            if let Some(attempt) = attempt {
+                return Ok(Some(Delivery::new(
+                    self.hub.clone(),
+                    self.route.clone(),
+                    self.channel,
                     position,
                     attempt,
-                    payload: payload.bytes,
-                    placed: payload.placed,
                     record,
-                }));
+                    payload,
+                )));
             }
         }
     }
@@ -162,6 +141,29 @@ impl Inbox {
     fn pass(&mut self) {
         self.ahead.pop_front();
         self.handing = None;
+    }
+
+    /// Has a message count as in the app's hands. Returns for the how-manieth time it is, or nothing if it
+    /// is gone: who had it in hand before may have committed it meanwhile. Cancellation-safe.
+    async fn hand_out(
+        &mut self,
+        position: Position,
+        record: &InboxRecord,
+    ) -> Result<Option<u32>, Error> {
+        let handed = self.hub.inbox(self.channel).handed;
+        let before = position < handed || record.start != self.route.inner().start;
+        let attempt = record.attempt(before);
+        if attempt <= 1 {
+            self.hand(position, record).await?;
+            return Ok(Some(attempt));
+        }
+        match self.hand_again(position, record, attempt).await {
+            Ok(here) => Ok(here.then_some(attempt)),
+            Err(error) => {
+                self.handing = None;
+                Err(error)
+            }
+        }
     }
 
     /// Notes that a message is handed out for the first time. Cancellation-safe: from the place among the
@@ -257,233 +259,5 @@ impl Inbox {
                 .push_back((position, InboxRecord::from_bytes(&value)?));
         }
         Ok(())
-    }
-}
-
-/// The payload of a message, as far as it is in the inbox.
-#[derive(Default)]
-pub(crate) struct Payload {
-    pub(crate) bytes: Bytes,
-    /// What is in the file already that the message is a part of.
-    pub(crate) placed: Vec<Placed>,
-}
-
-/// Bytes of a payload that are elsewhere.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Placed {
-    /// Where they belong among the bytes that are here.
-    pub(crate) at: usize,
-    pub(crate) length: u64,
-}
-
-/// The payload of a message in the inbox.
-pub(crate) async fn payload(
-    route: &Route,
-    channel: ChannelId,
-    record: &InboxRecord,
-) -> Result<Payload, Error> {
-    let count = match &record.body {
-        InboxBody::Inline(payload) => {
-            return Ok(Payload {
-                bytes: payload.clone(),
-                ..Payload::default()
-            });
-        }
-        InboxBody::Segments(count) => u64::from(*count),
-    };
-    let first = Seq(record.last.next().0.saturating_sub(count));
-    let end = record.last.next();
-    let range = Key::segments(route.hub().peer, record.epoch, channel, first, end);
-    let rows = route.inner().store.range(range, SEGMENTS).await?;
-    if rows.len() as u64 != count {
-        return Err(lost_segment(record));
-    }
-    let (mut whole, mut elsewhere) = (BytesMut::new(), Vec::new());
-    for (_, value) in rows {
-        match SegmentRecord::from_bytes(&value)? {
-            SegmentRecord::Data { payload, .. } => whole.extend_from_slice(&payload),
-            SegmentRecord::Placed {
-                beginning, placed, ..
-            } => {
-                whole.extend_from_slice(&beginning);
-                elsewhere.push(Placed {
-                    at: whole.len(),
-                    length: placed.into(),
-                });
-            }
-            SegmentRecord::Skip { .. } => return Err(lost_segment(record)),
-        }
-    }
-    Ok(Payload {
-        bytes: whole.freeze(),
-        placed: elsewhere,
-    })
-}
-
-pub(crate) fn lost_segment(record: &InboxRecord) -> Error {
-    let what = format!("message {} has lost a segment", record.id);
-    StoreError::Damaged { what }.into()
-}
-
-pub(crate) fn without_payload(record: InboxRecord) -> InboxRecord {
-    let body = match record.body {
-        InboxBody::Inline(_) => InboxBody::Inline(Bytes::new()),
-        segments @ InboxBody::Segments(_) => segments,
-    };
-    InboxRecord { body, ..record }
-}
-
-/// A message in the app's hands. It stays in the inbox until it is committed.
-pub struct Delivery {
-    hub: Arc<Hub>,
-    route: Route,
-    channel: ChannelId,
-    position: Position,
-    attempt: u32,
-    payload: Bytes,
-    placed: Vec<Placed>,
-    record: InboxRecord,
-}
-
-impl fmt::Debug for Delivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
-            .field("id", &self.record.id)
-            .field("channel", &self.channel)
-            .field("bytes", &self.payload.len())
-            .field("attempt", &self.attempt)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Delivery {
-    /// Who sent it.
-    #[must_use]
-    pub fn from(&self) -> PeerId {
-        self.hub.peer
-    }
-
-    /// The channel it came on.
-    #[must_use]
-    pub const fn channel(&self) -> ChannelId {
-        self.channel
-    }
-
-    /// Its name, the same at the sender.
-    #[must_use]
-    pub const fn id(&self) -> MessageId {
-        self.record.id
-    }
-
-    /// The sender's epoch it came under.
-    #[must_use]
-    pub const fn epoch(&self) -> Epoch {
-        self.record.epoch
-    }
-
-    /// The seq of its last segment: grows within an epoch and channel.
-    #[must_use]
-    pub const fn seq(&self) -> Seq {
-        self.record.last
-    }
-
-    /// When it was complete here.
-    #[must_use]
-    pub const fn received(&self) -> WallTime {
-        self.record.received
-    }
-
-    /// Whether it may have been in the app's hands before: after a restart between delivery and
-    /// commit, or after one of the peers lost its state. Its [`id`](Self::id) is then the same.
-    #[must_use]
-    pub const fn redelivered(&self) -> bool {
-        self.record.redelivered || self.attempt > 1
-    }
-
-    /// For the how-manieth time the app has it in hand, as far as is known: 1 the first time, one
-    /// more for each time that it comes again, after a restart or when the inbox is taken anew.
-    /// From the second time on it is on disk before this is returned, so that a message on which
-    /// the app crashes shows by its number; [`skip`](Self::skip) ends that.
-    #[must_use]
-    pub const fn attempt(&self) -> u32 {
-        self.attempt
-    }
-
-    /// What is missing between the message before it, of the same epoch, and this one: messages
-    /// that expired, were taken back, or are of a past that our store does not remember.
-    #[must_use]
-    pub const fn gap_before(&self) -> Option<Gap> {
-        self.record.gap
-    }
-
-    /// What was sent. Of a part of a file that a [`FileInbox`](crate::FileInbox) had accepted, what is
-    /// in that file already is left out.
-    #[must_use]
-    pub const fn payload(&self) -> &Bytes {
-        &self.payload
-    }
-
-    /// Bytes of all that was sent.
-    fn bytes(&self) -> u64 {
-        let here = self.payload.len() as u64;
-        let placed = self.placed.iter();
-        placed.fold(here, |bytes, placed| bytes.saturating_add(placed.length))
-    }
-
-    /// What of it is not in the payload, but in its file already.
-    pub(crate) fn placed(&self) -> &[Placed] {
-        &self.placed
-    }
-
-    /// The app is done with the message: it leaves the inbox, and the sender's receipt says consumed
-    /// once everything before it on its channel is committed too, or skipped: commits may come in any
-    /// order, but the sender hears up to where all are done. Returns when the commit is durable.
-    ///
-    /// Dropped half-way, the message may or may not be committed; if not, it comes again, marked.
-    ///
-    /// # Errors
-    /// [`Error::Store`] or [`Error::Record`] if the store failed or what it holds can't be used,
-    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`] if the node was shut down, the
-    /// session closed, or its peer blocked first. What was not written comes again.
-    pub async fn commit(self) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        let bytes = self.bytes();
-        let command = Command::Commit {
-            channel: self.channel,
-            position: self.position,
-            record: without_payload(self.record),
-            bytes,
-            reply,
-        };
-        self.route.send(command).await?;
-        answer.await.map_err(|_| self.route.gone())?
-    }
-
-    /// The app gives up on the message: it is [committed](Self::commit), so that it does not come again
-    /// and holds no receipt up, and a record of it is kept here with the reason (up to
-    /// [`SKIP_REASON_BYTES`](outlive_core::limits::SKIP_REASON_BYTES) of it), which
-    /// [`Session::skipped`](crate::Session::skipped) lists. Returns when both are durable.
-    ///
-    /// Dropped half-way, the message may or may not be skipped; if not, it comes again, marked.
-    ///
-    /// # Errors
-    /// [`Error::Store`] or [`Error::Record`] if the store failed or what it holds can't be used,
-    /// [`Error::Shutdown`], [`Error::Closed`] or [`Error::Blocked`] if the node was shut down, the
-    /// session closed, or its peer blocked first. What was not written comes again.
-    pub async fn skip(self, reason: &str) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        let bytes = self.bytes();
-        let command = Command::Skip {
-            channel: self.channel,
-            position: self.position,
-            record: without_payload(self.record),
-            payload: self.payload,
-            bytes,
-            attempts: self.attempt,
-            reason: reason.to_owned(),
-            reply,
-        };
-        self.route.send(command).await?;
-        answer.await.map_err(|_| self.route.gone())?
     }
 }

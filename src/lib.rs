@@ -12,6 +12,7 @@
 mod alarm;
 mod backoff;
 mod clock;
+mod delivery;
 mod direct;
 mod error;
 mod event;
@@ -20,6 +21,7 @@ mod hub;
 mod inbox;
 mod network;
 mod node;
+mod payload;
 mod receipt;
 mod relay;
 mod request;
@@ -33,13 +35,14 @@ mod traffic;
 mod trust;
 
 pub use bytes::Bytes;
+pub use delivery::Delivery;
 pub use error::Error;
 pub use event::SessionEvent;
 pub use files::{
     FileError, FileEvent, FileInbox, FileOffer, FileProgress, ReceivedFile, SENDING_FILES,
     SendingFile,
 };
-pub use inbox::{Delivery, Inbox};
+pub use inbox::Inbox;
 pub use network::NetworkMonitor;
 pub use node::{Node, NodeBuilder, SessionInfo, Strangers, list_sessions, store_owner};
 pub use outlive_core::engine::{Ending, SendError, Stage};

@@ -20,7 +20,8 @@ use super::offer::FileOffer;
 use super::received::ReceivedFile;
 use super::receiving::{Desk, Receiving};
 use super::step::Step;
-use crate::inbox::{Delivery, Inbox};
+use crate::delivery::Delivery;
+use crate::inbox::Inbox;
 use crate::route::Route;
 use crate::task::pending_or;
 

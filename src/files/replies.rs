@@ -5,8 +5,9 @@ use outlive_core::wire::file::FileMessage;
 use tokio::sync::oneshot;
 use tracing::{Instrument, debug, warn};
 
+use crate::delivery::Delivery;
 use crate::error::Error;
-use crate::inbox::{Delivery, Inbox};
+use crate::inbox::Inbox;
 use crate::route::Route;
 use crate::task::{Command, STORE_RETRY};
 

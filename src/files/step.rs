@@ -8,8 +8,8 @@ use outlive_core::wire::file::FileMessage;
 use tracing::warn;
 
 use super::disk::Piece;
+use crate::delivery::Delivery;
 use crate::error::Error;
-use crate::inbox::Delivery;
 
 /// A message, or parts of a file of which each begins where the one before ends.
 pub(super) struct Step {

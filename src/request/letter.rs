@@ -6,7 +6,7 @@ use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::{ChannelId, Position, Seq};
 
 use crate::error::Error;
-use crate::inbox;
+use crate::payload::{lost_segment, payload, without_payload};
 use crate::route::Route;
 use crate::task::Settled;
 
@@ -23,12 +23,10 @@ impl Letter {
         position: Position,
         record: InboxRecord,
     ) -> Result<Self, Error> {
-        let payload = inbox::payload(route, ChannelId::REQUESTS, &record)
-            .await?
-            .bytes;
+        let payload = payload(route, ChannelId::REQUESTS, &record).await?.bytes;
         let settled = Settled {
             position,
-            record: inbox::without_payload(record),
+            record: without_payload(record),
             bytes: payload.len() as u64,
         };
         Ok(Self { settled, payload })
@@ -70,7 +68,7 @@ pub(super) async fn first_part(route: &Route, record: &InboxRecord) -> Result<By
         Some(Ok(SegmentRecord::Data { payload, .. })) => Ok(payload),
         Some(Err(error)) => Err(error.into()),
         Some(Ok(SegmentRecord::Skip { .. } | SegmentRecord::Placed { .. })) | None => {
-            Err(inbox::lost_segment(record))
+            Err(lost_segment(record))
         }
     }
 }

@@ -30,7 +30,7 @@ use super::handler::{HandlerSlot, Request};
 use super::letter::{self, Letter, first_part};
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::inbox;
+use crate::payload::without_payload;
 use crate::route::Route;
 use crate::task::{Command, STORE_RETRY, Settled, pending_or};
 
@@ -218,7 +218,7 @@ async fn sort_one(
     let hand = Command::Hand {
         channel: ChannelId::REQUESTS,
         position,
-        record: inbox::without_payload(record.clone()),
+        record: without_payload(record.clone()),
     };
     route.send(hand).await?;
     if let Ok((Kind::Request, _)) = head {

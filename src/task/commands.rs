@@ -15,7 +15,7 @@ use super::sends::{Then, WaitingSend};
 use super::{Bound, Done, Task, Waiter, holds_mail};
 use crate::error::Error;
 use crate::event::SessionEvent;
-use crate::inbox;
+use crate::payload::without_payload;
 use crate::route::Route;
 use crate::state::LinkInfo;
 use crate::trust::Trust;
@@ -275,7 +275,7 @@ impl Task {
                 reply,
             } => match self.is_kept(channel, position).await {
                 Ok(true) if engine.hand_again(channel, position, &record, attempts) => {
-                    let record = inbox::without_payload(record);
+                    let record = without_payload(record);
                     self.hub.put_in_hand((channel, position), record);
                     self.next.waiters.push(Waiter::HandAgain(reply));
                 }

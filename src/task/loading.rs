@@ -7,7 +7,7 @@ use outlive_core::store::ReadLimit;
 
 use super::Task;
 use crate::error::Error;
-use crate::inbox::without_payload;
+use crate::payload::without_payload;
 use crate::trust::trust_of;
 
 /// Segments read at once.

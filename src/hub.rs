@@ -298,13 +298,11 @@ impl Hub {
         }
     }
 
-    /// Notes that a message is in the app's hands. Returns whether it was before.
-    pub(crate) fn handed(&self, channel: ChannelId, position: Position) -> bool {
+    /// Notes that a message is in the app's hands.
+    pub(crate) fn note_handed(&self, channel: ChannelId, position: Position) {
         let mut inboxes = lock(&self.inboxes);
         let point = inboxes.entry(channel).or_default();
-        let before = position < point.handed;
         point.handed = point.handed.max(position.next());
-        before
     }
 
     /// What the next to open the session has to know: up to where messages were in the app's hands, on

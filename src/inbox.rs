@@ -170,7 +170,7 @@ impl Inbox {
     /// task's inputs on nothing waits.
     async fn hand(&self, position: Position, record: &InboxRecord) -> Result<(), Error> {
         let place = self.route.reserve().await?;
-        self.hub.handed(self.channel, position);
+        self.hub.note_handed(self.channel, position);
         if self.hub.ended.is_cancelled() {
             return Err(self.route.gone());
         }
@@ -207,7 +207,7 @@ impl Inbox {
         };
         let here = answer.await.map_err(|_| self.route.gone())??;
         if here {
-            self.hub.handed(self.channel, position);
+            self.hub.note_handed(self.channel, position);
         }
         Ok(here)
     }

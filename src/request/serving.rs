@@ -302,7 +302,7 @@ async fn answer(
     };
     let work = async {
         let entered = handler.enter(|handler| {
-            hub.handed(ChannelId::REQUESTS, position);
+            hub.note_handed(ChannelId::REQUESTS, position);
             (!hub.ended.is_cancelled()).then(|| handler(request))
         });
         match entered.flatten() {

@@ -276,7 +276,8 @@ impl Task {
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => {
-                    return self.finish(engine).await;
+                    self.finish(engine).await;
+                    return Done::Cancelled;
                 }
                 result = pending_or(&mut self.write) => match result {
                     Ok(()) => self.written(engine),
@@ -390,7 +391,7 @@ impl Task {
 
     /// Writes what is under way before the task ends, and says what follows from it: the peer would
     /// wait for it until this node is there again.
-    async fn finish(&mut self, engine: &mut Engine) -> Done {
+    async fn finish(&mut self, engine: &mut Engine) {
         for _ in 0..2 {
             if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
                 self.written(engine);
@@ -412,6 +413,5 @@ impl Task {
         if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
             self.flight.answer(&Ok(()));
         }
-        Done::Cancelled
     }
 }

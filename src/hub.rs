@@ -183,7 +183,7 @@ impl Hub {
     }
 
     /// Whoever asks the task for anything from now on does so behind the close.
-    pub(crate) fn closes(&self) {
+    pub(crate) fn mark_closing(&self) {
         self.closing.store(true, Ordering::SeqCst);
     }
 
@@ -274,13 +274,13 @@ impl Hub {
     }
 
     /// It is to leave the inbox. Until the store shows that, whoever loads the session finds it here.
-    pub(crate) fn leaves(&self, of: (ChannelId, Position)) {
+    pub(crate) fn begin_leaving(&self, of: (ChannelId, Position)) {
         lock(&self.in_hand).remove(&of);
         lock(&self.leaving).insert(of);
     }
 
     /// It has left the inbox, or is in the app's hands or to come again.
-    pub(crate) fn leaves_no_more(&self, of: (ChannelId, Position)) {
+    pub(crate) fn end_leaving(&self, of: (ChannelId, Position)) {
         lock(&self.leaving).remove(&of);
     }
 

@@ -11,6 +11,7 @@
 
 mod alarm;
 mod backoff;
+mod callback;
 mod clock;
 mod delivery;
 mod direct;
@@ -27,7 +28,6 @@ mod relay;
 mod request;
 mod route;
 mod session;
-mod slot;
 mod state;
 mod subscription;
 mod task;

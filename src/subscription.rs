@@ -11,14 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tracing::error;
 
+use crate::callback::Callback;
 use crate::event::SessionEvent;
 use crate::hub::Hold;
-use crate::slot::Slot;
 use crate::state::SessionState;
 
-type Callback = Box<dyn FnMut(&SessionEvent, &SessionState) + Send>;
-
-type CallbackSlot = Slot<Callback>;
+type Observer = Box<dyn FnMut(&SessionEvent, &SessionState) + Send>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -27,14 +25,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// All callbacks of one session.
 #[derive(Default)]
 pub(crate) struct Registry {
-    slots: Mutex<Slots>,
+    callbacks: Mutex<Callbacks>,
 }
 
 #[derive(Default)]
-struct Slots {
+struct Callbacks {
     /// The number of the last one.
     last: u64,
-    callbacks: BTreeMap<u64, Arc<CallbackSlot>>,
+    by_number: BTreeMap<u64, Arc<Callback<Observer>>>,
     /// Whether the session is over: nothing happens in it any more.
     ended: bool,
 }
@@ -47,23 +45,23 @@ impl fmt::Debug for Registry {
 
 impl Registry {
     /// Adds a callback. `hold` keeps its session awake: asleep, it would forget the callback.
-    pub(crate) fn add(self: &Arc<Self>, callback: Callback, hold: Hold) -> Subscription {
-        let slot = Arc::new(Slot::new(callback));
-        let mut slots = lock(&self.slots);
-        slots.last = slots.last.wrapping_add(1);
-        let (number, ended) = (slots.last, slots.ended);
+    pub(crate) fn add(self: &Arc<Self>, observer: Observer, hold: Hold) -> Subscription {
+        let callback = Arc::new(Callback::new(observer));
+        let mut callbacks = lock(&self.callbacks);
+        callbacks.last = callbacks.last.wrapping_add(1);
+        let (number, ended) = (callbacks.last, callbacks.ended);
         if !ended {
-            slots.callbacks.insert(number, slot.clone());
+            callbacks.by_number.insert(number, callback.clone());
         }
-        drop(slots);
+        drop(callbacks);
         if ended {
             // It may own other subscriptions of this session.
-            slot.close();
+            callback.close();
         }
         Subscription {
             registry: Arc::downgrade(self),
             number,
-            slot,
+            callback,
             _hold: hold,
         }
     }
@@ -73,32 +71,32 @@ impl Registry {
     ///
     /// One that panics is ended, and harms nothing else: not the others, and not the session's task.
     pub(crate) fn emit(&self, event: &SessionEvent, state: &SessionState) {
-        let slots = lock(&self.slots).callbacks.clone();
-        for (number, slot) in slots {
+        let callbacks = lock(&self.callbacks).by_number.clone();
+        for (number, callback) in callbacks {
             // What a panic left half done is the callback's alone, and that is dropped.
-            let entered = AssertUnwindSafe(|| slot.enter(|callback| callback(event, state)));
+            let entered = AssertUnwindSafe(|| callback.enter(|observer| observer(event, state)));
             if std::panic::catch_unwind(entered).is_err() {
                 error!("a callback of a session panicked, and is ended");
-                lock(&self.slots).callbacks.remove(&number);
-                slot.close();
+                lock(&self.callbacks).by_number.remove(&number);
+                callback.close();
             }
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        lock(&self.slots).callbacks.len()
+        lock(&self.callbacks).by_number.len()
     }
 
     /// Ends all of them, and whatever is added from now on: the session was closed, or its node was shut
     /// down.
     pub(crate) fn end(&self) {
-        let callbacks = {
-            let mut slots = lock(&self.slots);
-            slots.ended = true;
-            std::mem::take(&mut slots.callbacks)
+        let ended = {
+            let mut callbacks = lock(&self.callbacks);
+            callbacks.ended = true;
+            std::mem::take(&mut callbacks.by_number)
         };
-        for slot in callbacks.into_values() {
-            slot.close();
+        for callback in ended.into_values() {
+            callback.close();
         }
     }
 }
@@ -117,16 +115,16 @@ impl Registry {
 pub struct Subscription {
     registry: Weak<Registry>,
     number: u64,
-    slot: Arc<CallbackSlot>,
+    callback: Arc<Callback<Observer>>,
     _hold: Hold,
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         if let Some(registry) = self.registry.upgrade() {
-            lock(&registry.slots).callbacks.remove(&self.number);
+            lock(&registry.callbacks).by_number.remove(&self.number);
         }
-        self.slot.close();
+        self.callback.close();
     }
 }
 

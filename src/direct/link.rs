@@ -73,7 +73,7 @@ pub(super) fn carry(
 ) -> Carried {
     let generation = inner.next_generation();
     let carried = Carried {
-        retire: inner.ways.child_token(),
+        retire: inner.links_cancel.child_token(),
         ended: CancellationToken::new(),
         parted: Arc::default(),
         heard: Arc::default(),

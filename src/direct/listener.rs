@@ -58,7 +58,7 @@ impl Listener {
     /// Until the node ends. Then the socket and all its links are closed.
     pub(crate) async fn run(self, inner: Arc<Inner>) {
         tokio::select! {
-            () = inner.ways.cancelled() => {}
+            () = inner.links_cancel.cancelled() => {}
             () = self.keep(&inner) => {}
         }
         self.current().close().await;

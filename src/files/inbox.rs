@@ -18,7 +18,7 @@ use super::FileProgress;
 use super::error::FileError;
 use super::offer::FileOffer;
 use super::received::ReceivedFile;
-use super::receiving::{Desk, Receiving};
+use super::receiving::{IncomingFiles, Receiving};
 use super::step::Step;
 use crate::delivery::Delivery;
 use crate::inbox::Inbox;
@@ -57,13 +57,13 @@ pub struct FileInbox {
 /// What the inbox is at.
 pub(super) enum State {
     /// It waits for a message.
-    Idle(Desk),
+    Idle(IncomingFiles),
     /// What was taken could not be dealt with: it is tried again.
-    Again(Desk, Step),
+    Again(IncomingFiles, Step),
     /// It takes a message.
     Taking(Option<BoxFuture<'static, Taken>>),
     /// It waits for what the app decides about an offer.
-    Undecided(Desk, Step, oneshot::Receiver<Receiving>),
+    Undecided(IncomingFiles, Step, oneshot::Receiver<Receiving>),
 }
 
 /// What a step ends with: where the inbox is then, what happened, and whether the step failed, which
@@ -87,12 +87,12 @@ impl Drop for FileInbox {
 impl FileInbox {
     /// The files of a session, with those that were accepted before.
     pub(crate) async fn open(route: &Route, inbox: Inbox) -> Result<Self, FileError> {
-        let (desk, events) = Desk::open(route).await?;
+        let (incoming, events) = IncomingFiles::open(route).await?;
         Ok(Self {
             inbox,
             here: VecDeque::new(),
             events: events.into(),
-            state: State::Idle(desk),
+            state: State::Idle(incoming),
         })
     }
 
@@ -126,15 +126,15 @@ impl FileInbox {
                 break;
             }
         }
-        let (State::Idle(desk) | State::Again(desk, _) | State::Undecided(desk, ..)) =
+        let (State::Idle(incoming) | State::Again(incoming, _) | State::Undecided(incoming, ..)) =
             &mut self.state
         else {
             return Ok(false);
         };
-        if !desk.has(transfer) {
+        if !incoming.has(transfer) {
             return Ok(false);
         }
-        desk.cancel(transfer).await?;
+        incoming.cancel(transfer).await?;
         Ok(true)
     }
 
@@ -168,16 +168,16 @@ impl FileInbox {
             }
         };
         let taking: BoxFuture<'static, Taken> = match (self.state.leave(), more) {
-            (State::Idle(desk), More::Messages) => match Step::next(&mut self.here) {
-                Some(step) => Box::pin(desk.take(step)),
+            (State::Idle(incoming), More::Messages) => match Step::next(&mut self.here) {
+                Some(step) => Box::pin(incoming.take(step)),
                 None => {
-                    self.state = State::Idle(desk);
+                    self.state = State::Idle(incoming);
                     return Ok(());
                 }
             },
-            (State::Again(desk, step), _) => Box::pin(desk.take(step)),
-            (State::Undecided(desk, step, _), More::Decision(decision)) => {
-                Box::pin(desk.decided(step, decision))
+            (State::Again(incoming, step), _) => Box::pin(incoming.take(step)),
+            (State::Undecided(incoming, step, _), More::Decision(decision)) => {
+                Box::pin(incoming.decided(step, decision))
             }
             (state, _) => {
                 self.state = state;

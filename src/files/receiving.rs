@@ -41,7 +41,7 @@ pub(super) struct Receiving {
 }
 
 /// What is known of the files that come, and what is done with them.
-pub(super) struct Desk {
+pub(super) struct IncomingFiles {
     pub(super) route: Route,
     pub(super) receiving: BTreeMap<TransferId, Receiving>,
     /// Files whose beginning was dealt with, and comes again because it could not be committed, or may,
@@ -59,12 +59,12 @@ enum Dealt {
     Offered(FileOffer, oneshot::Receiver<Receiving>),
 }
 
-impl Desk {
+impl IncomingFiles {
     /// With the files that were accepted before, and what has to be told of them.
     pub(super) async fn open(
         route: &Route,
     ) -> Result<(Self, Vec<Result<FileEvent, FileError>>), FileError> {
-        let mut desk = Self {
+        let mut incoming = Self {
             route: route.clone(),
             receiving: BTreeMap::new(),
             begun: BTreeSet::new(),
@@ -75,24 +75,25 @@ impl Desk {
             close(arriving).await?;
         }
         let mut events = Vec::new();
-        for (key, value) in desk.records().await? {
+        for (key, value) in incoming.records().await? {
             let Ok(Key::ReceivingFile(_, transfer)) = Key::from_bytes(&key) else {
                 continue;
             };
             let record = ReceivingFileRecord::from_bytes(&value).map_err(Error::from)?;
-            match desk.look_at(transfer, record.clone()).await {
+            match incoming.look_at(transfer, record.clone()).await {
                 Ok(told) => events.extend(told.into_iter().map(Ok)),
                 // The others go on.
                 Err(error @ FileError::Io { .. }) => {
                     let length = None;
-                    desk.receiving
+                    incoming
+                        .receiving
                         .insert(transfer, Receiving { record, length });
                     events.push(Err(error));
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok((desk, events))
+        Ok((incoming, events))
     }
 
     /// Finds out what became of a file that was accepted before.

@@ -12,11 +12,11 @@ use super::error::FileError;
 use super::inbox::FileEvent;
 use super::offer::text;
 use super::received::ReceivedFile;
-use super::receiving::{Desk, Receiving};
+use super::receiving::{IncomingFiles, Receiving};
 use super::{FileProgress, name};
 use crate::error::Error;
 
-impl Desk {
+impl IncomingFiles {
     /// A file is there up to `end`: if it is whole, it is checked and gets its name.
     pub(super) async fn go_on(
         &mut self,

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::Node;
 use super::admission::Admission;
-use super::delivery::load_token;
+use super::delivery_token::load_token;
 use super::inner::Inner;
 use super::owner::refuse_other;
 use super::strangers::Strangers;
@@ -137,7 +137,7 @@ impl NodeBuilder {
         let token = load_token(&*store).await?;
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(|_| Error::Entropy)?;
-        let (cancel, ways) = (CancellationToken::new(), CancellationToken::new());
+        let (cancel, links_cancel) = (CancellationToken::new(), CancellationToken::new());
         let (listener, direct) = match self.direct {
             Some(transport) => listen(transport, &identity).await.unzip(),
             None => (None, None),
@@ -152,7 +152,7 @@ impl NodeBuilder {
             start,
             network: self.network,
             cancel: cancel.clone(),
-            ways: ways.clone(),
+            links_cancel: links_cancel.clone(),
             admission,
             inbox_limits: self.inbox_limits,
             handler: HandlerPlace::default(),
@@ -176,10 +176,10 @@ impl NodeBuilder {
         });
         // When the runtime is gone, nobody does what is asked of the node any more.
         inner.tasks.spawn({
-            let (ways, ends) = (ways.clone(), cancel.clone().drop_guard());
+            let (links_cancel, ends) = (links_cancel.clone(), cancel.clone().drop_guard());
             async move {
                 let _ends = ends;
-                ways.cancelled().await;
+                links_cancel.cancelled().await;
             }
         });
         if let Some(listener) = listener {
@@ -190,14 +190,14 @@ impl NodeBuilder {
             let inner = inner.clone();
             async move {
                 tokio::select! {
-                    () = inner.ways.cancelled() => {}
+                    () = inner.links_cancel.cancelled() => {}
                     () = inner.network.find_out() => {}
                 }
             }
         });
         let node = Node {
             inner,
-            _guard: Arc::new([cancel.drop_guard(), ways.drop_guard()]),
+            _guard: Arc::new([cancel.drop_guard(), links_cancel.drop_guard()]),
         };
         for relay in self.relays {
             node.use_relay(relay);

@@ -57,8 +57,8 @@ pub(crate) struct Inner {
     pub(crate) network: NetworkMonitor,
     /// Ends the sessions, and with them whatever is asked of the node.
     pub(crate) cancel: CancellationToken,
-    /// Ends the ways to others: after the sessions, so that these have their last words said.
-    pub(crate) ways: CancellationToken,
+    /// Ends the links and what makes them: after the sessions, so that these have their last words said.
+    pub(crate) links_cancel: CancellationToken,
     pub(crate) admission: Admission,
     pub(crate) inbox_limits: InboxLimits,
     /// The handler of requests that no session has one of its own for.

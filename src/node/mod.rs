@@ -2,7 +2,7 @@
 
 mod admission;
 mod builder;
-mod delivery;
+mod delivery_token;
 mod inner;
 mod listing;
 mod owner;
@@ -200,7 +200,7 @@ impl Node {
         }
         let (attach, attaching) = mpsc::channel(ATTACHING);
         let (state, states) = watch::channel(RelayState::Connecting);
-        let cancel = self.inner.ways.child_token();
+        let cancel = self.inner.links_cancel.child_token();
         let address = transport.address().to_owned();
         let span = tracing::info_span!("relay", relay = %address);
         let (rank, awake): (_, Vec<_>) = {
@@ -300,7 +300,7 @@ impl Node {
         self.inner.cancel.cancel();
         // A store or a link that hangs holds up the words of the others no longer than this.
         let _ = tokio::time::timeout(LAST_WORDS, self.inner.sessions.ended()).await;
-        self.inner.ways.cancel();
+        self.inner.links_cancel.cancel();
         self.inner.sessions.ended().await;
         self.inner.tasks.ended().await;
         // One closes the store, whoever else waits for it.

@@ -8,9 +8,9 @@ mod arrivals;
 mod attached;
 mod dialing;
 mod envelopes;
+mod second_connection;
 mod sending;
 mod slots;
-mod unidentified;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,9 +33,9 @@ use self::arrivals::LetBy;
 use self::attached::Attached;
 use self::dialing::{Dialed, dial};
 use self::envelopes::Envelopes;
+use self::second_connection::SecondConnection;
 use self::sending::send_all;
 use self::slots::Slots;
-use self::unidentified::Unidentified;
 use crate::backoff::Backoff;
 use crate::network::{Ear, News};
 use crate::node::Inner;
@@ -261,7 +261,7 @@ impl RelayTask {
             slots,
             self.cancel.clone(),
         ));
-        let unidentified = Unidentified {
+        let unidentified = SecondConnection {
             transport: self.transport.clone(),
             store,
             items,

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use outlive_core::{MessageId, PeerId, RequestId, WallTime};
 
+use crate::callback::Callback;
 use crate::node::Inner;
 use crate::route::Route;
-use crate::slot::Slot;
 
 /// A request of the peer's, in its handler's hands.
 #[derive(Clone)]
@@ -116,12 +116,12 @@ pub(super) type Answering = BoxFuture<'static, Result<Bytes, HandlerError>>;
 
 type Handler = Box<dyn FnMut(Request) -> Answering + Send>;
 
-pub(super) type HandlerSlot = Slot<Handler>;
+pub(super) type HandlerCallback = Callback<Handler>;
 
 /// Where one handler can be registered: a session, or the node.
 #[derive(Default)]
 pub(crate) struct HandlerPlace {
-    slot: Mutex<Option<Arc<HandlerSlot>>>,
+    handler: Mutex<Option<Arc<HandlerCallback>>>,
 }
 
 impl fmt::Debug for HandlerPlace {
@@ -131,28 +131,28 @@ impl fmt::Debug for HandlerPlace {
 }
 
 impl HandlerPlace {
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<HandlerSlot>>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<HandlerCallback>>> {
+        self.handler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers a handler, unless there is one.
-    fn take(&self, slot: &Arc<HandlerSlot>) -> bool {
+    fn take(&self, handler: &Arc<HandlerCallback>) -> bool {
         let mut place = self.lock();
         let free = place.is_none();
         if free {
-            *place = Some(slot.clone());
+            *place = Some(handler.clone());
         }
         free
     }
 
-    fn leave(&self, slot: &Arc<HandlerSlot>) {
+    fn leave(&self, handler: &Arc<HandlerCallback>) {
         let mut place = self.lock();
-        if place.as_ref().is_some_and(|at| Arc::ptr_eq(at, slot)) {
+        if place.as_ref().is_some_and(|at| Arc::ptr_eq(at, handler)) {
             *place = None;
         }
     }
 
-    pub(super) fn current(&self) -> Option<Arc<HandlerSlot>> {
+    pub(super) fn current(&self) -> Option<Arc<HandlerCallback>> {
         self.lock().clone()
     }
 }
@@ -180,7 +180,7 @@ impl Place {
 #[must_use = "a handler ends when its registration is dropped"]
 pub struct RequestHandler {
     place: Place,
-    slot: Arc<HandlerSlot>,
+    callback: Arc<HandlerCallback>,
 }
 
 impl RequestHandler {
@@ -191,16 +191,16 @@ impl RequestHandler {
         A: Future<Output = Result<Bytes, HandlerError>> + Send + 'static,
     {
         let handler: Handler = Box::new(move |request| Box::pin(handler(request)));
-        let slot = Arc::new(Slot::new(handler));
-        let taken = place.place().take(&slot);
-        taken.then(|| Self { place, slot })
+        let callback = Arc::new(Callback::new(handler));
+        let taken = place.place().take(&callback);
+        taken.then(|| Self { place, callback })
     }
 }
 
 impl Drop for RequestHandler {
     fn drop(&mut self) {
-        self.place.place().leave(&self.slot);
-        self.slot.close();
+        self.place.place().leave(&self.callback);
+        self.callback.close();
     }
 }
 

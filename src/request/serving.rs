@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span, debug, error, warn};
 
-use super::handler::{HandlerSlot, Request};
+use super::handler::{HandlerCallback, Request};
 use super::letter::{self, Letter, first_part};
 use crate::error::Error;
 use crate::event::SessionEvent;
@@ -168,7 +168,7 @@ fn start(
 }
 
 /// The session's own handler, or that of the node.
-fn handler(route: &Route) -> Option<Arc<HandlerSlot>> {
+fn handler(route: &Route) -> Option<Arc<HandlerCallback>> {
     let own = route.hub().requests.handler.current();
     own.or_else(|| route.inner().handler.current())
 }
@@ -256,7 +256,7 @@ fn tell_malformed(route: &Route, settled: &Settled, error: &WireError) {
 async fn answer(
     route: Route,
     position: Position,
-    handler: Arc<HandlerSlot>,
+    handler: Arc<HandlerCallback>,
     place: OwnedSemaphorePermit,
 ) -> Ran {
     let (letter, bytes) = match read(&route, position).await {

@@ -401,7 +401,7 @@ impl Session {
     pub async fn close(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         let place = self.route.reserve().await?;
-        self.hub.closes();
+        self.hub.mark_closing();
         place.send(Input::Command(Command::Close { reply }));
         answer.await.map_err(|_| self.route.gone())
     }

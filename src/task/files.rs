@@ -8,7 +8,7 @@ use outlive_core::wire::file::{FileMessage, StopReason, part_head};
 use outlive_core::{ChannelId, Position, TransferId};
 use tracing::debug;
 
-use super::input::{FileReply, Reply};
+use super::input::{FileQueued, Reply};
 use super::sends::{Then, WaitingSend};
 use super::{STORE_RETRY, Task, Waiter, holds_mail};
 use crate::error::Error;
@@ -18,7 +18,7 @@ use crate::files::{Content, FileError, Outcome, SENDING_FILES};
 pub(super) struct OfferedFile {
     pub(super) transfer: TransferId,
     pub(super) record: Box<SendingFileRecord>,
-    pub(super) reply: FileReply,
+    pub(super) reply: FileQueued,
 }
 
 impl Task {

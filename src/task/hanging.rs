@@ -7,7 +7,7 @@ use outlive_core::engine::Ticket;
 use outlive_core::{ChannelId, Position, TransferId};
 use tokio::sync::oneshot;
 
-use super::input::{FileReply, Reply};
+use super::input::{FileQueued, Reply};
 use super::unidentified::Unidentified;
 use crate::error::Error;
 use crate::files::Outcome;
@@ -17,7 +17,7 @@ use crate::receipt::Receipt;
 /// Who waits for it.
 pub(super) enum Waiter {
     Send(Reply<Receipt>, Receipt),
-    File(FileReply, (Position, Position)),
+    File(FileQueued, (Position, Position)),
     /// Who holds a file hears how it ended.
     Ended(Arc<Hub>, TransferId, Outcome),
     Noted(Reply<()>),
@@ -47,7 +47,7 @@ impl Waiter {
             // What is not written comes again when the session is loaded.
             Self::Commit(reply, hub, of) => {
                 if result.is_ok() {
-                    hub.leaves_no_more(of);
+                    hub.end_leaving(of);
                 }
                 drop(reply.send(result));
             }

@@ -50,7 +50,7 @@ impl Task {
     /// A message leaves the inbox with the next write.
     pub(super) fn leaves(&mut self, channel: ChannelId, position: Position, reply: Reply<()>) {
         let of = (channel, position);
-        self.hub.leaves(of);
+        self.hub.begin_leaving(of);
         let waiter = Waiter::Commit(reply, self.hub.clone(), of);
         self.next.waiters.push(waiter);
     }

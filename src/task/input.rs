@@ -21,7 +21,7 @@ pub(crate) const INPUTS: usize = 256;
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// Answers with the positions of a file's messages.
-pub(super) type FileReply = oneshot::Sender<Result<(Position, Position), FileError>>;
+pub(super) type FileQueued = oneshot::Sender<Result<(Position, Position), FileError>>;
 
 /// What a handle asks of the task.
 pub(crate) enum Command {
@@ -108,7 +108,7 @@ pub(crate) enum Command {
     SendFile {
         transfer: TransferId,
         record: Box<SendingFileRecord>,
-        reply: FileReply,
+        reply: FileQueued,
     },
     /// The app calls a file off.
     CancelFile {

@@ -79,7 +79,7 @@ impl Task {
             engine.hand(channel, position, record);
         });
         for (channel, position) in leaving {
-            self.hub.leaves_no_more((channel, position));
+            self.hub.end_leaving((channel, position));
             self.hub.not_committed(channel, position);
         }
         for (&generation, bound) in &self.links {

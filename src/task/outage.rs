@@ -111,7 +111,7 @@ impl Task {
                 reply,
                 ..
             } => {
-                self.hub.leaves((channel, position));
+                self.hub.begin_leaving((channel, position));
                 drop(reply.send(Err(error.clone())));
             }
             Command::Settle { reply, .. }

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 /// One registered callback.
-pub(crate) struct Slot<C> {
-    callback: Mutex<Option<C>>,
+pub(crate) struct Callback<F> {
+    function: Mutex<Option<F>>,
     /// Who runs it now.
     runner: Mutex<Option<ThreadId>>,
     open: AtomicBool,
@@ -34,23 +34,23 @@ impl Drop for Run<'_> {
     }
 }
 
-impl<C> Slot<C> {
-    pub(crate) fn new(callback: C) -> Self {
+impl<F> Callback<F> {
+    pub(crate) fn new(function: F) -> Self {
         Self {
-            callback: Mutex::new(Some(callback)),
+            function: Mutex::new(Some(function)),
             runner: Mutex::new(None),
             open: AtomicBool::new(true),
         }
     }
 
     /// Enters the callback, unless it was ended. It is entered by one thread at a time.
-    pub(crate) fn enter<T>(&self, with: impl FnOnce(&mut C) -> T) -> Option<T> {
-        let mut callback = lock(&self.callback);
+    pub(crate) fn enter<T>(&self, with: impl FnOnce(&mut F) -> T) -> Option<T> {
+        let mut function = lock(&self.function);
         if !self.open.load(Ordering::Acquire) {
             return None;
         }
         let _run = Run::new(&self.runner);
-        callback.as_mut().map(with)
+        function.as_mut().map(with)
     }
 
     /// Waits for a run on another thread to end; after this it is never entered again.
@@ -59,8 +59,8 @@ impl<C> Slot<C> {
         if *lock(&self.runner) == Some(std::thread::current().id()) {
             return;
         }
-        // Dropped when it is unlocked again: it may own what closes this very slot.
-        let callback = lock(&self.callback).take();
-        drop(callback);
+        // Dropped when it is unlocked again: it may own what closes this very callback.
+        let function = lock(&self.function).take();
+        drop(function);
     }
 }

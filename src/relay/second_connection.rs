@@ -18,7 +18,7 @@ use super::sending::send_all;
 use crate::task::ToLink;
 
 /// What the second connection needs.
-pub(super) struct Unidentified {
+pub(super) struct SecondConnection {
     pub(super) transport: Arc<dyn RelayTransport>,
     /// The relay's store, as it told it on the first connection.
     pub(super) store: StoreId,
@@ -29,7 +29,7 @@ pub(super) struct Unidentified {
     pub(super) cancel: CancellationToken,
 }
 
-impl Unidentified {
+impl SecondConnection {
     /// Carries envelopes until the connection ends. Never sends them over another one.
     pub(super) async fn run(mut self) -> TransportError {
         let Some(first) = self.items.recv().await else {

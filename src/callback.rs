@@ -1,8 +1,10 @@
 //! A callback that its owner can end from anywhere, even while it runs (I6).
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
+
+use crate::lock::lock;
 
 /// One registered callback.
 pub(crate) struct Callback<F> {
@@ -10,10 +12,6 @@ pub(crate) struct Callback<F> {
     /// Who runs it now.
     runner: Mutex<Option<ThreadId>>,
     open: AtomicBool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Notes who runs the callback, for as long as that takes.

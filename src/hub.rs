@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use outlive_core::record::InboxRecord;
 use outlive_core::{ChannelId, PeerId, Position};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::SessionEvent;
 use crate::files::Files;
+use crate::lock::lock;
 use crate::receipt::Progress;
 use crate::request::Requests;
 use crate::state::SessionState;
@@ -92,10 +93,6 @@ pub(crate) struct InboxPoint {
     /// The same, as of when the session was last opened.
     handed_before: Position,
     taken: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an app holds a session by, in every handle, receipt, inbox and delivery. The session's task

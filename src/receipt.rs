@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use outlive_core::engine::{Ending, Stage, Ticket};
 use outlive_core::record::Session as Record;
@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::Error;
 use crate::hub::Hub;
+use crate::lock::lock;
 use crate::route::Route;
 use crate::task::Command;
 
@@ -104,7 +105,7 @@ impl Channel {
 
 impl Progress {
     fn with<T>(&self, channel: ChannelId, f: impl FnOnce(&mut Channel) -> T) -> T {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channels = lock(&self.channels);
         f(channels.entry(channel).or_default())
     }
 
@@ -151,7 +152,7 @@ impl Progress {
 
     /// Up to where somebody waits for that, by channel, for an engine that is loaded again.
     pub(crate) fn awaited(&self) -> Vec<(ChannelId, Position)> {
-        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channels = lock(&self.channels);
         let awaited = channels
             .iter()
             .filter(|(_, of)| of.awaited > of.consumed)

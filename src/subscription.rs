@@ -7,20 +7,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tracing::error;
 
 use crate::callback::Callback;
 use crate::event::SessionEvent;
 use crate::hub::Hold;
+use crate::lock::lock;
 use crate::state::SessionState;
 
 type Observer = Box<dyn FnMut(&SessionEvent, &SessionState) + Send>;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// All callbacks of one session.
 #[derive(Default)]

@@ -1,7 +1,9 @@
 //! What went over which kind of link.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::lock::lock;
 
 /// What a session had of the links of one transport, since it was last opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,13 +47,11 @@ impl Counters {
     }
 
     pub(crate) fn all(&self) -> BTreeMap<&'static str, Traffic> {
-        let counted = self.by_transport.lock();
-        counted.unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.by_transport).clone()
     }
 
     fn count(&self, transport: &'static str, count: impl FnOnce(&mut Traffic)) {
-        let counted = self.by_transport.lock();
-        let mut counted = counted.unwrap_or_else(PoisonError::into_inner);
+        let mut counted = lock(&self.by_transport);
         count(counted.entry(transport).or_default());
     }
 }

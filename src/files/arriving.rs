@@ -14,7 +14,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use outlive_core::record::{Key, Record, SegmentRecord};
@@ -24,6 +24,7 @@ use outlive_core::{ChannelId, Epoch, PeerId, Seq, TransferId};
 use tracing::debug;
 
 use super::disk::{self, Piece};
+use crate::lock::lock;
 
 /// The file whose parts come now.
 pub(crate) struct Arriving {
@@ -61,7 +62,7 @@ impl Arriving {
     }
 
     fn file(&self) -> MutexGuard<'_, Option<Arc<File>>> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.file)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -76,12 +77,12 @@ impl Arriving {
     /// The same, and waits for that.
     pub(super) fn close(&self) {
         self.let_go();
-        drop(self.placing.lock());
+        drop(lock(&self.placing));
     }
 
     /// Puts pieces where they belong, and returns when they are durable.
     fn place(&self, pieces: &[Piece]) -> io::Result<()> {
-        let _placing = self.placing.lock();
+        let _placing = lock(&self.placing);
         let file = self.file().clone().ok_or(io::ErrorKind::NotFound)?;
         disk::place(&file, pieces)
     }

@@ -28,7 +28,7 @@ mod step;
 mod whole;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use outlive_core::TransferId;
 use outlive_core::wire::file::StopReason;
@@ -43,6 +43,7 @@ pub use self::received::ReceivedFile;
 pub(crate) use self::replies::read_replies;
 pub use self::sending::{SENDING_FILES, SendingFile};
 pub(crate) use self::sending::{list, offer};
+use crate::lock::lock;
 
 /// How far a file got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +80,12 @@ impl Default for Files {
 
 impl Files {
     fn sending(&self) -> MutexGuard<'_, BTreeMap<TransferId, watch::Sender<Option<Outcome>>>> {
-        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sending)
     }
 
     /// The file whose parts come, if it is accepted and not whole.
     pub(crate) fn arriving(&self) -> Option<Arc<Arriving>> {
-        let arriving = self.arriving.lock();
-        arriving.unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.arriving).clone()
     }
 
     /// Nobody takes the parts that come any more: they wait in the inbox.
@@ -97,7 +97,7 @@ impl Files {
 
     /// Nothing more is placed in the file whose parts came before.
     fn set_arriving(&self, arriving: Arriving) {
-        let mut place = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = lock(&self.arriving);
         if let Some(before) = place.replace(Arc::new(arriving)) {
             before.let_go();
         }

@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use super::disk::{self, blocking, hash, stamp};
 use super::error::FileError;
 use super::{FileProgress, Outcome};
+use crate::entropy::random;
 use crate::error::Error;
 use crate::route::Route;
 use crate::task::Command;
@@ -42,9 +43,7 @@ impl fmt::Debug for SendingFile {
 /// Looks at a file, and has it sent.
 pub(crate) async fn offer(route: &Route, path: PathBuf) -> Result<SendingFile, FileError> {
     let mut record = blocking(move || look_at(&path)).await?;
-    let mut transfer = [0; 16];
-    getrandom::fill(&mut transfer).map_err(|_| Error::Entropy)?;
-    let transfer = TransferId(transfer);
+    let transfer = TransferId(random()?);
     let outcome = route.hub().files.watch(transfer);
     (record.first, record.end) = send(route, transfer, record.clone()).await?;
     Ok(SendingFile {

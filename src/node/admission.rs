@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use outlive_core::PeerId;
@@ -19,6 +19,7 @@ use tracing::error;
 
 use super::strangers::Strangers;
 use crate::error::Error;
+use crate::lock::lock;
 use crate::trust::{Decision, Trust};
 
 /// Peers read at once when a node starts.
@@ -52,7 +53,7 @@ impl Admission {
     }
 
     fn peers(&self) -> MutexGuard<'_, Peers> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.peers)
     }
 
     pub(crate) fn is_blocked(&self, peer: PeerId) -> bool {

@@ -23,6 +23,7 @@ use super::strangers::Strangers;
 use super::tasks::Tasks;
 use crate::clock::Clock;
 use crate::direct::{Endpoint, Listener};
+use crate::entropy::random;
 use crate::error::Error;
 use crate::network::NetworkMonitor;
 use crate::request::{HANDLED_BYTES, HandlerPlace, NODE_HANDLERS};
@@ -135,8 +136,7 @@ impl NodeBuilder {
         let admission = Admission::load(self.strangers, &*store).await?;
         let start = count_start(&*store, owned).await?;
         let token = load_token(&*store).await?;
-        let mut run = [0; 8];
-        getrandom::fill(&mut run).map_err(|_| Error::Entropy)?;
+        let run = u64::from_le_bytes(random()?);
         let (cancel, links_cancel) = (CancellationToken::new(), CancellationToken::new());
         let (listener, direct) = match self.direct {
             Some(transport) => listen(transport, &identity).await.unzip(),
@@ -158,7 +158,7 @@ impl NodeBuilder {
             handler: HandlerPlace::default(),
             handlers: Arc::new(Semaphore::new(NODE_HANDLERS)),
             handled_bytes: Arc::new(Semaphore::new(HANDLED_BYTES)),
-            run: u64::from_le_bytes(run),
+            run,
             requests: AtomicU64::new(1),
             generations: AtomicU64::new(1),
             ranks: AtomicU32::new(0),

@@ -5,6 +5,7 @@ use outlive_core::store::{Batch, Store, StoreError};
 use outlive_core::transport::DeliveryToken;
 
 use super::Node;
+use crate::entropy::random;
 use crate::error::Error;
 
 /// Where the token is kept.
@@ -50,8 +51,7 @@ impl Node {
     }
 
     async fn draw_token(&self) -> Result<DeliveryToken, Error> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|_| Error::Entropy)?;
+        let bytes = random()?;
         let mut batch = Batch::new();
         batch.put(
             Bytes::from_static(TOKEN_KEY),

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use outlive_core::limits::InboxLimits;
 use outlive_core::record::Key;
@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::direct::{ASKED, Asked, Endpoint, Upgrade};
 use crate::error::Error;
 use crate::hub::{Hub, Remembered};
+use crate::lock::lock;
 use crate::network::NetworkMonitor;
 use crate::relay::{Attach, RelayState};
 use crate::request::{self, HandlerPlace};
@@ -90,10 +91,6 @@ pub(crate) struct Inner {
     pub(crate) tasks: Tasks,
     /// How the store was closed.
     pub(super) closed: OnceCell<Result<(), StoreError>>,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {

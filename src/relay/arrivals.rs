@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use outlive_core::seal::{self, OneWay};
 use outlive_core::transport::{Class, Incoming, Outgoing, Sender, Slot};
 use outlive_core::wire::frame::{Close, CloseReason, Frame};
 use outlive_core::wire::packet::PacketBuilder;
-use outlive_core::{Entropy, EnvelopeId, Generation, PeerId};
+use outlive_core::{EnvelopeId, Generation, PeerId};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
@@ -17,6 +17,8 @@ use super::attached::Attached;
 use super::envelopes::Envelopes;
 use super::slots::Slots;
 use super::{Link, RelayTask, Shared};
+use crate::entropy::fresh_entropy;
+use crate::lock::lock;
 use crate::task::{Input, STORE_RETRY, ToLink, pending_or};
 
 /// Peers whose mail is asked for again when the store works. That of others comes with the next
@@ -107,12 +109,7 @@ impl RelayTask {
         let_by: &mut LetBy,
     ) {
         let Shared { link, slots, .. } = shared;
-        let claim = |envelope: &EnvelopeId| {
-            envelopes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .claim(*envelope)
-        };
+        let claim = |envelope: &EnvelopeId| lock(envelopes).claim(*envelope);
         let kept = matches!(
             incoming,
             Incoming::Deliver {
@@ -183,10 +180,7 @@ impl RelayTask {
                             Ok(true) => {}
                             Ok(false) if claimed => {
                                 // An answer would tell the relay whom we take it to be from.
-                                let drop = slots
-                                    .lock()
-                                    .unwrap_or_else(PoisonError::into_inner)
-                                    .dropped(from, envelope);
+                                let drop = lock(slots).dropped(from, envelope);
                                 if let Some((from, envelope)) = drop {
                                     let_by.let_go(from, envelope, link);
                                 }
@@ -267,9 +261,7 @@ impl RelayTask {
         if !builder.push(&Frame::Close(Close { reason })) {
             return None;
         }
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).ok()?;
-        let mut entropy = Entropy::from_seed(seed);
+        let mut entropy = fresh_entropy().ok()?;
         let now = self.inner.clock.now().wall;
         OneWay::new(entropy.start())
             .seal(
@@ -285,6 +277,6 @@ impl RelayTask {
 
 /// Remembers which slot an envelope came out of. Says whether there is room for that.
 fn noted(slots: &Mutex<Slots>, peer: PeerId, slot: Slot, envelope: Option<EnvelopeId>) -> bool {
-    let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut slots = lock(slots);
     envelope.is_none_or(|envelope| slots.note(peer, slot, envelope))
 }

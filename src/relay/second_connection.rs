@@ -3,7 +3,7 @@
 //! flight is lost: everything is bound anew. One that fails again and again thus costs the first one
 //! too, after waits that grow to half a minute.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use outlive_core::StoreId;
 use outlive_core::transport::{
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::closed_by_us;
 use super::envelopes::Envelopes;
 use super::sending::send_all;
+use crate::lock::lock;
 use crate::task::ToLink;
 
 /// What the second connection needs.
@@ -83,11 +84,7 @@ impl SecondConnection {
                 ..
             } = item
             {
-                let envelope = self
-                    .envelopes
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .number(to, generation, envelope, class);
+                let envelope = lock(&self.envelopes).number(to, generation, envelope, class);
                 let reason = Refusal::NotAllowed;
                 let refused = Incoming::Refused { envelope, reason };
                 if self.answers.send(refused).await.is_err() {

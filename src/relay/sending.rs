@@ -1,6 +1,6 @@
 //! What sessions hand over, on its way to a relay.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use outlive_core::transport::{Outgoing, RelaySender, TransportError};
 use tokio::sync::mpsc;
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::envelopes::Envelopes;
 use super::slots::Slots;
 use super::{TO_LINK, closed_by_us};
+use crate::lock::lock;
 use crate::task::ToLink;
 
 /// Sends what the sessions hand over, as much at once as is there; `first` before the rest. What
@@ -46,7 +47,7 @@ pub(super) async fn send_all(
                 }
                 _ => {
                     let item = numbered(item, &envelopes);
-                    let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut slots = lock(&slots);
                     batch.extend(slots.addressed(item));
                 }
             }
@@ -67,7 +68,7 @@ fn numbered(
     envelopes: &Mutex<Envelopes>,
 ) -> Outgoing {
     let number = |to, envelope, class| {
-        let mut envelopes = envelopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut envelopes = lock(envelopes);
         envelopes.number(to, generation, envelope, class)
     };
     match item {

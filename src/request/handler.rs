@@ -1,13 +1,14 @@
 //! What answers requests: the app's handler, and the place it is registered at.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use outlive_core::{MessageId, PeerId, RequestId, WallTime};
 
 use crate::callback::Callback;
+use crate::lock::lock;
 use crate::node::Inner;
 use crate::route::Route;
 
@@ -126,18 +127,14 @@ pub(crate) struct HandlerPlace {
 
 impl fmt::Debug for HandlerPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HandlerPlace({})", self.lock().is_some())
+        write!(f, "HandlerPlace({})", lock(&self.handler).is_some())
     }
 }
 
 impl HandlerPlace {
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<HandlerCallback>>> {
-        self.handler.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Registers a handler, unless there is one.
     fn take(&self, handler: &Arc<HandlerCallback>) -> bool {
-        let mut place = self.lock();
+        let mut place = lock(&self.handler);
         let free = place.is_none();
         if free {
             *place = Some(handler.clone());
@@ -146,14 +143,14 @@ impl HandlerPlace {
     }
 
     fn leave(&self, handler: &Arc<HandlerCallback>) {
-        let mut place = self.lock();
+        let mut place = lock(&self.handler);
         if place.as_ref().is_some_and(|at| Arc::ptr_eq(at, handler)) {
             *place = None;
         }
     }
 
     pub(super) fn current(&self) -> Option<Arc<HandlerCallback>> {
-        self.lock().clone()
+        lock(&self.handler).clone()
     }
 }
 

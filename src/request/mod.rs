@@ -15,7 +15,7 @@ mod letter;
 mod pending;
 mod serving;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use self::pending::Pending;
 use self::serving::Mail;
 pub use self::serving::{HANDLED_BYTES, NODE_HANDLERS, SESSION_HANDLERS};
 use crate::error::Error;
+use crate::lock::lock;
 use crate::route::Route;
 use crate::task::{Command, Input};
 
@@ -79,7 +80,7 @@ impl Default for Serving {
 
 impl Requests {
     fn serving(&self) -> MutexGuard<'_, Serving> {
-        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.serving)
     }
 
     /// Whether requests wait for a handler.

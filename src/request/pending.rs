@@ -1,11 +1,13 @@
 //! Requests of ours that wait for their answer.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use outlive_core::RequestId;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+
+use crate::lock::lock;
 
 /// Requests of one session that may wait for their answer. One more waits until another has been
 /// answered, has expired or was given up.
@@ -31,10 +33,6 @@ impl Default for Pending {
             room: Semaphore::new(PENDING_REQUESTS),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request that waits. Dropped, it is forgotten, and its answer is nobody's.

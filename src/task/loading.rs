@@ -1,11 +1,11 @@
 //! Loading a session: its engine, as the store has it, and what this process knows beside it.
 
-use outlive_core::Entropy;
 use outlive_core::engine::{Engine, Stored};
 use outlive_core::record::{InboxRecord, Key, Record};
 use outlive_core::store::ReadLimit;
 
 use super::Task;
+use crate::entropy::fresh_entropy;
 use crate::error::Error;
 use crate::payload::without_payload;
 use crate::trust::trust_of;
@@ -32,15 +32,13 @@ impl Task {
                 stored.read(self.peer, &rows)?;
             }
         }
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|_| Error::Entropy)?;
         let now = self.inner.clock.now();
         let mut engine = Engine::open(
             &self.inner.identity,
             self.peer,
             self.inner.start,
             stored,
-            Entropy::from_seed(seed),
+            fresh_entropy()?,
             now,
         );
         engine.set_inbox_limits(self.inner.inbox_limits);

@@ -8,6 +8,7 @@ use outlive_core::transport::{Class, DeliveryToken, Outgoing, Slot};
 use outlive_core::{Entropy, EnvelopeId, PeerId};
 
 use super::Task;
+use crate::entropy::{fresh_entropy, random};
 use crate::error::Error;
 
 /// How it sends.
@@ -18,7 +19,7 @@ pub(super) struct Unidentified {
 
 impl Unidentified {
     fn new(record: UnidentifiedRecord) -> Result<Self, Error> {
-        let entropy = Entropy::from_seed(random()?);
+        let entropy = fresh_entropy()?;
         Ok(Self { record, entropy })
     }
 
@@ -43,12 +44,6 @@ impl Unidentified {
             packet,
         })
     }
-}
-
-fn random() -> Result<[u8; 32], Error> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|_| Error::Entropy)?;
-    Ok(bytes)
 }
 
 impl Task {

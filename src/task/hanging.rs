@@ -8,7 +8,7 @@ use outlive_core::{ChannelId, Position, TransferId};
 use tokio::sync::oneshot;
 
 use super::input::{FileQueued, Reply};
-use super::unidentified::Unidentified;
+use super::unidentified::Naming;
 use crate::error::Error;
 use crate::files::Outcome;
 use crate::hub::Hub;
@@ -62,8 +62,8 @@ pub(super) struct Hanging {
     pub(super) waiters: Vec<Waiter>,
     /// Messages in it that were sent under a key: the store does not show them yet.
     pub(super) once: BTreeMap<[u8; 32], Ticket>,
-    /// How packets are sent from then on, if that changes.
-    pub(super) unidentified: Option<Option<Unidentified>>,
+    /// Whether the relay is told who sends from then on, if that changes.
+    pub(super) naming: Option<Naming>,
 }
 
 impl Hanging {
@@ -71,7 +71,7 @@ impl Hanging {
     /// the files on their way.
     pub(super) fn answer(&mut self, result: &Result<(), Error>) {
         self.once.clear();
-        self.unidentified = None;
+        self.naming = None;
         for waiter in self.waiters.drain(..) {
             waiter.answer(result.clone());
         }

@@ -18,7 +18,7 @@ const SEGMENTS: ReadLimit = ReadLimit {
 
 impl Task {
     pub(super) async fn load(&mut self) -> Result<Engine, Error> {
-        self.load_unidentified().await?;
+        self.load_naming().await?;
         // What was not written comes again.
         self.course = None;
         let store = &self.inner.store;

@@ -40,7 +40,7 @@ use self::hanging::{Hanging, Waiter};
 pub(crate) use self::input::{Binding, Command, GivenUp, INPUTS, Input, Settled, ToLink};
 use self::outage::Kept;
 use self::sends::WaitingSend;
-use self::unidentified::Unidentified;
+use self::unidentified::Naming;
 use crate::alarm::Alarm;
 use crate::error::Error;
 use crate::event::SessionEvent;
@@ -96,10 +96,7 @@ pub(crate) struct Task {
     hub: Arc<Hub>,
     inputs: mpsc::Receiver<Input>,
     cancel: CancellationToken,
-    /// Set while the peer's relay is not to be told who sends.
-    unidentified: Option<Unidentified>,
-    /// Whether it was read from the store, and holds, whether that is so.
-    knows_naming: bool,
+    naming: Naming,
     links: BTreeMap<Generation, Bound>,
     /// Links that nobody empties any more.
     ended: BTreeSet<Generation>,
@@ -160,8 +157,7 @@ impl Task {
             hub,
             inputs,
             cancel,
-            unidentified: None,
-            knows_naming: false,
+            naming: Naming::Unknown,
             links: BTreeMap::new(),
             ended: BTreeSet::new(),
             write: None,
@@ -227,7 +223,7 @@ impl Task {
         self.write = None;
         self.read = None;
         // What failed to be written may be there all the same.
-        self.knows_naming = false;
+        self.naming = Naming::Unknown;
         let failed = Err(error.clone());
         self.flight.answer(&failed);
         self.next.answer(&failed);
@@ -338,8 +334,8 @@ impl Task {
     /// What was under way is durable.
     fn written(&mut self, engine: &mut Engine) {
         engine.written(self.inner.clock.now());
-        if let Some(unidentified) = self.flight.unidentified.take() {
-            self.unidentified = unidentified;
+        if let Some(naming) = self.flight.naming.take() {
+            self.naming = naming;
             engine.ask_relays_again(self.inner.clock.now());
         }
         self.flight.answer(&Ok(()));

@@ -81,7 +81,7 @@ impl Task {
             .get(&generation)
             .is_some_and(|bound| bound.class == LinkClass::Direct);
         // The peer itself knows who sends.
-        let unidentified = self.unidentified.as_mut().filter(|_| !direct);
+        let unidentified = self.naming.unidentified().filter(|_| !direct);
         let item = match unidentified {
             None => Some(Outgoing::Submit {
                 envelope,

@@ -11,7 +11,25 @@ use super::Task;
 use crate::entropy::{fresh_entropy, random};
 use crate::error::Error;
 
-/// How it sends.
+/// Whether the peer's relay is told who sends.
+pub(super) enum Naming {
+    /// It was not read from the store yet, or what the store holds is in doubt.
+    Unknown,
+    Named,
+    Unidentified(Unidentified),
+}
+
+impl Naming {
+    /// How to send without being named, if that is so. An engine is driven only once it is known.
+    pub(super) const fn unidentified(&mut self) -> Option<&mut Unidentified> {
+        match self {
+            Self::Unidentified(unidentified) => Some(unidentified),
+            Self::Unknown | Self::Named => None,
+        }
+    }
+}
+
+/// How a session sends that is not named.
 pub(super) struct Unidentified {
     record: UnidentifiedRecord,
     entropy: Entropy,
@@ -47,24 +65,23 @@ impl Unidentified {
 }
 
 impl Task {
-    pub(super) async fn load_unidentified(&mut self) -> Result<(), Error> {
+    pub(super) async fn load_naming(&mut self) -> Result<(), Error> {
         let key = Key::Unidentified(self.peer).to_bytes();
         let value = self.inner.store.get(key).await?;
-        self.unidentified = match value {
+        self.naming = match value {
             Some(value) => {
                 let record = UnidentifiedRecord::from_bytes(&value)?;
-                Some(Unidentified::new(record)?)
+                Naming::Unidentified(Unidentified::new(record)?)
             }
-            None => None,
+            None => Naming::Named,
         };
-        self.knows_naming = true;
         self.watch();
         Ok(())
     }
 
     /// Has the relays say when the peer comes and goes, if they may be told that we have to do with it.
     pub(super) fn watch(&mut self) {
-        if !self.knows_naming || self.unidentified.is_some() {
+        if !matches!(self.naming, Naming::Named) {
             return;
         }
         let unasked: Vec<_> = self
@@ -89,23 +106,22 @@ impl Task {
         token: Option<DeliveryToken>,
     ) -> Result<(), Error> {
         let on_its_way = [&self.next, &self.flight];
-        let on_its_way = on_its_way
-            .into_iter()
-            .find_map(|of| of.unidentified.as_ref());
-        let before = on_its_way.unwrap_or(&self.unidentified);
-        let unidentified = match token {
+        let on_its_way = on_its_way.into_iter().find_map(|of| of.naming.as_ref());
+        let before = on_its_way.unwrap_or(&self.naming);
+        let (naming, record) = match token {
             Some(token) => {
                 let slot = match before {
-                    Some(before) => before.record.slot,
-                    None => Slot(random()?),
+                    Naming::Unidentified(before) => before.record.slot,
+                    Naming::Named | Naming::Unknown => Slot(random()?),
                 };
-                Some(Unidentified::new(UnidentifiedRecord { token, slot })?)
+                let unidentified = Unidentified::new(UnidentifiedRecord { token, slot })?;
+                let record = unidentified.record.to_bytes();
+                (Naming::Unidentified(unidentified), Some(record))
             }
-            None => None,
+            None => (Naming::Named, None),
         };
-        let record = unidentified.as_ref().map(|of| of.record.to_bytes());
         engine.note(Key::Unidentified(self.peer), record);
-        self.next.unidentified = Some(unidentified);
+        self.next.naming = Some(naming);
         Ok(())
     }
 }

@@ -4,58 +4,50 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outlive_core::record::{Gap, InboxRecord};
-use outlive_core::{ChannelId, Epoch, MessageId, PeerId, Position, Seq, WallTime};
+use outlive_core::record::Gap;
+use outlive_core::{ChannelId, Epoch, MessageId, PeerId, Seq, WallTime};
 use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::hub::Hub;
-use crate::payload::{Payload, Placed, without_payload};
+use crate::payload::{Payload, Placed};
 use crate::route::Route;
-use crate::task::Command;
+use crate::task::{Command, InHand};
 
 /// A message in the app's hands. It stays in the inbox until it is committed.
 pub struct Delivery {
     hub: Arc<Hub>,
     route: Route,
-    channel: ChannelId,
-    position: Position,
+    in_hand: InHand,
     attempt: u32,
-    payload: Bytes,
-    placed: Vec<Placed>,
-    record: InboxRecord,
+    payload: Payload,
 }
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("id", &self.record.id)
-            .field("channel", &self.channel)
-            .field("bytes", &self.payload.len())
+            .field("id", &self.in_hand.record.id)
+            .field("channel", &self.in_hand.channel)
+            .field("bytes", &self.payload.bytes.len())
             .field("attempt", &self.attempt)
             .finish_non_exhaustive()
     }
 }
 
 impl Delivery {
-    pub(crate) fn new(
+    pub(crate) const fn new(
         hub: Arc<Hub>,
         route: Route,
-        channel: ChannelId,
-        position: Position,
+        in_hand: InHand,
         attempt: u32,
-        record: InboxRecord,
         payload: Payload,
     ) -> Self {
         Self {
             hub,
             route,
-            channel,
-            position,
+            in_hand,
             attempt,
-            payload: payload.bytes,
-            placed: payload.placed,
-            record,
+            payload,
         }
     }
 
@@ -68,38 +60,38 @@ impl Delivery {
     /// The channel it came on.
     #[must_use]
     pub const fn channel(&self) -> ChannelId {
-        self.channel
+        self.in_hand.channel
     }
 
     /// Its name, the same at the sender.
     #[must_use]
     pub const fn id(&self) -> MessageId {
-        self.record.id
+        self.in_hand.record.id
     }
 
     /// The sender's epoch it came under.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
-        self.record.epoch
+        self.in_hand.record.epoch
     }
 
     /// The seq of its last segment: grows within an epoch and channel.
     #[must_use]
     pub const fn seq(&self) -> Seq {
-        self.record.last
+        self.in_hand.record.last
     }
 
     /// When it was complete here.
     #[must_use]
     pub const fn received(&self) -> WallTime {
-        self.record.received
+        self.in_hand.record.received
     }
 
     /// Whether it may have been in the app's hands before: after a restart between delivery and
     /// commit, or after one of the peers lost its state. Its [`id`](Self::id) is then the same.
     #[must_use]
     pub const fn redelivered(&self) -> bool {
-        self.record.redelivered || self.attempt > 1
+        self.in_hand.record.redelivered || self.attempt > 1
     }
 
     /// For the how-manieth time the app has it in hand, as far as is known: 1 the first time, one
@@ -115,26 +107,19 @@ impl Delivery {
     /// that expired, were taken back, or are of a past that our store does not remember.
     #[must_use]
     pub const fn gap_before(&self) -> Option<Gap> {
-        self.record.gap
+        self.in_hand.record.gap
     }
 
     /// What was sent. Of a part of a file that a [`FileInbox`](crate::FileInbox) had accepted, what is
     /// in that file already is left out.
     #[must_use]
     pub const fn payload(&self) -> &Bytes {
-        &self.payload
-    }
-
-    /// Bytes of all that was sent.
-    fn bytes(&self) -> u64 {
-        let here = self.payload.len() as u64;
-        let placed = self.placed.iter();
-        placed.fold(here, |bytes, placed| bytes.saturating_add(placed.length))
+        &self.payload.bytes
     }
 
     /// What of it is not in the payload, but in its file already.
     pub(crate) fn placed(&self) -> &[Placed] {
-        &self.placed
+        &self.payload.placed
     }
 
     /// The app is done with the message: it leaves the inbox, and the sender's receipt says consumed
@@ -149,12 +134,8 @@ impl Delivery {
     /// session closed, or its peer blocked first. What was not written comes again.
     pub async fn commit(self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let bytes = self.bytes();
         let command = Command::Commit {
-            channel: self.channel,
-            position: self.position,
-            record: without_payload(self.record),
-            bytes,
+            in_hand: self.in_hand,
             reply,
         };
         self.route.send(command).await?;
@@ -174,13 +155,9 @@ impl Delivery {
     /// session closed, or its peer blocked first. What was not written comes again.
     pub async fn skip(self, reason: &str) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let bytes = self.bytes();
         let command = Command::Skip {
-            channel: self.channel,
-            position: self.position,
-            record: without_payload(self.record),
-            payload: self.payload,
-            bytes,
+            in_hand: self.in_hand,
+            payload: self.payload.bytes,
             attempts: self.attempt,
             reason: reason.to_owned(),
             reply,

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::hub::Hub;
 use crate::payload::{payload, without_payload};
 use crate::route::Route;
-use crate::task::{Command, Input};
+use crate::task::{Command, InHand, Input};
 
 /// Messages read ahead.
 const AHEAD: ReadLimit = ReadLimit {
@@ -124,15 +124,9 @@ impl Inbox {
             let attempt = self.hand_out(position, &record).await?;
             self.pass();
             if let Some(attempt) = attempt {
-                return Ok(Some(Delivery::new(
-                    self.hub.clone(),
-                    self.route.clone(),
-                    self.channel,
-                    position,
-                    attempt,
-                    record,
-                    payload,
-                )));
+                let in_hand = InHand::new(self.channel, position, record, &payload);
+                let (hub, route) = (self.hub.clone(), self.route.clone());
+                return Ok(Some(Delivery::new(hub, route, in_hand, attempt, payload)));
             }
         }
     }

@@ -22,6 +22,15 @@ pub(crate) struct Payload {
     pub(crate) placed: Vec<Placed>,
 }
 
+impl Payload {
+    /// Bytes of all that was sent.
+    pub(crate) fn length(&self) -> u64 {
+        let here = self.bytes.len() as u64;
+        let placed = self.placed.iter();
+        placed.fold(here, |bytes, placed| bytes.saturating_add(placed.length))
+    }
+}
+
 /// Bytes of a payload that are elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placed {

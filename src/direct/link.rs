@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug};
 
 use crate::node::Inner;
-use crate::task::{Binding, Input, ToLink, pending_or};
+use crate::task::{Arrival, Binding, Input, ToLink, pending_or};
 
 /// How long a link that its session lets go may take to bring what was handed over.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -207,12 +207,12 @@ async fn receive_all(
             Err(error) => return Some(error),
         };
         heard.fetch_add(1, Ordering::Relaxed);
-        let input = Input::Packet {
+        let input = Input::Packet(Arrival {
             generation,
             envelope: None,
             packet,
             claimed: false,
-        };
+        });
         if inputs.send(input).await.is_err() {
             return None;
         }

@@ -19,7 +19,7 @@ use super::slots::Slots;
 use super::{Link, RelayTask, Shared};
 use crate::entropy::fresh_entropy;
 use crate::lock::lock;
-use crate::task::{Input, STORE_RETRY, ToLink, pending_or};
+use crate::task::{Arrival, Input, STORE_RETRY, ToLink, pending_or};
 
 /// Peers whose mail is asked for again when the store works. That of others comes with the next
 /// connection.
@@ -208,11 +208,13 @@ impl RelayTask {
                     (
                         from,
                         None,
-                        Box::new(move |generation| Input::Packet {
-                            generation,
-                            envelope,
-                            packet,
-                            claimed,
+                        Box::new(move |generation| {
+                            Input::Packet(Arrival {
+                                generation,
+                                envelope,
+                                packet,
+                                claimed,
+                            })
                         }),
                     )
                 }

@@ -56,16 +56,12 @@ impl Outlet {
 
     fn wait(&mut self, input: Input) -> Handed {
         match &input {
-            Input::Packet {
-                generation,
-                envelope,
-                ..
-            } if self.waiting.len() >= WAITING => {
+            Input::Packet(arrival) if self.waiting.len() >= WAITING => {
                 let missed = |waits: &Input| matches!(waits, Input::Missed { .. });
-                if envelope.is_none() || self.waiting.iter().any(missed) {
+                if arrival.envelope.is_none() || self.waiting.iter().any(missed) {
                     return Handed::LeftOut;
                 }
-                let generation = *generation;
+                let generation = arrival.generation;
                 self.waiting.push_back(Input::Missed { generation });
                 return Handed::Waits;
             }
@@ -88,7 +84,7 @@ impl Outlet {
         self.waiting.retain(|waits| match waits {
             Input::Bind(of) => of.generation != generation,
             Input::Lost { .. } | Input::Command(_) | Input::NetworkChanged => true,
-            Input::Packet { .. }
+            Input::Packet(_)
             | Input::Missed { .. }
             | Input::Accepted { .. }
             | Input::Refused { .. }

@@ -6,13 +6,13 @@ use outlive_core::record::{InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::{ChannelId, Position, Seq};
 
 use crate::error::Error;
-use crate::payload::{lost_segment, payload, without_payload};
+use crate::payload::{lost_segment, payload};
 use crate::route::Route;
-use crate::task::Settled;
+use crate::task::InHand;
 
 /// A message and where it lies.
 pub(super) struct Letter {
-    pub(super) settled: Settled,
+    pub(super) in_hand: InHand,
     pub(super) payload: Bytes,
 }
 
@@ -23,13 +23,11 @@ impl Letter {
         position: Position,
         record: InboxRecord,
     ) -> Result<Self, Error> {
-        let payload = payload(route, ChannelId::REQUESTS, &record).await?.bytes;
-        let settled = Settled {
-            position,
-            record: without_payload(record),
-            bytes: payload.len() as u64,
-        };
-        Ok(Self { settled, payload })
+        let channel = ChannelId::REQUESTS;
+        let payload = payload(route, channel, &record).await?;
+        let in_hand = InHand::new(channel, position, record, &payload);
+        let payload = payload.bytes;
+        Ok(Self { in_hand, payload })
     }
 }
 

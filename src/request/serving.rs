@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::payload::without_payload;
 use crate::route::Route;
-use crate::task::{Command, STORE_RETRY, Settled, pending_or};
+use crate::task::{Command, InHand, STORE_RETRY, pending_or};
 
 /// Handlers of one session at work at once. More requests wait in the store.
 pub const SESSION_HANDLERS: usize = 32;
@@ -174,7 +174,7 @@ fn handler(route: &Route) -> Option<Arc<HandlerCallback>> {
 }
 
 /// Looks at some of what came. What was seen to with that is added to `seen`.
-async fn sort(route: &Route, mail: &mut Mail, seen: &mut Vec<Settled>) -> Result<(), Error> {
+async fn sort(route: &Route, mail: &mut Mail, seen: &mut Vec<InHand>) -> Result<(), Error> {
     let hub = route.hub();
     let end = hub.inbox(ChannelId::REQUESTS).end;
     if mail.cursor >= end {
@@ -194,7 +194,7 @@ async fn sort(route: &Route, mail: &mut Mail, seen: &mut Vec<Settled>) -> Result
             Err(error) => Err(error.into()),
         };
         match sorted {
-            Ok(settled) => seen.extend(settled),
+            Ok(in_hand) => seen.extend(in_hand),
             // It stays where it is; the others must not wait for it.
             Err(error) if error.is_damage() => {
                 warn!(peer = %hub.peer.short(), %error, "a request is unreadable");
@@ -212,7 +212,7 @@ async fn sort_one(
     mail: &mut Mail,
     position: Position,
     record: InboxRecord,
-) -> Result<Option<Settled>, Error> {
+) -> Result<Option<InHand>, Error> {
     let head = request::peek(&first_part(route, &record).await?);
     // Each is taken in hand in its turn: the peer hears that it was consumed in its turn too.
     let hand = Command::Hand {
@@ -225,7 +225,7 @@ async fn sort_one(
         mail.waiting.push_back(position);
         return Ok(None);
     }
-    let Letter { settled, payload } = Letter::open(route, position, record).await?;
+    let Letter { in_hand, payload } = Letter::open(route, position, record).await?;
     let pending = &route.hub().requests.pending;
     let taken = head.and_then(|(_, id)| {
         if !pending.awaits(id) {
@@ -240,14 +240,14 @@ async fn sort_one(
     });
     match taken {
         Ok(true) => {}
-        Ok(false) => debug!(id = %settled.record.id, "an answer that nobody waits for"),
-        Err(error) => tell_malformed(route, &settled, &error),
+        Ok(false) => debug!(id = %in_hand.record.id, "an answer that nobody waits for"),
+        Err(error) => tell_malformed(route, &in_hand, &error),
     }
-    Ok(Some(settled))
+    Ok(Some(in_hand))
 }
 
-fn tell_malformed(route: &Route, settled: &Settled, error: &WireError) {
-    let (hub, id) = (route.hub(), settled.record.id);
+fn tell_malformed(route: &Route, in_hand: &InHand, error: &WireError) {
+    let (hub, id) = (route.hub(), in_hand.record.id);
     warn!(peer = %hub.peer.short(), %id, %error, "a malformed request");
     hub.tell(&SessionEvent::MalformedRequest { id });
 }
@@ -271,32 +271,32 @@ async fn answer(
             return Ran::Waits(position);
         }
     };
-    let Letter { settled, payload } = letter;
+    let Letter { in_hand, payload } = letter;
     let (id, ttl, payload) = match Message::decode(&payload) {
         Ok(Message::Request { id, ttl, payload }) => (id, ttl.min(MESSAGE_TTL), payload),
         // It was sorted as a request, so it is one that is cut off.
         other => {
             let cut_off = WireError::Length("a request");
-            tell_malformed(&route, &settled, &other.err().unwrap_or(cut_off));
-            store(&route, settled, None).await;
+            tell_malformed(&route, &in_hand, &other.err().unwrap_or(cut_off));
+            store(&route, in_hand, None).await;
             return Ran::Settled;
         }
     };
-    let expires = settled.record.received.plus(ttl);
+    let expires = in_hand.record.received.plus(ttl);
     if expires <= route.inner().clock.now().wall {
         debug!(%id, "a request that has expired");
-        store(&route, settled, None).await;
+        store(&route, in_hand, None).await;
         return Ran::Settled;
     }
     let hub = route.hub();
     let request = Request {
         from: hub.peer,
         id,
-        message: settled.record.id,
-        redelivered: settled.record.redelivered
-            || settled.record.start != route.inner().start
+        message: in_hand.record.id,
+        redelivered: in_hand.record.redelivered
+            || in_hand.record.start != route.inner().start
             || hub.was_handed(ChannelId::REQUESTS, position),
-        received: settled.record.received,
+        received: in_hand.record.received,
         expires,
         payload,
     };
@@ -329,7 +329,7 @@ async fn answer(
     // Others go to work while the answer waits for room, or for the store. Of those of this session no more
     // wait than may be at work.
     drop((place, bytes));
-    store(&route, settled, Some((id, message.to_bytes(), ttl))).await;
+    store(&route, in_hand, Some((id, message.to_bytes(), ttl))).await;
     Ran::Settled
 }
 
@@ -354,11 +354,11 @@ async fn read(
 
 /// Has a message leave the inbox and stores its answer, if there is one, in one write. Tries until it
 /// is done or the session ends; then the message comes again.
-async fn store(route: &Route, settled: Settled, mut answer: Option<(RequestId, Bytes, Duration)>) {
+async fn store(route: &Route, in_hand: InHand, mut answer: Option<(RequestId, Bytes, Duration)>) {
     loop {
         let (reply, stored) = oneshot::channel();
         let settle = Command::Settle {
-            settled: settled.clone(),
+            in_hand: in_hand.clone(),
             answer: answer.clone().map(|(_, message, ttl)| (message, ttl)),
             reply,
         };
@@ -382,7 +382,7 @@ async fn store(route: &Route, settled: Settled, mut answer: Option<(RequestId, B
             (_, answer) => {
                 tokio::time::sleep(STORE_RETRY).await;
                 // What failed to be written may be there all the same.
-                if let Ok(None) = letter::record(route, settled.position).await {
+                if let Ok(None) = letter::record(route, in_hand.position).await {
                     return;
                 }
                 answer

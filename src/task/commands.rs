@@ -2,15 +2,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use outlive_core::engine::{Engine, SendOptions, Skipped, Taken};
 use outlive_core::link::LinkState;
 use outlive_core::wire::frame::CloseReason;
-use outlive_core::{ChannelId, EnvelopeId, Generation};
+use outlive_core::{ChannelId, Generation};
 use tracing::debug;
 
 use super::files::OfferedFile;
-use super::input::{Binding, Command, Input};
+use super::input::{Arrival, Binding, Command, Input};
 use super::sends::{Then, WaitingSend};
 use super::{Bound, Done, Task, Waiter, holds_mail};
 use crate::error::Error;
@@ -30,12 +29,7 @@ impl Task {
                 self.bound(binding, engine.outstanding());
             }
             Input::Lost { generation } => self.lost(engine, generation),
-            Input::Packet {
-                generation,
-                envelope,
-                packet,
-                claimed,
-            } => self.arrive(engine, generation, envelope, packet, claimed),
+            Input::Packet(arrival) => self.arrive(engine, arrival),
             Input::Missed { generation } => self.redeliver(generation),
             Input::Accepted {
                 generation,
@@ -62,36 +56,28 @@ impl Task {
     }
 
     /// A packet came over a link.
-    pub(super) fn arrive(
-        &mut self,
-        engine: &mut Engine,
-        generation: Generation,
-        envelope: Option<EnvelopeId>,
-        packet: Bytes,
-        claimed: bool,
-    ) {
-        self.count_received(generation, packet.len());
+    pub(super) fn arrive(&mut self, engine: &mut Engine, arrival: Arrival) {
+        self.count_received(arrival.generation, arrival.packet.len());
         if self.allowance.takes_more() {
-            self.receive(engine, generation, envelope, packet, claimed);
+            self.receive(engine, arrival);
         } else {
             // It stays in its mailbox. As long as it counted as on its way, the relay would hold back
             // what others send.
-            if let Some(envelope) = envelope {
-                self.park(generation, envelope);
+            if let Some(envelope) = arrival.envelope {
+                self.park(arrival.generation, envelope);
             }
             // Only the app can let it in: its message may be too large for a stranger's.
             self.inner.message_arrived(self.peer);
         }
     }
 
-    fn receive(
-        &mut self,
-        engine: &mut Engine,
-        generation: Generation,
-        envelope: Option<EnvelopeId>,
-        packet: Bytes,
-        claimed: bool,
-    ) {
+    fn receive(&mut self, engine: &mut Engine, arrival: Arrival) {
+        let Arrival {
+            generation,
+            envelope,
+            packet,
+            claimed,
+        } = arrival;
         let (now, length) = (self.inner.clock.now(), packet.len());
         let before = engine.messages_received();
         if !claimed {
@@ -227,12 +213,12 @@ impl Task {
                 self.send_or_wait(engine, send).await;
             }
             Command::Settle {
-                settled,
+                in_hand,
                 answer: None,
                 reply,
-            } => self.settle(engine, &settled, reply),
+            } => self.settle(engine, &in_hand, reply),
             Command::Settle {
-                settled,
+                in_hand,
                 answer: Some((payload, ttl)),
                 reply,
             } => {
@@ -244,7 +230,7 @@ impl Task {
                         once: None,
                     },
                     wait: true,
-                    then: Then::Commit(settled, reply),
+                    then: Then::Commit(in_hand, reply),
                 };
                 self.send_or_wait(engine, send).await;
             }
@@ -283,40 +269,28 @@ impl Task {
                 Ok(_) => drop(reply.send(Ok(false))),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Command::Commit {
-                channel,
-                position,
-                record,
-                bytes,
-                reply,
-            } => match self.recall(engine, channel, position, &record).await {
-                Ok(()) => {
-                    engine.commit(channel, position, &record, bytes, now);
-                    self.leaves(channel, position, reply);
-                }
+            Command::Commit { in_hand, reply } => match self.recall(engine, &in_hand).await {
+                Ok(()) => self.commit(engine, &in_hand, reply),
                 // The caller may have gone away.
                 Err(error) => drop(reply.send(Err(error))),
             },
             Command::Skip {
-                channel,
-                position,
-                record,
+                in_hand,
                 payload,
-                bytes,
                 attempts,
                 reason,
                 reply,
-            } => match self.recall(engine, channel, position, &record).await {
+            } => match self.recall(engine, &in_hand).await {
                 Ok(()) => {
                     let skipped = Skipped {
-                        record: &record,
+                        record: &in_hand.record,
                         payload: &payload,
-                        bytes,
+                        bytes: in_hand.bytes,
                         attempts,
                         reason: &reason,
                     };
-                    engine.skip(channel, position, skipped, now);
-                    self.leaves(channel, position, reply);
+                    engine.skip(in_hand.channel, in_hand.position, skipped, now);
+                    self.leaves(&in_hand, reply);
                 }
                 // The caller may have gone away.
                 Err(error) => drop(reply.send(Err(error))),

@@ -7,8 +7,41 @@ use outlive_core::record::{InboxRecord, Key};
 use outlive_core::{ChannelId, Position};
 
 use super::input::Reply;
-use super::{Settled, Task, Waiter};
+use super::{Task, Waiter};
 use crate::error::Error;
+use crate::payload::{Payload, without_payload};
+
+/// A message of an inbox in the hands of the app, or of who serves requests.
+#[derive(Clone)]
+pub(crate) struct InHand {
+    pub(crate) channel: ChannelId,
+    pub(crate) position: Position,
+    /// Without its payload.
+    pub(crate) record: InboxRecord,
+    /// Bytes of the payload.
+    pub(crate) bytes: u64,
+}
+
+impl InHand {
+    pub(crate) fn new(
+        channel: ChannelId,
+        position: Position,
+        record: InboxRecord,
+        payload: &Payload,
+    ) -> Self {
+        Self {
+            channel,
+            position,
+            record: without_payload(record),
+            bytes: payload.length(),
+        }
+    }
+
+    /// Where it lies.
+    pub(super) const fn place(&self) -> (ChannelId, Position) {
+        (self.channel, self.position)
+    }
+}
 
 impl Task {
     /// Whether the store holds a message of an inbox. The engine knows only what was committed since it was
@@ -27,13 +60,17 @@ impl Task {
     pub(super) async fn recall(
         &mut self,
         engine: &mut Engine,
-        channel: ChannelId,
-        position: Position,
-        record: &InboxRecord,
+        in_hand: &InHand,
     ) -> Result<(), Error> {
-        if self.hub.is_in_hand((channel, position)) {
+        if self.hub.is_in_hand(in_hand.place()) {
             return Ok(());
         }
+        let &InHand {
+            channel,
+            position,
+            ref record,
+            ..
+        } = in_hand;
         match self.is_kept(channel, position).await {
             Ok(true) => {
                 engine.hand(channel, position, record);
@@ -48,8 +85,8 @@ impl Task {
     }
 
     /// A message leaves the inbox with the next write.
-    pub(super) fn leaves(&mut self, channel: ChannelId, position: Position, reply: Reply<()>) {
-        let of = (channel, position);
+    pub(super) fn leaves(&mut self, in_hand: &InHand, reply: Reply<()>) {
+        let of = in_hand.place();
         self.hub.begin_leaving(of);
         let waiter = Waiter::Commit(reply, self.hub.clone(), of);
         self.next.waiters.push(waiter);
@@ -57,15 +94,20 @@ impl Task {
 
     /// Has a message leave the inbox of requests. It is taken in hand once more before: a
     /// panic may have ended the task that knew of it.
-    pub(super) fn settle(&mut self, engine: &mut Engine, settled: &Settled, reply: Reply<()>) {
-        let (now, channel) = (self.inner.clock.now(), ChannelId::REQUESTS);
-        let Settled {
+    pub(super) fn settle(&mut self, engine: &mut Engine, in_hand: &InHand, reply: Reply<()>) {
+        engine.hand(in_hand.channel, in_hand.position, &in_hand.record);
+        self.commit(engine, in_hand, reply);
+    }
+
+    /// Is done with a message that the engine knows of.
+    pub(super) fn commit(&mut self, engine: &mut Engine, in_hand: &InHand, reply: Reply<()>) {
+        let &InHand {
+            channel,
             position,
-            record,
+            ref record,
             bytes,
-        } = settled;
-        engine.hand(channel, *position, record);
-        engine.commit(channel, *position, record, *bytes, now);
-        self.leaves(channel, *position, reply);
+        } = in_hand;
+        engine.commit(channel, position, record, bytes, self.inner.clock.now());
+        self.leaves(in_hand, reply);
     }
 }

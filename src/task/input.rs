@@ -10,6 +10,7 @@ use outlive_core::transport::{DeliveryToken, Lane, Outgoing, Refusal};
 use outlive_core::{ChannelId, EnvelopeId, Generation, PeerId, Position, TransferId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::in_hand::InHand;
 use crate::error::Error;
 use crate::files::{FileError, Outcome};
 use crate::receipt::Receipt;
@@ -62,19 +63,13 @@ pub(crate) enum Command {
         reply: Reply<bool>,
     },
     Commit {
-        channel: ChannelId,
-        position: Position,
-        record: InboxRecord,
-        bytes: u64,
+        in_hand: InHand,
         reply: Reply<()>,
     },
     /// The app gives up on a message.
     Skip {
-        channel: ChannelId,
-        position: Position,
-        record: InboxRecord,
+        in_hand: InHand,
         payload: Bytes,
-        bytes: u64,
         attempts: u32,
         reason: String,
         reply: Reply<()>,
@@ -82,7 +77,7 @@ pub(crate) enum Command {
     /// A message on the requests channel was seen to: it leaves the inbox and its answer, if there
     /// is one, enters the outbox, both or neither.
     Settle {
-        settled: Settled,
+        in_hand: InHand,
         answer: Option<(Bytes, Duration)>,
         reply: Reply<()>,
     },
@@ -135,16 +130,6 @@ pub(crate) enum Command {
     },
 }
 
-/// A message on the requests channel that was seen to.
-#[derive(Clone)]
-pub(crate) struct Settled {
-    pub(crate) position: Position,
-    /// Without its payload.
-    pub(crate) record: InboxRecord,
-    /// Bytes of the payload.
-    pub(crate) bytes: u64,
-}
-
 /// What comes to the task.
 pub(crate) enum Input {
     Command(Command),
@@ -152,13 +137,7 @@ pub(crate) enum Input {
     Lost {
         generation: Generation,
     },
-    Packet {
-        generation: Generation,
-        envelope: Option<EnvelopeId>,
-        packet: Bytes,
-        /// Whether nobody but itself says that it is from the peer.
-        claimed: bool,
-    },
+    Packet(Arrival),
     /// There was no room here for something out of the mailbox: it is to be asked for again.
     Missed {
         generation: Generation,
@@ -178,6 +157,16 @@ pub(crate) enum Input {
     },
     /// This host may be somewhere else now.
     NetworkChanged,
+}
+
+/// A packet that came over a link.
+pub(crate) struct Arrival {
+    pub(crate) generation: Generation,
+    /// What it came in, if that lies in a mailbox.
+    pub(crate) envelope: Option<EnvelopeId>,
+    pub(crate) packet: Bytes,
+    /// Whether nobody but itself says that it is from the peer.
+    pub(crate) claimed: bool,
 }
 
 /// A link, passed in by value: its owner is the binding and nobody looks it up (I5).

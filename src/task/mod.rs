@@ -37,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::hanging::{Hanging, Waiter};
-pub(crate) use self::input::{Binding, Command, GivenUp, INPUTS, Input, Settled, ToLink};
-use self::outage::Kept;
+pub(crate) use self::in_hand::InHand;
+pub(crate) use self::input::{Arrival, Binding, Command, GivenUp, INPUTS, Input, ToLink};
 use self::sends::WaitingSend;
 use self::unidentified::Naming;
 use crate::alarm::Alarm;
@@ -117,7 +117,7 @@ pub(crate) struct Task {
     /// Whether the outbox may have room for them again.
     room: bool,
     /// What came while the store failed and no mailbox holds: it is heard when the session is loaded.
-    kept: Vec<Kept>,
+    kept: Vec<Arrival>,
     /// What the peer may still make us keep.
     allowance: Allowance,
 }

@@ -6,10 +6,9 @@
 //! that can't be loaded holds up neither its app nor the relay's task, which serves all sessions.
 
 use bytes::Bytes;
-use outlive_core::Generation;
 use outlive_core::engine::Engine;
 
-use super::input::{Command, Input};
+use super::input::{Arrival, Command, Input};
 use super::{STORE_RETRY, Task};
 use crate::error::Error;
 use crate::trust::Trust;
@@ -17,13 +16,6 @@ use crate::trust::Trust;
 /// Packets that are kept, and the bytes of one.
 const KEPT_PACKETS: usize = 64;
 const KEPT_BYTES: usize = 1_024;
-
-/// A packet that no mailbox holds.
-pub(super) struct Kept {
-    generation: Generation,
-    packet: Bytes,
-    claimed: bool,
-}
 
 impl Task {
     /// Waits until the store is to be tried again. Returns why the task ends, if it does.
@@ -70,21 +62,17 @@ impl Task {
                     self.presence(online);
                 }
             }
-            Input::Packet {
-                generation,
-                envelope: None,
-                packet,
-                claimed,
-            } if packet.len() <= KEPT_BYTES && self.kept.len() < KEPT_PACKETS => {
-                self.kept.push(Kept {
-                    generation,
-                    // It may be a part of something larger, which is not to be kept with it.
-                    packet: Bytes::copy_from_slice(&packet),
-                    claimed,
-                });
+            Input::Packet(arrival)
+                if arrival.envelope.is_none()
+                    && arrival.packet.len() <= KEPT_BYTES
+                    && self.kept.len() < KEPT_PACKETS =>
+            {
+                // It may be a part of something larger, which is not to be kept with it.
+                let packet = Bytes::copy_from_slice(&arrival.packet);
+                self.kept.push(Arrival { packet, ..arrival });
             }
             // Links are proved when they are bound to the session that is loaded again.
-            Input::Packet { .. }
+            Input::Packet(_)
             | Input::Missed { .. }
             | Input::Accepted { .. }
             | Input::Refused { .. }
@@ -99,19 +87,8 @@ impl Task {
                 drop(reply.send(Err(error.clone())));
             }
             Command::HandAgain { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Command::Commit {
-                channel,
-                position,
-                reply,
-                ..
-            }
-            | Command::Skip {
-                channel,
-                position,
-                reply,
-                ..
-            } => {
-                self.hub.begin_leaving((channel, position));
+            Command::Commit { in_hand, reply } | Command::Skip { in_hand, reply, .. } => {
+                self.hub.begin_leaving(in_hand.place());
                 drop(reply.send(Err(error.clone())));
             }
             Command::Settle { reply, .. }
@@ -138,13 +115,8 @@ impl Task {
 
     /// Takes in what was kept. A link that has ended meanwhile counts for nothing, and neither do its packets.
     pub(super) fn hear_what_was_kept(&mut self, engine: &mut Engine) {
-        for kept in std::mem::take(&mut self.kept) {
-            let Kept {
-                generation,
-                packet,
-                claimed,
-            } = kept;
-            self.arrive(engine, generation, None, packet, claimed);
+        for arrival in std::mem::take(&mut self.kept) {
+            self.arrive(engine, arrival);
         }
     }
 

@@ -9,7 +9,7 @@ use outlive_core::record::{Ending, Key, OnceRecord, Record};
 
 use super::files::OfferedFile;
 use super::input::Reply;
-use super::{Settled, Task, Waiter};
+use super::{InHand, Task, Waiter};
 use crate::error::Error;
 use crate::receipt::Receipt;
 
@@ -33,7 +33,7 @@ pub(super) enum Then {
     /// A receipt, and its end when so much time has elapsed.
     Request(Duration, Reply<Receipt>),
     /// The commit of the request it answers.
-    Commit(Settled, Reply<()>),
+    Commit(InHand, Reply<()>),
     /// The parts of the file that it is the beginning of.
     File(OfferedFile),
 }
@@ -112,7 +112,7 @@ impl Task {
                         let receipt = Receipt::new(ticket, self.hub.clone(), self.route());
                         self.next.waiters.push(Waiter::Send(reply, receipt));
                     }
-                    Then::Commit(settled, reply) => self.settle(engine, &settled, reply),
+                    Then::Commit(in_hand, reply) => self.settle(engine, &in_hand, reply),
                     Then::File(file) => self.file_begun(engine, ticket, file),
                 }
             }
@@ -131,7 +131,7 @@ impl Task {
         } = before;
         let reply = match then {
             Then::Receipt(reply) | Then::Request(_, reply) => reply,
-            Then::Commit(settled, reply) => return self.settle(engine, &settled, reply),
+            Then::Commit(in_hand, reply) => return self.settle(engine, &in_hand, reply),
             // No file is sent under a key.
             Then::File(_) => return,
         };

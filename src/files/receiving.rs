@@ -8,7 +8,7 @@ use bytes::Bytes;
 use outlive_core::engine::SendOptions;
 use outlive_core::record::{Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive_core::store::{Batch, ReadLimit};
-use outlive_core::wire::file::{FileMessage, StopReason};
+use outlive_core::wire::file::{FileInfo, FileMessage, StopReason};
 use outlive_core::{ChannelId, TransferId};
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -206,69 +206,84 @@ impl IncomingFiles {
             }
         }
         let events = match message {
-            FileMessage::Begin(transfer, info) => {
-                let over = !self.has(transfer) && self.is_over(transfer).await?;
-                if let Some(receiving) = self.receiving.get(&transfer) {
-                    self.expect_more(transfer, receiving).await;
-                    // Only an empty file is whole without a part. What the disk has of another one
-                    // may have holes, into which parts that wait in the inbox belong.
-                    self.go_on(transfer, 0).await?
-                } else if over {
-                    Vec::new()
-                } else if self.records().await?.len() >= RECEIVING_FILES {
-                    self.reply(FileMessage::Stop(transfer, StopReason::Failed))
-                        .await?;
-                    Vec::new()
-                } else {
-                    let (offer, decided) = FileOffer::new(self.route.clone(), transfer, info);
-                    return Ok(Dealt::Offered(offer, decided));
-                }
-            }
+            FileMessage::Begin(transfer, info) => return self.begin(transfer, info).await,
             FileMessage::Part {
                 transfer, offset, ..
-            } => {
-                let Some(receiving) = self.receiving.get(&transfer) else {
-                    self.pass_over(transfer).await?;
-                    return Ok(Dealt::Taken(Vec::new()));
-                };
-                let end = step.end();
-                if end > receiving.record.info.size || Some(offset) > receiving.length {
-                    let events = self.fail(transfer, StopReason::Corrupt).await?;
-                    return Ok(Dealt::Taken(events));
-                }
-                let written = match &receiving.record.state {
-                    ReceivingState::Coming => {
-                        let part = PathBuf::from(&receiving.record.part);
-                        let pieces = step.pieces().to_vec();
-                        self.expect_more(transfer, receiving).await;
-                        blocking(move || disk::write(&part, &pieces)).await
-                    }
-                    // All of it was there when this was tried before.
-                    ReceivingState::Naming(_) | ReceivingState::Received(_) => Ok(()),
-                };
-                match written {
-                    Ok(()) => self.go_on(transfer, end).await?,
-                    // What was put together is gone.
-                    Err(error) if error.is_missing() => {
-                        self.fail(transfer, StopReason::Failed).await?
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            FileMessage::Stop(transfer, reason) => {
-                if self.receiving.contains_key(&transfer) {
-                    self.remove(transfer).await?;
-                    vec![FileEvent::Failed(transfer, reason)]
-                } else {
-                    Vec::new()
-                }
-            }
+            } => self.parts(transfer, offset, step).await?,
+            FileMessage::Stop(transfer, reason) => self.stopped(transfer, reason).await?,
             FileMessage::Done(transfer) => {
                 debug!(%transfer, "the word of a receiver on the channel of senders");
                 Vec::new()
             }
         };
         Ok(Dealt::Taken(events))
+    }
+
+    /// The beginning of a file: unless it is known, the app is to decide about it.
+    async fn begin(&mut self, transfer: TransferId, info: FileInfo) -> Result<Dealt, FileError> {
+        let over = !self.has(transfer) && self.is_over(transfer).await?;
+        let events = if let Some(receiving) = self.receiving.get(&transfer) {
+            self.expect_more(transfer, receiving).await;
+            // Only an empty file is whole without a part. What the disk has of another one
+            // may have holes, into which parts that wait in the inbox belong.
+            self.go_on(transfer, 0).await?
+        } else if over {
+            Vec::new()
+        } else if self.records().await?.len() >= RECEIVING_FILES {
+            self.reply(FileMessage::Stop(transfer, StopReason::Failed))
+                .await?;
+            Vec::new()
+        } else {
+            let (offer, decided) = FileOffer::new(self.route.clone(), transfer, info);
+            return Ok(Dealt::Offered(offer, decided));
+        };
+        Ok(Dealt::Taken(events))
+    }
+
+    /// Parts of a file, from `offset` on.
+    async fn parts(
+        &mut self,
+        transfer: TransferId,
+        offset: u64,
+        step: &Step,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        let Some(receiving) = self.receiving.get(&transfer) else {
+            self.pass_over(transfer).await?;
+            return Ok(Vec::new());
+        };
+        let end = step.end();
+        if end > receiving.record.info.size || Some(offset) > receiving.length {
+            return self.fail(transfer, StopReason::Corrupt).await;
+        }
+        let written = match &receiving.record.state {
+            ReceivingState::Coming => {
+                let part = PathBuf::from(&receiving.record.part);
+                let pieces = step.pieces().to_vec();
+                self.expect_more(transfer, receiving).await;
+                blocking(move || disk::write(&part, &pieces)).await
+            }
+            // All of it was there when this was tried before.
+            ReceivingState::Naming(_) | ReceivingState::Received(_) => Ok(()),
+        };
+        match written {
+            Ok(()) => self.go_on(transfer, end).await,
+            // What was put together is gone.
+            Err(error) if error.is_missing() => self.fail(transfer, StopReason::Failed).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The sender has ended a file.
+    async fn stopped(
+        &mut self,
+        transfer: TransferId,
+        reason: StopReason,
+    ) -> Result<Vec<FileEvent>, FileError> {
+        if !self.has(transfer) {
+            return Ok(Vec::new());
+        }
+        self.remove(transfer).await?;
+        Ok(vec![FileEvent::Failed(transfer, reason)])
     }
 
     /// Whether a file that is not being received has come to its end, and its beginning comes again. If

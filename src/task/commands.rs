@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 
-use outlive_core::engine::{Engine, SendOptions, Skipped, Taken};
+use outlive_core::engine::{Engine, Skipped, Taken};
 use outlive_core::link::LinkState;
 use outlive_core::wire::frame::CloseReason;
 use outlive_core::{ChannelId, Generation};
+use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::files::OfferedFile;
 use super::input::{Arrival, Binding, Command, Input};
-use super::sends::{Then, WaitingSend};
+use super::sends::WaitingSend;
 use super::{Bound, Done, Task, Waiter, holds_mail};
 use crate::error::Error;
 use crate::event::SessionEvent;
@@ -189,13 +190,7 @@ impl Task {
                 wait,
                 reply,
             } => {
-                let send = WaitingSend {
-                    channel,
-                    payload,
-                    options,
-                    wait,
-                    then: Then::Receipt(reply),
-                };
+                let send = WaitingSend::message(channel, payload, options, wait, reply);
                 self.send_or_wait(engine, send).await;
             }
             Command::Request {
@@ -203,13 +198,7 @@ impl Task {
                 until,
                 reply,
             } => {
-                let send = WaitingSend {
-                    channel: ChannelId::REQUESTS,
-                    payload,
-                    options: SendOptions::default(),
-                    wait: true,
-                    then: Then::Request(until, reply),
-                };
+                let send = WaitingSend::request(payload, until, reply);
                 self.send_or_wait(engine, send).await;
             }
             Command::Settle {
@@ -222,16 +211,7 @@ impl Task {
                 answer: Some((payload, ttl)),
                 reply,
             } => {
-                let send = WaitingSend {
-                    channel: ChannelId::REQUESTS,
-                    payload,
-                    options: SendOptions {
-                        ttl: Some(ttl),
-                        once: None,
-                    },
-                    wait: true,
-                    then: Then::Commit(in_hand, reply),
-                };
+                let send = WaitingSend::answer(in_hand, payload, ttl, reply);
                 self.send_or_wait(engine, send).await;
             }
             Command::Cancel { ticket, reply } => {
@@ -336,29 +316,44 @@ impl Task {
                     Err(error) => waiter.answer(Err(error)),
                 }
             }
-            Command::Wake { reply } => {
-                engine.keep(now);
-                self.accepted();
-                self.hub.held.notify_one();
-                // Nobody may be waiting for it.
-                let _ = reply.send(());
-            }
-            Command::Close { reply } => {
-                self.leave(engine, CloseReason::Closed).await;
-                let _ = reply.send(());
-                return Some(Done::Closed);
-            }
-            Command::Trust { trust, reply } => {
-                self.decided(trust);
-                let blocked = trust == Trust::Blocked;
-                if blocked {
-                    self.leave(engine, CloseReason::NotAccepted).await;
-                }
-                let _ = reply.send(());
-                return blocked.then_some(Done::Blocked);
-            }
+            Command::Wake { reply } => self.wake(engine, reply),
+            Command::Close { reply } => return Some(self.close_by_app(engine, reply).await),
+            Command::Trust { trust, reply } => return self.trust(engine, trust, reply).await,
         }
         None
+    }
+
+    /// The app has opened the session.
+    fn wake(&mut self, engine: &mut Engine, reply: oneshot::Sender<()>) {
+        engine.keep(self.inner.clock.now());
+        self.accepted();
+        self.hub.held.notify_one();
+        // Nobody may be waiting for it.
+        let _ = reply.send(());
+    }
+
+    async fn close_by_app(&mut self, engine: &mut Engine, reply: oneshot::Sender<()>) -> Done {
+        self.leave(engine, CloseReason::Closed).await;
+        // The caller may have gone away.
+        let _ = reply.send(());
+        Done::Closed
+    }
+
+    /// Goes by what was decided about the peer: with one that is blocked there is no session.
+    async fn trust(
+        &mut self,
+        engine: &mut Engine,
+        trust: Trust,
+        reply: oneshot::Sender<()>,
+    ) -> Option<Done> {
+        self.decided(trust);
+        let blocked = trust == Trust::Blocked;
+        if blocked {
+            self.leave(engine, CloseReason::NotAccepted).await;
+        }
+        // The caller may have gone away.
+        let _ = reply.send(());
+        blocked.then_some(Done::Blocked)
     }
 
     /// Tells what was decided about the peer, and goes by it.

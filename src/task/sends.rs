@@ -26,6 +26,55 @@ pub(super) struct WaitingSend {
     pub(super) then: Then,
 }
 
+impl WaitingSend {
+    pub(super) const fn message(
+        channel: ChannelId,
+        payload: Bytes,
+        options: SendOptions,
+        wait: bool,
+        reply: Reply<Receipt>,
+    ) -> Self {
+        Self {
+            channel,
+            payload,
+            options,
+            wait,
+            then: Then::Receipt(reply),
+        }
+    }
+
+    /// A request, which waits for room until `until` has elapsed.
+    pub(super) fn request(payload: Bytes, until: Duration, reply: Reply<Receipt>) -> Self {
+        Self {
+            channel: ChannelId::REQUESTS,
+            payload,
+            // How long it may live depends on how long it waits.
+            options: SendOptions::default(),
+            wait: true,
+            then: Then::Request(until, reply),
+        }
+    }
+
+    /// The answer to a request, which leaves the inbox with the same write.
+    pub(super) const fn answer(
+        request: InHand,
+        payload: Bytes,
+        ttl: Duration,
+        reply: Reply<()>,
+    ) -> Self {
+        Self {
+            channel: ChannelId::REQUESTS,
+            payload,
+            options: SendOptions {
+                ttl: Some(ttl),
+                once: None,
+            },
+            wait: true,
+            then: Then::Commit(request, reply),
+        }
+    }
+}
+
 /// What a message brings with it when it is taken for sending.
 pub(super) enum Then {
     /// A receipt.

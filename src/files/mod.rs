@@ -15,6 +15,7 @@
 
 mod arriving;
 mod content;
+mod dealing;
 mod disk;
 mod error;
 mod inbox;

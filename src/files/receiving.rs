@@ -1,4 +1,4 @@
-//! What the receiving side does with the messages about files, a step at a time.
+//! The files that come: what is known of them, and how they end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use outlive_core::engine::SendOptions;
 use outlive_core::record::{Key, ReceivingFileRecord, ReceivingState, Record};
 use outlive_core::store::{Batch, ReadLimit};
-use outlive_core::wire::file::{FileInfo, FileMessage, StopReason};
+use outlive_core::wire::file::{FileMessage, StopReason};
 use outlive_core::{ChannelId, TransferId};
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -16,20 +16,18 @@ use tracing::debug;
 use super::arriving::Arriving;
 use super::disk::{self, blocking};
 use super::error::FileError;
-use super::inbox::{FileEvent, State, Taken};
-use super::offer::FileOffer;
-use super::step::Step;
+use super::inbox::FileEvent;
 use crate::error::Error;
 use crate::route::Route;
 use crate::task::Command;
 
 /// Files from one peer that are being received, or that the app has not committed. One more is
 /// stopped.
-const RECEIVING_FILES: usize = 1_024;
+pub(super) const RECEIVING_FILES: usize = 1_024;
 
 /// Files that are not offered when their beginning comes: those that were whole when the inbox was taken,
 /// and as many whose beginning could not be committed since.
-const BEGUN_FILES: usize = 2 * RECEIVING_FILES;
+pub(super) const BEGUN_FILES: usize = 2 * RECEIVING_FILES;
 
 /// A file that was accepted.
 #[derive(Debug)]
@@ -47,16 +45,9 @@ pub(super) struct IncomingFiles {
     /// Files whose beginning was dealt with, and comes again because it could not be committed, or may,
     /// after a restart: by then the file may be whole, and the app may have committed it. At most
     /// [`BEGUN_FILES`].
-    begun: BTreeSet<TransferId>,
+    pub(super) begun: BTreeSet<TransferId>,
     /// The last file whose sender was told that it is over: what still comes of it needs no answer.
     over: Option<TransferId>,
-}
-
-/// How a message was dealt with.
-enum Dealt {
-    Taken(Vec<FileEvent>),
-    /// The app is to decide.
-    Offered(FileOffer, oneshot::Receiver<Receiving>),
 }
 
 impl IncomingFiles {
@@ -97,7 +88,7 @@ impl IncomingFiles {
     }
 
     /// Finds out what became of a file that was accepted before.
-    async fn look_at(
+    pub(super) async fn look_at(
         &mut self,
         transfer: TransferId,
         record: ReceivingFileRecord,
@@ -109,7 +100,7 @@ impl IncomingFiles {
         self.part_gone(transfer).await
     }
 
-    async fn records(&self) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    pub(super) async fn records(&self) -> Result<Vec<(Bytes, Bytes)>, Error> {
         // As for one of them.
         let _turn = self.route.hub().files.accepting.acquire().await;
         let limit = ReadLimit {
@@ -129,184 +120,11 @@ impl IncomingFiles {
         self.stop(transfer, StopReason::Cancelled).await
     }
 
-    pub(super) async fn take(mut self, step: Step) -> Taken {
-        match self.deal(&step).await {
-            Ok(Dealt::Taken(events)) => self.commit(step, events).await,
-            Ok(Dealt::Offered(offer, decision)) => (
-                State::Undecided(self, step, decision),
-                vec![FileEvent::Offered(offer)],
-                Ok(()),
-            ),
-            Err(error) => (State::Again(self, step), Vec::new(), Err(error)),
-        }
-    }
-
-    /// The app has decided about the offer of a step: if it took it, here is where it goes.
-    pub(super) async fn decided(mut self, step: Step, decision: Option<Receiving>) -> Taken {
-        let Some(transfer) = step.message().map(FileMessage::transfer) else {
-            return self.commit(step, Vec::new()).await;
-        };
-        match decision {
-            Some(receiving) => {
-                self.receiving.insert(transfer, receiving);
-                // It is known now; an empty file is whole already.
-                self.take(step).await
-            }
-            None => {
-                let declined = FileMessage::Stop(transfer, StopReason::Declined);
-                match self.reply(declined).await {
-                    Ok(()) => self.commit(step, Vec::new()).await,
-                    // It is offered again.
-                    Err(error) => (State::Again(self, step), Vec::new(), Err(error)),
-                }
-            }
-        }
-    }
-
-    async fn commit(mut self, step: Step, events: Vec<FileEvent>) -> Taken {
-        let begun = match step.message() {
-            Some(FileMessage::Begin(transfer, _)) => Some(*transfer),
-            _ => None,
-        };
-        // What was not committed comes again; what happened has happened all the same.
-        let committed = step.commit().await.map_err(FileError::from);
-        match begun {
-            Some(transfer) if committed.is_ok() => {
-                self.begun.remove(&transfer);
-            }
-            Some(transfer) if self.begun.len() < BEGUN_FILES => {
-                self.begun.insert(transfer);
-            }
-            _ => {}
-        }
-        (State::Idle(self), events, committed)
-    }
-
-    async fn deal(&mut self, step: &Step) -> Result<Dealt, FileError> {
-        let Some(message) = step.message().cloned() else {
-            return Ok(Dealt::Taken(Vec::new()));
-        };
-        if let FileMessage::Begin(transfer, _) | FileMessage::Part { transfer, .. } = message
-            && let Some(Receiving {
-                record,
-                length: None,
-            }) = self.receiving.get(&transfer)
-        {
-            match record.state {
-                ReceivingState::Coming => {
-                    let told = self.look_at(transfer, record.clone()).await?;
-                    if !self.has(transfer) {
-                        return Ok(Dealt::Taken(told));
-                    }
-                }
-                // All of it had come: nothing in a message is missing, and those behind it need not wait.
-                ReceivingState::Naming(_) | ReceivingState::Received(_) => {
-                    return Ok(Dealt::Taken(Vec::new()));
-                }
-            }
-        }
-        let events = match message {
-            FileMessage::Begin(transfer, info) => return self.begin(transfer, info).await,
-            FileMessage::Part {
-                transfer, offset, ..
-            } => self.parts(transfer, offset, step).await?,
-            FileMessage::Stop(transfer, reason) => self.stopped(transfer, reason).await?,
-            FileMessage::Done(transfer) => {
-                debug!(%transfer, "the word of a receiver on the channel of senders");
-                Vec::new()
-            }
-        };
-        Ok(Dealt::Taken(events))
-    }
-
-    /// The beginning of a file: unless it is known, the app is to decide about it.
-    async fn begin(&mut self, transfer: TransferId, info: FileInfo) -> Result<Dealt, FileError> {
-        let over = !self.has(transfer) && self.is_over(transfer).await?;
-        let events = if let Some(receiving) = self.receiving.get(&transfer) {
-            self.expect_more(transfer, receiving).await;
-            // Only an empty file is whole without a part. What the disk has of another one
-            // may have holes, into which parts that wait in the inbox belong.
-            self.go_on(transfer, 0).await?
-        } else if over {
-            Vec::new()
-        } else if self.records().await?.len() >= RECEIVING_FILES {
-            self.reply(FileMessage::Stop(transfer, StopReason::Failed))
-                .await?;
-            Vec::new()
-        } else {
-            let (offer, decided) = FileOffer::new(self.route.clone(), transfer, info);
-            return Ok(Dealt::Offered(offer, decided));
-        };
-        Ok(Dealt::Taken(events))
-    }
-
-    /// Parts of a file, from `offset` on.
-    async fn parts(
-        &mut self,
-        transfer: TransferId,
-        offset: u64,
-        step: &Step,
-    ) -> Result<Vec<FileEvent>, FileError> {
-        let Some(receiving) = self.receiving.get(&transfer) else {
-            self.pass_over(transfer).await?;
-            return Ok(Vec::new());
-        };
-        let end = step.end();
-        if end > receiving.record.info.size || Some(offset) > receiving.length {
-            return self.fail(transfer, StopReason::Corrupt).await;
-        }
-        let written = match &receiving.record.state {
-            ReceivingState::Coming => {
-                let part = PathBuf::from(&receiving.record.part);
-                let pieces = step.pieces().to_vec();
-                self.expect_more(transfer, receiving).await;
-                blocking(move || disk::write(&part, &pieces)).await
-            }
-            // All of it was there when this was tried before.
-            ReceivingState::Naming(_) | ReceivingState::Received(_) => Ok(()),
-        };
-        match written {
-            Ok(()) => self.go_on(transfer, end).await,
-            // What was put together is gone.
-            Err(error) if error.is_missing() => self.fail(transfer, StopReason::Failed).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The sender has ended a file.
-    async fn stopped(
-        &mut self,
-        transfer: TransferId,
-        reason: StopReason,
-    ) -> Result<Vec<FileEvent>, FileError> {
-        if !self.has(transfer) {
-            return Ok(Vec::new());
-        }
-        self.remove(transfer).await?;
-        Ok(vec![FileEvent::Failed(transfer, reason)])
-    }
-
-    /// Whether a file that is not being received has come to its end, and its beginning comes again. If
-    /// it was accepted after all, it is being received from here on.
-    async fn is_over(&mut self, transfer: TransferId) -> Result<bool, FileError> {
-        if self.begun.contains(&transfer) {
-            return Ok(true);
-        }
-        match self.record(transfer).await? {
-            None => Ok(false),
-            // Whole, it waits for the app to commit it.
-            Some(record) => match record.state {
-                ReceivingState::Naming(_) | ReceivingState::Received(_) => Ok(true),
-                ReceivingState::Coming => {
-                    self.go_on_with(transfer, record).await?;
-                    Ok(false)
-                }
-            },
-        }
-    }
-
     /// What was written down of a file when it was accepted.
-    async fn record(&self, transfer: TransferId) -> Result<Option<ReceivingFileRecord>, FileError> {
+    pub(super) async fn record(
+        &self,
+        transfer: TransferId,
+    ) -> Result<Option<ReceivingFileRecord>, FileError> {
         // By then an acceptance whose inbox is gone is undone, unless the store did not let it.
         let _turn = self.route.hub().files.accepting.acquire().await;
         let key = Key::ReceivingFile(self.route.hub().peer, transfer);
@@ -318,7 +136,7 @@ impl IncomingFiles {
     }
 
     /// Receives a file of which there is a record. Returns whether there is a part of it.
-    async fn go_on_with(
+    pub(super) async fn go_on_with(
         &mut self,
         transfer: TransferId,
         record: ReceivingFileRecord,
@@ -337,7 +155,7 @@ impl IncomingFiles {
     }
 
     /// Has the parts of a file that come from now on placed at once.
-    async fn expect_more(&self, transfer: TransferId, receiving: &Receiving) {
+    pub(super) async fn expect_more(&self, transfer: TransferId, receiving: &Receiving) {
         let files = &self.route.hub().files;
         let before = files.arriving();
         let open = before.as_ref().filter(|arriving| arriving.is_open());
@@ -384,7 +202,7 @@ impl IncomingFiles {
     }
 
     /// Lets go of what there is of a file.
-    async fn remove(&mut self, transfer: TransferId) -> Result<(), FileError> {
+    pub(super) async fn remove(&mut self, transfer: TransferId) -> Result<(), FileError> {
         let Some(receiving) = self.receiving.get(&transfer) else {
             return Ok(());
         };
@@ -402,7 +220,7 @@ impl IncomingFiles {
 
     /// Parts come of a file that is not being received. Its sender waits for the end of it, if the store
     /// was lost that knew of it.
-    async fn pass_over(&mut self, transfer: TransferId) -> Result<(), FileError> {
+    pub(super) async fn pass_over(&mut self, transfer: TransferId) -> Result<(), FileError> {
         if self.over == Some(transfer) {
             return Ok(());
         }

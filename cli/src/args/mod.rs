@@ -1,13 +1,17 @@
 //! The command line.
 
+mod relay;
+mod ways;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use outlive::{ChannelId, PeerId, Stage, limits};
-use outlive_relay::{Rate, RelayConfig};
 
-use crate::given::{Unrepeated, WrongUsage, contact, relay};
+pub(crate) use self::relay::Relay;
+pub(crate) use self::ways::{Direct, Ways};
+use crate::given::{Unrepeated, contact, relay};
 
 /// Messaging sessions that outlive their connections.
 #[derive(Debug, Parser)]
@@ -126,170 +130,6 @@ pub(crate) struct Contact {
     /// Print it as a QR code too.
     #[arg(long, conflicts_with = "json")]
     pub(crate) qr: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Relay {
-    /// The address to listen on; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", value_parser = address)]
-    pub(crate) listen: SocketAddr,
-    /// The directory that holds the mailboxes.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// The certificate to show, with its chain behind it. Without it clients come over ws://, or
-    /// through a proxy that ends TLS.
-    #[arg(long, value_name = "PEM", requires = "tls_key")]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// The key of the certificate, not encrypted.
-    #[arg(long, value_name = "PEM", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Answer STUN requests over UDP at this address too, so that peers behind NATs find direct ways
-    /// to each other; port 3478 is the usual one.
-    #[arg(long, value_name = "ADDR", value_parser = address)]
-    pub(crate) stun: Option<SocketAddr>,
-    /// STUN requests a second that one address may ask; further ones are not answered.
-    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().address_stun))]
-    pub(crate) address_stun: u64,
-    /// Envelopes one mailbox holds before senders are refused.
-    #[arg(long, value_name = "N", default_value_t = RelayConfig::default().mailbox_envelopes)]
-    pub(crate) mailbox_envelopes: u64,
-    /// Bytes one mailbox holds before senders are refused.
-    #[arg(long, value_name = "N", default_value_t = RelayConfig::default().mailbox_bytes)]
-    pub(crate) mailbox_bytes: u64,
-    /// The longest an envelope may wait, in seconds.
-    #[arg(long, value_name = "SECS", default_value_t = RelayConfig::default().max_ttl.as_secs())]
-    pub(crate) max_ttl: u64,
-    /// Connections at once.
-    #[arg(long, value_name = "N", default_value_t = RelayConfig::default().connections)]
-    pub(crate) connections: usize,
-    /// Envelopes a second that one peer may submit; at once, what comes together in 20 s. Beyond
-    /// that it has to wait. This and the following: 0 for no limit.
-    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().peer_envelopes))]
-    pub(crate) peer_envelopes: u64,
-    /// Bytes a second that one peer may send.
-    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().peer_bytes))]
-    pub(crate) peer_bytes: u64,
-    /// Peers a second that one peer may ask to be told of.
-    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().peer_watches))]
-    pub(crate) peer_watches: u64,
-    /// How many times the limits of one peer all peers of one address have together. Loopback is
-    /// never limited.
-    #[arg(long, value_name = "N", default_value_t = RelayConfig::default().address_peers)]
-    pub(crate) address_peers: u64,
-    /// Connections a second that one address may open; further ones are closed at once. Use 0
-    /// behind a proxy on another machine. Loopback is never limited.
-    #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().address_sign_ins))]
-    pub(crate) address_sign_ins: u64,
-    /// Connections of one address at once; further ones are closed at once. Loopback is never limited.
-    #[arg(long, value_name = "N", default_value_t = RelayConfig::default().address_connections)]
-    pub(crate) address_connections: usize,
-}
-
-fn each(rate: Option<Rate>) -> u64 {
-    rate.map_or(0, Rate::per_second)
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "write an address and a port, as 127.0.0.1:4400, 0.0.0.0:4400 or [::]:4400".to_owned()
-    })
-}
-
-/// A server at a host that may have a name.
-fn server(text: &str) -> Result<String, String> {
-    let parts = text.rsplit_once(':');
-    let makes_sense = parts.is_some_and(|(host, port)| {
-        let bare = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
-        bare && !host.is_empty() && port.parse::<u16>().is_ok()
-    });
-    if makes_sense {
-        return Ok(text.to_owned());
-    }
-    Err("write a host and a port, as relay.example:3478 or [2001:db8::1]:3478".to_owned())
-}
-
-/// The ways to peers.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Ways {
-    /// The relay, as wss://host or ws://host:port. Not needed where the contact of the peer names
-    /// one.
-    #[arg(long, value_name = "URL", value_parser = Unrepeated(relay))]
-    pub(crate) relay: Option<String>,
-    /// A certificate authority to trust too, for a relay with a certificate of its own.
-    #[arg(long, value_name = "PEM")]
-    pub(crate) relay_ca: Option<PathBuf>,
-    /// Links to the peer itself to use beside the relay, where both ends have them. They show the
-    /// peer the addresses of this host.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "never")]
-    pub(crate) direct: Vec<Direct>,
-    /// A STUN server to ask where this host is seen from outside, as host:port; relays can be one.
-    #[arg(long, value_name = "HOST:PORT", value_parser = server)]
-    pub(crate) stun: Vec<String>,
-    /// A TURN server for links over WebRTC to go through where there is no other way, as host:port.
-    #[arg(long, value_name = "HOST:PORT", value_parser = server, requires = "turn_user")]
-    pub(crate) turn: Option<String>,
-    /// The name to give to the TURN server.
-    #[arg(long, value_name = "NAME", requires = "turn")]
-    pub(crate) turn_user: Option<String>,
-    /// A file whose first line is the password to give to it. If not given, the variable
-    /// OUTLIVE_TURN_PASSWORD is used.
-    #[arg(long, value_name = "FILE", requires = "turn")]
-    pub(crate) turn_password_file: Option<PathBuf>,
-}
-
-/// A kind of link to the peer itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Direct {
-    /// None: all goes through the relay.
-    Never,
-    /// QUIC, over UDP.
-    Quic,
-    /// WebRTC data channels, where QUIC does not come through within seconds or is not asked for.
-    Webrtc,
-}
-
-impl Ways {
-    /// Whether links of this kind may be.
-    pub(crate) fn allow(&self, kind: Direct) -> bool {
-        self.direct.contains(&kind)
-    }
-
-    /// Refuses what contradicts itself in ways that clap does not see.
-    pub(crate) fn check(&self) -> Result<(), WrongUsage> {
-        if self.allow(Direct::Never) && self.direct.len() > 1 {
-            return Err(WrongUsage::new(
-                "--direct is either never, or the kinds of links that may be",
-            ));
-        }
-        if self.turn.is_some() && !self.allow(Direct::Webrtc) {
-            return Err(WrongUsage::new(
-                "--turn is for links over WebRTC; allow them with --direct webrtc",
-            ));
-        }
-        Ok(())
-    }
-
-    /// The relays to use: the one that was named, or else those of the contact.
-    pub(crate) fn relays(&self, contact: Option<&outlive::Contact>) -> Vec<String> {
-        match &self.relay {
-            Some(named) => vec![named.clone()],
-            None => contact.map_or_else(Vec::new, |contact| contact.relays().to_vec()),
-        }
-    }
-
-    /// The same where there has to be one.
-    pub(crate) fn some_relays(
-        &self,
-        contact: Option<&outlive::Contact>,
-    ) -> Result<Vec<String>, WrongUsage> {
-        let relays = self.relays(contact);
-        if relays.is_empty() {
-            return Err(WrongUsage::new(
-                "no relay is known; name one with --relay URL, or give a contact that does",
-            ));
-        }
-        Ok(relays)
-    }
 }
 
 /// How far a message has to get.

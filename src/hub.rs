@@ -6,13 +6,13 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use outlive_core::record::InboxRecord;
 use outlive_core::{ChannelId, PeerId, Position};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::SessionEvent;
 use crate::files::Files;
+use crate::inboxes::Inboxes;
 use crate::lock::lock;
 use crate::receipt::Progress;
 use crate::request::Requests;
@@ -30,6 +30,7 @@ pub(crate) struct Hub {
     pub(crate) traffic: Counters,
     pub(crate) requests: Requests,
     pub(crate) files: Files,
+    pub(crate) inboxes: Inboxes,
     /// Cancelled when the session was closed or the node shut down.
     pub(crate) ended: CancellationToken,
     /// Whether the task was asked to close the session. It does, unless a panic ends it first.
@@ -50,16 +51,6 @@ pub(crate) struct Hub {
     /// Where the app says that the peer can be reached.
     pub(crate) found_at: watch::Sender<Vec<SocketAddr>>,
     holds: AtomicUsize,
-    inboxes: Mutex<BTreeMap<ChannelId, InboxPoint>>,
-    /// Messages whose commit failed: whoever consumes their channel gets them again. There are no
-    /// more than the app had in hand.
-    uncommitted: Mutex<BTreeMap<ChannelId, BTreeSet<Position>>>,
-    /// Messages that are to leave the inbox with a write that nobody has answered yet, or that failed.
-    leaving: Mutex<BTreeSet<(ChannelId, Position)>>,
-    /// Messages in the app's hands, for an engine that is loaded again, be it by another task: without
-    /// their payloads, as many as the engine knows of.
-    in_hand: Mutex<BTreeMap<(ChannelId, Position), InboxRecord>>,
-    arrived: watch::Sender<()>,
     listening: Mutex<BTreeSet<ChannelId>>,
     /// Shares of a link that the app has given to channels.
     weights: Mutex<BTreeMap<ChannelId, u8>>,
@@ -81,18 +72,6 @@ impl Remembered {
     pub(crate) fn is_empty(&self) -> bool {
         self.handed.is_empty() && self.peer_listens.is_empty()
     }
-}
-
-/// The inbox of one channel.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct InboxPoint {
-    /// One past the last message.
-    pub(crate) end: Position,
-    /// One past the last message that was in the app's hands in this process.
-    pub(crate) handed: Position,
-    /// The same, as of when the session was last opened.
-    handed_before: Position,
-    taken: bool,
 }
 
 /// What an app holds a session by, in every handle, receipt, inbox and delivery. The session's task
@@ -130,14 +109,6 @@ impl Hub {
             handed,
             peer_listens,
         } = remembered;
-        let inboxes = handed.into_iter().map(|(channel, handed)| {
-            let point = InboxPoint {
-                handed,
-                handed_before: handed,
-                ..InboxPoint::default()
-            };
-            (channel, point)
-        });
         Self {
             peer,
             ended,
@@ -147,6 +118,7 @@ impl Hub {
             traffic: Counters::default(),
             requests: Requests::default(),
             files: Files::default(),
+            inboxes: Inboxes::new(handed),
             closing: AtomicBool::new(false),
             let_go: Notify::new(),
             held: Notify::new(),
@@ -156,11 +128,6 @@ impl Hub {
             talk: watch::Sender::default(),
             found_at: watch::Sender::new(Vec::new()),
             holds: AtomicUsize::new(0),
-            inboxes: Mutex::new(inboxes.collect()),
-            uncommitted: Mutex::default(),
-            leaving: Mutex::default(),
-            in_hand: Mutex::default(),
-            arrived: watch::Sender::default(),
             listening: Mutex::default(),
             weights: Mutex::default(),
             peer_listens: Mutex::new(peer_listens),
@@ -210,116 +177,14 @@ impl Hub {
         }
     }
 
-    pub(crate) fn inbox_grew(&self, channel: ChannelId, end: Position) {
-        let mut inboxes = lock(&self.inboxes);
-        let point = inboxes.entry(channel).or_default();
-        point.end = point.end.max(end);
-        drop(inboxes);
-        self.arrived.send_replace(());
-    }
-
-    pub(crate) fn inbox(&self, channel: ChannelId) -> InboxPoint {
-        lock(&self.inboxes)
-            .get(&channel)
-            .copied()
-            .unwrap_or_default()
-    }
-
-    pub(crate) fn arrivals(&self) -> watch::Receiver<()> {
-        self.arrived.subscribe()
-    }
-
-    /// Takes the inbox of a channel for one consumer. Returns false if it has one.
-    pub(crate) fn take_inbox(&self, channel: ChannelId) -> bool {
-        let mut inboxes = lock(&self.inboxes);
-        !std::mem::replace(&mut inboxes.entry(channel).or_default().taken, true)
-    }
-
-    pub(crate) fn leave_inbox(&self, channel: ChannelId) {
-        // The next consumer begins at the beginning.
-        lock(&self.uncommitted).remove(&channel);
-        if let Some(point) = lock(&self.inboxes).get_mut(&channel) {
-            point.taken = false;
-        }
-    }
-
-    /// A message was to be committed, and the store failed. That is over: it comes again.
-    pub(crate) fn not_committed(&self, channel: ChannelId, position: Position) {
-        if self.inbox(channel).taken {
-            let mut uncommitted = lock(&self.uncommitted);
-            uncommitted.entry(channel).or_default().insert(position);
-            drop(uncommitted);
-            self.arrived.send_replace(());
-        }
-    }
-
-    /// The first of these that is not handed out again yet.
-    pub(crate) fn next_uncommitted(&self, channel: ChannelId) -> Option<Position> {
-        lock(&self.uncommitted).get(&channel)?.first().copied()
-    }
-
-    /// It is being handed out again, or it is gone.
-    pub(crate) fn forget_uncommitted(&self, channel: ChannelId, position: Position) {
-        if let Some(of) = lock(&self.uncommitted).get_mut(&channel) {
-            of.remove(&position);
-        }
-    }
-
-    /// The session's task knows of a message in the app's hands.
-    pub(crate) fn put_in_hand(&self, of: (ChannelId, Position), record: InboxRecord) {
-        lock(&self.in_hand).insert(of, record);
-    }
-
-    /// It is to leave the inbox. Until the store shows that, whoever loads the session finds it here.
-    pub(crate) fn begin_leaving(&self, of: (ChannelId, Position)) {
-        lock(&self.in_hand).remove(&of);
-        lock(&self.leaving).insert(of);
-    }
-
-    /// It has left the inbox, or is in the app's hands or to come again.
-    pub(crate) fn end_leaving(&self, of: (ChannelId, Position)) {
-        lock(&self.leaving).remove(&of);
-    }
-
-    pub(crate) fn leaving(&self) -> BTreeSet<(ChannelId, Position)> {
-        lock(&self.leaving).clone()
-    }
-
-    pub(crate) fn is_in_hand(&self, of: (ChannelId, Position)) -> bool {
-        lock(&self.in_hand).contains_key(&of)
-    }
-
-    pub(crate) fn each_in_hand(&self, mut tell: impl FnMut(ChannelId, Position, &InboxRecord)) {
-        for (&(channel, position), record) in &*lock(&self.in_hand) {
-            tell(channel, position, record);
-        }
-    }
-
-    /// Notes that a message is in the app's hands.
-    pub(crate) fn note_handed(&self, channel: ChannelId, position: Position) {
-        let mut inboxes = lock(&self.inboxes);
-        let point = inboxes.entry(channel).or_default();
-        point.handed = point.handed.max(position.next());
-    }
-
     /// What the next to open the session has to know: up to where messages were in the app's hands, on
     /// the channels that still hold some, and what the peer listens to.
     pub(crate) fn remembered(&self, holds: impl Fn(ChannelId) -> bool) -> Remembered {
-        let inboxes = lock(&self.inboxes);
-        let handed = inboxes
-            .iter()
-            .filter(|(channel, point)| point.handed > Position(0) && holds(**channel));
+        let handed = self.inboxes.handed().into_iter();
         Remembered {
-            handed: handed
-                .map(|(channel, point)| (*channel, point.handed))
-                .collect(),
+            handed: handed.filter(|(channel, _)| holds(*channel)).collect(),
             peer_listens: self.peer_listens(),
         }
-    }
-
-    /// Whether a message was in the app's hands before this session was last opened.
-    pub(crate) fn was_handed(&self, channel: ChannelId, position: Position) -> bool {
-        position < self.inbox(channel).handed_before
     }
 
     /// The volatile channels the app listens to, for a task that starts later.

@@ -47,7 +47,7 @@ impl fmt::Debug for Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.hub.leave_inbox(self.channel);
+        self.hub.inboxes.leave(self.channel);
     }
 }
 
@@ -75,7 +75,7 @@ impl Inbox {
     /// [`StoreError::Damaged`](crate::StoreError::Damaged) tells once: the next call goes on behind it. It
     /// stays where it is; its sender hears of it what it hears of those behind it.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
-        let mut arrivals = self.hub.arrivals();
+        let mut arrivals = self.hub.inboxes.arrivals();
         loop {
             arrivals.borrow_and_update();
             if let Some(delivery) = self.try_next().await? {
@@ -144,7 +144,7 @@ impl Inbox {
         position: Position,
         record: &InboxRecord,
     ) -> Result<Option<u32>, Error> {
-        let handed = self.hub.inbox(self.channel).handed;
+        let handed = self.hub.inboxes.point(self.channel).handed;
         let before = position < handed || record.start != self.route.inner().start;
         let attempt = record.attempt(before);
         if attempt <= 1 {
@@ -164,7 +164,7 @@ impl Inbox {
     /// task's inputs on nothing waits.
     async fn hand(&self, position: Position, record: &InboxRecord) -> Result<(), Error> {
         let place = self.route.reserve().await?;
-        self.hub.note_handed(self.channel, position);
+        self.hub.inboxes.note_handed(self.channel, position);
         if self.hub.ended.is_cancelled() {
             return Err(self.route.gone());
         }
@@ -201,7 +201,7 @@ impl Inbox {
         };
         let here = answer.await.map_err(|_| self.route.gone())??;
         if here {
-            self.hub.note_handed(self.channel, position);
+            self.hub.inboxes.note_handed(self.channel, position);
         }
         Ok(here)
     }
@@ -216,7 +216,7 @@ impl Inbox {
     async fn turn_back(&mut self) -> Result<(), Error> {
         // Of the first one ahead it may be asked already whether it is still there.
         while self.handing.is_none()
-            && let Some(position) = self.hub.next_uncommitted(self.channel)
+            && let Some(position) = self.hub.inboxes.next_uncommitted(self.channel)
         {
             let to_come =
                 position >= self.cursor || self.ahead.iter().any(|(at, _)| *at == position);
@@ -229,13 +229,13 @@ impl Inbox {
                     self.ahead.insert(place, (position, record));
                 }
             }
-            self.hub.forget_uncommitted(self.channel, position);
+            self.hub.inboxes.forget_uncommitted(self.channel, position);
         }
         Ok(())
     }
 
     async fn read_ahead(&mut self) -> Result<(), Error> {
-        let end = self.hub.inbox(self.channel).end;
+        let end = self.hub.inboxes.point(self.channel).end;
         if self.cursor >= end {
             return Ok(());
         }

@@ -21,6 +21,7 @@ mod event;
 mod files;
 mod hub;
 mod inbox;
+mod inboxes;
 mod lock;
 mod network;
 mod node;

@@ -68,7 +68,7 @@ async fn command(inputs: &mpsc::Sender<Input>, command: Command) -> Result<(), E
 /// more.
 pub(super) async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<bool, Error> {
     let hub = Arc::clone(route.hub());
-    if !hub.take_inbox(ChannelId::SIGNALING) {
+    if !hub.inboxes.take(ChannelId::SIGNALING) {
         return Ok(false);
     }
     let mut inbox = Inbox::new(hub.clone(), route, ChannelId::SIGNALING);

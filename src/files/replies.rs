@@ -13,7 +13,7 @@ use crate::task::{Command, STORE_RETRY};
 
 /// Has the channel read until nothing is left on it, unless that is under way.
 pub(crate) fn read_replies(route: Route) {
-    if !route.hub().take_inbox(ChannelId::FILE_REPLIES) {
+    if !route.hub().inboxes.take(ChannelId::FILE_REPLIES) {
         return;
     }
     let span = tracing::info_span!("files", peer = %route.hub().peer.short());
@@ -25,7 +25,7 @@ async fn read_all(route: Route) {
     let channel = ChannelId::FILE_REPLIES;
     loop {
         let mut inbox = Inbox::new(route.hub().clone(), route.clone(), channel);
-        let end = route.hub().inbox(channel).end;
+        let end = route.hub().inboxes.point(channel).end;
         let read = tokio::select! {
             read = read_some(&route, &mut inbox) => read,
             () = route.ended() => return,
@@ -39,8 +39,8 @@ async fn read_all(route: Route) {
         }
         drop(inbox);
         // Who came meanwhile found the inbox taken; who takes it from here on reads all of it.
-        let is_read = read.is_ok() && route.hub().inbox(channel).end == end;
-        if is_read || !route.hub().take_inbox(channel) {
+        let is_read = read.is_ok() && route.hub().inboxes.point(channel).end == end;
+        if is_read || !route.hub().inboxes.take(channel) {
             return;
         }
     }
@@ -104,15 +104,15 @@ mod tests {
         let route = session.route().clone();
         let (hub, channel) = (route.hub(), ChannelId::FILE_REPLIES);
         store.faults().fail_reads(12, &StoreError::Full);
-        hub.inbox_grew(channel, Position(1));
+        hub.inboxes.grew(channel, Position(1));
         read_replies(route.clone());
         for _ in 0..3 {
-            assert!(!hub.take_inbox(channel), "a second reader");
+            assert!(!hub.inboxes.take(channel), "a second reader");
             tokio::time::sleep(STORE_RETRY).await;
         }
         tokio::time::sleep(STORE_RETRY * 20).await;
-        assert!(hub.take_inbox(channel));
-        hub.leave_inbox(channel);
+        assert!(hub.inboxes.take(channel));
+        hub.inboxes.leave(channel);
         drop(session);
         node.shutdown().await.unwrap();
     }

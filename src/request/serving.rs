@@ -68,7 +68,7 @@ impl Mail {
 
     /// Whether something came that was not looked at.
     fn is_behind(&self, route: &Route) -> bool {
-        self.cursor < route.hub().inbox(ChannelId::REQUESTS).end
+        self.cursor < route.hub().inboxes.point(ChannelId::REQUESTS).end
     }
 
     /// A request that found no handler goes back to its place.
@@ -176,7 +176,7 @@ fn handler(route: &Route) -> Option<Arc<HandlerCallback>> {
 /// Looks at some of what came. What was seen to with that is added to `seen`.
 async fn sort(route: &Route, mail: &mut Mail, seen: &mut Vec<InHand>) -> Result<(), Error> {
     let hub = route.hub();
-    let end = hub.inbox(ChannelId::REQUESTS).end;
+    let end = hub.inboxes.point(ChannelId::REQUESTS).end;
     if mail.cursor >= end {
         return Ok(());
     }
@@ -295,14 +295,14 @@ async fn answer(
         message: in_hand.record.id,
         redelivered: in_hand.record.redelivered
             || in_hand.record.start != route.inner().start
-            || hub.was_handed(ChannelId::REQUESTS, position),
+            || hub.inboxes.was_handed(ChannelId::REQUESTS, position),
         received: in_hand.record.received,
         expires,
         payload,
     };
     let work = async {
         let entered = handler.enter(|handler| {
-            hub.note_handed(ChannelId::REQUESTS, position);
+            hub.inboxes.note_handed(ChannelId::REQUESTS, position);
             (!hub.ended.is_cancelled()).then(|| handler(request))
         });
         match entered.flatten() {

@@ -176,7 +176,7 @@ impl Session {
     /// which make direct links, and [`Error::Reserved`] for those that are reserved.
     pub fn inbox(&self, channel: ChannelId) -> Result<Inbox, Error> {
         for_apps(channel)?;
-        if self.hub.take_inbox(channel) {
+        if self.hub.inboxes.take(channel) {
             Ok(Inbox::new(self.hub.clone(), self.route.clone(), channel))
         } else {
             Err(Error::InboxTaken(channel))

@@ -231,7 +231,7 @@ impl Task {
                 record,
             } => {
                 engine.hand(channel, position, &record);
-                self.hub.put_in_hand((channel, position), record);
+                self.hub.inboxes.put_in_hand((channel, position), record);
             }
             Command::HandAgain {
                 channel,
@@ -242,7 +242,7 @@ impl Task {
             } => match self.is_kept(channel, position).await {
                 Ok(true) if engine.hand_again(channel, position, &record, attempts) => {
                     let record = without_payload(record);
-                    self.hub.put_in_hand((channel, position), record);
+                    self.hub.inboxes.put_in_hand((channel, position), record);
                     self.next.waiters.push(Waiter::HandAgain(reply));
                 }
                 // The consumer may have gone away.

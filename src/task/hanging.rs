@@ -47,7 +47,7 @@ impl Waiter {
             // What is not written comes again when the session is loaded.
             Self::Commit(reply, hub, of) => {
                 if result.is_ok() {
-                    hub.end_leaving(of);
+                    hub.inboxes.end_leaving(of);
                 }
                 drop(reply.send(result));
             }

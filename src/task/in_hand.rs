@@ -62,7 +62,7 @@ impl Task {
         engine: &mut Engine,
         in_hand: &InHand,
     ) -> Result<(), Error> {
-        if self.hub.is_in_hand(in_hand.place()) {
+        if self.hub.inboxes.is_in_hand(in_hand.place()) {
             return Ok(());
         }
         let &InHand {
@@ -77,7 +77,7 @@ impl Task {
             }
             Ok(false) => {}
             Err(error) => {
-                self.hub.not_committed(channel, position);
+                self.hub.inboxes.not_committed(channel, position);
                 return Err(error);
             }
         }
@@ -87,7 +87,7 @@ impl Task {
     /// A message leaves the inbox with the next write.
     pub(super) fn leaves(&mut self, in_hand: &InHand, reply: Reply<()>) {
         let of = in_hand.place();
-        self.hub.begin_leaving(of);
+        self.hub.inboxes.begin_leaving(of);
         let waiter = Waiter::Commit(reply, self.hub.clone(), of);
         self.next.waiters.push(waiter);
     }

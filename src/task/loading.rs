@@ -65,20 +65,20 @@ impl Task {
         self.load_files(&mut engine).await?;
         // What was not committed counts as in hand until it comes again: it is not among what lies before
         // a later message that is. Its write may have failed, or a panic ended the task that knew of it.
-        let leaving = self.hub.leaving();
+        let leaving = self.hub.inboxes.leaving();
         for &(channel, position) in &leaving {
             let key = Key::Inbox(self.peer, channel, position).to_bytes();
             if let Some(value) = self.inner.store.get(key).await? {
                 let record = without_payload(InboxRecord::from_bytes(&value)?);
-                self.hub.put_in_hand((channel, position), record);
+                self.hub.inboxes.put_in_hand((channel, position), record);
             }
         }
-        self.hub.each_in_hand(|channel, position, record| {
-            engine.hand(channel, position, record);
-        });
+        for ((channel, position), record) in self.hub.inboxes.in_hand() {
+            engine.hand(channel, position, &record);
+        }
         for (channel, position) in leaving {
-            self.hub.end_leaving((channel, position));
-            self.hub.not_committed(channel, position);
+            self.hub.inboxes.end_leaving((channel, position));
+            self.hub.inboxes.not_committed(channel, position);
         }
         for (&generation, bound) in &self.links {
             engine.bind(generation, bound.class, bound.rank, now);

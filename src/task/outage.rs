@@ -88,7 +88,7 @@ impl Task {
             }
             Command::HandAgain { reply, .. } => drop(reply.send(Err(error.clone()))),
             Command::Commit { in_hand, reply } | Command::Skip { in_hand, reply, .. } => {
-                self.hub.begin_leaving(in_hand.place());
+                self.hub.inboxes.begin_leaving(in_hand.place());
                 drop(reply.send(Err(error.clone())));
             }
             Command::Settle { reply, .. }
@@ -107,7 +107,7 @@ impl Task {
                 channel,
                 position,
                 record,
-            } => self.hub.put_in_hand((channel, position), record),
+            } => self.hub.inboxes.put_in_hand((channel, position), record),
             // What is listened to, and waited for, is known to the session, and told when it is loaded.
             Command::Listen { .. } | Command::AwaitConsumed { .. } | Command::Weight { .. } => {}
         }

@@ -202,7 +202,7 @@ impl Task {
 
     /// Messages wait in an inbox: for the app, or for what serves requests.
     pub(super) fn arrived(&self, channel: ChannelId, end: Position) {
-        self.hub.inbox_grew(channel, end);
+        self.hub.inboxes.grew(channel, end);
         self.hub.talked(channel);
         if channel == ChannelId::REQUESTS {
             request::poke(self.route());

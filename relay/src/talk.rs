@@ -91,8 +91,8 @@ pub(crate) async fn say_answers(
 }
 
 /// Before a connection ends: waits until what was taken of its client is durable, and tells the client,
-/// unless it is gone. A store that stands still is waited for no longer than `patience`; what it has not
-/// begun to keep then is not kept.
+/// unless it is gone. A store that stands still is waited for no longer than half of `drain_timeout`; what it
+/// has not begun to keep then is not kept.
 pub(crate) async fn finish(
     sink: &mut Sink,
     bringing: &mut Bringing,

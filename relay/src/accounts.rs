@@ -5,16 +5,13 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
 use crate::config::RelayConfig;
+use crate::lock::lock;
 use crate::rate::{Bucket, Rate};
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What one WebSocket message of a peer costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

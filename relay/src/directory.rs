@@ -1,13 +1,15 @@
 //! Who is signed in, and who wants to know of whom.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use outlive_core::PeerId;
 use outlive_core::wire::relay::{FromRelay, Sender};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+
+use crate::lock::lock;
 
 /// Messages on their way to a connection that matter only now. More are left out.
 const NOW: usize = 256;
@@ -42,10 +44,6 @@ impl Bell {
             self.notify.notified().await;
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What matters only now, and the room it takes until it is dropped.

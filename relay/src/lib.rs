@@ -16,6 +16,7 @@ mod connection;
 mod directory;
 mod error;
 mod listener;
+mod lock;
 mod mailbox;
 mod rate;
 mod records;

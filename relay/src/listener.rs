@@ -5,7 +5,7 @@
 //! why `axum::serve` is not used: it waits for half a request as long as it takes, in a drain too.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 
 use crate::accounts::{Accounts, AddressAccount, OpenSocket, source};
 use crate::connection::{Desk, serve};
+use crate::lock::lock;
 use crate::tls::{self, RelayTls};
 
 /// Bytes of a connection's read buffer. tungstenite's own choice is 128 KiB, which at 65,536
@@ -193,7 +194,7 @@ impl Listener {
             .opens(config.address_connections)
             .filter(|_| account.admits(config.address_sign_ins, now));
         if admitted.is_none() {
-            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut warned = lock(&self.warned);
             if warned.is_none_or(|at| at + WARN_EVERY <= now) {
                 *warned = Some(now);
                 warn!(%address, "an address opens too many connections; they are closed at once");

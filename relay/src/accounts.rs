@@ -31,18 +31,18 @@ pub(crate) struct Rates {
 
 /// The buckets of one peer, or of all that comes from one address. All connections draw from the same.
 #[derive(Debug, Default)]
-pub(crate) struct PeerAccount {
-    buckets: Mutex<PeerBuckets>,
+pub(crate) struct RateAccount {
+    buckets: Mutex<Buckets>,
 }
 
 #[derive(Debug, Default)]
-struct PeerBuckets {
+struct Buckets {
     envelopes: Bucket,
     bytes: Bucket,
     watches: Bucket,
 }
 
-impl PeerAccount {
+impl RateAccount {
     /// Takes the cost of a message, and returns until when no further one is to be read, if it is
     /// not now.
     pub(crate) fn charge(&self, rates: Rates, cost: Cost, now: Instant) -> Option<Instant> {
@@ -59,23 +59,23 @@ impl PeerAccount {
 /// For whom it is counted what a peer sends: for itself, and for where it comes from, because anybody
 /// can be one peer after the other.
 pub(crate) struct Payers {
-    pub(crate) peer: Arc<PeerAccount>,
-    pub(crate) address: Option<Arc<PeerAccount>>,
+    pub(crate) peer: Arc<RateAccount>,
+    pub(crate) address: Option<Arc<RateAccount>>,
 }
 
 impl Payers {
-    /// As [`PeerAccount::charge`].
+    /// As [`RateAccount::charge`].
     pub(crate) fn charge(&self, config: &RelayConfig, cost: Cost, now: Instant) -> Option<Instant> {
         let paid = self.peer.charge(config.peer_rates(), cost, now);
         let of_address =
-            |address: &Arc<PeerAccount>| address.charge(config.address_rates(), cost, now);
+            |address: &Arc<RateAccount>| address.charge(config.address_rates(), cost, now);
         paid.max(self.address.as_ref().and_then(of_address))
     }
 }
 
 /// What came from one address, sign-ins or questions, and the sockets that are open from there.
 #[derive(Debug, Default)]
-pub(crate) struct AddressAccount {
+pub(crate) struct SocketAccount {
     attempts: Mutex<Bucket>,
     open: AtomicUsize,
 }
@@ -83,7 +83,7 @@ pub(crate) struct AddressAccount {
 /// A socket that is open from an address, for as long as it is. The account of that address is not
 /// forgotten meanwhile.
 #[derive(Debug)]
-pub(crate) struct OpenSocket(Arc<AddressAccount>);
+pub(crate) struct OpenSocket(Arc<SocketAccount>);
 
 impl Drop for OpenSocket {
     fn drop(&mut self) {
@@ -91,7 +91,7 @@ impl Drop for OpenSocket {
     }
 }
 
-impl AddressAccount {
+impl SocketAccount {
     /// Counts one more socket, if fewer than `most` are open; 0 for no limit.
     pub(crate) fn opens(self: &Arc<Self>, most: usize) -> Option<OpenSocket> {
         let more = |open| (most == 0 || open < most).then_some(open + 1);
@@ -131,7 +131,7 @@ pub(crate) trait Account: Default {
     fn is_settled(&self, now: Instant) -> bool;
 }
 
-impl Account for PeerAccount {
+impl Account for RateAccount {
     fn is_settled(&self, now: Instant) -> bool {
         let buckets = lock(&self.buckets);
         let all = [buckets.envelopes, buckets.bytes, buckets.watches];
@@ -139,7 +139,7 @@ impl Account for PeerAccount {
     }
 }
 
-impl Account for AddressAccount {
+impl Account for SocketAccount {
     fn is_settled(&self, now: Instant) -> bool {
         lock(&self.attempts).is_full(now)
     }
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_comes_back_finds_its_bucket_as_it_left_it() {
-        let (accounts, now) = (Accounts::<u8, PeerAccount>::new(8), Instant::now());
+        let (accounts, now) = (Accounts::<u8, RateAccount>::new(8), Instant::now());
         let debt = accounts.of(1, now).charge(rates(), envelopes(20), now);
         assert_eq!(debt, Some(now + Duration::from_secs(1)));
         let again = accounts.of(1, now).charge(rates(), envelopes(10), now);
@@ -231,14 +231,14 @@ mod tests {
             bytes: 0,
             watches: 15,
         };
-        let paid = PeerAccount::default().charge(rates(), cost, now);
+        let paid = RateAccount::default().charge(rates(), cost, now);
         assert_eq!(paid, Some(now + Duration::from_secs(5)));
     }
 
     #[test]
     fn a_peer_of_a_busy_address_has_its_turn_between_the_others() {
         const BUSY: usize = 40;
-        let (address, start) = (PeerAccount::default(), Instant::now());
+        let (address, start) = (RateAccount::default(), Instant::now());
         address.charge(rates(), envelopes(10), start);
         // The first sends one envelope a second, the others ten as often as they are read from.
         let mut next = [start; BUSY + 1];
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn accounts_are_no_more_than_their_bound_whoever_comes() {
-        let (accounts, now) = (Accounts::<u32, PeerAccount>::new(100), Instant::now());
+        let (accounts, now) = (Accounts::<u32, RateAccount>::new(100), Instant::now());
         let used = accounts.of(0, now);
         used.charge(rates(), envelopes(20), now);
         for n in 1..1_000 {
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn accounts_that_are_settled_make_room_before_any_other() {
-        let (accounts, start) = (Accounts::<u32, PeerAccount>::new(100), Instant::now());
+        let (accounts, start) = (Accounts::<u32, RateAccount>::new(100), Instant::now());
         let later = start + Duration::from_secs(60);
         for n in 0..50 {
             accounts.of(n, start).charge(rates(), envelopes(20), start);
@@ -290,14 +290,14 @@ mod tests {
 
     #[test]
     fn a_bound_of_nothing_is_kept_too() {
-        let (accounts, now) = (Accounts::<u32, PeerAccount>::new(0), Instant::now());
+        let (accounts, now) = (Accounts::<u32, RateAccount>::new(0), Instant::now());
         accounts.of(1, now);
         assert!(lock(&accounts.open).is_empty());
     }
 
     #[test]
     fn an_address_that_was_turned_away_gets_in_when_its_time_has_come() {
-        let (account, start) = (AddressAccount::default(), Instant::now());
+        let (account, start) = (SocketAccount::default(), Instant::now());
         let rate = Rate::new(1).map(|rate| rate.with_burst(3));
         for _ in 0..3 {
             assert!(account.admits(rate, start));

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::accounts::{Accounts, Cost, Payers, PeerAccount};
+use crate::accounts::{Accounts, Cost, Payers, RateAccount};
 use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
 use crate::mailbox::{Bringing, Change, Mailboxes, Put, Request, What};
@@ -34,18 +34,18 @@ pub(crate) const IN_FLIGHT: usize = 16;
 /// Bytes that any WebSocket message costs beside its own, so that empty ones are not free.
 pub(crate) const MESSAGE_COST: u64 = 64;
 
-/// What a connection needs of its relay.
+/// What the connections of a relay share.
 #[derive(Clone)]
-pub(crate) struct Desk {
+pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) store_id: StoreId,
     pub(crate) config: Arc<RelayConfig>,
     pub(crate) directory: Arc<Directory>,
-    pub(crate) peers: Arc<Accounts<PeerId, PeerAccount>>,
+    pub(crate) peers: Arc<Accounts<PeerId, RateAccount>>,
     /// Where clients come from that do not say who they are.
-    pub(crate) sources: Arc<Accounts<IpAddr, PeerAccount>>,
+    pub(crate) sources: Arc<Accounts<IpAddr, RateAccount>>,
     /// Where peers come from.
-    pub(crate) addresses: Arc<Accounts<IpAddr, PeerAccount>>,
+    pub(crate) addresses: Arc<Accounts<IpAddr, RateAccount>>,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) draining: CancellationToken,
 }
@@ -53,61 +53,61 @@ pub(crate) struct Desk {
 /// Serves one client until it goes, misbehaves, is replaced, or the relay drains.
 pub(crate) async fn serve(
     socket: WebSocket,
-    desk: Desk,
+    shared: Shared,
     exported: Option<Exported>,
     source: Option<IpAddr>,
 ) {
-    let (draining, drain_timeout) = (desk.draining.clone(), desk.config.drain_timeout);
+    let (draining, drain_timeout) = (shared.draining.clone(), shared.config.drain_timeout);
     let drained = async {
         draining.cancelled().await;
         tokio::time::sleep(drain_timeout).await;
     };
     tokio::select! {
-        () = converse(socket, desk, exported, source) => {}
+        () = converse(socket, shared, exported, source) => {}
         () = drained => debug!("a client did not take its answers in time"),
     }
 }
 
 async fn converse(
     socket: WebSocket,
-    desk: Desk,
+    shared: Shared,
     exported: Option<Exported>,
     source: Option<IpAddr>,
 ) {
     let (mut sink, mut stream) = socket.split();
-    let (timeout, drain_timeout) = (desk.config.sign_in_timeout, desk.config.drain_timeout);
-    let signing_in = sign_in(&mut sink, &mut stream, &desk, exported.as_ref());
+    let (timeout, drain_timeout) = (shared.config.sign_in_timeout, shared.config.drain_timeout);
+    let signing_in = sign_in(&mut sink, &mut stream, &shared, exported.as_ref());
     let signed_in = tokio::select! {
         result = tokio::time::timeout(timeout, signing_in) => result,
-        () = desk.draining.cancelled() => Ok(Err(End::Goodbye(GoodbyeReason::Draining))),
+        () = shared.draining.cancelled() => Ok(Err(End::Goodbye(GoodbyeReason::Draining))),
     };
     let peer = match signed_in {
         Ok(Ok(Client::Peer(peer))) => peer,
         Ok(Ok(Client::Unidentified)) => {
-            return unidentified::serve(sink, &mut stream, desk, source).await;
+            return unidentified::serve(sink, &mut stream, shared, source).await;
         }
         Ok(Err(End::Goodbye(reason))) => return goodbye(&mut sink, reason).await,
         Ok(Err(End::Gone | End::Store(_))) => return,
         Err(_) => return goodbye(&mut sink, GoodbyeReason::Protocol).await,
     };
-    let mut presence = desk.directory.enter(peer);
+    let mut presence = shared.directory.enter(peer);
     let now = Instant::now();
     let account = Payers {
-        peer: desk.peers.of(peer, now),
-        address: source.map(|source| desk.addresses.of(source, now)),
+        peer: shared.peers.of(peer, now),
+        address: source.map(|source| shared.addresses.of(source, now)),
     };
     // A debt of an earlier connection is paid first.
-    let paused = account.charge(&desk.config, Cost::default(), now);
+    let paused = account.charge(&shared.config, Cost::default(), now);
     let mut connection = Connection {
         peer,
-        window: Window::new(desk.store.clone(), peer),
+        window: Window::new(shared.store.clone(), peer),
         mail: VecDeque::new(),
-        bringing: Bringing::to(desk.mailboxes.clone()),
+        bringing: Bringing::to(shared.mailboxes.clone()),
         in_flight: FuturesOrdered::new(),
         sink,
         account,
         paused,
-        desk,
+        shared,
     };
     let end = connection.run(&mut stream, &mut presence).await;
     drop(presence);
@@ -145,7 +145,7 @@ struct Connection {
     account: Payers,
     /// Until when nothing is read: the client went over a rate.
     paused: Option<Instant>,
-    desk: Desk,
+    shared: Shared,
 }
 
 /// More of the mail, once what was read before is said. Cancellation-safe, as the window is.
@@ -177,11 +177,11 @@ struct Round {
 
 impl Connection {
     async fn run(&mut self, stream: &mut SplitStream<WebSocket>, presence: &mut Presence) -> End {
-        let mut ping = tokio::time::interval(self.desk.config.ping_every);
+        let mut ping = tokio::time::interval(self.shared.config.ping_every);
         ping.reset();
         let mut heard = Instant::now();
         let mut deaf = false;
-        let silence = self.desk.config.silence;
+        let silence = self.shared.config.silence;
         let mut round = Round::default();
         loop {
             let reads = self.paused.is_none()
@@ -197,7 +197,7 @@ impl Connection {
                 biased;
                 () = presence.replaced.cancelled() => Err(End::Goodbye(GoodbyeReason::Replaced)),
                 () = presence.let_go.cancelled() => Err(End::Goodbye(GoodbyeReason::Busy)),
-                () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
+                () = self.shared.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
                 Some(answers) = self.in_flight.next() => self.answer(answers).await,
                 handed = self.bringing.go_on(), if self.bringing.waits() => handed.map_err(End::from),
                 Some(now) = presence.now.recv(), if !round.passed => {
@@ -255,7 +255,7 @@ impl Connection {
     /// Sends, but waits for a client that takes nothing no longer than for a silent one.
     async fn say(&mut self, messages: impl IntoIterator<Item = FromRelay>) -> Result<(), End> {
         let saying = say(&mut self.sink, messages);
-        tokio::time::timeout(self.desk.config.silence, saying)
+        tokio::time::timeout(self.shared.config.silence, saying)
             .await
             .unwrap_or(Err(End::Gone))
     }
@@ -294,7 +294,7 @@ impl Connection {
     }
 
     async fn answer(&mut self, answers: Answers) -> Result<(), End> {
-        say_answers(&mut self.sink, answers, self.desk.config.silence).await
+        say_answers(&mut self.sink, answers, self.shared.config.silence).await
     }
 
     /// Counts a WebSocket message, and what it acknowledges. If that went over a rate of the peer, or of
@@ -316,7 +316,9 @@ impl Connection {
                 _ => cost.envelopes += 1,
             }
         }
-        let paid = self.account.charge(&self.desk.config, cost, Instant::now());
+        let paid = self
+            .account
+            .charge(&self.shared.config, cost, Instant::now());
         self.paused = self.paused.max(paid);
     }
 
@@ -335,7 +337,7 @@ impl Connection {
                     packet,
                     ..
                 } => {
-                    self.desk.directory.pass(self.peer.into(), &to, packet);
+                    self.shared.directory.pass(self.peer.into(), &to, packet);
                     let accepted: Answers = vec![(envelope, Ok(()))];
                     self.in_flight
                         .push_back(Box::pin(std::future::ready(accepted)));

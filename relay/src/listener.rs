@@ -27,8 +27,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
 
-use crate::accounts::{Accounts, AddressAccount, OpenSocket, source};
-use crate::connection::{Desk, serve};
+use crate::accounts::{Accounts, OpenSocket, SocketAccount, source};
+use crate::connection::{Shared, serve};
 use crate::lock::lock;
 use crate::tls::{self, RelayTls};
 
@@ -58,7 +58,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Takes sockets in until the relay drains.
 pub(crate) struct Listener {
     listener: TcpListener,
-    addresses: Accounts<IpAddr, AddressAccount>,
+    addresses: Accounts<IpAddr, SocketAccount>,
     warned: Mutex<Option<Instant>>,
     sockets: Arc<Semaphore>,
     door: Door,
@@ -67,7 +67,7 @@ pub(crate) struct Listener {
 /// What a socket needs to become a connection.
 #[derive(Clone)]
 struct Door {
-    desk: Desk,
+    shared: Shared,
     tls: Option<TlsAcceptor>,
     connections: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -77,7 +77,7 @@ struct Door {
 /// A socket that is on its way in.
 #[derive(Clone)]
 struct Arrival {
-    desk: Desk,
+    shared: Shared,
     connections: Arc<Semaphore>,
     /// What its TLS exported, if that ends here.
     exported: Option<Exported>,
@@ -96,11 +96,11 @@ struct Place {
 impl Listener {
     pub(crate) fn new(
         listener: TcpListener,
-        desk: Desk,
+        shared: Shared,
         tls: Option<&RelayTls>,
         tasks: TaskTracker,
     ) -> Self {
-        let most = desk.config.connections.min(Semaphore::MAX_PERMITS / 2);
+        let most = shared.config.connections.min(Semaphore::MAX_PERMITS / 2);
         let app = Router::new()
             .route("/", get(upgrade))
             .route("/v1", get(upgrade))
@@ -112,7 +112,7 @@ impl Listener {
             warned: Mutex::default(),
             sockets: Arc::new(Semaphore::new(most + COMING_IN)),
             door: Door {
-                desk,
+                shared,
                 tls: tls.map(RelayTls::acceptor),
                 connections: Arc::new(Semaphore::new(most)),
                 tasks,
@@ -122,7 +122,7 @@ impl Listener {
     }
 
     pub(crate) async fn run(self) {
-        let draining = self.door.desk.draining.clone();
+        let draining = self.door.shared.draining.clone();
         let mut accepts = true;
         loop {
             let accepted = tokio::select! {
@@ -148,7 +148,7 @@ impl Listener {
                 continue;
             };
             let (door, draining) = (self.door.clone(), draining.clone());
-            let timeout = door.desk.config.sign_in_timeout;
+            let timeout = door.shared.config.sign_in_timeout;
             self.door.tasks.spawn(async move {
                 let coming_in = tokio::time::timeout(timeout, door.open(socket, source, place));
                 tokio::select! {
@@ -163,7 +163,7 @@ impl Listener {
 
     /// Whom an address stands for; `None` if limits are not told by it.
     fn source(&self, from: SocketAddr) -> Option<IpAddr> {
-        let config = &self.door.desk.config;
+        let config = &self.door.shared.config;
         let address = source(from.ip());
         let limited =
             config.address_sign_ins.is_some() && (config.limit_loopback || !address.is_loopback());
@@ -187,7 +187,7 @@ impl Listener {
     }
 
     fn admit(&self, address: IpAddr) -> Option<OpenSocket> {
-        let config = &self.door.desk.config;
+        let config = &self.door.shared.config;
         let now = Instant::now();
         let account = self.addresses.of(address, now);
         let admitted = account
@@ -236,7 +236,7 @@ impl Door {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let arrival = Arrival {
-            desk: self.desk,
+            shared: self.shared,
             connections: self.connections,
             exported,
             source,
@@ -286,7 +286,7 @@ async fn upgrade(State(arrival): State<Arrival>, upgrade: WebSocketUpgrade) -> R
         .max_message_size(MESSAGE_BYTES)
         .max_frame_size(MESSAGE_BYTES)
         .on_upgrade(move |socket| async move {
-            serve(socket, arrival.desk, arrival.exported, arrival.source).await;
+            serve(socket, arrival.shared, arrival.exported, arrival.source).await;
             drop((place, arrival.held));
         })
 }

@@ -11,7 +11,7 @@ use tracing::info;
 
 use crate::accounts::Accounts;
 use crate::config::RelayConfig;
-use crate::connection::Desk;
+use crate::connection::Shared;
 use crate::directory::Directory;
 use crate::error::RelayError;
 use crate::listener::Listener;
@@ -93,7 +93,7 @@ impl RelayBuilder {
         let (tasks, writing) = (TaskTracker::new(), TaskTracker::new());
         writing.spawn(writer.run());
         let most = self.config.connections.saturating_add(RECENT_PEERS);
-        let desk = Desk {
+        let shared = Shared {
             store: store.clone(),
             store_id,
             config: Arc::new(self.config),
@@ -106,10 +106,10 @@ impl RelayBuilder {
         };
         let (stun, stun_address) = stun.unzip();
         if let Some(socket) = stun {
-            let stun = Stun::new(socket, desk.config.clone());
+            let stun = Stun::new(socket, shared.config.clone());
             tasks.spawn(stun.run(draining.clone()));
         }
-        let listener = Listener::new(listener, desk, self.tls.as_ref(), tasks.clone());
+        let listener = Listener::new(listener, shared, self.tls.as_ref(), tasks.clone());
         tasks.spawn(listener.run());
         info!(%address, store = %store_id, tls = self.tls.is_some(), "listening");
         Ok(Relay {

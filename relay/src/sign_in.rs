@@ -6,7 +6,7 @@ use outlive_core::PeerId;
 use outlive_core::transport::GoodbyeReason;
 use outlive_core::wire::relay::{self, Binding, Exported, FromRelay, ToRelay, VERSION};
 
-use crate::connection::Desk;
+use crate::connection::Shared;
 use crate::talk::{End, Sink, hear, say};
 
 /// Who is there.
@@ -22,17 +22,17 @@ pub(crate) enum Client {
 pub(crate) async fn sign_in(
     sink: &mut Sink,
     stream: &mut SplitStream<WebSocket>,
-    desk: &Desk,
+    shared: &Shared,
     exported: Option<&Exported>,
 ) -> Result<Client, End> {
-    let max_ttl = u32::try_from(desk.config.max_ttl.as_secs()).unwrap_or(u32::MAX);
+    let max_ttl = u32::try_from(shared.config.max_ttl.as_secs()).unwrap_or(u32::MAX);
     let peer = match only(&hear(stream).await?)? {
         ToRelay::Hello {
             version: VERSION,
             peer,
         } => peer,
         ToRelay::HelloUnidentified { version: VERSION } => {
-            let store = desk.store_id;
+            let store = shared.store_id;
             say(sink, [FromRelay::WelcomeUnidentified { store, max_ttl }]).await?;
             return Ok(Client::Unidentified);
         }
@@ -45,14 +45,14 @@ pub(crate) async fn sign_in(
     getrandom::fill(&mut nonce).map_err(|_| End::Goodbye(GoodbyeReason::Busy))?;
     let challenge = FromRelay::Challenge {
         nonce,
-        store: desk.store_id,
+        store: shared.store_id,
         binding: Binding::of(exported),
     };
     say(sink, [challenge]).await?;
     let ToRelay::Proof { signature } = only(&hear(stream).await?)? else {
         return Err(End::Goodbye(GoodbyeReason::Protocol));
     };
-    relay::check_proof(&peer, &nonce, desk.store_id, exported, &signature)
+    relay::check_proof(&peer, &nonce, shared.store_id, exported, &signature)
         .map_err(|_| End::Goodbye(GoodbyeReason::Signature))?;
     say(sink, [FromRelay::Welcome { max_ttl }]).await?;
     Ok(Client::Peer(peer))

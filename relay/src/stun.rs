@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::accounts::{Accounts, AddressAccount, source};
+use crate::accounts::{Accounts, SocketAccount, source};
 use crate::config::RelayConfig;
 
 /// Bytes of a request. A longer one is not answered: binding requests are short.
@@ -41,7 +41,7 @@ const FAILED: Duration = Duration::from_millis(100);
 pub(crate) struct Stun {
     socket: UdpSocket,
     config: Arc<RelayConfig>,
-    sources: Accounts<IpAddr, AddressAccount>,
+    sources: Accounts<IpAddr, SocketAccount>,
 }
 
 impl Stun {

@@ -16,8 +16,8 @@ use outlive_core::transport::{Class, GoodbyeReason, Refusal, Sender};
 use outlive_core::wire::relay::{self, ToRelay};
 use tokio::time::Instant;
 
-use crate::accounts::{Cost, PeerAccount};
-use crate::connection::{Desk, IN_FLIGHT, MESSAGE_COST};
+use crate::accounts::{Cost, RateAccount};
+use crate::connection::{IN_FLIGHT, MESSAGE_COST, Shared};
 use crate::mailbox::{self, Bringing, Put, Request};
 use crate::talk::{Answers, End, InFlight, Sink, finish, goodbye, say_answers, until};
 
@@ -33,10 +33,10 @@ struct Unidentified {
     bringing: Bringing,
     in_flight: InFlight,
     sink: Sink,
-    account: Arc<PeerAccount>,
+    account: Arc<RateAccount>,
     /// Until when nothing is read: where it comes from went over a rate.
     paused: Option<Instant>,
-    desk: Desk,
+    shared: Shared,
 }
 
 /// Serves such a client until it goes, misbehaves, or the relay drains. Without a `source` that
@@ -44,20 +44,20 @@ struct Unidentified {
 pub(crate) async fn serve(
     sink: Sink,
     stream: &mut SplitStream<WebSocket>,
-    desk: Desk,
+    shared: Shared,
     source: Option<IpAddr>,
 ) {
     let now = Instant::now();
-    let account = source.map_or_else(Arc::default, |source| desk.sources.of(source, now));
-    let paused = account.charge(desk.config.peer_rates(), Cost::default(), now);
-    let drain_timeout = desk.config.drain_timeout;
+    let account = source.map_or_else(Arc::default, |source| shared.sources.of(source, now));
+    let paused = account.charge(shared.config.peer_rates(), Cost::default(), now);
+    let drain_timeout = shared.config.drain_timeout;
     let mut connection = Unidentified {
-        bringing: Bringing::to(desk.mailboxes.clone()),
+        bringing: Bringing::to(shared.mailboxes.clone()),
         in_flight: FuturesOrdered::new(),
         sink,
         account,
         paused,
-        desk,
+        shared,
     };
     let end = connection.run(stream).await;
     finish(
@@ -75,11 +75,11 @@ pub(crate) async fn serve(
 
 impl Unidentified {
     async fn run(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
-        let mut ping = tokio::time::interval(self.desk.config.ping_every);
+        let mut ping = tokio::time::interval(self.shared.config.ping_every);
         ping.reset();
         let mut heard = Instant::now();
         let mut deaf = false;
-        let silence = self.desk.config.silence;
+        let silence = self.shared.config.silence;
         loop {
             let reads =
                 self.paused.is_none() && self.in_flight.len() < IN_FLIGHT && !self.bringing.waits();
@@ -89,7 +89,7 @@ impl Unidentified {
             }
             let step = tokio::select! {
                 biased;
-                () = self.desk.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
+                () = self.shared.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
                 Some(answers) = self.in_flight.next() => self.answer(answers).await,
                 handed = self.bringing.go_on(), if self.bringing.waits() => handed.map_err(End::from),
                 () = until(self.paused), if self.paused.is_some() => {
@@ -126,7 +126,7 @@ impl Unidentified {
     }
 
     async fn answer(&mut self, answers: Answers) -> Result<(), End> {
-        say_answers(&mut self.sink, answers, self.desk.config.silence).await
+        say_answers(&mut self.sink, answers, self.shared.config.silence).await
     }
 
     fn charge(&mut self, bytes: usize, envelopes: usize) {
@@ -135,7 +135,7 @@ impl Unidentified {
             bytes: (bytes as u64).saturating_add(MESSAGE_COST),
             watches: 0,
         };
-        let rates = self.desk.config.peer_rates();
+        let rates = self.shared.config.peer_rates();
         let paid = self.account.charge(rates, cost, Instant::now());
         self.paused = self.paused.max(paid);
     }
@@ -160,7 +160,7 @@ impl Unidentified {
                 return Err(End::Goodbye(GoodbyeReason::Protocol));
             };
             let slot = Sender::Slot(slot);
-            match mailbox::opens(&*self.desk.store, &to, token.hash()).await {
+            match mailbox::opens(&*self.shared.store, &to, token.hash()).await {
                 Ok(true) => {}
                 Ok(false) => {
                     answers.push((envelope, Err(Refusal::Token)));
@@ -172,7 +172,7 @@ impl Unidentified {
                 }
             }
             if class == Class::NowOrNever {
-                self.desk.directory.pass(slot, &to, packet);
+                self.shared.directory.pass(slot, &to, packet);
                 answers.push((envelope, Ok(())));
                 continue;
             }

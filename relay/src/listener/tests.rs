@@ -34,7 +34,7 @@ async fn door(config: RelayConfig) -> Door {
     let opened = Writer::open(store.clone(), config.clone(), directory.clone()).await;
     let (writer, mailboxes, store_id) = opened.expect("an empty store");
     tokio::spawn(writer.run());
-    let desk = Desk {
+    let shared = Shared {
         store,
         store_id,
         config: Arc::new(config),
@@ -46,7 +46,7 @@ async fn door(config: RelayConfig) -> Door {
         draining: CancellationToken::new(),
     };
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    Listener::new(listener, desk, None, TaskTracker::new()).door
+    Listener::new(listener, shared, None, TaskTracker::new()).door
 }
 
 impl Door {
@@ -59,7 +59,7 @@ impl Door {
             packet: packet.into(),
         };
         let (request, answers) = Request::put(id(CAROL).into(), vec![put]);
-        assert!(self.desk.mailboxes.send(request).await.is_ok());
+        assert!(self.shared.mailboxes.send(request).await.is_ok());
         assert_eq!(answers.await.expect("an answer"), [Ok(())]);
     }
 
@@ -67,7 +67,7 @@ impl Door {
     fn flood(&self) {
         for _ in 0..1_000 {
             let packet = Bytes::from_static(b"flood");
-            self.desk.directory.pass(id(EVE).into(), &id(BOB), packet);
+            self.shared.directory.pass(id(EVE).into(), &id(BOB), packet);
         }
     }
 }

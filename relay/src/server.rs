@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outlive_core::store::Store;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -79,24 +79,28 @@ impl RelayBuilder {
     pub async fn bind(self, address: SocketAddr) -> Result<Relay, RelayError> {
         let store = self.store.ok_or(RelayError::NoStore)?;
         self.config.check()?;
+        let config = Arc::new(self.config);
         let failed = |error| RelayError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stun = match self.stun {
-            Some(address) => Some(bind_stun(address).await?),
+            Some(address) => {
+                let failed = |error| RelayError::Listen { address, error };
+                Some(Stun::bind(address, config.clone()).await.map_err(failed)?)
+            }
             None => None,
         };
         let directory = Arc::new(Directory::default());
         let (writer, mailboxes, store_id) =
-            Writer::open(store.clone(), self.config.clone(), directory.clone()).await?;
+            Writer::open(store.clone(), (*config).clone(), directory.clone()).await?;
         let draining = CancellationToken::new();
         let (tasks, writing) = (TaskTracker::new(), TaskTracker::new());
         writing.spawn(writer.run());
-        let most = self.config.connections.saturating_add(RECENT_PEERS);
+        let most = config.connections.saturating_add(RECENT_PEERS);
         let shared = Shared {
             store: store.clone(),
             store_id,
-            config: Arc::new(self.config),
+            config,
             directory,
             peers: Arc::new(Accounts::new(most)),
             sources: Arc::new(Accounts::new(most)),
@@ -105,8 +109,7 @@ impl RelayBuilder {
             draining: draining.clone(),
         };
         let (stun, stun_address) = stun.unzip();
-        if let Some(socket) = stun {
-            let stun = Stun::new(socket, shared.config.clone());
+        if let Some(stun) = stun {
             tasks.spawn(stun.run(draining.clone()));
         }
         let listener = Listener::new(listener, shared, self.tls.as_ref(), tasks.clone());
@@ -121,13 +124,6 @@ impl RelayBuilder {
             writing,
         })
     }
-}
-
-async fn bind_stun(address: SocketAddr) -> Result<(UdpSocket, SocketAddr), RelayError> {
-    let failed = |error| RelayError::Listen { address, error };
-    let socket = UdpSocket::bind(address).await.map_err(failed)?;
-    let address = socket.local_addr().map_err(failed)?;
-    Ok((socket, address))
 }
 
 /// A running relay. Dropping it stops it without a farewell; nothing that it accepted is lost.

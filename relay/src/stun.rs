@@ -8,6 +8,9 @@
 //!
 //! [RFC 8489]: https://www.rfc-editor.org/rfc/rfc8489
 
+mod socket;
+
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +21,11 @@ use stun_types::attribute::{
 use stun_types::message::{
     BINDING, Message, MessageClass, MessageWrite, MessageWriteExt, MessageWriteVec,
 };
-use tokio::net::UdpSocket;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::socket::{Asker, RECEIVE_BYTES, Socket};
 use crate::accounts::{Accounts, SocketAccount, source};
 use crate::config::RelayConfig;
 
@@ -39,32 +42,39 @@ const UNKNOWN: usize = 4;
 const FAILED: Duration = Duration::from_millis(100);
 
 pub(crate) struct Stun {
-    socket: UdpSocket,
+    socket: Socket,
     config: Arc<RelayConfig>,
     sources: Accounts<IpAddr, SocketAccount>,
 }
 
 impl Stun {
-    pub(crate) fn new(socket: UdpSocket, config: Arc<RelayConfig>) -> Self {
-        Self {
+    /// Also returns the address, which port 0 leaves open.
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        config: Arc<RelayConfig>,
+    ) -> io::Result<(Self, SocketAddr)> {
+        let socket = Socket::bind(address).await?;
+        let address = socket.local_addr()?;
+        let sources = Accounts::new(SOURCES);
+        let stun = Self {
             socket,
             config,
-            sources: Accounts::new(SOURCES),
-        }
+            sources,
+        };
+        Ok((stun, address))
     }
 
     pub(crate) async fn run(self, draining: CancellationToken) {
         tokio::select! {
             () = draining.cancelled() => {}
-            () = self.answer() => {}
+            () = self.receive() => {}
         }
     }
 
-    async fn answer(&self) {
-        // One byte more, so that a request that is too long shows.
-        let mut request = [0; REQUEST_BYTES + 1];
+    async fn receive(&self) {
+        let mut buffer = vec![0; RECEIVE_BYTES];
         loop {
-            let (length, from) = match self.socket.recv_from(&mut request).await {
+            let (asker, requests) = match self.socket.receive(&mut buffer).await {
                 Ok(received) => received,
                 Err(error) => {
                     warn!(%error, "the socket for STUN failed");
@@ -72,15 +82,20 @@ impl Stun {
                     continue;
                 }
             };
-            let request = request.get(..length).unwrap_or_default();
-            let from_plain = SocketAddr::new(from.ip().to_canonical(), from.port());
-            if length <= REQUEST_BYTES
-                && self.admits(from_plain.ip())
-                && let Some(response) = response(request, from_plain)
-            {
-                // No room to send: the client asks again.
-                let _ = self.socket.try_send_to(&response, from);
+            for request in requests {
+                self.answer(asker, request);
             }
+        }
+    }
+
+    fn answer(&self, asker: Asker, request: &[u8]) {
+        let from = SocketAddr::new(asker.from.ip().to_canonical(), asker.from.port());
+        if request.len() <= REQUEST_BYTES
+            && self.admits(from.ip())
+            && let Some(response) = response(request, from)
+        {
+            // No room to send: the client asks again.
+            let _ = self.socket.answer(asker, &response);
         }
     }
 

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use crate::accounts::{Accounts, Cost, Payers, RateAccount};
 use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
+use crate::health::Health;
 use crate::mailbox::{Bringing, Change, Mailboxes, Put, Request, What};
 use crate::sign_in::{Client, sign_in};
 use crate::talk::{
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     /// Where peers come from.
     pub(crate) addresses: Arc<Accounts<IpAddr, RateAccount>>,
     pub(crate) mailboxes: Mailboxes,
+    pub(crate) health: Arc<Health>,
     pub(crate) draining: CancellationToken,
 }
 

@@ -15,6 +15,7 @@ mod config;
 mod connection;
 mod directory;
 mod error;
+mod health;
 mod listener;
 mod lock;
 mod mailbox;

@@ -104,7 +104,7 @@ impl Listener {
         let app = Router::new()
             .route("/", get(upgrade))
             .route("/v1", get(upgrade))
-            .route("/health", get(|| async { "ok" }));
+            .route("/health", get(health));
         Self {
             listener,
             // Those with open sockets are not forgotten, and leave room for the others.
@@ -273,6 +273,16 @@ where
 async fn no_tls() -> Response {
     let say = "this port speaks TLS; use wss://\n";
     (StatusCode::BAD_REQUEST, say).into_response()
+}
+
+async fn health(State(arrival): State<Arrival>) -> Response {
+    match arrival.shared.health.failure() {
+        None => "ok".into_response(),
+        Some(reason) => {
+            let say = format!("the store can't be written: {reason}\n");
+            (StatusCode::SERVICE_UNAVAILABLE, say).into_response()
+        }
+    }
 }
 
 async fn upgrade(State(arrival): State<Arrival>, upgrade: WebSocketUpgrade) -> Response {

@@ -23,6 +23,7 @@ use self::step::{STEP_ENVELOPES, Step};
 use crate::config::RelayConfig;
 use crate::directory::Directory;
 use crate::error::RelayError;
+use crate::health::Health;
 use crate::records::{self, Usage};
 
 /// Requests that may wait for the writer. When they do, connections read no further.
@@ -58,6 +59,7 @@ pub(crate) struct Writer {
     store: Arc<dyn Store>,
     config: RelayConfig,
     directory: Arc<Directory>,
+    health: Arc<Health>,
     requests: mpsc::Receiver<Request>,
     /// What was taken from there and is not done yet, in order.
     waiting: VecDeque<Request>,
@@ -75,6 +77,7 @@ impl Writer {
         store: Arc<dyn Store>,
         config: RelayConfig,
         directory: Arc<Directory>,
+        health: Arc<Health>,
     ) -> Result<(Self, Mailboxes, StoreId), RelayError> {
         let id = store_id(&*store).await?;
         let key = Bytes::from_static(records::NUMBERS);
@@ -90,6 +93,7 @@ impl Writer {
             store,
             config,
             directory,
+            health,
             requests,
             waiting: VecDeque::new(),
             again: Vec::new(),
@@ -240,7 +244,9 @@ impl Writer {
         let result = if step.batch.is_empty() {
             Ok(())
         } else {
-            self.store.commit(step.batch).await
+            let result = self.store.commit(step.batch).await;
+            self.health.written(&result);
+            result
         };
         if let Err(error) = &result {
             warn!(%error, "the store failed; nothing is accepted until it works");

@@ -14,6 +14,7 @@ use crate::config::RelayConfig;
 use crate::connection::Shared;
 use crate::directory::Directory;
 use crate::error::RelayError;
+use crate::health::Health;
 use crate::listener::Listener;
 use crate::mailbox::Writer;
 use crate::stun::Stun;
@@ -91,8 +92,10 @@ impl RelayBuilder {
             None => None,
         };
         let directory = Arc::new(Directory::default());
+        let health = Arc::new(Health::default());
+        let (settings, telling) = ((*config).clone(), health.clone());
         let (writer, mailboxes, store_id) =
-            Writer::open(store.clone(), (*config).clone(), directory.clone()).await?;
+            Writer::open(store.clone(), settings, directory.clone(), telling).await?;
         let draining = CancellationToken::new();
         let (tasks, writing) = (TaskTracker::new(), TaskTracker::new());
         writing.spawn(writer.run());
@@ -106,6 +109,7 @@ impl RelayBuilder {
             sources: Arc::new(Accounts::new(most)),
             addresses: Arc::new(Accounts::new(most)),
             mailboxes,
+            health,
             draining: draining.clone(),
         };
         let (stun, stun_address) = stun.unzip();

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::RelayConfig;
 use crate::directory::Directory;
+use crate::health::Health;
 use crate::mailbox::{Put, Request, Writer};
 
 const BOB: u8 = 1;
@@ -31,7 +32,8 @@ fn id(n: u8) -> PeerId {
 async fn door(config: RelayConfig) -> Door {
     let store = Arc::new(MemoryStore::new());
     let directory = Arc::new(Directory::default());
-    let opened = Writer::open(store.clone(), config.clone(), directory.clone()).await;
+    let (health, settings) = (Arc::<Health>::default(), config.clone());
+    let opened = Writer::open(store.clone(), settings, directory.clone(), health.clone()).await;
     let (writer, mailboxes, store_id) = opened.expect("an empty store");
     tokio::spawn(writer.run());
     let shared = Shared {
@@ -43,6 +45,7 @@ async fn door(config: RelayConfig) -> Door {
         sources: Arc::new(Accounts::new(10)),
         addresses: Arc::new(Accounts::new(10)),
         mailboxes,
+        health,
         draining: CancellationToken::new(),
     };
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");

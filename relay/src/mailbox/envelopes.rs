@@ -64,10 +64,15 @@ impl Writer {
         self.next = self.next.saturating_add(1);
         if number >= self.leased {
             self.leased = number.saturating_add(NUMBER_BLOCK);
-            let key = Bytes::from_static(records::NUMBERS);
-            step.batch.put(key, records::to_value(&self.leased));
+            self.renumber(step);
         }
         EnvelopeId(number)
+    }
+
+    /// Writes down which numbers are taken, which changes nothing.
+    pub(super) fn renumber(&self, step: &mut Step) {
+        let key = Bytes::from_static(records::NUMBERS);
+        step.batch.put(key, records::to_value(&self.leased));
     }
 
     async fn place(

@@ -48,6 +48,10 @@ impl Writer {
             }
         }
         let mut step = Step::default();
+        if self.health.failure().is_some() {
+            // Nobody may come to a relay that is told to be failing, and show that it is not.
+            self.renumber(&mut step);
+        }
         self.remove_expired(&mut step, rows).await;
         self.commit(step).await && more
     }

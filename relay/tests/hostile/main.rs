@@ -2,6 +2,7 @@
 //! it accepted is lost, nobody else is disturbed, and everything it holds has a bound.
 
 mod client;
+mod health;
 mod limits;
 mod mailbox;
 mod protocol;

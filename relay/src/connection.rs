@@ -21,6 +21,7 @@ use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
 use crate::health::Health;
 use crate::mailbox::{Bringing, Change, Mailboxes, Put, Request, What};
+use crate::refusals::{RefusalLog, Refused};
 use crate::sign_in::{Client, sign_in};
 use crate::talk::{
     Answers, BATCH_BYTES, End, InFlight, Sink, finish, goodbye, say, say_answers, until,
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) addresses: Arc<Accounts<IpAddr, RateAccount>>,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) health: Arc<Health>,
+    pub(crate) refusals: Arc<RefusalLog>,
     pub(crate) draining: CancellationToken,
 }
 
@@ -88,9 +90,20 @@ async fn converse(
         Ok(Ok(Client::Unidentified)) => {
             return unidentified::serve(sink, &mut stream, shared, source).await;
         }
-        Ok(Err(End::Goodbye(reason))) => return goodbye(&mut sink, reason).await,
+        Ok(Err(End::Goodbye(reason))) => {
+            // Otherwise it is for reasons of our own.
+            if let GoodbyeReason::Protocol | GoodbyeReason::Version | GoodbyeReason::Signature =
+                reason
+            {
+                shared.refusals.count(Refused::SignIn);
+            }
+            return goodbye(&mut sink, reason).await;
+        }
         Ok(Err(End::Gone | End::Store(_))) => return,
-        Err(_) => return goodbye(&mut sink, GoodbyeReason::Protocol).await,
+        Err(_) => {
+            shared.refusals.count(Refused::SignIn);
+            return goodbye(&mut sink, GoodbyeReason::Protocol).await;
+        }
     };
     let mut presence = shared.directory.enter(peer);
     let now = Instant::now();
@@ -321,6 +334,9 @@ impl Connection {
         let paid = self
             .account
             .charge(&self.shared.config, cost, Instant::now());
+        if paid.is_some() {
+            self.shared.refusals.count(Refused::Reading);
+        }
         self.paused = self.paused.max(paid);
     }
 

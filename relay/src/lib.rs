@@ -21,6 +21,7 @@ mod lock;
 mod mailbox;
 mod rate;
 mod records;
+mod refusals;
 mod server;
 mod sign_in;
 mod stun;

@@ -30,6 +30,7 @@ use tracing::{debug, warn};
 use crate::accounts::{Accounts, OpenSocket, SocketAccount, source};
 use crate::connection::{Shared, serve};
 use crate::lock::lock;
+use crate::refusals::Refused;
 use crate::tls::{self, RelayTls};
 
 /// Bytes of a connection's read buffer. tungstenite's own choice is 128 KiB, which at 65,536
@@ -178,6 +179,7 @@ impl Listener {
         };
         let Ok(all) = self.sockets.clone().try_acquire_owned() else {
             debug!("no place for one more socket");
+            self.door.shared.refusals.count(Refused::Connections);
             return None;
         };
         Some(Place {
@@ -187,20 +189,27 @@ impl Listener {
     }
 
     fn admit(&self, address: IpAddr) -> Option<OpenSocket> {
-        let config = &self.door.shared.config;
+        let Shared {
+            config, refusals, ..
+        } = &self.door.shared;
         let now = Instant::now();
         let account = self.addresses.of(address, now);
-        let admitted = account
-            .opens(config.address_connections)
-            .filter(|_| account.admits(config.address_sign_ins, now));
-        if admitted.is_none() {
+        let admitted = match account.opens(config.address_connections) {
+            None => Err(Refused::AddressConnections),
+            Some(_) if !account.admits(config.address_sign_ins, now) => {
+                Err(Refused::AddressSignIns)
+            }
+            Some(open) => Ok(open),
+        };
+        if let Err(what) = admitted {
+            refusals.count(what);
             let mut warned = lock(&self.warned);
             if warned.is_none_or(|at| at + WARN_EVERY <= now) {
                 *warned = Some(now);
                 warn!(%address, "an address opens too many connections; they are closed at once");
             }
         }
-        admitted
+        admitted.ok()
     }
 }
 
@@ -287,6 +296,7 @@ async fn health(State(arrival): State<Arrival>) -> Response {
 
 async fn upgrade(State(arrival): State<Arrival>, upgrade: WebSocketUpgrade) -> Response {
     let Ok(place) = arrival.connections.clone().try_acquire_owned() else {
+        arrival.shared.refusals.count(Refused::Connections);
         return (StatusCode::SERVICE_UNAVAILABLE, "too many connections\n").into_response();
     };
     upgrade

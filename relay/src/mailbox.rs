@@ -25,6 +25,7 @@ use crate::directory::Directory;
 use crate::error::RelayError;
 use crate::health::Health;
 use crate::records::{self, Usage};
+use crate::refusals::{RefusalLog, Refused};
 
 /// Requests that may wait for the writer. When they do, connections read no further.
 const REQUESTS: usize = 256;
@@ -60,6 +61,7 @@ pub(crate) struct Writer {
     config: RelayConfig,
     directory: Arc<Directory>,
     health: Arc<Health>,
+    refusals: Arc<RefusalLog>,
     requests: mpsc::Receiver<Request>,
     /// What was taken from there and is not done yet, in order.
     waiting: VecDeque<Request>,
@@ -78,6 +80,7 @@ impl Writer {
         config: RelayConfig,
         directory: Arc<Directory>,
         health: Arc<Health>,
+        refusals: Arc<RefusalLog>,
     ) -> Result<(Self, Mailboxes, StoreId), RelayError> {
         let id = store_id(&*store).await?;
         let key = Bytes::from_static(records::NUMBERS);
@@ -94,6 +97,7 @@ impl Writer {
             config,
             directory,
             health,
+            refusals,
             requests,
             waiting: VecDeque::new(),
             again: Vec::new(),
@@ -179,6 +183,9 @@ impl Writer {
             step.count(1, put.packet.len());
             // Nothing was changed if it fails: the others of the step go on.
             let answer = self.put(step, puts.from, put).await;
+            if matches!(answer, Ok(Err(Refusal::MailboxFull))) {
+                self.refusals.count(Refused::MailboxFull);
+            }
             answers.push(answer.unwrap_or_else(|error| {
                 step.unread = Some(error);
                 Err(Refusal::Unavailable)

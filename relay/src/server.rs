@@ -17,6 +17,7 @@ use crate::error::RelayError;
 use crate::health::Health;
 use crate::listener::Listener;
 use crate::mailbox::Writer;
+use crate::refusals::{RefusalLog, Refused};
 use crate::stun::Stun;
 use crate::tls::RelayTls;
 
@@ -80,22 +81,28 @@ impl RelayBuilder {
     pub async fn bind(self, address: SocketAddr) -> Result<Relay, RelayError> {
         let store = self.store.ok_or(RelayError::NoStore)?;
         self.config.check()?;
-        let config = Arc::new(self.config);
+        let (config, refusals) = (Arc::new(self.config), Arc::new(RefusalLog::default()));
         let failed = |error| RelayError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stun = match self.stun {
             Some(address) => {
                 let failed = |error| RelayError::Listen { address, error };
-                Some(Stun::bind(address, config.clone()).await.map_err(failed)?)
+                let binding = Stun::bind(address, config.clone(), refusals.clone());
+                Some(binding.await.map_err(failed)?)
             }
             None => None,
         };
         let directory = Arc::new(Directory::default());
         let health = Arc::new(Health::default());
-        let (settings, telling) = ((*config).clone(), health.clone());
-        let (writer, mailboxes, store_id) =
-            Writer::open(store.clone(), settings, directory.clone(), telling).await?;
+        let (writer, mailboxes, store_id) = Writer::open(
+            store.clone(),
+            (*config).clone(),
+            directory.clone(),
+            health.clone(),
+            refusals.clone(),
+        )
+        .await?;
         let draining = CancellationToken::new();
         let (tasks, writing) = (TaskTracker::new(), TaskTracker::new());
         writing.spawn(writer.run());
@@ -110,12 +117,18 @@ impl RelayBuilder {
             addresses: Arc::new(Accounts::new(most)),
             mailboxes,
             health,
+            refusals: refusals.clone(),
             draining: draining.clone(),
         };
         let (stun, stun_address) = stun.unzip();
         if let Some(stun) = stun {
             tasks.spawn(stun.run(draining.clone()));
         }
+        let telling = draining.clone();
+        tasks.spawn(async move {
+            let tell = |what: Refused, count| info!(count, "{}", what.told());
+            refusals.run(telling, tell).await;
+        });
         let listener = Listener::new(listener, shared, self.tls.as_ref(), tasks.clone());
         tasks.spawn(listener.run());
         info!(%address, store = %store_id, tls = self.tls.is_some(), "listening");

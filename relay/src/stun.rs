@@ -28,6 +28,7 @@ use tracing::warn;
 use self::socket::{Asker, RECEIVE_BYTES, Socket};
 use crate::accounts::{Accounts, SocketAccount, source};
 use crate::config::RelayConfig;
+use crate::refusals::{RefusalLog, Refused};
 
 /// Bytes of a request. A longer one is not answered: binding requests are short.
 const REQUEST_BYTES: usize = 548;
@@ -45,6 +46,7 @@ pub(crate) struct Stun {
     socket: Socket,
     config: Arc<RelayConfig>,
     sources: Accounts<IpAddr, SocketAccount>,
+    refusals: Arc<RefusalLog>,
 }
 
 impl Stun {
@@ -52,6 +54,7 @@ impl Stun {
     pub(crate) async fn bind(
         address: SocketAddr,
         config: Arc<RelayConfig>,
+        refusals: Arc<RefusalLog>,
     ) -> io::Result<(Self, SocketAddr)> {
         let socket = Socket::bind(address).await?;
         let address = socket.local_addr()?;
@@ -60,6 +63,7 @@ impl Stun {
             socket,
             config,
             sources,
+            refusals,
         };
         Ok((stun, address))
     }
@@ -105,7 +109,11 @@ impl Stun {
         }
         let now = Instant::now();
         let account = self.sources.of(source(address), now);
-        account.admits(self.config.address_stun, now)
+        let admitted = account.admits(self.config.address_stun, now);
+        if !admitted {
+            self.refusals.count(Refused::Stun);
+        }
+        admitted
     }
 }
 
@@ -140,6 +148,21 @@ fn response(request: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rate::Rate;
+
+    #[tokio::test]
+    async fn requests_that_are_not_answered_are_counted() {
+        let config = RelayConfig {
+            address_stun: Rate::new(1).map(|rate| rate.with_burst(2)),
+            limit_loopback: true,
+            ..RelayConfig::default()
+        };
+        let (config, refusals) = (Arc::new(config), Arc::new(RefusalLog::default()));
+        let binding = Stun::bind(([127, 0, 0, 1], 0).into(), config, refusals.clone());
+        let (stun, _) = binding.await.unwrap();
+        let admitted = (0..5).filter(|_| stun.admits(here()[0].ip())).count();
+        assert_eq!((admitted, refusals.untold(Refused::Stun)), (2, 3));
+    }
 
     fn binding() -> Vec<u8> {
         Message::builder_request(BINDING, MessageWriteVec::new()).finish()

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::accounts::{Cost, RateAccount};
 use crate::connection::{IN_FLIGHT, MESSAGE_COST, Shared};
 use crate::mailbox::{self, Bringing, Put, Request};
+use crate::refusals::Refused;
 use crate::talk::{Answers, End, InFlight, Sink, finish, goodbye, say_answers, until};
 
 /// Puts of one slot that go to the mailboxes together, with the client's numbers for them.
@@ -137,6 +138,9 @@ impl Unidentified {
         };
         let rates = self.shared.config.peer_rates();
         let paid = self.account.charge(rates, cost, Instant::now());
+        if paid.is_some() {
+            self.shared.refusals.count(Refused::Reading);
+        }
         self.paused = self.paused.max(paid);
     }
 

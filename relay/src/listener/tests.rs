@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use outlive_core::transport::{Class, Sender};
+use outlive_core::transport::{Class, GoodbyeReason, Refusal, Sender};
 use outlive_core::wire::relay::{self, FromRelay, ToRelay, VERSION};
 use outlive_core::{EnvelopeId, Identity, PeerId};
 use outlive_storage::MemoryStore;
@@ -16,6 +16,8 @@ use crate::config::RelayConfig;
 use crate::directory::Directory;
 use crate::health::Health;
 use crate::mailbox::{Put, Request, Writer};
+use crate::rate::Rate;
+use crate::refusals::RefusalLog;
 
 const BOB: u8 = 1;
 const CAROL: u8 = 2;
@@ -29,11 +31,18 @@ fn id(n: u8) -> PeerId {
     identity(n).peer_id()
 }
 
-async fn door(config: RelayConfig) -> Door {
+async fn listener(config: RelayConfig) -> Listener {
     let store = Arc::new(MemoryStore::new());
     let directory = Arc::new(Directory::default());
-    let (health, settings) = (Arc::<Health>::default(), config.clone());
-    let opened = Writer::open(store.clone(), settings, directory.clone(), health.clone()).await;
+    let (health, refusals) = (Arc::<Health>::default(), Arc::<RefusalLog>::default());
+    let opened = Writer::open(
+        store.clone(),
+        config.clone(),
+        directory.clone(),
+        health.clone(),
+        refusals.clone(),
+    )
+    .await;
     let (writer, mailboxes, store_id) = opened.expect("an empty store");
     tokio::spawn(writer.run());
     let shared = Shared {
@@ -46,10 +55,15 @@ async fn door(config: RelayConfig) -> Door {
         addresses: Arc::new(Accounts::new(10)),
         mailboxes,
         health,
+        refusals,
         draining: CancellationToken::new(),
     };
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    Listener::new(listener, shared, None, TaskTracker::new()).door
+    Listener::new(listener, shared, None, TaskTracker::new())
+}
+
+async fn door(config: RelayConfig) -> Door {
+    listener(config).await.door
 }
 
 impl Door {
@@ -82,6 +96,14 @@ struct Client {
 impl Client {
     /// Bob, over a pipe that the relay has the other end of.
     async fn sign_in(door: &Door, ours: DuplexStream, its: DuplexStream) -> Self {
+        let mut bob = Self::connect(door, ours, its).await;
+        bob.prove(BOB).await;
+        assert!(matches!(bob.hear().await[..], [FromRelay::Welcome { .. }]));
+        bob
+    }
+
+    /// Somebody over such a pipe.
+    async fn connect(door: &Door, ours: DuplexStream, its: DuplexStream) -> Self {
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await;
         let place = Place {
             _all: place.expect("a place"),
@@ -90,16 +112,30 @@ impl Client {
         tokio::spawn(door.clone().http(its, None, None, place));
         let upgraded = client_async("ws://relay/v1", ours).await;
         let (socket, _) = upgraded.expect("a WebSocket");
-        let mut bob = Self { socket };
+        Self { socket }
+    }
+
+    /// Says that it is Bob, and proves to be whoever that is.
+    async fn prove(&mut self, who: u8) {
         let (version, peer) = (VERSION, id(BOB));
-        bob.say(ToRelay::Hello { version, peer }).await;
-        let [FromRelay::Challenge { nonce, store, .. }] = &bob.hear().await[..] else {
+        self.say(ToRelay::Hello { version, peer }).await;
+        let [FromRelay::Challenge { nonce, store, .. }] = &self.hear().await[..] else {
             panic!("no challenge");
         };
-        let proof = relay::prove(&identity(BOB), nonce, *store, None);
-        bob.say(proof).await;
-        assert!(matches!(bob.hear().await[..], [FromRelay::Welcome { .. }]));
-        bob
+        let proof = relay::prove(&identity(who), nonce, *store, None);
+        self.say(proof).await;
+    }
+
+    /// Sends Carol something to keep.
+    async fn submit(&mut self, envelope: EnvelopeId) {
+        let submit = ToRelay::Submit {
+            envelope,
+            to: id(CAROL),
+            class: Class::Keep,
+            ttl: 3_600,
+            packet: "of bob".into(),
+        };
+        self.say(submit).await;
     }
 
     async fn say(&mut self, message: ToRelay) {
@@ -134,14 +170,7 @@ async fn a_flood_of_what_matters_only_now_holds_up_nothing_else() {
     door.flood();
     door.keep("mail").await;
     let envelope = EnvelopeId(7);
-    bob.say(ToRelay::Submit {
-        envelope,
-        to: id(CAROL),
-        class: Class::Keep,
-        ttl: 3_600,
-        packet: "of bob".into(),
-    })
-    .await;
+    bob.submit(envelope).await;
     let (mut answered, mut delivered) = (false, false);
     for _ in 0..100 {
         door.flood();
@@ -197,4 +226,72 @@ async fn mail_arrives_however_slow_the_link() {
         let heard = tokio::time::timeout(SILENCE, bob.hear()).await;
         came += heard.expect("a sign of life").len();
     }
+}
+
+#[tokio::test]
+async fn what_is_refused_is_counted() {
+    let config = RelayConfig {
+        connections: 2,
+        mailbox_envelopes: 1,
+        peer_envelopes: Rate::new(1).map(|rate| rate.with_burst(1)),
+        ..RelayConfig::default()
+    };
+    let door = door(config).await;
+    let refused = |what| door.shared.refusals.untold(what);
+    let (ours, its) = tokio::io::duplex(1_024);
+    let mut eve = Client::connect(&door, ours, its).await;
+    eve.prove(EVE).await;
+    let reason = GoodbyeReason::Signature;
+    assert_eq!(eve.hear().await, [FromRelay::Goodbye { reason }]);
+    assert_eq!(refused(Refused::SignIn), 1);
+
+    let (ours, its) = tokio::io::duplex(1_024);
+    let mut bob = Client::sign_in(&door, ours, its).await;
+    for (number, answer) in [(1, None), (2, Some(Refusal::MailboxFull))] {
+        let envelope = EnvelopeId(number);
+        bob.submit(envelope).await;
+        let answer = match answer {
+            None => FromRelay::Accepted { envelope },
+            Some(reason) => FromRelay::Refused { envelope, reason },
+        };
+        assert_eq!(bob.hear().await, [answer]);
+    }
+    assert_eq!(refused(Refused::MailboxFull), 1);
+    assert_eq!(refused(Refused::Reading), 1);
+    assert_eq!(refused(Refused::SignIn), 1);
+
+    let places = door.connections.available_permits();
+    let _all = door.connections.try_acquire_many(places as u32);
+    let (ours, its) = tokio::io::duplex(1_024);
+    let place = Place {
+        _all: Arc::new(Semaphore::new(1))
+            .acquire_owned()
+            .await
+            .expect("a place"),
+        _address: None,
+    };
+    tokio::spawn(door.clone().http(its, None, None, place));
+    assert!(client_async("ws://relay/v1", ours).await.is_err());
+    assert_eq!(refused(Refused::Connections), 1);
+}
+
+#[tokio::test]
+async fn connections_that_an_address_has_no_right_to_are_counted() {
+    let config = RelayConfig {
+        address_sign_ins: Rate::new(1).map(|rate| rate.with_burst(3)),
+        address_connections: 2,
+        ..RelayConfig::default()
+    };
+    let listener = listener(config).await;
+    let refused = |what| listener.door.shared.refusals.untold(what);
+    let from = IpAddr::from([192, 0, 2, 7]);
+    let open = [listener.admit(from), listener.admit(from)];
+    assert!(open.iter().all(Option::is_some));
+    assert!(listener.admit(from).is_none());
+    assert_eq!(refused(Refused::AddressConnections), 1);
+    drop(open);
+    assert!(listener.admit(from).is_some());
+    assert!(listener.admit(from).is_none());
+    assert_eq!(refused(Refused::AddressSignIns), 1);
+    assert_eq!(refused(Refused::AddressConnections), 1);
 }

@@ -28,7 +28,8 @@ async fn relay_with_expired(count: usize) -> (MemoryStore, Writer, Mailboxes) {
         sweep_every: Duration::from_secs(3_600),
         ..RelayConfig::default()
     };
-    let opened = Writer::open(Arc::new(store.clone()), config, directory, Arc::default()).await;
+    let (health, refusals) = (Arc::default(), Arc::default());
+    let opened = Writer::open(Arc::new(store.clone()), config, directory, health, refusals).await;
     let (writer, mailboxes, _) = opened.expect("an empty store");
     let envelope = Envelope {
         class: Class::Keep,

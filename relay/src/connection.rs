@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::ws::{Message, WebSocket};
-use bytes::Bytes;
-use futures_util::stream::{FuturesOrdered, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use axum::extract::ws::WebSocket;
+use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
 use outlive_core::store::{Store, StoreError};
 use outlive_core::transport::{Class, GoodbyeReason};
 use outlive_core::wire::relay::{self, Exported, FromRelay, ToRelay};
@@ -20,18 +19,12 @@ use crate::accounts::{Accounts, Cost, Payers, RateAccount};
 use crate::config::RelayConfig;
 use crate::directory::{Directory, Now, Presence};
 use crate::health::Health;
-use crate::mailbox::{Bringing, Change, Mailboxes, Put, Request, What};
+use crate::mailbox::{Change, Mailboxes, Put, Request, What};
 use crate::refusals::{RefusalLog, Refused};
 use crate::sign_in::{Client, sign_in};
-use crate::talk::{
-    Answers, BATCH_BYTES, End, InFlight, Sink, finish, goodbye, say, say_answers, until,
-};
+use crate::talk::{Answers, BATCH_BYTES, End, Heard, Talk, goodbye, until};
 use crate::unidentified;
 use crate::window::Window;
-
-/// Messages of one client whose envelopes are being made durable. While there are as many, no more
-/// is read from it.
-pub(crate) const IN_FLIGHT: usize = 16;
 
 /// Bytes that any WebSocket message costs beside its own, so that empty ones are not free.
 pub(crate) const MESSAGE_COST: u64 = 64;
@@ -117,33 +110,23 @@ async fn converse(
         peer,
         window: Window::new(shared.store.clone(), peer),
         mail: VecDeque::new(),
-        bringing: Bringing::to(shared.mailboxes.clone()),
-        in_flight: FuturesOrdered::new(),
-        sink,
+        talk: Talk::new(sink, &shared, paused),
         account,
-        paused,
         shared,
     };
     let end = connection.run(&mut stream, &mut presence).await;
     drop(presence);
-    finish(
-        &mut connection.sink,
-        &mut connection.bringing,
-        &mut connection.in_flight,
-        &end,
-        drain_timeout,
-    )
-    .await;
+    connection.talk.finish(&end, drain_timeout).await;
     match end {
         End::Goodbye(reason) => {
             debug!(peer = %peer.short(), %reason, "goodbye");
-            goodbye(&mut connection.sink, reason).await;
+            connection.talk.goodbye(reason).await;
         }
         End::Gone => debug!(peer = %peer.short(), "gone"),
         End::Store(error) => {
             warn!(peer = %peer.short(), %error, "the mailbox can't be read");
             // Or it would come back at once, and again.
-            goodbye(&mut connection.sink, GoodbyeReason::Busy).await;
+            connection.talk.goodbye(GoodbyeReason::Busy).await;
         }
     }
 }
@@ -153,13 +136,8 @@ struct Connection {
     window: Window,
     /// What was read of the mailbox, and is not said yet.
     mail: VecDeque<FromRelay>,
-    /// What it brings to the mailboxes. While something of that waits, no more is read from it.
-    bringing: Bringing,
-    in_flight: InFlight,
-    sink: Sink,
+    talk: Talk,
     account: Payers,
-    /// Until when nothing is read: the client went over a rate.
-    paused: Option<Instant>,
     shared: Shared,
 }
 
@@ -192,29 +170,18 @@ struct Round {
 
 impl Connection {
     async fn run(&mut self, stream: &mut SplitStream<WebSocket>, presence: &mut Presence) -> End {
-        let mut ping = tokio::time::interval(self.shared.config.ping_every);
-        ping.reset();
-        let mut heard = Instant::now();
-        let mut deaf = false;
-        let silence = self.shared.config.silence;
         let mut round = Round::default();
         loop {
-            let reads = self.paused.is_none()
-                && self.in_flight.len() < IN_FLIGHT
-                && !self.bringing.waits()
-                && !round.heard;
-            // What can't be heard is no silence.
-            if std::mem::replace(&mut deaf, !reads) && reads {
-                heard = Instant::now();
-            }
+            let reads = self.talk.has_room() && !round.heard;
+            let silent_at = self.talk.silent_at(reads);
             let has_mail = !self.mail.is_empty() || self.window.has_more();
             let step = tokio::select! {
                 biased;
                 () = presence.replaced.cancelled() => Err(End::Goodbye(GoodbyeReason::Replaced)),
                 () = presence.let_go.cancelled() => Err(End::Goodbye(GoodbyeReason::Busy)),
                 () = self.shared.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
-                Some(answers) = self.in_flight.next() => self.answer(answers).await,
-                handed = self.bringing.go_on(), if self.bringing.waits() => handed.map_err(End::from),
+                Some(answers) = self.talk.in_flight.next() => self.talk.answer(answers).await,
+                handed = self.talk.bringing.go_on(), if self.talk.bringing.waits() => handed.map_err(End::from),
                 Some(now) = presence.now.recv(), if !round.passed => {
                     round.passed = true;
                     self.pass(now, presence).await
@@ -223,33 +190,23 @@ impl Connection {
                     self.window.wake(senders);
                     Ok(())
                 }
-                () = until(self.paused), if self.paused.is_some() => {
-                    self.paused = None;
+                () = until(self.talk.paused), if self.talk.paused.is_some() => {
+                    self.talk.paused = None;
                     Ok(())
                 }
                 message = stream.next(), if reads => {
-                    heard = Instant::now();
                     round.heard = true;
-                    match message {
-                        Some(Ok(Message::Binary(bytes))) => self.take(&bytes, presence),
-                        Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) => {
-                            self.charge(bytes.len(), &[]);
+                    match self.talk.hear(message) {
+                        Ok(Heard::Messages(bytes)) => self.take(&bytes, presence),
+                        Ok(Heard::Sign(bytes)) => {
+                            self.charge(bytes, &[]);
                             Ok(())
                         }
-                        Some(Ok(Message::Text(_))) => Err(End::Goodbye(GoodbyeReason::Protocol)),
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
+                        Err(end) => Err(end),
                     }
                 }
-                _ = ping.tick() => {
-                    let ping = self.sink.send(Message::Ping(Bytes::new()));
-                    match tokio::time::timeout(silence, ping).await {
-                        Ok(Ok(())) => Ok(()),
-                        Ok(Err(_)) | Err(_) => Err(End::Gone),
-                    }
-                }
-                () = tokio::time::sleep_until(heard + silence), if reads => {
-                    Err(End::Gone)
-                }
+                _ = self.talk.ping.tick() => self.talk.ping().await,
+                () = until(silent_at) => Err(End::Gone),
                 // The store answers soon. Until then nothing is let in that could interrupt it again
                 // and again.
                 found = find(&mut self.window, &self.mail), if has_mail => {
@@ -267,14 +224,6 @@ impl Connection {
         }
     }
 
-    /// Sends, but waits for a client that takes nothing no longer than for a silent one.
-    async fn say(&mut self, messages: impl IntoIterator<Item = FromRelay>) -> Result<(), End> {
-        let saying = say(&mut self.sink, messages);
-        tokio::time::timeout(self.shared.config.silence, saying)
-            .await
-            .unwrap_or(Err(End::Gone))
-    }
-
     /// Passes on about as much as one WebSocket message takes.
     async fn pass(&mut self, first: Now, presence: &mut Presence) -> Result<(), End> {
         let mut bytes = packet_bytes(&first.message);
@@ -286,7 +235,7 @@ impl Connection {
             messages.push(message);
             rooms.push(room);
         }
-        let said = self.say(messages).await;
+        let said = self.talk.say(messages).await;
         // Only now: until it is said it takes memory.
         drop(rooms);
         said
@@ -305,11 +254,7 @@ impl Connection {
         if deliveries.is_empty() {
             return Ok(());
         }
-        self.say(deliveries).await
-    }
-
-    async fn answer(&mut self, answers: Answers) -> Result<(), End> {
-        say_answers(&mut self.sink, answers, self.shared.config.silence).await
+        self.talk.say(deliveries).await
     }
 
     /// Counts a WebSocket message, and what it acknowledges. If that went over a rate of the peer, or of
@@ -337,7 +282,7 @@ impl Connection {
         if paid.is_some() {
             self.shared.refusals.count(Refused::Reading);
         }
-        self.paused = self.paused.max(paid);
+        self.talk.paused = self.talk.paused.max(paid);
     }
 
     fn take(&mut self, bytes: &[u8], presence: &Presence) -> Result<(), End> {
@@ -357,7 +302,8 @@ impl Connection {
                 } => {
                     self.shared.directory.pass(self.peer.into(), &to, packet);
                     let accepted: Answers = vec![(envelope, Ok(()))];
-                    self.in_flight
+                    self.talk
+                        .in_flight
                         .push_back(Box::pin(std::future::ready(accepted)));
                 }
                 ToRelay::Submit {
@@ -399,8 +345,8 @@ impl Connection {
             return Ok(());
         }
         let (request, answers) = Request::put(self.peer.into(), puts);
-        self.bringing.bring(request)?;
-        self.in_flight.push_back(Box::pin(async move {
+        self.talk.bringing.bring(request)?;
+        self.talk.in_flight.push_back(Box::pin(async move {
             match answers.await {
                 Ok(answers) => numbers.into_iter().zip(answers).collect(),
                 // The writer is gone: nothing was accepted.
@@ -413,6 +359,6 @@ impl Connection {
     fn change(&mut self, what: What) -> Result<(), End> {
         let recipient = self.peer;
         let change = Request::Change(Change { recipient, what });
-        Ok(self.bringing.bring(change)?)
+        Ok(self.talk.bringing.bring(change)?)
     }
 }

@@ -11,13 +11,18 @@ use outlive_core::EnvelopeId;
 use outlive_core::store::StoreError;
 use outlive_core::transport::{GoodbyeReason, Refusal};
 use outlive_core::wire::relay::{self, FromRelay};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
+use crate::connection::Shared;
 use crate::mailbox::{Bringing, WriterGone};
 
 /// Bytes after which a WebSocket message is closed and the next begun. A client hears whole messages
 /// only: larger ones, and the relay seems silent to one on a slow link.
 pub(crate) const BATCH_BYTES: usize = 32 * 1024;
+
+/// Messages of one client whose envelopes are being made durable. While there are as many, no more
+/// is read from it.
+const IN_FLIGHT: usize = 16;
 
 /// Why a connection ended.
 pub(crate) enum End {
@@ -43,7 +48,7 @@ impl From<axum::Error> for End {
 
 pub(crate) type Sink = SplitSink<WebSocket, Message>;
 pub(crate) type Answers = Vec<(EnvelopeId, Result<(), Refusal>)>;
-pub(crate) type InFlight = FuturesOrdered<Pin<Box<dyn Future<Output = Answers> + Send>>>;
+type InFlight = FuturesOrdered<Pin<Box<dyn Future<Output = Answers> + Send>>>;
 
 pub(crate) async fn goodbye(sink: &mut Sink, reason: GoodbyeReason) {
     /// How long a farewell may take.
@@ -74,57 +79,47 @@ pub(crate) async fn say(
     Ok(sink.flush().await?)
 }
 
-/// Tells a client what became of its envelopes, but waits for one that takes nothing no longer than
-/// for a silent one.
-pub(crate) async fn say_answers(
+/// The same, but waits for a client that takes nothing no longer than `most`.
+async fn say_within(
     sink: &mut Sink,
-    answers: Answers,
-    silence: Duration,
+    messages: impl IntoIterator<Item = FromRelay>,
+    most: Duration,
 ) -> Result<(), End> {
-    let answers = answers.into_iter().map(|(envelope, answer)| match answer {
-        Ok(()) => FromRelay::Accepted { envelope },
-        Err(reason) => FromRelay::Refused { envelope, reason },
-    });
-    tokio::time::timeout(silence, say(sink, answers))
+    tokio::time::timeout(most, say(sink, messages))
         .await
         .unwrap_or(Err(End::Gone))
 }
 
-/// Before a connection ends: waits until what was taken of its client is durable, and tells the client,
-/// unless it is gone. A store that stands still is waited for no longer than half of `drain_timeout`; what it
-/// has not begun to keep then is not kept.
-pub(crate) async fn finish(
-    sink: &mut Sink,
-    bringing: &mut Bringing,
-    in_flight: &mut InFlight,
-    end: &End,
-    drain_timeout: Duration,
-) {
-    // The rest of the time is for the goodbye.
-    let patience = drain_timeout / 2;
-    let mut hears = !matches!(end, End::Gone);
-    if matches!(end, End::Gone | End::Goodbye(GoodbyeReason::Replaced)) {
-        // What has no answer is said again, over a connection that this one must not overtake.
-        bringing.give_up();
+/// How a client is told what became of its envelopes.
+fn told(answers: Answers) -> impl Iterator<Item = FromRelay> {
+    answers.into_iter().map(|(envelope, answer)| match answer {
+        Ok(()) => FromRelay::Accepted { envelope },
+        Err(reason) => FromRelay::Refused { envelope, reason },
+    })
+}
+
+/// What came of a client.
+pub(crate) enum Heard {
+    /// Messages, which are not decoded yet.
+    Messages(Bytes),
+    /// So many bytes that say no more than that it is there.
+    Sign(usize),
+}
+
+fn heard(message: Option<Result<Message, axum::Error>>) -> Result<Heard, End> {
+    match message {
+        Some(Ok(Message::Binary(bytes))) => Ok(Heard::Messages(bytes)),
+        Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) => Ok(Heard::Sign(bytes.len())),
+        Some(Ok(Message::Text(_))) => Err(End::Goodbye(GoodbyeReason::Protocol)),
+        Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
     }
-    let finishing = async {
-        // If the writer is gone there are no answers to wait for.
-        let _ = bringing.hand_over().await;
-        while let Some(answers) = in_flight.next().await {
-            hears = hears && say_answers(sink, answers, patience).await.is_ok();
-        }
-    };
-    let _ = tokio::time::timeout(patience, finishing).await;
 }
 
 /// The next binary message of a client.
 pub(crate) async fn hear(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, End> {
     loop {
-        match stream.next().await {
-            Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Text(_))) => return Err(End::Goodbye(GoodbyeReason::Protocol)),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+        if let Heard::Messages(bytes) = heard(stream.next().await)? {
+            return Ok(bytes);
         }
     }
 }
@@ -133,5 +128,111 @@ pub(crate) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
+    }
+}
+
+/// The talk with a client once it is known whether it is a peer: what it brings, what it is answered, and
+/// whether it is still there.
+pub(crate) struct Talk {
+    sink: Sink,
+    /// What it brings to the mailboxes. While something of that waits, no more is read from it.
+    pub(crate) bringing: Bringing,
+    /// Its messages whose envelopes are being made durable.
+    pub(crate) in_flight: InFlight,
+    /// Until when nothing is read: the client, or where it comes from, went over a rate.
+    pub(crate) paused: Option<Instant>,
+    /// When it is to be pinged.
+    pub(crate) ping: Interval,
+    silence: Duration,
+    heard: Instant,
+    /// Whether it could not be heard.
+    deaf: bool,
+}
+
+impl Talk {
+    pub(crate) fn new(sink: Sink, shared: &Shared, paused: Option<Instant>) -> Self {
+        let mut ping = tokio::time::interval(shared.config.ping_every);
+        ping.reset();
+        Self {
+            sink,
+            bringing: Bringing::to(shared.mailboxes.clone()),
+            in_flight: FuturesOrdered::new(),
+            paused,
+            ping,
+            silence: shared.config.silence,
+            heard: Instant::now(),
+            deaf: false,
+        }
+    }
+
+    /// Whether there is room for more of what the client says.
+    pub(crate) fn has_room(&self) -> bool {
+        self.paused.is_none() && self.in_flight.len() < IN_FLIGHT && !self.bringing.waits()
+    }
+
+    /// When the client will have been silent for too long; none while nothing is read from it: what can't be
+    /// heard is no silence.
+    pub(crate) fn silent_at(&mut self, reads: bool) -> Option<Instant> {
+        if std::mem::replace(&mut self.deaf, !reads) && reads {
+            self.heard = Instant::now();
+        }
+        reads.then(|| self.heard + self.silence)
+    }
+
+    /// Notes that something came, and tells what it is.
+    pub(crate) fn hear(
+        &mut self,
+        message: Option<Result<Message, axum::Error>>,
+    ) -> Result<Heard, End> {
+        self.heard = Instant::now();
+        heard(message)
+    }
+
+    /// Sends, but waits for a client that takes nothing no longer than for a silent one.
+    pub(crate) async fn say(
+        &mut self,
+        messages: impl IntoIterator<Item = FromRelay>,
+    ) -> Result<(), End> {
+        say_within(&mut self.sink, messages, self.silence).await
+    }
+
+    /// Tells the client what became of its envelopes, in the time that it has for what is said.
+    pub(crate) async fn answer(&mut self, answers: Answers) -> Result<(), End> {
+        self.say(told(answers)).await
+    }
+
+    /// Pings the client, which has the same time to take that.
+    pub(crate) async fn ping(&mut self) -> Result<(), End> {
+        let ping = self.sink.send(Message::Ping(Bytes::new()));
+        match tokio::time::timeout(self.silence, ping).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// Before the connection ends: waits until what was taken of the client is durable, and tells it, unless
+    /// it is gone. A store that stands still is waited for no longer than half of `drain_timeout`; what it has
+    /// not begun to keep then is not kept.
+    pub(crate) async fn finish(&mut self, end: &End, drain_timeout: Duration) {
+        // The rest of the time is for the goodbye.
+        let patience = drain_timeout / 2;
+        let mut hears = !matches!(end, End::Gone);
+        if matches!(end, End::Gone | End::Goodbye(GoodbyeReason::Replaced)) {
+            // What has no answer is said again, over a connection that this one must not overtake.
+            self.bringing.give_up();
+        }
+        let finishing = async {
+            // If the writer is gone there are no answers to wait for.
+            let _ = self.bringing.hand_over().await;
+            while let Some(answers) = self.in_flight.next().await {
+                let saying = say_within(&mut self.sink, told(answers), patience);
+                hears = hears && saying.await.is_ok();
+            }
+        };
+        let _ = tokio::time::timeout(patience, finishing).await;
+    }
+
+    pub(crate) async fn goodbye(&mut self, reason: GoodbyeReason) {
+        goodbye(&mut self.sink, reason).await;
     }
 }

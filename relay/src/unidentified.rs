@@ -7,20 +7,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::ws::{Message, WebSocket};
-use bytes::Bytes;
-use futures_util::stream::{FuturesOrdered, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use axum::extract::ws::WebSocket;
+use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
 use outlive_core::EnvelopeId;
 use outlive_core::transport::{Class, GoodbyeReason, Refusal, Sender};
 use outlive_core::wire::relay::{self, ToRelay};
 use tokio::time::Instant;
 
 use crate::accounts::{Cost, RateAccount};
-use crate::connection::{IN_FLIGHT, MESSAGE_COST, Shared};
-use crate::mailbox::{self, Bringing, Put, Request};
+use crate::connection::{MESSAGE_COST, Shared};
+use crate::mailbox::{self, Put, Request};
 use crate::refusals::Refused;
-use crate::talk::{Answers, End, InFlight, Sink, finish, goodbye, say_answers, until};
+use crate::talk::{Answers, End, Heard, Sink, Talk, until};
 
 /// Puts of one slot that go to the mailboxes together, with the client's numbers for them.
 struct Group {
@@ -30,13 +29,8 @@ struct Group {
 }
 
 struct Unidentified {
-    /// What it brings to the mailboxes. While something of that waits, no more is read from it.
-    bringing: Bringing,
-    in_flight: InFlight,
-    sink: Sink,
+    talk: Talk,
     account: Arc<RateAccount>,
-    /// Until when nothing is read: where it comes from went over a rate.
-    paused: Option<Instant>,
     shared: Shared,
 }
 
@@ -53,81 +47,46 @@ pub(crate) async fn serve(
     let paused = account.charge(shared.config.peer_rates(), Cost::default(), now);
     let drain_timeout = shared.config.drain_timeout;
     let mut connection = Unidentified {
-        bringing: Bringing::to(shared.mailboxes.clone()),
-        in_flight: FuturesOrdered::new(),
-        sink,
+        talk: Talk::new(sink, &shared, paused),
         account,
-        paused,
         shared,
     };
     let end = connection.run(stream).await;
-    finish(
-        &mut connection.sink,
-        &mut connection.bringing,
-        &mut connection.in_flight,
-        &end,
-        drain_timeout,
-    )
-    .await;
+    connection.talk.finish(&end, drain_timeout).await;
     if let End::Goodbye(reason) = end {
-        goodbye(&mut connection.sink, reason).await;
+        connection.talk.goodbye(reason).await;
     }
 }
 
 impl Unidentified {
     async fn run(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
-        let mut ping = tokio::time::interval(self.shared.config.ping_every);
-        ping.reset();
-        let mut heard = Instant::now();
-        let mut deaf = false;
-        let silence = self.shared.config.silence;
         loop {
-            let reads =
-                self.paused.is_none() && self.in_flight.len() < IN_FLIGHT && !self.bringing.waits();
-            // What can't be heard is no silence.
-            if std::mem::replace(&mut deaf, !reads) && reads {
-                heard = Instant::now();
-            }
+            let reads = self.talk.has_room();
+            let silent_at = self.talk.silent_at(reads);
             let step = tokio::select! {
                 biased;
                 () = self.shared.draining.cancelled() => Err(End::Goodbye(GoodbyeReason::Draining)),
-                Some(answers) = self.in_flight.next() => self.answer(answers).await,
-                handed = self.bringing.go_on(), if self.bringing.waits() => handed.map_err(End::from),
-                () = until(self.paused), if self.paused.is_some() => {
-                    self.paused = None;
+                Some(answers) = self.talk.in_flight.next() => self.talk.answer(answers).await,
+                handed = self.talk.bringing.go_on(), if self.talk.bringing.waits() => handed.map_err(End::from),
+                () = until(self.talk.paused), if self.talk.paused.is_some() => {
+                    self.talk.paused = None;
                     Ok(())
                 }
-                message = stream.next(), if reads => {
-                    heard = Instant::now();
-                    match message {
-                        Some(Ok(Message::Binary(bytes))) => self.take(&bytes).await,
-                        Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) => {
-                            self.charge(bytes.len(), 0);
-                            Ok(())
-                        }
-                        Some(Ok(Message::Text(_))) => Err(End::Goodbye(GoodbyeReason::Protocol)),
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
+                message = stream.next(), if reads => match self.talk.hear(message) {
+                    Ok(Heard::Messages(bytes)) => self.take(&bytes).await,
+                    Ok(Heard::Sign(bytes)) => {
+                        self.charge(bytes, 0);
+                        Ok(())
                     }
-                }
-                _ = ping.tick() => {
-                    let ping = self.sink.send(Message::Ping(Bytes::new()));
-                    match tokio::time::timeout(silence, ping).await {
-                        Ok(Ok(())) => Ok(()),
-                        Ok(Err(_)) | Err(_) => Err(End::Gone),
-                    }
-                }
-                () = tokio::time::sleep_until(heard + silence), if reads => {
-                    Err(End::Gone)
-                }
+                    Err(end) => Err(end),
+                },
+                _ = self.talk.ping.tick() => self.talk.ping().await,
+                () = until(silent_at) => Err(End::Gone),
             };
             if let Err(end) = step {
                 return end;
             }
         }
-    }
-
-    async fn answer(&mut self, answers: Answers) -> Result<(), End> {
-        say_answers(&mut self.sink, answers, self.shared.config.silence).await
     }
 
     fn charge(&mut self, bytes: usize, envelopes: usize) {
@@ -141,7 +100,7 @@ impl Unidentified {
         if paid.is_some() {
             self.shared.refusals.count(Refused::Reading);
         }
-        self.paused = self.paused.max(paid);
+        self.talk.paused = self.talk.paused.max(paid);
     }
 
     async fn take(&mut self, bytes: &[u8]) -> Result<(), End> {
@@ -206,10 +165,10 @@ impl Unidentified {
         } in groups
         {
             let (request, durable) = Request::put(slot, puts);
-            self.bringing.bring(request)?;
+            self.talk.bringing.bring(request)?;
             kept.push((numbers, durable));
         }
-        self.in_flight.push_back(Box::pin(async move {
+        self.talk.in_flight.push_back(Box::pin(async move {
             for (numbers, durable) in kept {
                 // If the writer is gone, nothing was accepted.
                 if let Ok(durable) = durable.await {

@@ -7,6 +7,7 @@
 mod arrivals;
 mod attached;
 mod dialing;
+mod ended;
 mod envelopes;
 mod second_connection;
 mod sending;
@@ -21,7 +22,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use outlive_core::link::LinkClass;
 use outlive_core::transport::{
-    DeliveryToken, GoodbyeReason, Outgoing, RelayConnection, RelayTransport, TransportError,
+    DeliveryToken, Outgoing, RelayConnection, RelayTransport, TransportError,
 };
 use outlive_core::{Generation, PeerId, StoreId};
 use tokio::sync::{mpsc, watch};
@@ -32,6 +33,7 @@ use tracing::{debug, info};
 use self::arrivals::LetBy;
 use self::attached::Attached;
 use self::dialing::{Dialed, dial};
+use self::ended::Ended;
 use self::envelopes::Envelopes;
 use self::second_connection::SecondConnection;
 use self::sending::send_all;
@@ -53,15 +55,6 @@ const GIVEN_UP: usize = 256;
 /// How long a relay that is left may take to hear the last words. One that takes nothing any more
 /// holds nobody up for longer.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How long a connection has to last for the next one to be made at once, if it ended for a reason
-/// that would end the next one too. Longer than the longest wait between attempts: two nodes of one identity
-/// push each other out, each when its wait is over.
-const SETTLED: Duration = Duration::from_secs(60);
-
-/// How long one has to last for that if it broke before the relay had said anything. One that falls over when
-/// it is greeted is not to be greeted without end.
-const GREETED: Duration = Duration::from_secs(10);
 
 /// How long a connection may be silent after the network is said to be up, perhaps as another one
 /// than it was made over: as long as it took to make, within these bounds. Too short, and one that is only
@@ -166,11 +159,14 @@ impl RelayTask {
                     if since.elapsed() >= ended.time_to_settle() {
                         backoff.succeeded();
                     }
-                    if ended.moved {
-                        self.state.send_replace(RelayState::Connecting);
-                        continue;
+                    match ended {
+                        Ended::Left => break,
+                        Ended::Moved => {
+                            self.state.send_replace(RelayState::Connecting);
+                            continue;
+                        }
+                        Ended::Failed { error, .. } | Ended::SecondFailed(error) => error,
                     }
-                    ended.error
                 }
                 Err(error) => error,
             };
@@ -270,23 +266,18 @@ impl RelayTask {
             cancel: self.cancel.clone(),
         };
         let mut unidentified = Box::pin(unidentified.run());
-        let (mut farewell, mut by_second, mut moved) = (None, false, false);
         let mut was_heard = false;
         let mut silent = None;
         let mut let_by = LetBy::default();
-        let error = loop {
+        let ended = loop {
+            let failed = |error| Ended::Failed { error, was_heard };
+            let broken = |why: &str| failed(TransportError::Broken(why.to_owned()));
             tokio::select! {
                 // Who ends the connection has the last words said: both halves end by themselves then.
                 biased;
-                () = self.cancel.cancelled() => {
-                    farewell = Some(FAREWELL);
-                    break closed_by_us();
-                }
-                error = &mut sending => break error,
-                error = &mut unidentified => {
-                    by_second = true;
-                    break error;
-                }
+                () = self.cancel.cancelled() => break Ended::Left,
+                error = &mut sending => break failed(error),
+                error = &mut unidentified => break Ended::SecondFailed(error),
                 () = attached.hand_on() => {}
                 Some(answer) = answers.recv() => {
                     self.deliver(answer, &mut links, attached, &shared, &unnamed, &mut let_by)
@@ -300,12 +291,8 @@ impl RelayTask {
                 }
                 Ok(permit) = link.reserve(), if let_by.has_unsaid() => let_by.say(permit),
                 news = network.news() => match news {
-                    News::Down => break TransportError::Broken("the network is down".to_owned()),
-                    News::Up if receiver.is_stranded() => {
-                        moved = true;
-                        let gone = "the address that it was made from is gone".to_owned();
-                        break TransportError::Broken(gone);
-                    }
+                    News::Down => break broken("the network is down"),
+                    News::Up if receiver.is_stranded() => break Ended::Moved,
                     News::Up => {
                         self.ask_for_life(&link);
                         silent.get_or_insert_with(|| Box::pin(tokio::time::sleep(life)));
@@ -317,12 +304,11 @@ impl RelayTask {
                         self.deliver(incoming, &mut links, attached, &shared, &envelopes, &mut let_by)
                             .await;
                     }
-                    Err(error) => break error,
+                    Err(error) => break failed(error),
                 },
                 // Behind what has come: a process that was held up looks at that first.
                 () = pending_or(&mut silent) => {
-                    let dead = "it leads nowhere since the network changed".to_owned();
-                    break TransportError::Broken(dead);
+                    break broken("it leads nowhere since the network changed");
                 }
                 () = let_by.retry() => self.ask_again(&mut let_by, &link).await,
                 Some(Attach { peer, inputs }) = self.attaching.recv() => {
@@ -356,17 +342,12 @@ impl RelayTask {
         for (peer, Link { generation, .. }) in links {
             attached.lost(peer, generation);
         }
-        if let Some(farewell) = farewell {
+        if matches!(ended, Ended::Left) {
             // Whether the relay hears it or not, the connection ends.
             let both = async { tokio::join!(sending, unidentified) };
-            let _ = tokio::time::timeout(farewell, both).await;
+            let _ = tokio::time::timeout(FAREWELL, both).await;
         }
-        Ended {
-            error,
-            by_second,
-            moved,
-            was_heard,
-        }
+        ended
     }
 
     /// Asks the relay for something that it answers at once: whether we ourselves are there.
@@ -428,34 +409,6 @@ async fn changed<'a>(
             Ok(false) if token.changed().await.is_ok() => token.mark_changed(),
             // The node is gone: there will be none.
             Ok(false) | Err(_) => std::future::pending().await,
-        }
-    }
-}
-
-/// How a connection ended.
-struct Ended {
-    error: TransportError,
-    /// Whether it was the second one, on which we are not named.
-    by_second: bool,
-    /// Whether we ourselves have moved. Others have not, and need no time between us.
-    moved: bool,
-    /// Whether the relay said anything over it.
-    was_heard: bool,
-}
-
-impl Ended {
-    /// How long it has to have lasted for the next one to be made at once.
-    const fn time_to_settle(&self) -> Duration {
-        match &self.error {
-            _ if self.moved => Duration::ZERO,
-            // The next one would end in the same way, for all we know.
-            _ if self.by_second => SETTLED,
-            TransportError::Closed(GoodbyeReason::Draining) => Duration::ZERO,
-            TransportError::Closed(_)
-            | TransportError::Refused(_)
-            | TransportError::Protocol(_) => SETTLED,
-            _ if self.was_heard => Duration::ZERO,
-            _ => GREETED,
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Addresses, as sockets see them.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
+#[cfg(any(feature = "quic", feature = "webrtc"))]
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// Whether it can be the address of anybody, and of one alone.
+#[cfg(any(feature = "quic", feature = "webrtc"))]
 pub(crate) fn is_of_somebody(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     let several = ip.is_multicast() || ip == Ipv4Addr::BROADCAST;

@@ -12,7 +12,7 @@
 //! connections, with browsers too. `memory` is a relay within the process
 //! itself, for tests: without sockets, with faults.
 
-#[cfg(any(feature = "webrtc", feature = "websocket"))]
+#[cfg(any(feature = "quic", feature = "webrtc", feature = "websocket"))]
 mod address;
 #[cfg(feature = "memory")]
 mod memory;

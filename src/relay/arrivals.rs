@@ -1,6 +1,6 @@
 //! What a relay sends on a connection, on its way to the sessions; and what nobody here takes.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Mutex;
 
@@ -13,12 +13,12 @@ use outlive_core::{EnvelopeId, Generation, PeerId};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
-use super::attached::Attached;
 use super::envelopes::Envelopes;
+use super::links::{Links, Shared};
 use super::slots::Slots;
-use super::{Link, RelayTask, Shared};
 use crate::entropy::fresh_entropy;
 use crate::lock::lock;
+use crate::node::Inner;
 use crate::task::{Arrival, Input, STORE_RETRY, ToLink, pending_or};
 
 /// Peers whose mail is asked for again when the store works. That of others comes with the next
@@ -83,198 +83,194 @@ fn acknowledge(from: Sender, envelope: EnvelopeId) -> Outgoing {
     }
 }
 
-impl RelayTask {
+/// What comes over one connection.
+pub(super) struct Arrivals<'a> {
+    pub(super) links: Links<'a>,
+    pub(super) let_by: LetBy,
+}
+
+impl<'a> Arrivals<'a> {
+    pub(super) fn new(links: Links<'a>) -> Self {
+        Self {
+            links,
+            let_by: LetBy::default(),
+        }
+    }
+
     /// Asks for the mail that was let by, as far as the store works again.
-    pub(super) async fn ask_again(&self, let_by: &mut LetBy, link: &mpsc::Sender<ToLink>) {
-        for peer in std::mem::take(&mut let_by.peers) {
-            let asked = self.inner.admits(peer).await.is_ok() && {
+    pub(super) async fn ask_again(&mut self) {
+        let Shared { inner, link, .. } = &self.links.shared;
+        for peer in std::mem::take(&mut self.let_by.peers) {
+            let asked = inner.admits(peer).await.is_ok() && {
                 // Whoever is not admitted hears so when it comes again.
                 let from = peer.into();
                 let item = ToLink::from_relay(Outgoing::Redeliver { from });
                 link.try_send(item).is_ok()
             };
             if !asked {
-                let_by.note(peer);
+                self.let_by.note(peer);
             }
         }
     }
 
-    pub(super) async fn deliver(
-        &self,
-        incoming: Incoming,
-        links: &mut HashMap<PeerId, Link>,
-        attached: &mut Attached,
-        shared: &Shared,
-        envelopes: &Mutex<Envelopes>,
-        let_by: &mut LetBy,
-    ) {
-        let Shared { link, slots, .. } = shared;
-        let claim = |envelope: &EnvelopeId| lock(envelopes).claim(*envelope);
-        let kept = matches!(
-            incoming,
-            Incoming::Deliver {
-                envelope: Some(_),
-                ..
-            }
-        );
-        let (peer, generation, input): (_, _, Box<dyn FnOnce(Generation) -> Input + Send>) =
-            match incoming {
-                Incoming::Accepted { envelope } => {
-                    let Some((peer, of, envelope)) = claim(&envelope) else {
-                        return;
-                    };
-                    (
-                        peer,
-                        Some(of),
-                        Box::new(move |generation| Input::Accepted {
-                            generation,
-                            envelope,
-                        }),
-                    )
-                }
-                Incoming::Refused { envelope, reason } => {
-                    let Some((peer, of, envelope)) = claim(&envelope) else {
-                        return;
-                    };
-                    (
-                        peer,
-                        Some(of),
-                        Box::new(move |generation| Input::Refused {
-                            generation,
-                            envelope,
-                            reason,
-                        }),
-                    )
-                }
-                Incoming::Presence { peer, online } => (
-                    peer,
-                    None,
-                    Box::new(move |generation| Input::Presence { generation, online }),
-                ),
-                Incoming::Deliver {
-                    from,
-                    envelope,
-                    packet,
-                } => {
-                    let claimed = matches!(from, Sender::Slot(_));
-                    let opened = match from {
-                        Sender::Peer(peer) => Some((peer, packet)),
-                        Sender::Slot(slot) => {
-                            let opened = self.unwrap(&packet);
-                            if opened.is_none()
-                                && let Some(envelope) = envelope
-                            {
-                                let_by.let_go(from, envelope, link);
-                            }
-                            opened.filter(|(peer, _)| noted(slots, *peer, slot, envelope))
-                        }
-                    };
-                    let Some((from, packet)) = opened else {
-                        return;
-                    };
-                    let alive = links
-                        .get(&from)
-                        .is_some_and(|link| !link.inputs.is_closed());
-                    if !alive {
-                        match self.inner.admits(from).await {
-                            Ok(true) => {}
-                            Ok(false) if claimed => {
-                                // An answer would tell the relay whom we take it to be from.
-                                let drop = lock(slots).dropped(from, envelope);
-                                if let Some((from, envelope)) = drop {
-                                    let_by.let_go(from, envelope, link);
-                                }
-                                return;
-                            }
-                            Ok(false) => {
-                                self.refuse(from, link);
-                                if let Some(envelope) = envelope {
-                                    let_by.let_go(from.into(), envelope, link);
-                                }
-                                return;
-                            }
-                            // Nobody is refused because the store fails: it stays in the mailbox.
-                            Err(_) if kept => return let_by.note(from),
-                            Err(_) => return,
-                        }
-                        let Ok(inputs) = self.inner.inputs(from) else {
-                            return;
-                        };
-                        if attached.insert(from, inputs.clone()) {
-                            shared.prune(links);
-                        }
-                        self.bind(attached, links, from, inputs, shared);
+    /// Takes what came. `envelopes` are those that went over the same connection.
+    pub(super) async fn take(&mut self, incoming: Incoming, envelopes: &Mutex<Envelopes>) {
+        match incoming {
+            Incoming::Accepted { envelope } => {
+                self.answered(envelope, envelopes, |generation, envelope| {
+                    Input::Accepted {
+                        generation,
+                        envelope,
                     }
-                    (
-                        from,
-                        None,
-                        Box::new(move |generation| {
-                            Input::Packet(Arrival {
-                                generation,
-                                envelope,
-                                packet,
-                                claimed,
-                            })
-                        }),
-                    )
-                }
-            };
-        let Some(bound) = links.get(&peer) else {
+                });
+            }
+            Incoming::Refused { envelope, reason } => {
+                self.answered(envelope, envelopes, |generation, envelope| Input::Refused {
+                    generation,
+                    envelope,
+                    reason,
+                });
+            }
+            Incoming::Presence { peer, online } => {
+                self.links
+                    .hand(peer, |generation| Input::Presence { generation, online });
+            }
+            Incoming::Deliver {
+                from,
+                envelope,
+                packet,
+            } => self.delivered(from, envelope, packet).await,
+        }
+    }
+
+    /// The relay has answered an envelope. Its session hears of it if its link is still the same.
+    fn answered(
+        &mut self,
+        number: EnvelopeId,
+        envelopes: &Mutex<Envelopes>,
+        input: impl FnOnce(Generation, EnvelopeId) -> Input,
+    ) {
+        let claimed = lock(envelopes).claim(number);
+        if let Some((peer, of, envelope)) = claimed
+            && self.links.generation(peer) == Some(of)
+        {
+            self.links
+                .hand(peer, |generation| input(generation, envelope));
+        }
+    }
+
+    async fn delivered(&mut self, from: Sender, envelope: Option<EnvelopeId>, packet: Bytes) {
+        let Some((peer, packet)) = self.opened(from, envelope, packet) else {
             return;
         };
-        if generation.is_none_or(|of| of == bound.generation)
-            && !attached.hand(peer, input(bound.generation))
-            && kept
-            && let Ok(inputs) = self.inner.inputs(peer)
-        {
-            // The session's task ended between the two: the next one asks for the mail again.
-            attached.insert(peer, inputs.clone());
-            self.bind(attached, links, peer, inputs, shared);
+        let claimed = matches!(from, Sender::Slot(_));
+        if !self.links.is_awake(peer) {
+            let admitted = self.admits(peer, envelope, claimed).await;
+            if !admitted || !self.links.wake(peer) {
+                return;
+            }
         }
-    }
-
-    /// Whom an envelope out of a slot claims to be from, and its packet; none if it was not made for
-    /// us, or claims to be our own.
-    fn unwrap(&self, packet: &[u8]) -> Option<(PeerId, Bytes)> {
-        let identity = &self.inner.identity;
-        let opened = seal::unwrap(identity, packet);
-        opened.ok().filter(|(peer, _)| *peer != identity.peer_id())
-    }
-
-    /// A peer whose session is not accepted hears so.
-    fn refuse(&self, peer: PeerId, link: &mpsc::Sender<ToLink>) {
-        if let Some(packet) = self.refusal(peer) {
-            let item = Outgoing::Submit {
-                envelope: EnvelopeId(0),
-                to: peer,
-                class: Class::NowOrNever,
-                ttl: 0,
+        let arrived = self.links.hand(peer, |generation| {
+            Input::Packet(Arrival {
+                generation,
+                envelope,
                 packet,
-            };
-            // Full or closed: then it hears so another time.
-            let _ = link.try_send(ToLink::from_relay(item));
+                claimed,
+            })
+        });
+        if !arrived && envelope.is_some() {
+            // The session's task ended between the two: the next one asks for the mail again.
+            self.links.wake(peer);
         }
     }
 
-    /// The packet that tells a peer so, sealed by itself: there is no session with it.
-    fn refusal(&self, peer: PeerId) -> Option<Bytes> {
-        let mut builder = PacketBuilder::new();
-        let reason = CloseReason::NotAccepted;
-        if !builder.push(&Frame::Close(Close { reason })) {
+    /// Whom an envelope is from, or claims to be, and its packet; none if nobody here takes it.
+    fn opened(
+        &mut self,
+        from: Sender,
+        envelope: Option<EnvelopeId>,
+        packet: Bytes,
+    ) -> Option<(PeerId, Bytes)> {
+        let Shared {
+            inner, link, slots, ..
+        } = &self.links.shared;
+        let slot = match from {
+            Sender::Peer(peer) => return Some((peer, packet)),
+            Sender::Slot(slot) => slot,
+        };
+        let Some((peer, packet)) = unwrap(inner, &packet) else {
+            if let Some(envelope) = envelope {
+                self.let_by.let_go(from, envelope, link);
+            }
             return None;
-        }
-        let mut entropy = fresh_entropy().ok()?;
-        let now = self.inner.clock.now().wall;
-        OneWay::new(entropy.start())
-            .seal(
-                &self.inner.identity,
-                &peer,
-                &builder.finish(),
-                &mut entropy,
-                now,
-            )
-            .ok()
+        };
+        noted(slots, peer, slot, envelope).then_some((peer, packet))
     }
+
+    /// Whether a peer whose session sleeps may have one. If not, the relay drops what it sent.
+    async fn admits(&mut self, peer: PeerId, envelope: Option<EnvelopeId>, claimed: bool) -> bool {
+        let Shared {
+            inner, link, slots, ..
+        } = &self.links.shared;
+        match inner.admits(peer).await {
+            Ok(true) => return true,
+            Ok(false) if claimed => {
+                // An answer would tell the relay whom we take it to be from.
+                let drop = lock(slots).dropped(peer, envelope);
+                if let Some((from, envelope)) = drop {
+                    self.let_by.let_go(from, envelope, link);
+                }
+            }
+            Ok(false) => {
+                refuse(inner, peer, link);
+                if let Some(envelope) = envelope {
+                    self.let_by.let_go(peer.into(), envelope, link);
+                }
+            }
+            // Nobody is refused because the store fails: it stays in the mailbox.
+            Err(_) if envelope.is_some() => self.let_by.note(peer),
+            Err(_) => {}
+        }
+        false
+    }
+}
+
+/// Whom an envelope out of a slot claims to be from, and its packet; none if it was not made for
+/// us, or claims to be our own.
+fn unwrap(inner: &Inner, packet: &[u8]) -> Option<(PeerId, Bytes)> {
+    let opened = seal::unwrap(&inner.identity, packet);
+    opened
+        .ok()
+        .filter(|(peer, _)| *peer != inner.identity.peer_id())
+}
+
+/// A peer whose session is not accepted hears so.
+fn refuse(inner: &Inner, peer: PeerId, link: &mpsc::Sender<ToLink>) {
+    if let Some(packet) = refusal(inner, peer) {
+        let item = Outgoing::Submit {
+            envelope: EnvelopeId(0),
+            to: peer,
+            class: Class::NowOrNever,
+            ttl: 0,
+            packet,
+        };
+        // Full or closed: then it hears so another time.
+        let _ = link.try_send(ToLink::from_relay(item));
+    }
+}
+
+/// The packet that tells a peer so, sealed by itself: there is no session with it.
+fn refusal(inner: &Inner, peer: PeerId) -> Option<Bytes> {
+    let mut builder = PacketBuilder::new();
+    let reason = CloseReason::NotAccepted;
+    if !builder.push(&Frame::Close(Close { reason })) {
+        return None;
+    }
+    let mut entropy = fresh_entropy().ok()?;
+    let now = inner.clock.now().wall;
+    OneWay::new(entropy.start())
+        .seal(&inner.identity, &peer, &builder.finish(), &mut entropy, now)
+        .ok()
 }
 
 /// Remembers which slot an envelope came out of. Says whether there is room for that.

@@ -19,6 +19,7 @@ pub(super) enum Ended {
     Left,
     /// We ourselves have moved. Others have not, and need no time between us.
     Moved,
+    NetworkDown,
     Failed {
         error: TransportError,
         /// Whether the relay had said anything over it.
@@ -32,7 +33,7 @@ impl Ended {
     /// How long it has to have lasted for the next one to be made at once.
     pub(super) const fn time_to_settle(&self) -> Duration {
         match self {
-            Self::Left | Self::Moved => Duration::ZERO,
+            Self::Left | Self::Moved | Self::NetworkDown => Duration::ZERO,
             // The next one would end in the same way, for all we know.
             Self::SecondFailed(_) => SETTLED,
             Self::Failed { error, was_heard } => match error {

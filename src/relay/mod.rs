@@ -9,39 +9,38 @@ mod attached;
 mod dialing;
 mod ended;
 mod envelopes;
+mod links;
 mod second_connection;
 mod sending;
 mod slots;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use outlive_core::link::LinkClass;
+use outlive_core::PeerId;
 use outlive_core::transport::{
     DeliveryToken, Outgoing, RelayConnection, RelayTransport, TransportError,
 };
-use outlive_core::{Generation, PeerId, StoreId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use self::arrivals::LetBy;
+use self::arrivals::Arrivals;
 use self::attached::Attached;
 use self::dialing::{Dialed, dial};
 use self::ended::Ended;
 use self::envelopes::Envelopes;
+use self::links::{Links, Shared};
 use self::second_connection::SecondConnection;
 use self::sending::send_all;
 use self::slots::Slots;
 use crate::backoff::Backoff;
+use crate::entropy;
 use crate::network::{Ear, News};
 use crate::node::Inner;
-use crate::task::{Binding, GivenUp, Input, ToLink, pending_or};
+use crate::task::{Input, ToLink, pending_or};
 
 /// Items on their way from sessions to a connection. When they fill it, sessions hold back.
 const TO_LINK: usize = 256;
@@ -92,35 +91,6 @@ pub(crate) struct RelayTask {
     pub(crate) cancel: CancellationToken,
 }
 
-struct Link {
-    generation: Generation,
-    inputs: mpsc::Sender<Input>,
-    /// How often the session has given up its link over this connection.
-    given_up: Backoff,
-}
-
-/// What every link over one connection shares.
-struct Shared {
-    store: StoreId,
-    link: mpsc::Sender<ToLink>,
-    giving_up: mpsc::Sender<GivenUp>,
-    slots: Arc<Mutex<Slots>>,
-    /// Whether links over it were forgotten: any session may have had one.
-    forgetful: AtomicBool,
-}
-
-impl Shared {
-    /// Forgets the links of sessions that went to sleep.
-    fn prune(&self, links: &mut HashMap<PeerId, Link>) {
-        let before = links.len();
-        links.retain(|_, link| !link.inputs.is_closed());
-        links.shrink_to_fit();
-        if links.len() < before {
-            self.forgetful.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
 impl RelayTask {
     pub(crate) async fn run(mut self) {
         let mut attached = Attached::new();
@@ -139,7 +109,7 @@ impl RelayTask {
                 () = network.until_up() => {}
             }
             let (inner, transport) = (self.inner.clone(), self.transport.clone());
-            let dialing = dial(&inner, &transport, &mut network);
+            let dialing = dial(&inner, &*transport, &mut network);
             let connected = tokio::select! {
                 () = cancel.cancelled() => break,
                 result = self.while_attaching(&mut attached, dialing) => result,
@@ -148,14 +118,11 @@ impl RelayTask {
                 continue;
             };
             let error = match connected {
-                Ok(Dialed { connection, took }) => {
+                Ok(dialed) => {
                     let since = Instant::now();
                     info!(relay = self.transport.address(), "connected");
                     self.state.send_replace(RelayState::Connected);
-                    let life = SIGN_OF_LIFE.max(took).min(SIGN_OF_LIFE_MOST);
-                    let ended = self
-                        .carry(connection, life, &mut attached, &mut network)
-                        .await;
+                    let ended = self.carry(dialed, &mut attached, &mut network).await;
                     if since.elapsed() >= ended.time_to_settle() {
                         backoff.succeeded();
                     }
@@ -163,6 +130,11 @@ impl RelayTask {
                         Ended::Left => break,
                         Ended::Moved => {
                             self.state.send_replace(RelayState::Connecting);
+                            continue;
+                        }
+                        Ended::NetworkDown => {
+                            let down = "the network is down".to_owned();
+                            self.state.send_replace(RelayState::Failing(down));
                             continue;
                         }
                         Ended::Failed { error, .. } | Ended::SecondFailed(error) => error,
@@ -215,13 +187,12 @@ impl RelayTask {
     }
 
     /// Carries the links of all attached sessions until the connection ends.
-    async fn carry(
-        &mut self,
-        connection: RelayConnection,
-        life: Duration,
-        attached: &mut Attached,
-        network: &mut Ear,
-    ) -> Ended {
+    async fn carry(&mut self, dialed: Dialed, attached: &mut Attached, network: &mut Ear) -> Ended {
+        let Dialed {
+            connection,
+            took,
+            doubtful,
+        } = dialed;
         let RelayConnection {
             store,
             sender,
@@ -234,19 +205,16 @@ impl RelayTask {
         let unnamed = Arc::new(Mutex::new(Envelopes::default()));
         let slots = Arc::new(Mutex::new(Slots::default()));
         let (giving_up, mut given_up) = mpsc::channel(GIVEN_UP);
-        let mut resting = FuturesUnordered::new();
         let shared = Shared {
+            inner: self.inner.clone(),
+            transport: self.transport.clone(),
+            rank: self.rank,
             store,
             link: link.clone(),
             giving_up,
             slots: slots.clone(),
-            forgetful: AtomicBool::new(false),
         };
-        let mut links = HashMap::<PeerId, Link>::new();
-        attached.prune();
-        for (peer, inputs) in attached.sessions() {
-            self.bind(attached, &mut links, peer, inputs, &shared);
-        }
+        let mut arrivals = Arrivals::new(Links::new(shared, attached));
         self.inner.wake_sessions_with_work();
         let mut sending = Box::pin(send_all(
             sender,
@@ -266,9 +234,20 @@ impl RelayTask {
             cancel: self.cancel.clone(),
         };
         let mut unidentified = Box::pin(unidentified.run());
+        let sign_of_life = || {
+            Box::pin(tokio::time::sleep(
+                SIGN_OF_LIFE.max(took).min(SIGN_OF_LIFE_MOST),
+            ))
+        };
         let mut was_heard = false;
         let mut silent = None;
-        let mut let_by = LetBy::default();
+        if doubtful {
+            if receiver.is_stranded() {
+                return Ended::Moved;
+            }
+            self.ask_for_life(&link);
+            silent = Some(sign_of_life());
+        }
         let ended = loop {
             let failed = |error| Ended::Failed { error, was_heard };
             let broken = |why: &str| failed(TransportError::Broken(why.to_owned()));
@@ -278,31 +257,29 @@ impl RelayTask {
                 () = self.cancel.cancelled() => break Ended::Left,
                 error = &mut sending => break failed(error),
                 error = &mut unidentified => break Ended::SecondFailed(error),
-                () = attached.hand_on() => {}
-                Some(answer) = answers.recv() => {
-                    self.deliver(answer, &mut links, attached, &shared, &unnamed, &mut let_by)
-                        .await;
-                }
+                () = arrivals.links.attached.hand_on() => {}
+                Some(answer) = answers.recv() => arrivals.take(answer, &unnamed).await,
                 // Only when there is room: `sending` makes it, and is not polled meanwhile.
                 Ok(permit) = changed(&mut self.token, &link) => {
                     if let Some(registration) = self.registration() {
                         permit.send(registration);
                     }
                 }
-                Ok(permit) = link.reserve(), if let_by.has_unsaid() => let_by.say(permit),
+                Ok(permit) = link.reserve(), if arrivals.let_by.has_unsaid() => {
+                    arrivals.let_by.say(permit);
+                }
                 news = network.news() => match news {
-                    News::Down => break broken("the network is down"),
+                    News::Down => break Ended::NetworkDown,
                     News::Up if receiver.is_stranded() => break Ended::Moved,
                     News::Up => {
                         self.ask_for_life(&link);
-                        silent.get_or_insert_with(|| Box::pin(tokio::time::sleep(life)));
+                        silent.get_or_insert_with(sign_of_life);
                     }
                 },
                 incoming = receiver.receive() => match incoming {
                     Ok(incoming) => {
                         (silent, was_heard) = (None, true);
-                        self.deliver(incoming, &mut links, attached, &shared, &envelopes, &mut let_by)
-                            .await;
+                        arrivals.take(incoming, &envelopes).await;
                     }
                     Err(error) => break failed(error),
                 },
@@ -310,38 +287,13 @@ impl RelayTask {
                 () = pending_or(&mut silent) => {
                     break broken("it leads nowhere since the network changed");
                 }
-                () = let_by.retry() => self.ask_again(&mut let_by, &link).await,
-                Some(Attach { peer, inputs }) = self.attaching.recv() => {
-                    if attached.insert(peer, inputs.clone()) {
-                        shared.prune(&mut links);
-                    }
-                    let bound = links.get(&peer).is_some_and(|l| l.inputs.same_channel(&inputs));
-                    if !bound {
-                        self.bind(attached, &mut links, peer, inputs, &shared);
-                    }
-                }
-                Some(GivenUp { peer, generation }) = given_up.recv() => {
-                    let link = links.get_mut(&peer);
-                    if let Some(link) = link.filter(|link| link.generation == generation) {
-                        let rest = tokio::time::sleep(link.given_up.failed(random()));
-                        resting.push(async move {
-                            rest.await;
-                            (peer, generation)
-                        });
-                    }
-                }
-                Some((peer, generation)) = resting.next() => {
-                    let link = links.get(&peer);
-                    if let Some(link) = link.filter(|link| link.generation == generation) {
-                        let inputs = link.inputs.clone();
-                        self.bind(attached, &mut links, peer, inputs, &shared);
-                    }
-                }
+                () = arrivals.let_by.retry() => arrivals.ask_again().await,
+                Some(attach) = self.attaching.recv() => arrivals.links.attach(attach),
+                Some(of) = given_up.recv() => arrivals.links.rest(of),
+                Some(of) = arrivals.links.resting.next() => arrivals.links.rested(&of),
             }
         };
-        for (peer, Link { generation, .. }) in links {
-            attached.lost(peer, generation);
-        }
+        arrivals.links.lose_all();
         if matches!(ended, Ended::Left) {
             // Whether the relay hears it or not, the connection ends.
             let both = async { tokio::join!(sending, unidentified) };
@@ -357,36 +309,6 @@ impl RelayTask {
         };
         // While it is full, what is in it asks for answers enough.
         let _ = link.try_send(ToLink::from_relay(item));
-    }
-
-    fn bind(
-        &self,
-        attached: &mut Attached,
-        links: &mut HashMap<PeerId, Link>,
-        peer: PeerId,
-        inputs: mpsc::Sender<Input>,
-        shared: &Shared,
-    ) {
-        let generation = self.inner.next_generation();
-        let binding = Binding {
-            generation,
-            class: LinkClass::Relayed(shared.store),
-            rank: self.rank,
-            transport: "relay",
-            address: self.transport.address().to_owned(),
-            link: shared.link.clone(),
-            given_up: Some(shared.giving_up.clone()),
-            again: links.contains_key(&peer) || shared.forgetful.load(Ordering::Relaxed),
-        };
-        if attached.hand(peer, Input::Bind(binding)) {
-            let before = links.remove(&peer);
-            let link = Link {
-                generation,
-                inputs,
-                given_up: before.map(|link| link.given_up).unwrap_or_default(),
-            };
-            links.insert(peer, link);
-        }
     }
 
     /// What tells the relay which token opens our mailbox.
@@ -418,7 +340,6 @@ fn closed_by_us() -> TransportError {
 }
 
 fn random() -> u32 {
-    let mut bytes = [0; 4];
     // Without randomness the wait is the longest, which is safe.
-    getrandom::fill(&mut bytes).map_or(u32::MAX, |()| u32::from_le_bytes(bytes))
+    entropy::random().map_or(u32::MAX, u32::from_le_bytes)
 }

@@ -106,6 +106,8 @@ impl Listener {
     async fn look(&self, socket: &dyn DirectEndpoint, inner: &Arc<Inner>) {
         let mut network = inner.network.watch();
         let mut look_at = Instant::now();
+        // At most every other look, or with a network that changes all the time none would end.
+        let mut cut_short = false;
         loop {
             let looking = async {
                 tokio::time::sleep_until(look_at).await;
@@ -114,14 +116,16 @@ impl Listener {
             tokio::select! {
                 addresses = looking => {
                     self.moved_to(addresses);
+                    cut_short = false;
                     look_at = Instant::now() + LOOK_AGAIN;
                 }
                 // Also while it is looked: what servers say takes a while, and is of the network before.
-                changed = network.changed() => {
+                changed = network.changed(), if !cut_short => {
                     if changed.is_err() {
                         // The monitor lives as long as the node.
                         return;
                     }
+                    cut_short = look_at <= Instant::now();
                     look_at = Instant::now();
                     if !network.borrow_and_update().up {
                         continue;

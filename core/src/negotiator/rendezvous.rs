@@ -149,9 +149,15 @@ impl Rendezvous {
         if let State::Resting { ask: true, .. } = self.state {
             self.state = State::Still;
         }
-        if forbidden && self.said.is_some() {
+        if forbidden && self.said.is_some() || self.is_elsewhere() {
             self.say(false);
         }
+    }
+
+    /// Whether we are elsewhere than the peer was told.
+    fn is_elsewhere(&self) -> bool {
+        let said = self.said.as_ref();
+        self.wish != Wish::Forbidden && said.is_some_and(|said| *said != self.ours)
     }
 
     /// Direct links to this peer are forbidden: it is not dialed, and not told where we are; what it
@@ -177,13 +183,13 @@ impl Rendezvous {
     pub fn located(&mut self, mut addresses: Vec<SocketAddr>, now: Now) {
         addresses.truncate(ADDRESSES);
         self.ours = addresses;
-        let Some(said) = self.said.as_ref().filter(|said| **said != self.ours) else {
+        let Some(said) = self.said.as_ref().filter(|_| self.is_elsewhere()) else {
             return;
         };
         // Some NATs forget us within seconds, and show us at another port each time. Nothing came of the
-        // last one either: the peer is told when it is sought again, and not woken for each.
+        // last one either: the peer is told when it is sought again, or is heard, and not woken for each.
         let rests = matches!(self.state, State::Resting { ask: true, .. });
-        if self.wish == Wish::Forbidden || rests && hosts(said) == hosts(&self.ours) {
+        if rests && hosts(said) == hosts(&self.ours) {
             return;
         }
         // Where we are now, we have to be dialed anew. A link that is up may have moved with us, or
@@ -328,7 +334,7 @@ impl Rendezvous {
         };
         let moved = theirs != self.theirs;
         self.theirs = theirs;
-        if reply || past.is_some() {
+        if reply || past.is_some() || self.is_elsewhere() {
             self.say(false);
         }
         let wanted = match self.wish {

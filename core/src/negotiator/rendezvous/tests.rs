@@ -273,6 +273,28 @@ fn another_port_is_no_reason_to_ask_a_peer_that_was_not_reached() {
 }
 
 #[test]
+fn a_peer_that_turns_up_is_told_of_the_port_that_it_was_not_woken_for() {
+    let mut end = rendezvous(1);
+    end.located(vec![address(1)], at(0));
+    end.want(at(0));
+    assert_eq!(drain(&mut end).0.len(), 1);
+    let port: SocketAddr = (address(1).ip(), 7).into();
+    end.located(vec![port], at(1));
+    assert_eq!(drain(&mut end), (vec![], vec![]));
+    end.receive(told(5, &[address(2)], false), at(2));
+    let (said, dialed) = drain(&mut end);
+    assert_eq!(dialed, [[address(2)]]);
+    assert_eq!(said.len(), 1);
+    assert_eq!(
+        (&said[0].addresses[..], said[0].reply),
+        (&[port][..], false)
+    );
+    // Once.
+    end.receive(told(6, &[address(2)], false), at(3));
+    assert_eq!(drain(&mut end).0, []);
+}
+
+#[test]
 fn who_forbids_direct_links_is_neither_told_of_nor_asked_for_ever() {
     let mut ends = met();
     exchange(&mut ends, at(1));

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
@@ -22,6 +23,10 @@ const SYSTEM_BUFFER: usize = 2 * 1024 * 1024;
 
 /// Addresses of this host that are remembered. Of more each is looked at whenever it is sent from.
 const SOURCES: usize = 64;
+
+/// How long one that was gone counts as such before it is looked at again. It may only be new: the system looks
+/// for a second or two whether somebody else has it.
+const GONE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A bound socket.
 #[derive(Debug)]
@@ -119,28 +124,34 @@ impl Socket {
     }
 }
 
-/// Addresses from which something was to be sent, and whether they are gone. A link that was accepted goes on
-/// sending from the one at which it was, and over IPv6 the system's word that this is gone has quinn send
-/// packets one by one from then on, those of all links.
+/// Addresses from which something was to be sent, and since when they are known to be gone. A link that was
+/// accepted goes on sending from the one at which it was, and over IPv6 the system's word that this is gone has
+/// quinn send packets one by one from then on, those of all links.
 #[derive(Debug, Default)]
-struct Sources(Mutex<Vec<(IpAddr, bool)>>);
+struct Sources(Mutex<Vec<(IpAddr, Option<Instant>)>>);
 
 impl Sources {
-    /// As it was when it was looked at first. An address that is back is one that the network changed by:
-    /// then there is another socket.
     fn is_gone(&self, ip: IpAddr) -> bool {
         if ip.is_ipv4() {
             return false;
         }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, gone)) = known.iter().find(|(other, _)| *other == ip) {
-            return *gone;
+        let found = known.iter_mut().find(|(other, _)| *other == ip);
+        match found {
+            Some((_, None)) => false,
+            Some((_, Some(since))) if since.elapsed() < GONE_AGAIN => true,
+            Some((_, gone)) => {
+                *gone = is_gone(ip).then(Instant::now);
+                gone.is_some()
+            }
+            None => {
+                let gone = is_gone(ip).then(Instant::now);
+                if known.len() < SOURCES {
+                    known.push((ip, gone));
+                }
+                gone.is_some()
+            }
         }
-        let gone = is_gone(ip);
-        if known.len() < SOURCES {
-            known.push((ip, gone));
-        }
-        gone
     }
 }
 

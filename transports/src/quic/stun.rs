@@ -149,9 +149,17 @@ pub(super) async fn ask(socket: &Socket, servers: &[String]) -> Vec<SocketAddr> 
         all = futures_util::future::join_all(found).await.concat();
     }
     let (v4, v6) = all.into_iter().partition(SocketAddr::is_ipv4);
-    let look = async |last: Option<Sighting>, all| match last {
-        Some(last) if !given_up(last) => Some(last.again(socket, &deadline).await),
-        _ => first_answer(socket, all, &deadline).await,
+    // A server that has answered before is not hurried.
+    let patient = Deadline::new();
+    let look = async |last: Option<Sighting>, all| {
+        let seen = match last {
+            Some(last) if !given_up(last) => Some(last.again(socket, &patient).await),
+            _ => first_answer(socket, all, &deadline).await,
+        };
+        if seen.is_some() {
+            deadline.answered();
+        }
+        seen
     };
     let (v4, v6) = futures_util::future::join(look(last_v4, v4), look(last_v6, v6)).await;
     socket.sightings().with(|last| *last = [v4, v6]);
@@ -223,10 +231,7 @@ async fn first_answer(
         tokio::select! {
             biased;
             answer = answers.next() => match answer {
-                Some(Some(seen)) => {
-                    deadline.answered();
-                    return Some(seen);
-                }
+                Some(Some(seen)) => return Some(seen),
                 Some(None) => {}
                 None => return None,
             },

@@ -21,7 +21,8 @@ pub struct RelayConfig {
     /// How long TLS and HTTP may take together, and then signing in. Longer, and idle sockets pile
     /// up.
     pub sign_in_timeout: Duration,
-    /// How often a connection is pinged; not zero. Clients give the relay up after 50 s of silence.
+    /// How often a connection is pinged; not zero. Clients give the relay up after 50 s of silence, and after 25
+    /// if it owes them an answer.
     pub ping_every: Duration,
     /// How long a client may be silent, or not take what it is sent.
     pub silence: Duration,

@@ -10,6 +10,7 @@ use outlive_core::transport::{
 use outlive_core::wire::relay::{self, FromRelay, ToRelay};
 use outlive_core::{EnvelopeId, Identity, StoreId};
 use outlive_transports::WebSocketRelay;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -26,6 +27,18 @@ async fn greeted(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     let mut socket = upgraded.expect("a WebSocket");
     socket.next().await.expect("a greeting").expect("a message");
     socket
+}
+
+fn submit(number: u64, bytes: usize) -> Outgoing {
+    Outgoing::SubmitUnidentified {
+        envelope: EnvelopeId(number),
+        to: Identity::from_seed([1; 32]).peer_id(),
+        token: DeliveryToken::from_bytes([2; 32]),
+        slot: Slot([3; 32]),
+        class: Class::Keep,
+        ttl: 60,
+        packet: Bytes::from(vec![0; bytes]),
+    }
 }
 
 /// A relay hears a slow client whenever a message of it is there as a whole.
@@ -54,15 +67,7 @@ async fn much_at_once_is_cut_into_messages_that_a_slow_link_carries_in_time() {
     let client = async {
         let relay = WebSocketRelay::new(&address)?;
         let mut connection = relay.connect_unidentified().await?;
-        let envelope = |number| Outgoing::SubmitUnidentified {
-            envelope: EnvelopeId(number),
-            to: Identity::from_seed([1; 32]).peer_id(),
-            token: DeliveryToken::from_bytes([2; 32]),
-            slot: Slot([3; 32]),
-            class: Class::Keep,
-            ttl: 60,
-            packet: Bytes::from(vec![0; PACKET]),
-        };
+        let envelope = |number| submit(number, PACKET);
         let envelopes = (0..ENVELOPES).map(envelope).collect();
         connection.sender.send(envelopes).await?;
         Ok::<_, TransportError>(connection)
@@ -90,9 +95,44 @@ async fn a_silence_longer_than_any_clock_goes_is_none() {
     let client = async {
         let relay = WebSocketRelay::new(&address)?.with_silence(Duration::MAX);
         let mut connection = relay.connect_unidentified().await?;
+        connection.sender.send(vec![submit(7, 1)]).await?;
         connection.receiver.receive().await
     };
     let ((), heard) = tokio::join!(relay, client);
+    let heard = heard.expect("a word");
+    assert!(matches!(heard, Incoming::Accepted { envelope } if envelope == EnvelopeId(7)));
+}
+
+#[tokio::test]
+async fn a_message_that_takes_longer_than_a_relay_may_be_silent_is_no_silence() {
+    let silence = Duration::from_secs(1);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let address = format!("ws://{}", listener.local_addr().expect("an address"));
+    let relay = async {
+        let mut socket = greeted(&listener).await;
+        let (mut welcome, mut accepted) = (Vec::new(), Vec::new());
+        relay::encode(&WELCOME, &mut welcome);
+        let said = socket.send(Message::binary(welcome)).await;
+        said.expect("it is taken");
+        let envelope = EnvelopeId(7);
+        relay::encode(&FromRelay::Accepted { envelope }, &mut accepted);
+        // A binary message (RFC 6455, section 5.2), as it comes over a very slow line.
+        let length = u8::try_from(accepted.len()).expect("a short one");
+        let message = [&[0x82, length], &accepted[..]].concat();
+        for byte in message {
+            tokio::time::sleep(silence * 3 / 10).await;
+            let sent = socket.get_mut().write_all(&[byte]).await;
+            sent.expect("it is taken");
+        }
+        socket
+    };
+    let client = async {
+        let relay = WebSocketRelay::new(&address)?.with_silence(silence);
+        let mut connection = relay.connect_unidentified().await?;
+        connection.sender.send(vec![submit(7, 1)]).await?;
+        connection.receiver.receive().await
+    };
+    let (_socket, heard) = tokio::join!(relay, client);
     let heard = heard.expect("a word");
     assert!(matches!(heard, Incoming::Accepted { envelope } if envelope == EnvelopeId(7)));
 }

@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::address::is_gone;
 
+use super::heard::Heard;
 use super::sign_in::{SignedIn, Socket, broken};
 
 /// Bytes after which a WebSocket message is closed and the next begun. One item more than this
@@ -37,15 +38,15 @@ struct Asked {
     bytes: usize,
 }
 
-pub(super) fn split(signed_in: SignedIn, silence: Duration) -> RelayConnection {
+pub(super) fn split(signed_in: SignedIn, heard: Heard, silence: Duration) -> RelayConnection {
     let SignedIn {
         socket,
         store,
         early,
     } = signed_in;
     let address = match socket.get_ref() {
-        MaybeTlsStream::Plain(stream) => stream.local_addr().ok(),
-        MaybeTlsStream::Rustls(stream) => stream.get_ref().0.local_addr().ok(),
+        MaybeTlsStream::Plain(stream) => stream.get_ref().local_addr().ok(),
+        MaybeTlsStream::Rustls(stream) => stream.get_ref().0.get_ref().local_addr().ok(),
         _ => None,
     };
     let (sink, stream) = socket.split();
@@ -61,7 +62,7 @@ pub(super) fn split(signed_in: SignedIn, silence: Duration) -> RelayConnection {
             address: address.map(|address| address.ip()),
             early,
             silence,
-            heard: Instant::now(),
+            heard,
             asked,
             asks,
         }),
@@ -92,22 +93,23 @@ struct Receiver {
     address: Option<IpAddr>,
     early: VecDeque<FromRelay>,
     silence: Duration,
-    heard: Instant,
+    heard: Heard,
     asked: watch::Sender<Option<Asked>>,
     asks: watch::Receiver<Option<Asked>>,
 }
 
 impl Receiver {
-    /// When the relay is given up if nothing comes until then: after the silence; and sooner if there is
-    /// something to be answered, but not before it would have pinged us anyhow, as it may have reasons of
-    /// its own to be slow. `None` is longer than a clock goes.
+    /// When the relay is given up if nothing comes until then: after the silence; and after half of it if there
+    /// is something to be answered, for it would have pinged us meanwhile, whatever reasons of its own it may
+    /// have to be slow. `None` is longer than a clock goes.
     fn given_up_at(&mut self) -> Option<Instant> {
-        let silent = self.heard.checked_add(self.silence);
+        let heard = self.heard.last();
+        let silent = heard.checked_add(self.silence);
         let asked = *self.asks.borrow_and_update();
         let unanswered = asked.and_then(|Asked { since, bytes }| {
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             let saying = Duration::from_secs(1) * bytes / SLOWEST;
-            since.checked_add(self.silence * 2 / 5 + saying)
+            heard.max(since).checked_add(self.silence / 2 + saying)
         });
         [silent, unanswered].into_iter().flatten().min()
     }
@@ -122,7 +124,10 @@ impl Receiver {
                 message = self.stream.next() => return Ok(message),
                 changed = self.asks.changed() => changed.map_err(broken)?,
                 () = until(given_up) => {
-                    return Err(TransportError::Broken("the relay fell silent".to_owned()));
+                    // A part of a message may have come.
+                    if self.given_up_at() <= given_up {
+                        return Err(TransportError::Broken("the relay fell silent".to_owned()));
+                    }
                 }
             }
         }
@@ -242,7 +247,6 @@ impl RelayReceiver for Receiver {
             // Reading answers the relay's Pings too: tungstenite queues the Pong and writes it out
             // with the next read.
             let message = self.next().await?;
-            self.heard = Instant::now();
             self.asked.send_if_modified(|asked| asked.take().is_some());
             match message {
                 Some(Ok(Message::Binary(bytes))) => {

@@ -5,6 +5,7 @@
 
 mod errors;
 mod halves;
+mod heard;
 mod sign_in;
 mod tcp;
 
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hyper_util::client::legacy::connect::HttpConnector;
 use outlive_core::Identity;
 use outlive_core::transport::{RelayConnection, RelayTransport, TransportError};
 use outlive_core::wire::relay::MESSAGE_BYTES;
@@ -25,6 +25,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, client_async_tls_with_config};
 
+use self::heard::Heard;
 use self::sign_in::{SignedIn, Socket};
 
 /// How long each part of connecting may take: finding the host, TLS and the upgrade, and the sign-in. In bad
@@ -46,9 +47,7 @@ const WRITE_BUFFER_MOST: usize = 1024 * 1024;
 /// A relay that is reached over a WebSocket.
 pub struct WebSocketRelay {
     address: String,
-    /// Where that is.
-    server: Uri,
-    connector: HttpConnector,
+    uri: Uri,
     tls: Arc<ClientConfig>,
     roots: RootCertStore,
     silence: Duration,
@@ -91,14 +90,12 @@ impl WebSocketRelay {
         if !has_a_port_or_none(&uri) {
             return Err(wrong("its port is none; use 1 to 65535"));
         }
-        let server = tcp::server(&uri).map_err(|error| wrong(&error.to_string()))?;
         let mut roots = RootCertStore::empty();
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         let tls = tls_config(&roots)?;
         Ok(Self {
             address: address.to_owned(),
-            server,
-            connector: tcp::connector(),
+            uri,
             tls,
             roots,
             silence: SILENCE,
@@ -147,8 +144,8 @@ impl WebSocketRelay {
         }
     }
 
-    /// Gives a relay up after this time without a sign of life; 50 s if not said. It has to be
-    /// longer than the relay's interval of Pings.
+    /// Gives a relay up after this time without a sign of life; 50 s if not said. After half of it one that owes
+    /// an answer: so it has to be more than twice the relay's interval of Pings.
     #[must_use]
     pub const fn with_silence(mut self, silence: Duration) -> Self {
         self.silence = silence;
@@ -175,11 +172,13 @@ impl WebSocketRelay {
             .max_write_buffer_size(WRITE_BUFFER_MOST)
             .max_message_size(Some(MESSAGE_BYTES))
             .max_frame_size(Some(MESSAGE_BYTES));
-        let finding = tcp::connect(self.connector.clone(), self.server.clone());
+        let finding = tcp::connect(&self.uri);
         let tcp = self
             .in_time(FINDING, "nobody is found there", finding)
             .await?;
-        let tcp = tcp.map_err(|reason| self.unreachable(reason))?;
+        let tcp = tcp.map_err(|error| self.unreachable(error))?;
+        let heard = Heard::new();
+        let tcp = heard.listen(tcp);
         let tls = Some(Connector::Rustls(self.tls.clone()));
         let upgrade = Box::pin(client_async_tls_with_config(
             request,
@@ -194,7 +193,7 @@ impl WebSocketRelay {
         let signed_in = self
             .in_time(SIGN_IN, "it does not sign us in", greet(socket))
             .await??;
-        Ok(halves::split(signed_in, self.silence))
+        Ok(halves::split(signed_in, heard, self.silence))
     }
 
     async fn in_time<T>(

@@ -8,11 +8,12 @@ use outlive_core::wire::relay::{
     self, Binding, EXPORTER_LABEL, Exported, FromRelay, ToRelay, VERSION,
 };
 use outlive_core::{Identity, StoreId};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+use super::heard::Tcp;
+
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<Tcp>>;
 
 /// A socket on which we are known.
 pub(super) struct SignedIn {

@@ -1,141 +1,141 @@
-//! The way to a relay's host: over IPv6 or IPv4, whichever leads there.
+//! The way to a relay's host: over whichever of its addresses leads there.
 
-use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::http::Uri;
-use tokio_tungstenite::tungstenite::http::uri::{InvalidUriParts, Scheme};
-use tower_service::Service;
 
-/// How long the addresses of the family that is preferred are tried alone: many hosts have an address of
-/// IPv6 from which nothing leads on (RFC 8305, section 5, recommends this time).
-const ALONE: Duration = Duration::from_millis(250);
+/// How long an address has for itself before the next is tried beside it (RFC 8305, section 5, recommends this
+/// time). Many hosts have an address of IPv6 from which nothing leads on, and not one that fails.
+const APART: Duration = Duration::from_millis(250);
 
-/// How long the addresses of one family may take, in equal parts. It leaves time for TLS and sign-in at
-/// the last of them.
-const FAMILY: Duration = Duration::from_secs(6);
+/// Addresses of a host that are tried.
+const ADDRESSES: usize = 16;
 
-/// The server of a WebSocket address, as HTTP names it: with the port that is meant where none is said.
-pub(super) fn server(address: &Uri) -> Result<Uri, InvalidUriParts> {
-    let mut parts = address.clone().into_parts();
-    parts.scheme = match address.scheme_str() {
-        Some("wss") => Some(Scheme::HTTPS),
-        _ => Some(Scheme::HTTP),
+/// Connects to the host of a WebSocket address. What is flushed there leaves at once, without Nagle's
+/// algorithm. Goes on as long as the system does: limit its time. Cancellation-safe.
+pub(super) async fn connect(address: &Uri) -> io::Result<TcpStream> {
+    let host = address.host().unwrap_or_default();
+    let port = match (address.port_u16(), address.scheme_str()) {
+        (Some(port), _) => port,
+        (None, Some("wss")) => 443,
+        (None, _) => 80,
     };
-    Uri::from_parts(parts)
+    // A literal of IPv6 stands in brackets in an address.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let found = tokio::net::lookup_host((host, port)).await?;
+    let stream = first_of(by_turns(found.collect())).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
-/// What connects to it. What is flushed there leaves at once, without Nagle's algorithm.
-pub(super) fn connector() -> HttpConnector {
-    prepared(HttpConnector::new())
-}
-
-fn prepared<R>(mut connector: HttpConnector<R>) -> HttpConnector<R> {
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_happy_eyeballs_timeout(Some(ALONE));
-    connector.set_connect_timeout(Some(FAMILY));
-    connector
-}
-
-/// Connects to a server, or says why not.
-pub(super) async fn connect<C>(mut connector: C, server: Uri) -> Result<TcpStream, String>
-where
-    C: Service<Uri, Response = TokioIo<TcpStream>, Error: Error>,
-{
-    let connected = connector.call(server).await;
-    connected.map(TokioIo::into_inner).map_err(|error| {
-        // The first cause is what the system said.
-        let mut cause: &dyn Error = &error;
-        while let Some(source) = cause.source() {
-            cause = source;
+/// The families take turns, beginning with that of the first address, which the system prefers.
+fn by_turns(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(first) = found.first().copied() else {
+        return found;
+    };
+    let (preferred, other): (Vec<_>, Vec<_>) =
+        (found.into_iter()).partition(|address| address.is_ipv4() == first.is_ipv4());
+    let (mut preferred, mut other) = (preferred.into_iter(), other.into_iter());
+    let mut turns = Vec::new();
+    loop {
+        let pair = [preferred.next(), other.next()];
+        if pair == [None, None] {
+            return turns;
         }
-        cause.to_string()
-    })
+        turns.extend(pair.into_iter().flatten());
+    }
+}
+
+/// Connects to the first that answers ([RFC 8305]).
+///
+/// [RFC 8305]: https://www.rfc-editor.org/rfc/rfc8305
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut untried = addresses.into_iter().take(ADDRESSES);
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = None;
+    loop {
+        // One that fails makes room for the next at once.
+        let tries = untried.next();
+        let more = tries.is_some();
+        attempts.extend(tries.map(TcpStream::connect));
+        tokio::select! {
+            Some(attempt) = attempts.next() => match attempt {
+                Ok(stream) => return Ok(stream),
+                Err(error) => {
+                    // That of the preferred address tells the most.
+                    failure.get_or_insert(error);
+                }
+            },
+            () = tokio::time::sleep(APART), if more => {}
+            else => {
+                let nowhere = || io::Error::new(ErrorKind::NotFound, "its name has no address");
+                return Err(failure.unwrap_or_else(nowhere));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Ready, ready};
-    use std::io;
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-    use std::task::{Context, Poll};
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    use hyper_util::client::legacy::connect::dns::Name;
     use socket2::{Domain, Socket, Type};
     use tokio::net::TcpListener;
 
     use super::*;
 
-    /// A name service that knows the addresses of one host.
-    #[derive(Clone)]
-    struct Knows(Vec<SocketAddr>);
-
-    impl Service<Name> for Knows {
-        type Response = std::vec::IntoIter<SocketAddr>;
-        type Error = io::Error;
-        type Future = Ready<io::Result<Self::Response>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _: Name) -> Self::Future {
-            ready(Ok(self.0.clone().into_iter()))
-        }
-    }
-
-    /// A port at which nobody answers: its queue is full, and what comes is dropped. None where there is
-    /// no IPv6.
-    fn black_hole(ip: Ipv6Addr, port: u16) -> io::Result<Vec<Socket>> {
-        let address = SocketAddr::from((ip, port)).into();
-        let socket = || Socket::new(Domain::IPV6, Type::STREAM, None);
-        let listener = socket()?;
-        listener.bind(&address)?;
-        listener.listen(0)?;
+    /// A port at which nobody answers: its queue is full, and what comes is dropped.
+    fn black_hole() -> (SocketAddr, Vec<Socket>) {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let listener = socket();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        listener.bind(&any.into()).expect("a free port");
+        listener.listen(0).expect("a listener");
+        let address = listener.local_addr().expect("its address");
         let mut held = vec![listener];
         // How many fit is for the system to say.
         for _ in 0..4 {
-            let waits = socket()?;
-            waits.set_nonblocking(true)?;
+            let waits = socket();
+            waits.set_nonblocking(true).expect("a socket");
             // None of them is done at once.
             let _ = waits.connect(&address);
             held.push(waits);
         }
-        Ok(held)
+        (address.as_socket().expect("of IP"), held)
     }
 
     #[tokio::test]
-    async fn an_address_from_which_nothing_leads_on_holds_nobody_up() {
+    async fn addresses_from_which_nothing_leads_on_hold_nobody_up() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a free port");
         let works = listener.local_addr().expect("its address");
-        let _held = match black_hole(Ipv6Addr::LOCALHOST, works.port()) {
-            Ok(held) => held,
-            Err(error) => return eprintln!("skipped: there is no IPv6 here: {error}"),
-        };
-        let dead = (Ipv6Addr::LOCALHOST, works.port()).into();
-        let connector = prepared(HttpConnector::new_with_resolver(Knows(vec![dead, works])));
-        let server = server(&"ws://relay.example".parse().expect("an address"));
-        let connecting = connect(connector, server.expect("a server"));
-        let connected = tokio::time::timeout(FAMILY / 2, connecting).await;
-        let connected = connected.expect("sooner than one gives up");
+        let ((dead, _held), closed) = (black_hole(), SocketAddr::from(([127, 0, 0, 1], 1)));
+        let connecting = first_of(vec![dead, dead, closed, works]);
+        let connected = tokio::time::timeout(APART * 8, connecting).await;
+        let connected = connected.expect("sooner than a dead one is given up");
         let reached = connected.expect("a way").peer_addr();
         assert_eq!(reached.expect("an address"), works);
     }
 
+    #[tokio::test]
+    async fn what_is_said_is_why_the_preferred_address_failed() {
+        let closed = SocketAddr::from(([127, 0, 0, 1], 1));
+        let error = first_of(vec![closed, closed]).await.expect_err("nobody");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        let error = first_of(Vec::new()).await.expect_err("nobody");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+
     #[test]
-    fn a_port_that_is_not_said_is_that_of_the_scheme() {
-        for (address, server_is) in [
-            ("wss://relay.example", "https://relay.example/"),
-            ("ws://relay.example/v1", "http://relay.example/v1"),
-            ("wss://[::1]:4400", "https://[::1]:4400/"),
-        ] {
-            let address = address.parse().expect("an address");
-            assert_eq!(server(&address).expect("a server").to_string(), server_is);
-        }
+    fn the_families_take_turns_beginning_with_the_preferred_one() {
+        let v4 = |n| SocketAddr::from((Ipv4Addr::new(192, 0, 2, n), 443));
+        let v6 = |n| SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n), 443));
+        let found = vec![v6(1), v6(2), v6(3), v4(1)];
+        assert_eq!(by_turns(found), [v6(1), v4(1), v6(2), v6(3)]);
     }
 }

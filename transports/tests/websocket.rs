@@ -84,13 +84,16 @@ async fn a_silence_longer_than_any_clock_goes_is_none() {
     let address = format!("ws://{}", listener.local_addr().expect("an address"));
     let relay = async {
         let mut socket = greeted(&listener).await;
-        let mut said = Vec::new();
         let envelope = EnvelopeId(7);
         for word in [WELCOME, FromRelay::Accepted { envelope }] {
+            let mut said = Vec::new();
             relay::encode(&word, &mut said);
+            let said = socket.send(Message::binary(said)).await;
+            said.expect("it is taken");
+            if word == WELCOME {
+                socket.next().await.expect("an envelope").expect("whole");
+            }
         }
-        let said = socket.send(Message::binary(said)).await;
-        said.expect("it is taken");
     };
     let client = async {
         let relay = WebSocketRelay::new(&address)?.with_silence(Duration::MAX);

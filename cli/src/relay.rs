@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use outlive_relay::{Rate, Relay, RelayConfig, RelayTls};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 #[derive(Serialize)]
@@ -50,17 +51,42 @@ fn key(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     Ok(pem)
 }
 
+/// Reads the certificate and its key, if the relay is to have any.
+fn tls(args: &crate::args::Relay) -> Result<Option<RelayTls>> {
+    let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
+        return Ok(None);
+    };
+    let tls = RelayTls::from_pem(&crate::data::pem(cert)?, &self::key(key)?);
+    let files = || format!("can't use {} with {}", cert.display(), key.display());
+    tls.with_context(files).map(Some)
+}
+
+/// Reads the certificate and its key again. Whatever is wrong with them is no reason to end.
+fn reload(relay: &Relay, args: &crate::args::Relay) {
+    let reloaded = match tls(args) {
+        Ok(Some(tls)) => relay.reload_tls(tls).map_err(Into::into),
+        Ok(None) => return info!("there is no certificate to read again"),
+        Err(error) => Err(error),
+    };
+    match reloaded {
+        Ok(()) => info!("the certificate was read again; whoever connects now is shown it"),
+        Err(error) => {
+            let error = format!("{error:#}");
+            warn!(%error, "the certificate can't be renewed; the one before stays in use");
+        }
+    }
+}
+
 pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let store = crate::data::open(&args.data, "mailboxes")?;
     let mut builder = Relay::builder()
         .store(Arc::new(store))
         .config(config(&args));
-    if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
-        let tls = RelayTls::from_pem(&crate::data::pem(cert)?, &self::key(key)?);
-        let files = || format!("can't use {} with {}", cert.display(), key.display());
-        builder = builder.tls(tls.with_context(files)?);
+    if let Some(tls) = tls(&args)? {
+        builder = builder.tls(tls);
     }
     if let Some(address) = args.stun {
         builder = builder.stun(address);
@@ -73,9 +99,12 @@ pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
         addr,
         stun: relay.stun_addr().map(|address| address.to_string()),
     })?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => reload(&relay, &args),
+        }
     }
     crate::output::say("draining");
     relay.shutdown().await?;

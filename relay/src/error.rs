@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use outlive_core::store::StoreError;
 use thiserror::Error;
 
-/// Why a relay could not start or stop.
+/// Why a relay could not start or stop, or not take what it was given meanwhile.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RelayError {
@@ -45,6 +45,11 @@ pub enum RelayError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It was started without TLS, and is given a new certificate.
+    #[error(
+        "the relay was started without TLS, so it shows no certificate; give it one at the start"
+    )]
+    NoTls,
 }
 
 fn of_listening(error: &io::Error) -> String {

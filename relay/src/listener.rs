@@ -20,9 +20,8 @@ use hyper_util::service::TowerToHyperService;
 use outlive_core::wire::relay::{Exported, MESSAGE_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
@@ -69,7 +68,8 @@ pub(crate) struct Listener {
 #[derive(Clone)]
 struct Door {
     shared: Shared,
-    tls: Option<TlsAcceptor>,
+    /// The certificate that is shown now.
+    tls: Option<watch::Receiver<RelayTls>>,
     connections: Arc<Semaphore>,
     tasks: TaskTracker,
     app: Router<Arrival>,
@@ -98,7 +98,7 @@ impl Listener {
     pub(crate) fn new(
         listener: TcpListener,
         shared: Shared,
-        tls: Option<&RelayTls>,
+        tls: Option<watch::Receiver<RelayTls>>,
         tasks: TaskTracker,
     ) -> Self {
         let most = shared.config.connections.min(Semaphore::MAX_PERMITS / 2);
@@ -114,7 +114,7 @@ impl Listener {
             sockets: Arc::new(Semaphore::new(most + COMING_IN)),
             door: Door {
                 shared,
-                tls: tls.map(RelayTls::acceptor),
+                tls,
                 connections: Arc::new(Semaphore::new(most)),
                 tasks,
                 app,
@@ -218,13 +218,14 @@ impl Door {
     async fn open(self, socket: TcpStream, source: Option<IpAddr>, place: Place) {
         // Without it small packets wait for acknowledgements; the connection works anyway.
         let _ = socket.set_nodelay(true);
-        let Some(acceptor) = self.tls.clone() else {
+        let Some(tls) = &self.tls else {
             return self.http(socket, None, source, place).await;
         };
         if !matches!(begins_with(&socket).await, Some(tls::HANDSHAKE)) {
             let app = Router::new().fallback(no_tls);
             return speak(socket, app).await;
         }
+        let acceptor = tls.borrow().acceptor();
         let stream = match acceptor.accept(socket).await {
             Ok(stream) => stream,
             Err(error) => return debug!(%error, "no TLS"),

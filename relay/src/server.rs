@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use outlive_core::store::Store;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -129,12 +130,14 @@ impl RelayBuilder {
             let tell = |what: Refused, count| info!(count, "{}", what.told());
             refusals.run(telling, tell).await;
         });
-        let listener = Listener::new(listener, shared, self.tls.as_ref(), tasks.clone());
+        let (tls, shown) = self.tls.map(watch::channel).unzip();
+        let listener = Listener::new(listener, shared, shown, tasks.clone());
         tasks.spawn(listener.run());
-        info!(%address, store = %store_id, tls = self.tls.is_some(), "listening");
+        info!(%address, store = %store_id, tls = tls.is_some(), "listening");
         Ok(Relay {
             address,
             stun_address,
+            tls,
             store,
             draining,
             tasks,
@@ -147,6 +150,8 @@ impl RelayBuilder {
 pub struct Relay {
     address: SocketAddr,
     stun_address: Option<SocketAddr>,
+    /// The certificate that is shown now.
+    tls: Option<watch::Sender<RelayTls>>,
     store: Arc<dyn Store>,
     draining: CancellationToken,
     tasks: TaskTracker,
@@ -178,6 +183,19 @@ impl Relay {
     #[must_use]
     pub const fn stun_addr(&self) -> Option<SocketAddr> {
         self.stun_address
+    }
+
+    /// Shows this certificate to whoever connects from now on, in place of the one before. Connections that
+    /// are up stay as they are; what was agreed on under the old one is not resumed.
+    ///
+    /// # Errors
+    /// [`RelayError::NoTls`] if the relay was started without TLS.
+    pub fn reload_tls(&self, tls: RelayTls) -> Result<(), RelayError> {
+        let shown = self.tls.as_ref().ok_or(RelayError::NoTls)?;
+        // The whole configuration: the new one knows no TLS session of the old one, each of which would show
+        // the old certificate for as long as it is resumed.
+        shown.send_replace(tls);
+        Ok(())
     }
 
     /// Drains: takes no more connections, tells those there are, answers what was submitted, and

@@ -14,7 +14,7 @@ pub(crate) struct Relay {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
     /// The certificate to show, with its chain behind it. Without it clients come over ws://, or
-    /// through a proxy that ends TLS.
+    /// through a proxy that ends TLS. SIGHUP has it and its key read again.
     #[arg(long, value_name = "PEM", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
     /// The key of the certificate, not encrypted.

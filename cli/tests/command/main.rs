@@ -1,6 +1,7 @@
 //! The command as scripts use it: real processes, real files, and processes that are killed.
 
 mod at_rest;
+mod certificates;
 #[cfg(unix)]
 mod chat;
 mod complaints;

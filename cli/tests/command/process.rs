@@ -55,8 +55,17 @@ impl Running {
 
     /// Asks it to end, as a service manager does.
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Asks it to read its files again, as a service manager does.
+    pub(crate) fn reload(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
         let process = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &process]).status();
+        let asked = Command::new("kill").args([signal, &process]).status();
         assert!(asked.expect("kill is there").success());
     }
 

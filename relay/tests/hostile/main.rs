@@ -6,6 +6,7 @@ mod health;
 mod limits;
 mod mailbox;
 mod protocol;
+mod renewal;
 mod stores;
 mod stun;
 mod tls;

@@ -28,16 +28,16 @@ const ALICE: u16 = 1;
 const BOB: u16 = 2;
 
 /// An authority of one's own.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
-struct Certificate {
-    chain: String,
-    key: String,
+pub(crate) struct Certificate {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -48,7 +48,7 @@ impl Authority {
         self.0.pem()
     }
 
-    fn certificate(&self, name: &str) -> Certificate {
+    pub(crate) fn certificate(&self, name: &str) -> Certificate {
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
         let key = KeyPair::generate().expect("a key");
         let signed = params.signed_by(&key, &self.0).expect("a certificate");
@@ -58,7 +58,7 @@ impl Authority {
         }
     }
 
-    fn connector(&self) -> Connector {
+    pub(crate) fn connector(&self) -> Connector {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -72,12 +72,12 @@ impl Authority {
 }
 
 impl Certificate {
-    fn relay_tls(&self) -> RelayTls {
+    pub(crate) fn relay_tls(&self) -> RelayTls {
         RelayTls::from_pem(self.chain.as_bytes(), self.key.as_bytes()).expect("a usable pair")
     }
 }
 
-async fn relay(certificate: &Certificate) -> Relay {
+pub(crate) async fn relay(certificate: &Certificate) -> Relay {
     relay_with(certificate, RelayConfig::default()).await
 }
 
@@ -90,7 +90,7 @@ async fn relay_with(certificate: &Certificate, config: RelayConfig) -> Relay {
     relay.await.expect("a free port")
 }
 
-fn way(scheme: &str, port: u16, authority: &Authority) -> WebSocketRelay {
+pub(crate) fn way(scheme: &str, port: u16, authority: &Authority) -> WebSocketRelay {
     WebSocketRelay::new(&format!("{scheme}://127.0.0.1:{port}"))
         .and_then(|way| way.with_root_certificates(authority.pem().as_bytes()))
         .expect("a good address")

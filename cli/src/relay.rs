@@ -19,6 +19,9 @@ struct Listening {
     /// Where STUN requests are answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     stun: Option<String>,
+    /// Where the numbers are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
 }
 
 fn config(args: &crate::args::Relay) -> RelayConfig {
@@ -91,6 +94,9 @@ pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
     if let Some(address) = args.stun {
         builder = builder.stun(address);
     }
+    if let Some(address) = args.metrics {
+        builder = builder.metrics(address);
+    }
     let relay = builder.bind(args.listen).await?;
     let addr = relay.local_addr().to_string();
     // Always JSON: scripts wait for this line.
@@ -98,6 +104,7 @@ pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
         event: "listening",
         addr,
         stun: relay.stun_addr().map(|address| address.to_string()),
+        metrics: relay.metrics_addr().map(|address| address.to_string()),
     })?;
     loop {
         tokio::select! {

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use crate::accounts::{Accounts, Cost, Payers, RateAccount};
 use crate::config::RelayConfig;
+use crate::counts::{Counted, Counts, Kind};
 use crate::directory::{Directory, Now, Presence};
 use crate::health::Health;
 use crate::mailbox::{Change, Mailboxes, Put, Request, What};
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) health: Arc<Health>,
     pub(crate) refusals: Arc<RefusalLog>,
+    pub(crate) counts: Arc<Counts>,
     pub(crate) draining: CancellationToken,
 }
 
@@ -81,6 +83,7 @@ async fn converse(
     let peer = match signed_in {
         Ok(Ok(Client::Peer(peer))) => peer,
         Ok(Ok(Client::Unidentified)) => {
+            let _counted = Counted::open(shared.counts.clone(), Kind::Unidentified);
             return unidentified::serve(sink, &mut stream, shared, source).await;
         }
         Ok(Err(End::Goodbye(reason))) => {
@@ -98,6 +101,7 @@ async fn converse(
             return goodbye(&mut sink, GoodbyeReason::Protocol).await;
         }
     };
+    let _counted = Counted::open(shared.counts.clone(), Kind::SignedIn);
     let mut presence = shared.directory.enter(peer);
     let now = Instant::now();
     let account = Payers {
@@ -235,7 +239,7 @@ impl Connection {
             messages.push(message);
             rooms.push(room);
         }
-        let said = self.talk.say(messages).await;
+        let said = self.say(messages).await;
         // Only now: until it is said it takes memory.
         drop(rooms);
         said
@@ -254,7 +258,16 @@ impl Connection {
         if deliveries.is_empty() {
             return Ok(());
         }
-        self.talk.say(deliveries).await
+        self.say(deliveries).await
+    }
+
+    /// Says these, and counts what is delivered with them.
+    async fn say(&mut self, messages: Vec<FromRelay>) -> Result<(), End> {
+        let is_delivery = |message: &&FromRelay| matches!(message, FromRelay::Deliver { .. });
+        let deliveries = messages.iter().filter(is_delivery).count();
+        self.talk.say(messages).await?;
+        self.shared.counts.delivered.add(deliveries);
+        Ok(())
     }
 
     /// Counts a WebSocket message, and what it acknowledges. If that went over a rate of the peer, or of
@@ -300,6 +313,7 @@ impl Connection {
                     packet,
                     ..
                 } => {
+                    self.shared.counts.accepted(Class::NowOrNever, packet.len());
                     self.shared.directory.pass(self.peer.into(), &to, packet);
                     let accepted: Answers = vec![(envelope, Ok(()))];
                     self.talk

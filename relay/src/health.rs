@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use outlive_core::store::StoreError;
 
@@ -11,12 +12,21 @@ use crate::lock::lock;
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     failure: Mutex<Option<String>>,
+    failed: AtomicU64,
 }
 
 impl Health {
     /// A write has ended.
     pub(crate) fn written(&self, result: &Result<(), StoreError>) {
+        if result.is_err() {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
         *lock(&self.failure) = result.as_ref().err().map(reason);
+    }
+
+    /// How many writes have failed since the relay started.
+    pub(crate) fn failed_writes(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Why the last write failed, if it did.

@@ -13,12 +13,14 @@
 mod accounts;
 mod config;
 mod connection;
+mod counts;
 mod directory;
 mod error;
 mod health;
 mod listener;
 mod lock;
 mod mailbox;
+mod metrics;
 mod rate;
 mod records;
 mod refusals;

@@ -21,6 +21,7 @@ use self::request::Puts;
 pub(crate) use self::request::{Bringing, Change, Put, Request, What, WriterGone};
 use self::step::{STEP_ENVELOPES, Step};
 use crate::config::RelayConfig;
+use crate::counts::Counts;
 use crate::directory::Directory;
 use crate::error::RelayError;
 use crate::health::Health;
@@ -62,6 +63,7 @@ pub(crate) struct Writer {
     directory: Arc<Directory>,
     health: Arc<Health>,
     refusals: Arc<RefusalLog>,
+    counts: Arc<Counts>,
     requests: mpsc::Receiver<Request>,
     /// What was taken from there and is not done yet, in order.
     waiting: VecDeque<Request>,
@@ -81,6 +83,7 @@ impl Writer {
         directory: Arc<Directory>,
         health: Arc<Health>,
         refusals: Arc<RefusalLog>,
+        counts: Arc<Counts>,
     ) -> Result<(Self, Mailboxes, StoreId), RelayError> {
         let id = store_id(&*store).await?;
         let key = Bytes::from_static(records::NUMBERS);
@@ -98,6 +101,7 @@ impl Writer {
             directory,
             health,
             refusals,
+            counts,
             requests,
             waiting: VecDeque::new(),
             again: Vec::new(),
@@ -180,11 +184,14 @@ impl Writer {
         while step.room() > 0
             && let Some(put) = puts.left.next()
         {
-            step.count(1, put.packet.len());
+            let (class, bytes) = (put.class, put.packet.len());
+            step.count(1, bytes);
             // Nothing was changed if it fails: the others of the step go on.
             let answer = self.put(step, puts.from, put).await;
-            if matches!(answer, Ok(Err(Refusal::MailboxFull))) {
-                self.refusals.count(Refused::MailboxFull);
+            match &answer {
+                Ok(Ok(())) => step.accepted.push((class, bytes)),
+                Ok(Err(Refusal::MailboxFull)) => self.refusals.count(Refused::MailboxFull),
+                Ok(Err(_)) | Err(_) => {}
             }
             answers.push(answer.unwrap_or_else(|error| {
                 step.unread = Some(error);
@@ -264,12 +271,22 @@ impl Writer {
                 self.put_off(change);
             }
         }
+        if result.is_ok() {
+            for (class, bytes) in step.accepted {
+                self.counts.accepted(class, bytes);
+            }
+        }
         for (mut puts, answers) in step.answers {
-            puts.answers
-                .extend(answers.into_iter().map(|answer| match result {
+            for answer in answers {
+                let answer = match result {
                     Ok(()) => answer,
                     Err(_) => answer.and(Err(Refusal::Unavailable)),
-                }));
+                };
+                if let Err(reason) = answer {
+                    self.counts.refused(reason);
+                }
+                puts.answers.push(answer);
+            }
             if puts.left.len() == 0 {
                 // The connection may be gone: then its client asks again over the next one.
                 let _ = puts.reply.send(puts.answers);

@@ -1,4 +1,5 @@
-//! What the relay turns away, told to its operator: how much of each kind, and nobody's name or address.
+//! What the relay turns away, counted and told to its operator: how much of each kind, and nobody's name or
+//! address.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,28 +67,29 @@ impl RefusalLog {
         }
     }
 
+    /// How many were refused since the relay started.
+    pub(crate) fn total(&self, what: Refused) -> u64 {
+        let count = self.counts.get(what as usize);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
     /// Tells how many of each kind were refused since that was told last, if any were. Ends when the relay
     /// drains, with the last of them.
     pub(crate) async fn run(&self, draining: CancellationToken, tell: impl Fn(Refused, u64)) {
         let mut drains = false;
+        let mut told = [0; Refused::ALL.len()];
         while !drains {
             let waiting = tokio::time::sleep(TELL_EVERY);
             drains = draining.run_until_cancelled(waiting).await.is_none();
-            for (what, count) in Refused::ALL.into_iter().zip(&self.counts) {
-                match count.swap(0, Ordering::Relaxed) {
+            for (what, told) in Refused::ALL.into_iter().zip(&mut told) {
+                let total = self.total(what);
+                match total.saturating_sub(*told) {
                     0 => {}
                     count => tell(what, count),
                 }
+                *told = total;
             }
         }
-    }
-}
-
-#[cfg(test)]
-impl RefusalLog {
-    /// How many were refused that nobody was told of.
-    pub(crate) fn untold(&self, what: Refused) -> u64 {
-        self.counts[what as usize].load(Ordering::Relaxed)
     }
 }
 
@@ -144,7 +146,7 @@ mod tests {
             (0..most).for_each(|_| log.count(what));
         }
         for (most, what) in (1..).zip(Refused::ALL) {
-            assert_eq!(log.untold(what), most, "{what:?}");
+            assert_eq!(log.total(what), most, "{what:?}");
         }
     }
 }

@@ -13,11 +13,13 @@ use tracing::info;
 use crate::accounts::Accounts;
 use crate::config::RelayConfig;
 use crate::connection::Shared;
+use crate::counts::Counts;
 use crate::directory::Directory;
 use crate::error::RelayError;
 use crate::health::Health;
 use crate::listener::Listener;
 use crate::mailbox::Writer;
+use crate::metrics::{Metrics, Sources};
 use crate::refusals::{RefusalLog, Refused};
 use crate::stun::Stun;
 use crate::tls::RelayTls;
@@ -32,6 +34,7 @@ pub struct RelayBuilder {
     config: RelayConfig,
     tls: Option<RelayTls>,
     stun: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
 }
 
 impl std::fmt::Debug for RelayBuilder {
@@ -74,6 +77,14 @@ impl RelayBuilder {
         self
     }
 
+    /// Answers `GET /metrics` over plain HTTP at this address too (port 0 takes a free one), as a Prometheus
+    /// reads it. There is no sign-in there: let it be an address that only those reach who may know.
+    #[must_use]
+    pub const fn metrics(mut self, address: SocketAddr) -> Self {
+        self.metrics = Some(address);
+        self
+    }
+
     /// Starts the relay on an address; port 0 takes a free one. Dropped half-way, no relay runs; at
     /// most the store has got its id.
     ///
@@ -84,24 +95,37 @@ impl RelayBuilder {
         self.config.check()?;
         let (config, refusals) = (Arc::new(self.config), Arc::new(RefusalLog::default()));
         let failed = |error| RelayError::Listen { address, error };
+        let (counts, health) = (Arc::<Counts>::default(), Arc::<Health>::default());
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stun = match self.stun {
             Some(address) => {
                 let failed = |error| RelayError::Listen { address, error };
-                let binding = Stun::bind(address, config.clone(), refusals.clone());
+                let binding = Stun::bind(address, config.clone(), refusals.clone(), counts.clone());
                 Some(binding.await.map_err(failed)?)
             }
             None => None,
         };
+        let metrics = match self.metrics {
+            Some(address) => {
+                let failed = |error| RelayError::Listen { address, error };
+                let sources = Sources {
+                    counts: counts.clone(),
+                    refusals: refusals.clone(),
+                    health: health.clone(),
+                };
+                Some(Metrics::bind(address, sources).await.map_err(failed)?)
+            }
+            None => None,
+        };
         let directory = Arc::new(Directory::default());
-        let health = Arc::new(Health::default());
         let (writer, mailboxes, store_id) = Writer::open(
             store.clone(),
             (*config).clone(),
             directory.clone(),
             health.clone(),
             refusals.clone(),
+            counts.clone(),
         )
         .await?;
         let draining = CancellationToken::new();
@@ -119,11 +143,16 @@ impl RelayBuilder {
             mailboxes,
             health,
             refusals: refusals.clone(),
+            counts,
             draining: draining.clone(),
         };
         let (stun, stun_address) = stun.unzip();
         if let Some(stun) = stun {
             tasks.spawn(stun.run(draining.clone()));
+        }
+        let (metrics, metrics_address) = metrics.unzip();
+        if let Some(metrics) = metrics {
+            tasks.spawn(metrics.run(draining.clone(), tasks.clone()));
         }
         let telling = draining.clone();
         tasks.spawn(async move {
@@ -137,6 +166,7 @@ impl RelayBuilder {
         Ok(Relay {
             address,
             stun_address,
+            metrics_address,
             tls,
             store,
             draining,
@@ -150,6 +180,7 @@ impl RelayBuilder {
 pub struct Relay {
     address: SocketAddr,
     stun_address: Option<SocketAddr>,
+    metrics_address: Option<SocketAddr>,
     /// The certificate that is shown now.
     tls: Option<watch::Sender<RelayTls>>,
     store: Arc<dyn Store>,
@@ -183,6 +214,12 @@ impl Relay {
     #[must_use]
     pub const fn stun_addr(&self) -> Option<SocketAddr> {
         self.stun_address
+    }
+
+    /// Where it answers `GET /metrics`, if it does.
+    #[must_use]
+    pub const fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Shows this certificate to whoever connects from now on, in place of the one before. Connections that

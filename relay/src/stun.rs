@@ -28,6 +28,7 @@ use tracing::warn;
 use self::socket::{Asker, RECEIVE_BYTES, Socket};
 use crate::accounts::{Accounts, SocketAccount, source};
 use crate::config::RelayConfig;
+use crate::counts::Counts;
 use crate::refusals::{RefusalLog, Refused};
 
 /// Bytes of a request. A longer one is not answered: binding requests are short.
@@ -47,6 +48,7 @@ pub(crate) struct Stun {
     config: Arc<RelayConfig>,
     sources: Accounts<IpAddr, SocketAccount>,
     refusals: Arc<RefusalLog>,
+    counts: Arc<Counts>,
 }
 
 impl Stun {
@@ -55,6 +57,7 @@ impl Stun {
         address: SocketAddr,
         config: Arc<RelayConfig>,
         refusals: Arc<RefusalLog>,
+        counts: Arc<Counts>,
     ) -> io::Result<(Self, SocketAddr)> {
         let socket = Socket::bind(address).await?;
         let address = socket.local_addr()?;
@@ -64,6 +67,7 @@ impl Stun {
             config,
             sources,
             refusals,
+            counts,
         };
         Ok((stun, address))
     }
@@ -97,9 +101,10 @@ impl Stun {
         if request.len() <= REQUEST_BYTES
             && self.admits(from.ip())
             && let Some(response) = response(request, from)
-        {
             // No room to send: the client asks again.
-            let _ = self.socket.answer(asker, &response);
+            && self.socket.answer(asker, &response).is_ok()
+        {
+            self.counts.stun_answers.add(1);
         }
     }
 
@@ -158,10 +163,11 @@ mod tests {
             ..RelayConfig::default()
         };
         let (config, refusals) = (Arc::new(config), Arc::new(RefusalLog::default()));
-        let binding = Stun::bind(([127, 0, 0, 1], 0).into(), config, refusals.clone());
+        let address = ([127, 0, 0, 1], 0).into();
+        let binding = Stun::bind(address, config, refusals.clone(), Arc::default());
         let (stun, _) = binding.await.unwrap();
         let admitted = (0..5).filter(|_| stun.admits(here()[0].ip())).count();
-        assert_eq!((admitted, refusals.untold(Refused::Stun)), (2, 3));
+        assert_eq!((admitted, refusals.total(Refused::Stun)), (2, 3));
     }
 
     fn binding() -> Vec<u8> {

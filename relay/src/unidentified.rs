@@ -123,18 +123,18 @@ impl Unidentified {
                 return Err(End::Goodbye(GoodbyeReason::Protocol));
             };
             let slot = Sender::Slot(slot);
-            match mailbox::opens(&*self.shared.store, &to, token.hash()).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    answers.push((envelope, Err(Refusal::Token)));
-                    continue;
-                }
-                Err(_) => {
-                    answers.push((envelope, Err(Refusal::Unavailable)));
-                    continue;
-                }
+            let refused = match mailbox::opens(&*self.shared.store, &to, token.hash()).await {
+                Ok(true) => None,
+                Ok(false) => Some(Refusal::Token),
+                Err(_) => Some(Refusal::Unavailable),
+            };
+            if let Some(reason) = refused {
+                self.shared.counts.refused(reason);
+                answers.push((envelope, Err(reason)));
+                continue;
             }
             if class == Class::NowOrNever {
+                self.shared.counts.accepted(class, packet.len());
                 self.shared.directory.pass(slot, &to, packet);
                 answers.push((envelope, Ok(())));
                 continue;

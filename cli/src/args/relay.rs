@@ -24,6 +24,10 @@ pub(crate) struct Relay {
     /// to each other; port 3478 is the usual one.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) stun: Option<SocketAddr>,
+    /// Answer `GET /metrics` over plain HTTP at this address too, as a Prometheus reads it. There is no sign-in
+    /// there: let it be a private one.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) metrics: Option<SocketAddr>,
     /// STUN requests a second that one address may ask; further ones are not answered.
     #[arg(long, value_name = "N", default_value_t = each(RelayConfig::default().address_stun))]
     pub(crate) address_stun: u64,

@@ -1,8 +1,8 @@
 //! What who runs a relay is told.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -35,6 +35,31 @@ fn a_port_in_use_and_an_address_of_another_machine_are_told_apart() {
     // An address for documentation, which no machine has.
     let said = complaint("192.0.2.1:4400", dir.path(), &[]);
     assert!(said.contains("no interface of this machine"), "{said}");
+}
+
+#[test]
+fn numbers_are_told_where_it_says_and_an_address_in_use_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = outlive();
+    command.args(["relay", "--listen", "127.0.0.1:0", "--data"]);
+    command.arg(dir.path().join("one"));
+    let mut relay = Running::start(command.args(["--metrics", "127.0.0.1:0"]));
+    let line = relay.lines.next().expect("it listens").unwrap();
+    let listening: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = listening["metrics"].as_str().expect("an address");
+    let mut socket = TcpStream::connect(address).unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.contains("\noutlive_relay_store_writable 1\n"),
+        "{answer}"
+    );
+    let flags = [Path::new("--metrics"), Path::new(address)];
+    let said = complaint("127.0.0.1:0", &dir.path().join("two"), &flags);
+    assert!(said.contains("another program listens there"), "{said}");
+    assert!(said.contains(address), "{said}");
 }
 
 #[test]

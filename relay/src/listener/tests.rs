@@ -41,6 +41,7 @@ async fn listener(config: RelayConfig) -> Listener {
         directory.clone(),
         health.clone(),
         refusals.clone(),
+        Arc::default(),
     )
     .await;
     let (writer, mailboxes, store_id) = opened.expect("an empty store");
@@ -56,6 +57,7 @@ async fn listener(config: RelayConfig) -> Listener {
         mailboxes,
         health,
         refusals,
+        counts: Arc::default(),
         draining: CancellationToken::new(),
     };
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
@@ -237,7 +239,7 @@ async fn what_is_refused_is_counted() {
         ..RelayConfig::default()
     };
     let door = door(config).await;
-    let refused = |what| door.shared.refusals.untold(what);
+    let refused = |what| door.shared.refusals.total(what);
     let (ours, its) = tokio::io::duplex(1_024);
     let mut eve = Client::connect(&door, ours, its).await;
     eve.prove(EVE).await;
@@ -283,7 +285,7 @@ async fn connections_that_an_address_has_no_right_to_are_counted() {
         ..RelayConfig::default()
     };
     let listener = listener(config).await;
-    let refused = |what| listener.door.shared.refusals.untold(what);
+    let refused = |what| listener.door.shared.refusals.total(what);
     let from = IpAddr::from([192, 0, 2, 7]);
     let open = [listener.admit(from), listener.admit(from)];
     assert!(open.iter().all(Option::is_some));

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use outlive_core::store::{Batch, StoreError};
-use outlive_core::transport::Sender;
+use outlive_core::transport::{Class, Sender};
 use outlive_core::{EnvelopeId, PeerId, WallTime};
 
 use super::request::{Answer, Change, Puts};
@@ -22,6 +22,8 @@ pub(super) struct Step {
     pub(super) batch: Batch,
     /// Requests, and what becomes of those of their envelopes that are in this step.
     pub(super) answers: Vec<(Puts, Vec<Answer>)>,
+    /// What is accepted if the store takes the step: classes, and bytes of packets.
+    pub(super) accepted: Vec<(Class, usize)>,
     pub(super) woken: BTreeSet<(PeerId, Sender)>,
     pub(super) touched: BTreeSet<PeerId>,
     /// The newest-only envelopes as this step leaves them, which no read shows yet.

@@ -29,7 +29,15 @@ async fn relay_with_expired(count: usize) -> (MemoryStore, Writer, Mailboxes) {
         ..RelayConfig::default()
     };
     let (health, refusals) = (Arc::default(), Arc::default());
-    let opened = Writer::open(Arc::new(store.clone()), config, directory, health, refusals).await;
+    let opened = Writer::open(
+        Arc::new(store.clone()),
+        config,
+        directory,
+        health,
+        refusals,
+        Arc::default(),
+    )
+    .await;
     let (writer, mailboxes, _) = opened.expect("an empty store");
     let envelope = Envelope {
         class: Class::Keep,

@@ -5,6 +5,7 @@ mod client;
 mod health;
 mod limits;
 mod mailbox;
+mod metrics;
 mod protocol;
 mod renewal;
 mod stores;

@@ -25,6 +25,8 @@ use crate::traffic::Counters;
 pub(crate) struct Hub {
     pub(crate) peer: PeerId,
     pub(crate) registry: Arc<Registry>,
+    /// The callbacks of the node, which hear of all sessions.
+    of_node: Arc<Registry>,
     pub(crate) state: watch::Sender<SessionState>,
     pub(crate) progress: Progress,
     pub(crate) traffic: Counters,
@@ -104,7 +106,12 @@ impl Drop for Hold {
 
 impl Hub {
     /// `remembered` is what [`remembered`](Self::remembered) said when the session last went to sleep.
-    pub(crate) fn new(peer: PeerId, ended: CancellationToken, remembered: Remembered) -> Self {
+    pub(crate) fn new(
+        peer: PeerId,
+        of_node: Arc<Registry>,
+        ended: CancellationToken,
+        remembered: Remembered,
+    ) -> Self {
         let Remembered {
             handed,
             peer_listens,
@@ -113,6 +120,7 @@ impl Hub {
             peer,
             ended,
             registry: Arc::default(),
+            of_node,
             state: watch::Sender::default(),
             progress: Progress::default(),
             traffic: Counters::default(),
@@ -164,9 +172,10 @@ impl Hub {
 
     /// Tells what happened, with the state as it is now.
     pub(crate) fn tell(&self, event: &SessionEvent) {
-        if self.registry.len() > 0 {
+        if self.registry.len() > 0 || self.of_node.len() > 0 {
             let state = self.state.borrow().clone();
-            self.registry.emit(event, &state);
+            self.registry.emit(self.peer, event, &state);
+            self.of_node.emit(self.peer, event, &state);
         }
     }
 

@@ -17,6 +17,7 @@ use tracing::warn;
 use super::Node;
 use super::admission::Admission;
 use super::delivery_token::load_token;
+use super::events::LastEvent;
 use super::inner::Inner;
 use super::owner::refuse_other;
 use super::strangers::Strangers;
@@ -162,6 +163,7 @@ impl NodeBuilder {
             requests: AtomicU64::new(1),
             generations: AtomicU64::new(1),
             ranks: AtomicU32::new(0),
+            registry: Arc::default(),
             awake: Mutex::default(),
             asleep: Mutex::default(),
             relays: Mutex::default(),
@@ -174,12 +176,16 @@ impl NodeBuilder {
             tasks: Tasks::on(runtime),
             closed: OnceCell::new(),
         });
-        // When the runtime is gone, nobody does what is asked of the node any more.
+        // When the runtime is gone, nobody does what is asked of the node any more, and nothing happens in
+        // its sessions.
         inner.tasks.spawn({
             let (links_cancel, ends) = (links_cancel.clone(), cancel.clone().drop_guard());
+            let (sessions, last) = (inner.sessions.clone(), LastEvent(inner.registry.clone()));
             async move {
-                let _ends = ends;
                 links_cancel.cancelled().await;
+                drop(ends);
+                sessions.ended().await;
+                drop(last);
             }
         });
         if let Some(listener) = listener {

@@ -25,6 +25,7 @@ use crate::network::NetworkMonitor;
 use crate::relay::{Attach, RelayState};
 use crate::request::{self, HandlerPlace};
 use crate::route::Route;
+use crate::subscription::Registry;
 use crate::task::{Command, INPUTS, Input, STORE_RETRY, Task};
 
 /// Sessions woken in one step when a relay comes up.
@@ -73,6 +74,8 @@ pub(crate) struct Inner {
     pub(super) requests: AtomicU64,
     pub(super) generations: AtomicU64,
     pub(super) ranks: AtomicU32,
+    /// The callbacks that hear of all sessions.
+    pub(super) registry: Arc<Registry>,
     pub(super) awake: Mutex<HashMap<PeerId, Awake>>,
     /// What is known of sessions that sleep: an entry for each of them of which there is something, until
     /// it is opened again.
@@ -159,8 +162,9 @@ impl Inner {
         let of = match awake.entry(peer) {
             Entry::Vacant(vacant) => {
                 let remembered = lock(&self.asleep).remove(&peer).unwrap_or_default();
-                let hub = Arc::new(Hub::new(peer, self.cancel.child_token(), remembered));
-                vacant.insert(self.start(hub))
+                let (of_node, ended) = (self.registry.clone(), self.cancel.child_token());
+                let hub = Hub::new(peer, of_node, ended, remembered);
+                vacant.insert(self.start(Arc::new(hub)))
             }
             Entry::Occupied(occupied) => {
                 let of = occupied.into_mut();

@@ -3,6 +3,7 @@
 mod admission;
 mod builder;
 mod delivery_token;
+mod events;
 mod inner;
 mod listing;
 mod owner;
@@ -24,17 +25,20 @@ use tracing::Instrument;
 
 pub(crate) use self::admission::Allowance;
 pub use self::builder::NodeBuilder;
+pub use self::events::NodeEvents;
 pub(crate) use self::inner::Inner;
 use self::inner::Relay;
 pub use self::listing::{SessionInfo, list_sessions};
 pub use self::owner::store_owner;
 pub use self::strangers::Strangers;
 use crate::error::Error;
+use crate::event::SessionEvent;
 use crate::lock::lock;
 use crate::relay::{ATTACHING, Attach, RelayState, RelayTask};
 use crate::request::{HandlerError, Place, Request, RequestHandler};
-use crate::session::Session;
+use crate::session::{Session, event_queue};
 use crate::state::SessionState;
+use crate::subscription::Subscription;
 
 /// How long the sessions of a node that stops may take to write and to say what is under way, before
 /// their links are closed.
@@ -147,6 +151,49 @@ impl Node {
         let registered = RequestHandler::register(place, handler).ok_or(Error::HandlerTaken)?;
         self.inner.serve_requests();
         Ok(registered)
+    }
+
+    /// Has `callback` entered for every event of every session that has a task, with the session's peer
+    /// and its state as of it: of those that are opened, woken, or made by a stranger later too. None is
+    /// kept awake by it. The events of one session come in their order. That it falls asleep is none: its
+    /// links go without a word, and there is a [`SessionEvent::LinkUp`] when it is awake again.
+    ///
+    /// Goes on until the [`Subscription`] is dropped or the node was shut down, whatever sessions are
+    /// closed meanwhile. It runs on the task of the session, one run at a time, and must not block: every
+    /// session to which something happens waits for it. One that panics is ended, and an error is logged.
+    /// Dropping the [`Subscription`] waits for a run of it.
+    ///
+    /// ```
+    /// # use outlive::{Node, SessionEvent, Subscription};
+    /// # fn register(node: &Node) -> Subscription {
+    /// node.on_event(|peer, event, state| {
+    ///     if let SessionEvent::LinkUp { .. } = event {
+    ///         println!("{peer} is {:?}", state.connectivity());
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    pub fn on_event(
+        &self,
+        callback: impl FnMut(PeerId, &SessionEvent, &SessionState) + Send + 'static,
+    ) -> Subscription {
+        self.inner.registry.add(callback, None)
+    }
+
+    /// The events of all sessions as a stream of bounded length, as [`on_event`](Self::on_event) has them:
+    /// when `capacity` of them wait, the newest are left out until some were taken, of whichever session
+    /// they are. A `capacity` of 0 is taken for 1, and one beyond 65,536 for that.
+    #[must_use]
+    pub fn events(&self, capacity: usize) -> NodeEvents {
+        let (sender, receiver) = event_queue(capacity);
+        let subscription = self.on_event(move |peer, event, state| {
+            // Full: the state of the session, which is always present, tells what was missed.
+            let _ = sender.try_send((peer, event.clone(), state.clone()));
+        });
+        NodeEvents {
+            receiver,
+            _subscription: subscription,
+        }
     }
 
     /// Up to `limit` of the sessions on disk, from behind `after` on, in the order of their ids.

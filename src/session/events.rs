@@ -6,6 +6,14 @@ use crate::event::SessionEvent;
 use crate::state::SessionState;
 use crate::subscription::Subscription;
 
+/// Events that wait in one stream at most.
+const EVENTS: usize = 65_536;
+
+/// Where the events of a stream wait, up to `capacity` of them.
+pub(crate) fn event_queue<T>(capacity: usize) -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
+    mpsc::channel(capacity.clamp(1, EVENTS))
+}
+
 /// A session's events, as a stream.
 #[derive(Debug)]
 pub struct Events {

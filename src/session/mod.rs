@@ -16,9 +16,10 @@ use outlive_core::limits::{GIVEN_ADDRESSES, MESSAGE_TTL, SKIPPED_RECORDS};
 use outlive_core::record::{Key, Record, SkippedRecord};
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_core::{ChannelId, MessageId, PeerId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 pub use self::events::Events;
+pub(crate) use self::events::event_queue;
 pub use self::sending::{Queuing, Sending};
 use crate::error::Error;
 use crate::event::SessionEvent;
@@ -31,9 +32,6 @@ use crate::state::SessionState;
 use crate::subscription::Subscription;
 use crate::task::{Command, Input};
 use crate::traffic::Traffic;
-
-/// Events that wait in one stream at most.
-const EVENTS: usize = 65_536;
 
 /// Whether an app may use a channel. What went over another would come to no app at the peer.
 const fn for_apps(channel: ChannelId) -> Result<(), Error> {
@@ -269,17 +267,18 @@ impl Session {
     /// [`Subscription`] waits for a run of it.
     pub fn on_event(
         &self,
-        callback: impl FnMut(&SessionEvent, &SessionState) + Send + 'static,
+        mut callback: impl FnMut(&SessionEvent, &SessionState) + Send + 'static,
     ) -> Subscription {
-        let hold = self.route.hold();
-        self.hub.registry.add(Box::new(callback), hold)
+        let hold = Some(self.route.hold());
+        let observer = move |_, event: &SessionEvent, state: &SessionState| callback(event, state);
+        self.hub.registry.add(observer, hold)
     }
 
     /// The events as a stream of bounded length: when `capacity` of them wait, the newest are left
     /// out until some were taken. A `capacity` of 0 is taken for 1, and one beyond 65,536 for that.
     #[must_use]
     pub fn events(&self, capacity: usize) -> Events {
-        let (sender, receiver) = mpsc::channel(capacity.clamp(1, EVENTS));
+        let (sender, receiver) = event_queue(capacity);
         let subscription = self.on_event(move |event, state| {
             // Full: the state, which is always present, tells what was missed.
             let _ = sender.try_send((event.clone(), state.clone()));

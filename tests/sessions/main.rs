@@ -52,6 +52,7 @@ mod damaged;
 mod delivery;
 mod dialing;
 mod handlers;
+mod hearing_all;
 mod hostile_relay;
 mod in_hand;
 mod inbox;

@@ -47,7 +47,10 @@ pub use files::{
 };
 pub use inbox::Inbox;
 pub use network::NetworkMonitor;
-pub use node::{Node, NodeBuilder, NodeEvents, SessionInfo, Strangers, list_sessions, store_owner};
+pub use node::{
+    Node, NodeBuilder, NodeEvents, Queued, SessionInfo, Strangers, list_sessions, queued_for,
+    store_owner,
+};
 pub use outlive_core::engine::{Ending, SendError, Stage};
 pub use outlive_core::link::{LinkClass, LinkState};
 pub use outlive_core::record::{Gap, SkippedRecord};

@@ -17,7 +17,6 @@ mod news;
 mod output;
 mod panics;
 mod passphrase;
-mod queue;
 mod receipts;
 mod relay;
 mod row;

@@ -3,10 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
-use outlive::{LinkState, SessionInfo, SessionState, WallTime};
+use outlive::{Error, LinkState, Queued, SessionInfo, SessionState, StoreError, WallTime};
 use serde::{Deserialize, Serialize};
-
-use crate::queue::Queue;
 
 /// Sessions read at once.
 pub(crate) const PAGE: usize = 1_024;
@@ -47,9 +45,15 @@ impl Row {
     /// What is on disk, and how it is now if a process has it open.
     pub(crate) fn new(
         info: &SessionInfo,
-        queue: Option<&Queue>,
+        queued: Result<Queued, Error>,
         state: Option<SessionState>,
-    ) -> Self {
+    ) -> Result<Self> {
+        let queued = match queued {
+            Ok(queued) => Some(queued),
+            // Other sessions are none the worse for it.
+            Err(error) if is_unreadable(&error) => None,
+            Err(error) => return Err(error.into()),
+        };
         let SessionInfo { record, .. } = info;
         let state = state.unwrap_or_default();
         let link = |link: &outlive::LinkInfo| Link {
@@ -58,20 +62,20 @@ impl Row {
             state: link.state.to_string(),
             carries: Some(link.generation) == state.carrier,
         };
-        Self {
+        Ok(Self {
             peer: info.peer.to_string(),
             epoch: record.epoch.to_string(),
             peer_epoch: record.peer_epoch.map(|epoch| epoch.to_string()),
-            queued: queue.map(|queue| queue.messages),
-            queued_bytes: queue.map(|queue| queue.bytes),
-            files: queue.map(|queue| queue.files),
-            file_bytes: queue.map(|queue| queue.file_bytes),
-            more: queue.is_some_and(|queue| queue.more),
+            queued: queued.map(|queued| queued.messages),
+            queued_bytes: queued.map(|queued| queued.bytes),
+            files: queued.map(|queued| queued.files),
+            file_bytes: queued.map(|queued| queued.file_bytes),
+            more: queued.is_some_and(|queued| queued.more),
             waiting: record.inboxes.values().map(|inbox| inbox.messages).sum(),
             last_seen: record.last_seen.map(|at| at.0),
             trust: crate::trust::name(info.trust).to_owned(),
             links: state.links.iter().map(link).collect(),
-        }
+        })
     }
 
     pub(crate) fn print(&self, json: bool) -> Result<()> {
@@ -105,6 +109,14 @@ impl Row {
         }
         crate::output::line(text.as_bytes())
     }
+}
+
+/// Whether the bytes on disk are the reason, and not that the disk or the store is out of reach.
+const fn is_unreadable(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Record(_) | Error::Store(StoreError::Damaged { .. })
+    )
 }
 
 fn shown(count: Option<u64>) -> String {

@@ -1,11 +1,10 @@
 //! `outlive sessions`.
 
 use anyhow::{Result, bail};
-use outlive::{Error, PeerId, Store, list_sessions, store_owner};
+use outlive::{Error, PeerId, Store, list_sessions, queued_for, store_owner};
 
 use crate::args::Data;
 use crate::data::Directory;
-use crate::queue::Queue;
 use crate::row::{PAGE, Row};
 
 /// Refuses the store of another peer, as a node does. One that names nobody was never used by any.
@@ -29,8 +28,8 @@ pub(crate) async fn run(data: &Data, json: bool) -> Result<()> {
         let Some(last) = page.last() else { break };
         after = Some(last.peer);
         for info in &page {
-            let queue = Queue::of(&store, info).await?;
-            Row::new(info, queue.as_ref(), None).print(json)?;
+            let queued = queued_for(&store, info.peer).await;
+            Row::new(info, queued, None)?.print(json)?;
         }
     }
     store.close().await?;

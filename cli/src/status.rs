@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use outlive::{Node, Store};
+use outlive::{Node, Store, queued_for};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
-use crate::queue::Queue;
 use crate::row::{PAGE, Row};
 
 const SOCKET: &str = "sessions.sock";
@@ -100,8 +99,8 @@ async fn tell(node: &Node, store: &dyn Store, stream: UnixStream) -> Result<()> 
         let Some(last) = page.last() else { break };
         after = Some(last.peer);
         for info in &page {
-            let queue = Queue::of(store, info).await?;
-            let row = Row::new(info, queue.as_ref(), node.state(info.peer));
+            let queued = queued_for(store, info.peer).await;
+            let row = Row::new(info, queued, node.state(info.peer))?;
             let mut line = serde_json::to_vec(&row)?;
             line.push(b'\n');
             stream.write_all(&line).await?;

@@ -7,6 +7,7 @@ mod events;
 mod inner;
 mod listing;
 mod owner;
+mod queued;
 mod strangers;
 mod tasks;
 
@@ -30,6 +31,7 @@ pub(crate) use self::inner::Inner;
 use self::inner::Relay;
 pub use self::listing::{SessionInfo, list_sessions};
 pub use self::owner::store_owner;
+pub use self::queued::{Queued, queued_for};
 pub use self::strangers::Strangers;
 use crate::error::Error;
 use crate::event::SessionEvent;
@@ -207,6 +209,15 @@ impl Node {
         limit: usize,
     ) -> Result<Vec<SessionInfo>, Error> {
         list_sessions(&*self.inner.store, after, limit).await
+    }
+
+    /// What is queued for a peer; nothing, if there is no session with it. It is counted on disk, which
+    /// takes as long as [`queued_for`] says. Cancellation-safe: it only reads.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Record`].
+    pub async fn queued(&self, peer: PeerId) -> Result<Queued, Error> {
+        queued_for(&*self.inner.store, peer).await
     }
 
     /// Uses one more relay from now on, behind those in use. Returns at once; the relay is dialed

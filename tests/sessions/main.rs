@@ -66,6 +66,7 @@ mod paper;
 mod played;
 mod proxy;
 mod queue;
+mod queued;
 mod receipts;
 mod requests;
 mod restarts;

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 /// Tells a node whether there is a network. Down pauses dialing; up dials at once, whatever the
 /// back-off was and however far an attempt under way has come, and has a connection that is there
-/// show that it still leads somewhere. Say it once for each change.
+/// show that it still leads somewhere. Say it once for each change, and when the device has slept. Where it is
+/// said again and again, attempts have ever more time, so that one succeeds.
 ///
 /// ```
 /// # use outlive::NetworkMonitor;

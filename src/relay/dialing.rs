@@ -37,13 +37,20 @@ pub(super) async fn dial(
         loop {
             tokio::select! {
                 biased;
-                connected = &mut connecting => {
-                    return Some(connected.map(|connection| Dialed {
-                        connection,
-                        took: began.elapsed(),
-                        doubtful,
-                    }));
-                }
+                connected = &mut connecting => match connected {
+                    // Over the network that was there, it seems.
+                    Err(error) if doubtful && !matches!(error, TransportError::Address { .. }) => {
+                        debug!(relay = transport.address(), %error, "not connected");
+                        break;
+                    }
+                    connected => {
+                        return Some(connected.map(|connection| Dialed {
+                            connection,
+                            took: began.elapsed(),
+                            doubtful,
+                        }));
+                    }
+                },
                 news = network.news() => match news {
                     News::Up => doubtful = true,
                     News::Down => return None,

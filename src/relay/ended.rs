@@ -20,6 +20,8 @@ pub(super) enum Ended {
     /// We ourselves have moved. Others have not, and need no time between us.
     Moved,
     NetworkDown,
+    /// The network had changed, and nothing came any more.
+    LedNowhere,
     Failed {
         error: TransportError,
         /// Whether the relay had said anything over it.
@@ -33,7 +35,7 @@ impl Ended {
     /// How long it has to have lasted for the next one to be made at once.
     pub(super) const fn time_to_settle(&self) -> Duration {
         match self {
-            Self::Left | Self::Moved | Self::NetworkDown => Duration::ZERO,
+            Self::Left | Self::Moved | Self::NetworkDown | Self::LedNowhere => Duration::ZERO,
             // The next one would end in the same way, for all we know.
             Self::SecondFailed(_) => SETTLED,
             Self::Failed { error, was_heard } => match error {

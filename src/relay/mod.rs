@@ -137,6 +137,10 @@ impl RelayTask {
                             self.state.send_replace(RelayState::Failing(down));
                             continue;
                         }
+                        Ended::LedNowhere => {
+                            let dead = "it leads nowhere since the network changed".to_owned();
+                            TransportError::Broken(dead)
+                        }
                         Ended::Failed { error, .. } | Ended::SecondFailed(error) => error,
                     }
                 }
@@ -198,6 +202,9 @@ impl RelayTask {
             sender,
             mut receiver,
         } = connection;
+        if doubtful && receiver.is_stranded() {
+            return Ended::Moved;
+        }
         let (link, outgoing) = mpsc::channel(TO_LINK);
         let (to_unidentified, items) = mpsc::channel(TO_LINK);
         let (answering, mut answers) = mpsc::channel(TO_LINK);
@@ -242,15 +249,12 @@ impl RelayTask {
         let mut was_heard = false;
         let mut silent = None;
         if doubtful {
-            if receiver.is_stranded() {
-                return Ended::Moved;
-            }
             self.ask_for_life(&link);
+            receiver.has_heard();
             silent = Some(sign_of_life());
         }
         let ended = loop {
             let failed = |error| Ended::Failed { error, was_heard };
-            let broken = |why: &str| failed(TransportError::Broken(why.to_owned()));
             tokio::select! {
                 // Who ends the connection has the last words said: both halves end by themselves then.
                 biased;
@@ -273,6 +277,7 @@ impl RelayTask {
                     News::Up if receiver.is_stranded() => break Ended::Moved,
                     News::Up => {
                         self.ask_for_life(&link);
+                        receiver.has_heard();
                         silent.get_or_insert_with(sign_of_life);
                     }
                 },
@@ -285,7 +290,11 @@ impl RelayTask {
                 },
                 // Behind what has come: a process that was held up looks at that first.
                 () = pending_or(&mut silent) => {
-                    break broken("it leads nowhere since the network changed");
+                    if !receiver.has_heard() {
+                        break Ended::LedNowhere;
+                    }
+                    // A message on its way takes longer.
+                    silent = Some(sign_of_life());
                 }
                 () = arrivals.let_by.retry() => arrivals.ask_again().await,
                 Some(attach) = self.attaching.recv() => arrivals.links.attach(attach),

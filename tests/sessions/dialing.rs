@@ -189,6 +189,70 @@ async fn a_relay_that_took_long_to_reach_has_longer_to_show_that_it_is_there() {
     assert_eq!(relay.counts().borrow().sign_ins, 1);
 }
 
+/// A way to a relay that leads nowhere for a while. It takes two seconds to find out.
+#[derive(Clone)]
+struct Interrupted {
+    way: MemoryRelay,
+    leads: Arc<watch::Sender<bool>>,
+}
+
+#[async_trait::async_trait]
+impl RelayTransport for Interrupted {
+    fn address(&self) -> &str {
+        self.way.address()
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        let leads = *self.leads.borrow();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        if !leads {
+            return Err(TransportError::Broken("nowhere".to_owned()));
+        }
+        self.way.connect(identity).await
+    }
+}
+
+/// A node that has tried to reach its relay in vain for so long that it tries it rarely.
+async fn after_an_outage(relay: &MemoryRelay) -> (Node, NetworkMonitor, Arc<watch::Sender<bool>>) {
+    let leads = Arc::new(watch::Sender::new(false));
+    let way = Interrupted {
+        way: relay.clone(),
+        leads: leads.clone(),
+    };
+    let network = NetworkMonitor::new();
+    let node = with_network(1, way, &network).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    (node, network, leads)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_fails_over_the_network_before_is_followed_by_one_at_once() {
+    let relay = MemoryRelay::new("relay");
+    let (_alice, network, leads) = after_an_outage(&relay).await;
+    for last in [false, false, true] {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        leads.send_replace(last);
+        network.up();
+    }
+    let up = Instant::now();
+    counted(&relay, "alice", |counts| counts.sign_ins == 1).await;
+    assert!(up.elapsed() < Duration::from_secs(4), "{:?}", up.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_led_nowhere_since_the_network_changed_is_made_anew_at_once() {
+    let relay = MemoryRelay::new("relay");
+    let (_alice, network, leads) = after_an_outage(&relay).await;
+    leads.send_replace(true);
+    network.up();
+    counted(&relay, "alice", |counts| counts.sign_ins == 1).await;
+    assert!(relay.faults().half_dead(id(1)));
+    network.up();
+    let up = Instant::now();
+    counted(&relay, "alice again", |counts| counts.sign_ins == 2).await;
+    assert!(up.elapsed() < Duration::from_secs(5), "{:?}", up.elapsed());
+}
+
 /// A way to a relay that falls over as soon as it has greeted somebody.
 #[derive(Clone)]
 struct Falling {

@@ -198,6 +198,11 @@ pub trait RelayReceiver: Send {
     /// [`TransportError`] says why the connection ended.
     async fn receive(&mut self) -> Result<Incoming, TransportError>;
 
+    /// Whether anything came since this was asked last, if only a part of what the relay says.
+    fn has_heard(&mut self) -> bool {
+        false
+    }
+
     /// Whether it is known that nothing comes any more, because this host has lost the address that
     /// the connection was made from. Asked when the network has changed.
     fn is_stranded(&self) -> bool {

@@ -62,6 +62,7 @@ pub(super) fn split(signed_in: SignedIn, heard: Heard, silence: Duration) -> Rel
             address: address.map(|address| address.ip()),
             early,
             silence,
+            asked_at: heard.last(),
             heard,
             asked,
             asks,
@@ -94,6 +95,8 @@ struct Receiver {
     early: VecDeque<FromRelay>,
     silence: Duration,
     heard: Heard,
+    /// What was heard last when that was asked.
+    asked_at: Instant,
     asked: watch::Sender<Option<Asked>>,
     asks: watch::Receiver<Option<Asked>>,
 }
@@ -264,6 +267,11 @@ impl RelayReceiver for Receiver {
                 Some(Err(error)) => return Err(broken(error)),
             }
         }
+    }
+
+    fn has_heard(&mut self) -> bool {
+        let last = self.heard.last();
+        last > std::mem::replace(&mut self.asked_at, last)
     }
 
     fn is_stranded(&self) -> bool {

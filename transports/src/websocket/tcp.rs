@@ -67,7 +67,7 @@ async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
             Some(attempt) = attempts.next() => match attempt {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
-                    // That of the preferred address tells the most.
+                    // The preferred address is tried first, and mostly the first to fail.
                     failure.get_or_insert(error);
                 }
             },
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_said_is_why_the_preferred_address_failed() {
+    async fn what_is_said_is_why_the_first_address_failed() {
         let closed = SocketAddr::from(([127, 0, 0, 1], 1));
         let error = first_of(vec![closed, closed]).await.expect_err("nobody");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);

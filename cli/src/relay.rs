@@ -1,14 +1,15 @@
 //! `outlive relay`.
 
+use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use outlive_relay::{Rate, Relay, RelayConfig, RelayTls};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
@@ -64,14 +65,27 @@ fn tls(args: &crate::args::Relay) -> Result<Option<RelayTls>> {
     tls.with_context(files).map(Some)
 }
 
-/// Reads the certificate and its key again. Whatever is wrong with them is no reason to end.
-fn reload(relay: &Relay, args: &crate::args::Relay) {
-    let reloaded = match tls(args) {
+/// The certificate and its key, being read again: on a thread of its own, for a disk may hang.
+type Reading = JoinHandle<Result<Option<RelayTls>>>;
+
+/// Waits until they are read; for ever if they are not being read.
+async fn read(reading: &mut Option<Reading>) -> Result<Option<RelayTls>> {
+    let Some(under_way) = reading else {
+        return std::future::pending().await;
+    };
+    let read = under_way.await;
+    *reading = None;
+    read?
+}
+
+/// Shows what was read. Whatever is wrong with it is no reason to end.
+fn renew(relay: &Relay, read: Result<Option<RelayTls>>) {
+    let renewed = match read {
         Ok(Some(tls)) => relay.reload_tls(tls).map_err(Into::into),
         Ok(None) => return info!("there is no certificate to read again"),
         Err(error) => Err(error),
     };
-    match reloaded {
+    match renewed {
         Ok(()) => info!("the certificate was read again; whoever connects now is shown it"),
         Err(error) => {
             let error = format!("{error:#}");
@@ -84,6 +98,8 @@ pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Then it means that the terminal is closed, and with it what was started there.
+    let in_terminal = std::io::stdin().is_terminal();
     let store = crate::data::open(&args.data, "mailboxes")?;
     let mut builder = Relay::builder()
         .store(Arc::new(store))
@@ -106,11 +122,21 @@ pub(crate) async fn run(args: crate::args::Relay, _json: bool) -> Result<()> {
         stun: relay.stun_addr().map(|address| address.to_string()),
         metrics: relay.metrics_addr().map(|address| address.to_string()),
     })?;
+    let args = Arc::new(args);
+    let mut reading = None;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => reload(&relay, &args),
+            // While they are read, one that comes waits.
+            _ = hang_up.recv(), if reading.is_none() => {
+                if in_terminal {
+                    break;
+                }
+                let args = args.clone();
+                reading = Some(tokio::task::spawn_blocking(move || tls(&args)));
+            }
+            read = read(&mut reading) => renew(&relay, read),
         }
     }
     crate::output::say("draining");

@@ -48,7 +48,7 @@ impl Collector for Sources {
         )?;
         page.counter(
             "stun_refused",
-            "STUN requests that were not answered, as their addresses ask too often.",
+            "Packets for STUN that were not answered, as their addresses send too many.",
             self.refusals.total(Refused::Stun),
         )?;
         page.counter(

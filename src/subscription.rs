@@ -119,7 +119,8 @@ impl Registry {
 ///
 /// So `drop` waits, blocking its thread, for a run of the callback on another one. Hold no lock meanwhile
 /// that the callback takes, or both wait for ever; and where a thread must not wait, as that of a user
-/// interface, have callbacks that are quick, or drop it on another. A callback runs on its session's
+/// interface, have callbacks that are quick, or drop it on another. A callback may drop its own subscription,
+/// but no two may drop each other's: they would wait for each other. A callback runs on its session's
 /// task: [`Node::shutdown`](crate::Node::shutdown) and, for what is subscribed to on the session itself,
 /// [`Session::close`](crate::Session::close) wait for a run too, enter no callback after it, and drop what
 /// the callbacks own, whether or not their subscriptions are dropped yet; dropping those then does not wait.

@@ -158,12 +158,14 @@ impl Node {
     /// Has `callback` entered for every event of every session that has a task, with the session's peer
     /// and its state as of it: of those that are opened, woken, or made by a stranger later too. None is
     /// kept awake by it. The events of one session come in their order. That it falls asleep is none: its
-    /// links go without a word, and there is a [`SessionEvent::LinkUp`] when it is awake again.
+    /// links go without a word, and there is a [`SessionEvent::LinkUp`] when it is awake again. Nor is that it
+    /// is [closed](Session::close).
     ///
     /// Goes on until the [`Subscription`] is dropped or the node was shut down, whatever sessions are
     /// closed meanwhile. It runs on the task of the session, one run at a time, and must not block: every
     /// session to which something happens waits for it. One that panics is ended, and an error is logged.
-    /// Dropping the [`Subscription`] waits for a run of it.
+    /// Dropping the [`Subscription`] waits for a run of it. A callback that owns a clone of the node keeps the
+    /// node running.
     ///
     /// ```
     /// # use outlive::{Node, SessionEvent, Subscription};

@@ -249,7 +249,10 @@ async fn sort_one(
 fn tell_malformed(route: &Route, in_hand: &InHand, error: &WireError) {
     let (hub, id) = (route.hub(), in_hand.record.id);
     warn!(peer = %hub.peer.short(), %id, %error, "a malformed request");
-    hub.tell(&SessionEvent::MalformedRequest { id });
+    // Not behind the last event of a session that was closed meanwhile.
+    if !hub.ended.is_cancelled() {
+        hub.tell(&SessionEvent::MalformedRequest { id });
+    }
 }
 
 /// Has one request answered.

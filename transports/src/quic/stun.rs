@@ -134,7 +134,8 @@ impl Drop for Asked<'_> {
 /// is none, or it is given up, all are asked at once, and the first answer counts. Done after two seconds
 /// in any case, and soon after one family has answered. Cancellation-safe.
 pub(super) async fn ask(socket: &Socket, servers: &[String]) -> Vec<SocketAddr> {
-    let deadline = Deadline::new();
+    // A server that has answered before is not hurried.
+    let (deadline, patient) = (Deadline::new(), Deadline::new());
     let Ok(local) = socket.local() else {
         return Vec::new();
     };
@@ -149,8 +150,6 @@ pub(super) async fn ask(socket: &Socket, servers: &[String]) -> Vec<SocketAddr> 
         all = futures_util::future::join_all(found).await.concat();
     }
     let (v4, v6) = all.into_iter().partition(SocketAddr::is_ipv4);
-    // A server that has answered before is not hurried.
-    let patient = Deadline::new();
     let look = async |last: Option<Sighting>, all| {
         let seen = match last {
             Some(last) if !given_up(last) => Some(last.again(socket, &patient).await),

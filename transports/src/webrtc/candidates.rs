@@ -44,7 +44,7 @@ impl Candidates {
         }
         if let Some(address) = address(candidate) {
             if !is_of_somebody(address) {
-                let why = "nobody can be at its address".to_owned();
+                let why = format!("nobody can be at {address}");
                 return Err(TransportError::Candidate(why));
             }
             let address = address.ip();
@@ -72,6 +72,12 @@ impl Candidates {
         }
         self.admit(candidate)
     }
+}
+
+/// Whether checks of a candidate would be sent to nobody. `rtc` has such a one of its own where a family of
+/// addresses is bound that this host has none of.
+pub(super) fn is_of_nobody(candidate: &str) -> bool {
+    address(candidate).is_some_and(|address| !is_of_somebody(address))
 }
 
 /// The address that checks are sent to for a candidate, if it has one. For those of TCP none are.
@@ -145,6 +151,7 @@ mod tests {
             "192.0.2.9 0",
         ] {
             let candidate = format!("candidate:1 1 udp 1 {nobody} typ host");
+            assert!(is_of_nobody(&candidate), "{nobody}");
             assert!(candidates.take(&candidate).is_err(), "{nobody}");
         }
         // Nothing is sent for this one.

@@ -12,6 +12,8 @@ use webrtc::peer_connection::{
     RTCPeerConnectionState,
 };
 
+use super::candidates::is_of_nobody;
+
 /// Data channels that the peer has made, and that wait to be heard of: the link's, one beside it, and
 /// one that is too many. What comes after that one is let go of; it ends the connection.
 const CHANNELS: usize = 3;
@@ -58,7 +60,9 @@ impl Teller {
 #[async_trait]
 impl PeerConnectionEventHandler for Teller {
     async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
-        if let Ok(init) = event.candidate.to_json() {
+        if let Ok(init) = event.candidate.to_json()
+            && !is_of_nobody(&init.candidate)
+        {
             // Full: there are more than are said.
             let _ = self.candidates.try_send(init.candidate);
         }

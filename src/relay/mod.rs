@@ -277,8 +277,11 @@ impl RelayTask {
                     News::Up if receiver.is_stranded() => break Ended::Moved,
                     News::Up => {
                         self.ask_for_life(&link);
-                        receiver.has_heard();
-                        silent.get_or_insert_with(sign_of_life);
+                        if silent.is_none() {
+                            // From here on.
+                            receiver.has_heard();
+                            silent = Some(sign_of_life());
+                        }
                     }
                 },
                 incoming = receiver.receive() => match incoming {

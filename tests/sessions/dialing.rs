@@ -253,6 +253,63 @@ async fn a_connection_that_led_nowhere_since_the_network_changed_is_made_anew_at
     assert!(up.elapsed() < Duration::from_secs(5), "{:?}", up.elapsed());
 }
 
+/// A way to a relay of which a byte comes each second, and no message is ever whole.
+#[derive(Clone)]
+struct Trickling {
+    way: MemoryRelay,
+}
+
+struct Trickle {
+    receiver: Box<dyn RelayReceiver>,
+    asked: Instant,
+}
+
+#[async_trait::async_trait]
+impl RelayReceiver for Trickle {
+    async fn receive(&mut self) -> Result<Incoming, TransportError> {
+        self.receiver.receive().await
+    }
+
+    fn has_heard(&mut self) -> bool {
+        let asked = std::mem::replace(&mut self.asked, Instant::now());
+        asked.elapsed() >= Duration::from_secs(1)
+    }
+}
+
+#[async_trait::async_trait]
+impl RelayTransport for Trickling {
+    fn address(&self) -> &str {
+        self.way.address()
+    }
+
+    async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
+        let connection = self.way.connect(identity).await?;
+        Ok(RelayConnection {
+            receiver: Box::new(Trickle {
+                receiver: connection.receiver,
+                asked: Instant::now(),
+            }),
+            ..connection
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_on_its_way_shows_that_a_relay_lives_however_often_the_network_changes() {
+    let relay = MemoryRelay::new("relay");
+    let network = NetworkMonitor::new();
+    let way = Trickling { way: relay.clone() };
+    let _whole = relay.faults().hold(id(1), Way::FromRelay);
+    let _alice = with_network(1, way, &network).await;
+    counted(&relay, "alice", |counts| counts.sign_ins == 1).await;
+    // What is staged is how long the message takes, and that the network changes meanwhile.
+    for _ in 0..50 {
+        network.up();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    assert_eq!(relay.counts().borrow().sign_ins, 1);
+}
+
 /// A way to a relay that falls over as soon as it has greeted somebody.
 #[derive(Clone)]
 struct Falling {

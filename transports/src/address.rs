@@ -13,6 +13,20 @@ pub(crate) fn is_of_somebody(address: SocketAddr) -> bool {
     !several && !ip.is_unspecified() && address.port() != 0
 }
 
+/// All of them, of both in turns, beginning with the first.
+#[cfg(any(feature = "quic", feature = "websocket"))]
+pub(crate) fn in_turns<T>(one: Vec<T>, other: Vec<T>) -> Vec<T> {
+    let mut turns = Vec::with_capacity(one.len() + other.len());
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    loop {
+        let pair = [one.next(), other.next()];
+        if pair.iter().all(Option::is_none) {
+            return turns;
+        }
+        turns.extend(pair.into_iter().flatten());
+    }
+}
+
 /// Whether this host has lost an address that it had. Nothing can be bound to one that is not its own;
 /// whatever else may be the matter says nothing about that.
 pub(crate) fn is_gone(address: IpAddr) -> bool {

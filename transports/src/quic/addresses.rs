@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use tracing::warn;
 
 use super::plain;
-use crate::address::is_of_somebody;
+use crate::address::{in_turns, is_of_somebody};
 
 /// Addresses that are told, and addresses of a peer that are dialed. The rest is left out: a host
 /// with more has most of them for containers.
@@ -57,14 +57,8 @@ fn by_use(found: Vec<IpAddr>, ways_out: &[IpAddr]) -> Vec<IpAddr> {
     let (mut ordered, others): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|ip| ways_out.contains(ip));
     let (v4, v6): (Vec<_>, Vec<_>) = others.into_iter().partition(IpAddr::is_ipv4);
-    let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
-    loop {
-        let pair = [v6.next(), v4.next()];
-        if pair == [None, None] {
-            return ordered;
-        }
-        ordered.extend(pair.into_iter().flatten());
-    }
+    ordered.extend(in_turns(v6, v4));
+    ordered
 }
 
 /// Those of a peer's addresses that are dialed from a socket bound to `local`, each once: at most

@@ -9,6 +9,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::http::Uri;
 
+use crate::address::in_turns;
+
 /// How long an address has for itself before the next is tried beside it (RFC 8305, section 5, recommends this
 /// time). Many hosts have an address of IPv6 from which nothing leads on, and not one that fails.
 const APART: Duration = Duration::from_millis(250);
@@ -40,15 +42,7 @@ fn by_turns(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     };
     let (preferred, other): (Vec<_>, Vec<_>) =
         (found.into_iter()).partition(|address| address.is_ipv4() == first.is_ipv4());
-    let (mut preferred, mut other) = (preferred.into_iter(), other.into_iter());
-    let mut turns = Vec::new();
-    loop {
-        let pair = [preferred.next(), other.next()];
-        if pair == [None, None] {
-            return turns;
-        }
-        turns.extend(pair.into_iter().flatten());
-    }
+    in_turns(preferred, other)
 }
 
 /// Connects to the first that answers ([RFC 8305]).

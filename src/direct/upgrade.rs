@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use outlive_core::Entropy;
 use outlive_core::engine::Ticket;
 use outlive_core::negotiator::{DialedBy, LinkSeen, Rendezvous, RendezvousOutput, extra_links};
 use outlive_core::record::Key;
@@ -20,6 +19,7 @@ use super::link::{self, Carried, Kind};
 use super::negotiation::{Negotiating, Wish};
 use super::{Asked, Endpoint, signals};
 use crate::alarm::Alarm;
+use crate::entropy::fresh_entropy;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::node::Inner;
@@ -96,11 +96,9 @@ impl Upgrade {
 
     /// Until the session's task has ended.
     pub(crate) async fn run(mut self, ended: CancellationToken) {
-        let mut seeds = [[0; 32]; 2];
-        if seeds.iter_mut().any(|seed| getrandom::fill(seed).is_err()) {
+        let (Ok(rendezvous), Ok(negotiating)) = (fresh_entropy(), fresh_entropy()) else {
             return warn!("no direct links: the system gave no randomness");
-        }
-        let [rendezvous, negotiating] = seeds.map(Entropy::from_seed);
+        };
         let rendezvous = Rendezvous::new(self.inner.last_round(), rendezvous);
         let mut negotiating = Negotiating::new(
             self.inner.clone(),

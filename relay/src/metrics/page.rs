@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -153,9 +153,11 @@ struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), fmt::Error> {
-        let counter = ConstCounter::new(value);
-        let kind = MetricType::Counter;
-        counter.encode(self.0.encode_descriptor(name, help, None, kind)?)
+        self.one(name, help, ConstCounter::new(value))
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> Result<(), fmt::Error> {
+        self.one(name, help, ConstGauge::new(value))
     }
 
     /// One counter for each value of a label.
@@ -166,19 +168,8 @@ impl Page<'_> {
         label: &str,
         values: [(&str, u64); N],
     ) -> Result<(), fmt::Error> {
-        let kind = MetricType::Counter;
-        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
-        for (of, value) in values {
-            let labels = [(label, of)];
-            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> Result<(), fmt::Error> {
-        let gauge = ConstGauge::new(value);
-        let kind = MetricType::Gauge;
-        gauge.encode(self.0.encode_descriptor(name, help, None, kind)?)
+        let counters = values.map(|(of, value)| (of, ConstCounter::new(value)));
+        self.several(name, help, label, counters)
     }
 
     /// One gauge for each value of a label.
@@ -189,11 +180,29 @@ impl Page<'_> {
         label: &str,
         values: [(&str, u64); N],
     ) -> Result<(), fmt::Error> {
-        let kind = MetricType::Gauge;
-        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
-        for (of, value) in values {
-            let labels = [(label, of)];
-            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        let gauges = values.map(|(of, value)| (of, ConstGauge::new(value)));
+        self.several(name, help, label, gauges)
+    }
+
+    fn one<M: EncodeMetric + TypedMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metric: M,
+    ) -> Result<(), fmt::Error> {
+        metric.encode(self.0.encode_descriptor(name, help, None, M::TYPE)?)
+    }
+
+    fn several<M: EncodeMetric + TypedMetric, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        metrics: [(&str, M); N],
+    ) -> Result<(), fmt::Error> {
+        let mut family = self.0.encode_descriptor(name, help, None, M::TYPE)?;
+        for (of, metric) in metrics {
+            metric.encode(family.encode_family(&[(label, of)])?)?;
         }
         Ok(())
     }

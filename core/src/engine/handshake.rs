@@ -30,7 +30,7 @@ impl Engine {
             self.writes.touch();
         }
         let now = self.now.elapsed;
-        if let Some(link) = self.links.get(generation)
+        if let Some(link) = self.links.get_or_best(generation)
             && link.initiated.is_none_or(|at| now >= at + HANDSHAKE_AGAIN)
         {
             link.keys_due = true;

@@ -10,7 +10,7 @@ use super::pulse::Pulse;
 use super::quality::Standing;
 use super::refusals::Refusals;
 use crate::limits::RELAY_FLIGHT;
-use crate::link::{LinkClass, LinkInput, LinkState};
+use crate::link::{LinkClass, LinkInput, LinkState, Reads};
 use crate::runs::RunSet;
 use crate::wire::frame::Frame;
 use crate::{ChannelId, EnvelopeId, Generation, Position};
@@ -29,6 +29,8 @@ pub(super) struct Link {
     pub(super) class: LinkClass,
     /// Order of preference among links of one class; the lowest is used first.
     pub(super) rank: u8,
+    /// Whether the peer reads what is left at its relay. Where it does not, nothing is said.
+    pub(super) reads: Reads,
     /// Whether its transport takes packets at the moment.
     pub(super) writable: bool,
     /// What was sent on it and is not acknowledged.
@@ -73,6 +75,7 @@ impl Link {
             generation,
             class,
             rank,
+            reads: Reads::default(),
             writable: true,
             sent: BTreeMap::new(),
             flights: BTreeMap::new(),
@@ -98,6 +101,14 @@ impl Link {
         }
     }
 
+    /// It leads to the peer from now on: who `asks` for something says a Resume.
+    pub(super) fn begin(&mut self, asks: bool) {
+        self.resume_due = self.is_direct() || asks;
+        self.subscribe_due = true;
+        // What mattered before matters no more.
+        self.replies.clear();
+    }
+
     /// A Resume is said, with Acks if there are any.
     pub(super) fn resumes(&mut self, acks: bool, now: Duration) {
         self.resume_due = false;
@@ -115,14 +126,20 @@ impl Link {
         matches!(self.class, LinkClass::Direct)
     }
 
-    /// Which is used first by its kind alone, the lowest: direct before relayed, then by rank.
-    pub(super) const fn preference(&self) -> (bool, u8) {
-        (!self.is_direct(), self.rank)
+    /// Which is used first by its kind alone, the lowest: direct before relayed, then where the peer has its
+    /// mailbox, then by rank.
+    pub(super) const fn preference(&self) -> (bool, Reads, u8) {
+        (!self.is_direct(), self.reads, self.rank)
+    }
+
+    /// Whether what is said on it gets to the peer.
+    pub(super) fn leads_to_peer(&self) -> bool {
+        self.reads != Reads::Never
     }
 
     /// Whether it leads the same way, over the same relay if over one, and is as good in kind.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.class == other.class && self.rank == other.rank
+        self.class == other.class && self.rank == other.rank && self.reads == other.reads
     }
 
     /// Whether the other end has shown that it is there.
@@ -151,7 +168,7 @@ impl Link {
     /// not: both would take turns.
     pub(super) fn may_stand_in(&self, now: Duration) -> bool {
         let refuses = self.refusals.lately(now) || self.refusals.hold(now);
-        self.validated() && !self.standing.lags() && !refuses
+        self.leads_to_peer() && self.validated() && !self.standing.lags() && !refuses
     }
 
     /// Whether its relay takes another packet with something of a file, beside what others say.

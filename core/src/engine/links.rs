@@ -81,9 +81,10 @@ impl Links {
         self.bound.get_mut(&self.best?)
     }
 
-    /// This link if it is still bound, else the best.
+    /// This link if it is still bound and leads to the peer, else the best.
     pub(super) fn get_or_best(&mut self, generation: Generation) -> Option<&mut Link> {
-        if self.bound.contains_key(&generation) {
+        let link = self.bound.get(&generation);
+        if link.is_some_and(Link::leads_to_peer) {
             self.get(generation)
         } else {
             self.get_best()
@@ -124,6 +125,14 @@ impl Links {
         if self.trial.deadline().is_some_and(|at| at <= now) {
             self.choose(now);
         }
+    }
+
+    /// An answer to a Ping came over this link. Who reads no mailbox where the Ping was left answers over
+    /// another. Returns whether it was awaited.
+    pub(super) fn pong(&mut self, over: Generation, token: [u8; 8], now: Duration) -> bool {
+        let of = |link: &&mut Link| link.generation == over || !link.is_direct();
+        let mut links = self.bound.values_mut().filter(of);
+        links.any(|link| link.pulse.pong(token, now))
     }
 
     /// The other end of a link has just shown that it is there. A link that carries and is as good in
@@ -236,11 +245,13 @@ impl Links {
             let unlike = (!link.validated(), yields(link), link.preference());
             (unlike, round_trip, link.generation)
         };
-        let Some(winner) = self.bound.values().min_by_key(|link| merit(link)) else {
+        let leading = self.bound.values().filter(|link| link.leads_to_peer());
+        let Some(winner) = leading.min_by_key(|link| merit(link)) else {
             self.best = None;
             return;
         };
-        if let Some(present) = self.best.and_then(|best| self.bound.get(&best)) {
+        let present = self.best.and_then(|best| self.bound.get(&best));
+        if let Some(present) = present.filter(|link| link.leads_to_peer()) {
             let same_kind = present.preference() == winner.preference()
                 && yields(present) == yields(winner)
                 && present.validated() == winner.validated();

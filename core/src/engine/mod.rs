@@ -85,7 +85,7 @@ use self::segments::Held;
 use self::timers::Probe;
 use self::writes::Writes;
 use crate::limits::InboxLimits;
-use crate::link::{LinkClass, LinkState};
+use crate::link::{LinkClass, LinkState, Reads};
 use crate::record::Session;
 use crate::wire::frame::{CloseReason, Frame};
 use crate::{ChannelId, Entropy, EnvelopeId, Epoch, Generation, Now, PeerId, Seq};
@@ -211,14 +211,13 @@ impl Engine {
         self.now = now;
         let mut link = Link::new(generation, class, rank, now.elapsed);
         link.next_envelope = self.first_envelope;
-        link.resume_due = link.is_direct() || self.wants_answer();
+        link.begin(self.wants_answer());
         if link.is_direct() {
             link.challenge(self.entropy.token(), now.elapsed);
             if !self.rules.keeps(Rule::Validate) {
                 link.state = LinkState::Connected;
             }
         }
-        link.subscribe_due = true;
         if link.is_direct() {
             for sending in self.sending.values_mut() {
                 sending.limit = None;
@@ -233,6 +232,25 @@ impl Engine {
             });
         }
         self.probe.restart(now.elapsed);
+    }
+
+    /// Whether the peer reads what is left at the relay of a link: it does, unless this says otherwise. While
+    /// it does not, the link is for what comes over it.
+    pub fn peer_reads(&mut self, generation: Generation, reads: Reads, now: Now) {
+        self.now = now;
+        let asks = self.wants_answer();
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
+        let before = std::mem::replace(&mut link.reads, reads);
+        if before == reads {
+            return;
+        }
+        if before == Reads::Never {
+            link.begin(asks);
+            self.probe.restart(now.elapsed);
+        }
+        self.links.choose(now.elapsed);
     }
 
     /// This host may be somewhere else now. Direct links have to show that they still lead to the

@@ -150,17 +150,13 @@ impl Engine {
             Frame::Subscribe(list) => self.on_listening(&list.channels, true)?,
             Frame::Unsubscribe(list) => self.on_listening(&list.channels, false)?,
             Frame::Ping(Token(token)) => {
-                if let Some(link) = self.links.get(generation) {
+                if let Some(link) = self.links.get_or_best(generation) {
                     link.reply(Frame::Pong(Token(token)));
                 }
             }
             Frame::Pong(Token(token)) => {
                 let now = self.now.elapsed;
-                if self
-                    .links
-                    .get(generation)
-                    .is_some_and(|link| link.pulse.pong(token, now))
-                {
+                if self.links.pong(generation, token, now) {
                     self.links.choose(now);
                 }
             }

@@ -74,7 +74,7 @@ impl Engine {
             return false;
         };
         let direct = link.is_direct();
-        if !link.writable || !self.can_seal() {
+        if !link.leads_to_peer() || !link.writable || !self.can_seal() {
             return false;
         }
         let mut builder = PacketBuilder::new();

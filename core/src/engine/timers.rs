@@ -81,7 +81,7 @@ impl Engine {
         let probe = self
             .probe
             .at
-            .filter(|_| self.links.len() > 0 && self.wants_answer());
+            .filter(|_| self.links.best().is_some() && self.wants_answer());
         let expiry = self.next_expiry().map(|at| now + self.now.wall.until(at));
         let consumed = self.tell_consumed.as_ref().map(|(at, _)| *at);
         let content = self.sending.values().filter_map(|of| of.content_at);
@@ -182,7 +182,7 @@ impl Engine {
             self.probe.last = None;
             return;
         }
-        if self.links.len() == 0 {
+        if self.links.best().is_none() {
             return;
         }
         // What moves is asked about now and then too, and needs no other way; nor does a peer's app that

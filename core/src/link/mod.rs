@@ -15,3 +15,15 @@ pub enum LinkClass {
     /// there or not.
     Relayed(StoreId),
 }
+
+/// Whether the peer reads what is left at the relay of a link. What comes over the link is taken in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reads {
+    /// It has a mailbox there that it reads, as far as is known.
+    #[default]
+    Always,
+    /// It is there at the moment, and reads as long as it is.
+    WhilePresent,
+    /// Whatever is left there stays there.
+    Never,
+}

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use outlive_core::limits::InboxLimits;
-use outlive_core::link::LinkClass;
+use outlive_core::link::{LinkClass, Reads};
 use outlive_core::transport::Refusal;
 use outlive_core::wire::frame::Frame;
 use outlive_core::{Generation, StoreId};
@@ -161,4 +161,63 @@ fn what_moves_is_asked_about_now_and_then_and_goes_over_no_other_link_for_that()
     talk(&mut pair, 150);
     assert!(asked.get() > 0, "something is outstanding all the while");
     assert_eq!(astray.get(), 0);
+}
+
+#[test]
+fn each_is_written_to_where_it_reads() {
+    let mut pair = Pair::new();
+    let relays = [1_u8, 2].map(|n| {
+        (
+            Generation::nth(1, n.into()),
+            LinkClass::Relayed(StoreId([n; 16])),
+        )
+    });
+    for (generation, class) in relays {
+        pair.bind_as(generation, class);
+    }
+    let [one, two] = relays.map(|(generation, _)| generation);
+    // Each reads at the relay that has its own number.
+    pair.peers[0].engine.peer_reads(one, Reads::Never, pair.now);
+    pair.peers[1].engine.peer_reads(two, Reads::Never, pair.now);
+    for from in [0, 1] {
+        pair.send_from(from, "hello");
+        assert!(
+            !pair.peers[from].engine.outstanding(),
+            "its answer came over the other relay"
+        );
+    }
+    assert_eq!(pair.peers[0].engine.carrier(), Some(two));
+    assert_eq!(pair.peers[1].engine.carrier(), Some(one));
+    // Nowhere: it waits, and is asked about as soon as there is a way.
+    pair.peers[0].engine.peer_reads(two, Reads::Never, pair.now);
+    pair.send("to nobody");
+    pair.pass(Duration::from_secs(700));
+    assert!(!pair.delivered());
+    assert_eq!(pair.peers[0].engine.carrier(), None);
+    pair.peers[0]
+        .engine
+        .peer_reads(one, Reads::WhilePresent, pair.now);
+    pair.settle();
+    assert!(pair.delivered());
+    assert_eq!(pair.arrived(), 2);
+}
+
+#[test]
+fn while_the_peer_reads_nowhere_nothing_wakes_us() {
+    let mut pair = Pair::new();
+    let relay = Generation::nth(1, 1);
+    pair.bind_as(relay, LinkClass::Relayed(StoreId([1; 16])));
+    pair.peers[0]
+        .engine
+        .peer_reads(relay, Reads::Never, pair.now);
+    pair.send("hello");
+    let packets = pair.packets;
+    pair.pass(Duration::from_secs(5));
+    assert_eq!(pair.packets, packets);
+    let next = pair.peers[0].engine.deadline();
+    // That it expires is all there is to come.
+    assert!(
+        next.is_none_or(|at| at > pair.now.elapsed + Duration::from_secs(86_400)),
+        "{next:?}"
+    );
 }

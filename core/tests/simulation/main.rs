@@ -127,6 +127,26 @@ fn messages_that_lie_in_files_keep_to_the_same_whatever_fails() {
 }
 
 #[test]
+fn nothing_is_left_where_the_peer_does_not_read_whatever_fails() {
+    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
+    let start = number("OUTLIVE_SIM_START").unwrap_or(0);
+    let one = number("OUTLIVE_SIM_SEED");
+    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
+    for seed in stories {
+        let world = World::new(seed, inboxes(seed), None, one.is_some());
+        let mut world = world.with_mail_elsewhere();
+        world.play();
+        world.settle();
+        assert_eq!(
+            world.faults,
+            Vec::new(),
+            "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
+             simulation nothing_is_left -- --nocapture"
+        );
+    }
+}
+
+#[test]
 fn two_that_negotiate_end_up_with_the_same_connection_whatever_fails() {
     let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 8);
     let start = number("OUTLIVE_SIM_START").unwrap_or(0);

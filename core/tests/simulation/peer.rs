@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use outlive_core::engine::{Engine, Event, Output, Rule, Stage, Stored, Ticket, Transmit};
 use outlive_core::limits::InboxLimits;
-use outlive_core::link::LinkClass;
+use outlive_core::link::{LinkClass, Reads};
 use outlive_core::record::{Extent, Gap, InboxBody, InboxRecord, Key, Record, SegmentRecord};
 use outlive_core::store::Batch;
 use outlive_core::{
@@ -180,10 +180,16 @@ impl Peer {
     }
 
     pub(crate) fn bind(&mut self, class: LinkClass, now: Now) -> Generation {
+        self.bind_where(class, Reads::Always, now)
+    }
+
+    /// The same for a relay where the other is known to read, or not.
+    pub(crate) fn bind_where(&mut self, class: LinkClass, reads: Reads, now: Now) -> Generation {
         self.generation = self.generation.next();
         let generation = self.generation;
         if let Some(engine) = &mut self.engine {
             engine.bind(generation, class, 0, now);
+            engine.peer_reads(generation, reads, now);
         }
         self.pump();
         generation

@@ -1,7 +1,7 @@
 use super::super::quality::Quality;
 use super::*;
 use crate::StoreId;
-use crate::link::{LinkClass, LinkState};
+use crate::link::{LinkClass, LinkState, Reads};
 
 const SECOND: Duration = Duration::from_secs(1);
 const T: Duration = Duration::from_secs(100);
@@ -286,6 +286,49 @@ fn a_relay_that_refuses_now_and_then_keeps_nothing_from_a_link_that_lags() {
         let is_held = times == 2;
         assert_eq!(carries(&links, 1), is_held, "it waits 16 s, and 32");
     }
+}
+
+fn read(links: &mut Links, n: u32, reads: Reads) {
+    if let Some(link) = links.get(generation(n)) {
+        link.reads = reads;
+    }
+    links.choose(T);
+}
+
+#[test]
+fn what_is_left_where_the_peer_reads_nothing_is_no_way_to_it() {
+    let mut links = Links::default();
+    links.bind(relayed(1, 0), T);
+    read(&mut links, 1, Reads::Never);
+    assert_eq!(links.best(), None);
+    assert!(links.get_or_best(generation(1)).is_none());
+    links.bind(relayed(2, 9), T);
+    assert!(carries(&links, 2), "whatever its rank");
+    let found = links.get_or_best(generation(1)).map(|link| link.generation);
+    assert_eq!(found, Some(generation(2)));
+    read(&mut links, 1, Reads::WhilePresent);
+    assert!(
+        carries(&links, 2),
+        "its mailbox goes before where it is now"
+    );
+    read(&mut links, 2, Reads::Never);
+    assert!(carries(&links, 1));
+    read(&mut links, 1, Reads::Never);
+    assert_eq!(links.best(), None);
+    links.bind(direct(3), T);
+    assert!(carries(&links, 3));
+}
+
+#[test]
+fn nothing_is_tried_where_the_peer_reads_nothing() {
+    let mut links = narrow(1_024);
+    read(&mut links, 2, Reads::Never);
+    took(&mut links, 1, 250, T);
+    assert!(carries(&links, 1) && links.deadline().is_none());
+    let mut links = narrow(250);
+    assert!(carries(&links, 2), "on trial");
+    read(&mut links, 2, Reads::Never);
+    assert!(carries(&links, 1) && links.deadline().is_none());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use outlive_core::link::Reads;
 use outlive_core::record::{InboxRecord, Key, OutboxRecord, Record};
 use outlive_core::{MessageId, PeerId, StoreId};
 
@@ -43,6 +44,7 @@ pub(super) enum Act {
     Lose,
     Vanish,
     GiveUp,
+    Read,
 }
 
 impl World {
@@ -84,6 +86,9 @@ impl World {
         }
         if self.files {
             deck.extend([(Act::Vanish, 1), (Act::GiveUp, 2)]);
+        }
+        if self.elsewhere {
+            deck.push((Act::Read, 6));
         }
         let total: usize = deck.iter().map(|(_, weight)| weight).sum();
         let length = [25, 60, 150, 300][self.random.below(4)];
@@ -190,6 +195,11 @@ impl World {
                 }
             }
             Act::GiveUp => self.give_up(who),
+            Act::Read => {
+                let reads = [Reads::Always, Reads::WhilePresent, Reads::Never];
+                let reads = reads[self.random.below(3)];
+                self.read(who, reads);
+            }
         }
         self.signal();
         self.collect();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::engine::{Engine, External, SendOptions, Ticket};
+use outlive_core::link::Reads;
 use outlive_core::record::Extent;
 use outlive_core::{ChannelId, Position, TransferId};
 
@@ -14,6 +15,7 @@ use crate::peer::Handed;
 impl World {
     /// Moves what the engines sent onto the wires, and notes what they told their apps.
     pub(super) fn collect(&mut self) {
+        let mut wasted = false;
         for who in 0..2 {
             let engine = self.peers[who].engine.as_ref();
             if let Some(what) = engine.and_then(Engine::overgrown) {
@@ -28,6 +30,7 @@ impl World {
                 } else if let Some(connection) = &mut self.connections[who]
                     && connection.generation == transmit.generation
                 {
+                    wasted |= self.reads[who] == Reads::Never;
                     connection.to.push_back(ToRelay::Submit(transmit));
                 }
             }
@@ -46,6 +49,9 @@ impl World {
             for (channel, below) in std::mem::take(&mut self.peers[who].consumed) {
                 self.check_consumed(who, channel, below);
             }
+        }
+        if wasted {
+            self.fault(Fault::Wasted);
         }
     }
 

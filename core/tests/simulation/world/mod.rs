@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use outlive_core::engine::{Rule, Transmit};
 use outlive_core::limits::InboxLimits;
+use outlive_core::link::Reads;
 use outlive_core::transport::Class;
 use outlive_core::{
     ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, Seq, StoreId, TransferId,
@@ -100,6 +101,8 @@ pub(crate) enum Fault {
     Restless,
     /// A new epoch was drawn although no store went back in time.
     RenewedForNothing,
+    /// Something was left at a relay where the peer reads nothing.
+    Wasted,
     /// A connection was asked for what it can't do, or given something stale.
     Misused,
     /// Two that want a connection do not end up with the same one.
@@ -206,6 +209,10 @@ pub(crate) struct World {
     envelopes: u64,
     mailbox: [Vec<Envelope>; 2],
     connections: [Option<Connection>; 2],
+    /// Whether each believes that the other reads at the relay.
+    reads: [Reads; 2],
+    /// Whether they change their minds about that.
+    elsewhere: bool,
     direct: Option<[(Generation, VecDeque<Bytes>); 2]>,
     retired: Vec<(usize, Generation, Bytes)>,
     /// Packets a hostile relay wrote down: for whom, and what.
@@ -268,6 +275,8 @@ impl World {
             envelopes: 0,
             mailbox: [Vec::new(), Vec::new()],
             connections: [None, None],
+            reads: [Reads::Always; 2],
+            elsewhere: false,
             direct: None,
             retired: Vec::new(),
             recorded: Vec::new(),
@@ -295,6 +304,12 @@ impl World {
     /// Has half of the messages lie in files that may vanish, and may be given up.
     pub(crate) const fn with_files(mut self) -> Self {
         self.files = true;
+        self
+    }
+
+    /// Has each believe now and then that the other reads nothing at the relay.
+    pub(crate) const fn with_mail_elsewhere(mut self) -> Self {
+        self.elsewhere = true;
         self
     }
 

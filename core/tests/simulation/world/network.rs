@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use outlive_core::engine::{Taken, Transmit};
-use outlive_core::link::LinkClass;
+use outlive_core::link::{LinkClass, Reads};
 use outlive_core::record::{Key, OutboxRecord, OutboxState, Record, Session};
 use outlive_core::transport::{Class, Refusal};
 use outlive_core::wire::frame::{Frame, Offered, Received};
@@ -66,7 +66,8 @@ impl World {
         if self.connections[who].is_some() || !self.relay_up || self.peers[who].engine.is_none() {
             return;
         }
-        let generation = self.peers[who].bind(LinkClass::Relayed(self.store), self.now);
+        let class = LinkClass::Relayed(self.store);
+        let generation = self.peers[who].bind_where(class, self.reads[who], self.now);
         self.connections[who] = Some(Connection {
             generation,
             to: VecDeque::new(),
@@ -74,6 +75,17 @@ impl World {
             pushed: BTreeSet::new(),
             on_the_way: BTreeSet::new(),
         });
+    }
+
+    /// From now on this peer believes so of the other.
+    pub(super) fn read(&mut self, who: usize, reads: Reads) {
+        self.reads[who] = reads;
+        if let Some(connection) = &self.connections[who]
+            && let Some(engine) = &mut self.peers[who].engine
+        {
+            engine.peer_reads(connection.generation, reads, self.now);
+        }
+        self.peers[who].pump();
     }
 
     pub(super) fn disconnect(&mut self, who: usize) {

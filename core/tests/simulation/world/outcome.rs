@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outlive_core::engine::Engine;
+use outlive_core::link::Reads;
 use outlive_core::transport::Class;
 use outlive_core::{ChannelId, RunSet, Seq};
 
@@ -45,6 +46,7 @@ impl World {
         self.refusing = false;
         let direct = self.random.chance(30);
         self.relay_up = true;
+        (0..2).for_each(|who| self.read(who, Reads::Always));
         for who in 0..2 {
             self.act(Act::Start, who);
             self.act(Act::Connect, who);

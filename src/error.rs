@@ -37,6 +37,11 @@ pub enum Error {
     /// Requests are answered by another handler.
     #[error("requests have a handler here already; drop that one first")]
     HandlerTaken,
+    /// What was given as the address of a relay can be none.
+    #[error(
+        "{0:?} can be no address of a relay: it has 1 to 256 characters, all of them visible ASCII"
+    )]
+    RelayAddress(String),
     /// A session with oneself.
     #[error("{0} is this node itself; a session needs two peers")]
     Oneself(PeerId),

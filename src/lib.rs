@@ -23,6 +23,7 @@ mod hub;
 mod inbox;
 mod inboxes;
 mod lock;
+mod mailboxes;
 mod network;
 mod node;
 mod payload;

@@ -7,6 +7,7 @@ mod id;
 mod identity;
 pub mod limits;
 pub mod link;
+mod mailbox;
 pub mod negotiator;
 pub mod record;
 mod runs;
@@ -24,6 +25,7 @@ pub use id::{
     ResumeId, Round, Seq, StoreId, TransferId,
 };
 pub use identity::{BadSignature, Identity, PeerId, PeerIdError};
+pub use mailbox::{Mailbox, is_relay_address};
 pub use runs::{Counter, RunSet};
 pub use safety_number::{SafetyNumber, SafetyNumberError};
 pub use seal::OpenError;

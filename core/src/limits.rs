@@ -200,6 +200,20 @@ pub const CONTACT_RELAYS: usize = 8;
 /// Characters of the address of one of them.
 pub const CONTACT_RELAY_BYTES: usize = 256;
 
+/// Mailboxes of one peer. Those beyond are not told; a signal with more is an error of the peer.
+pub const MAILBOXES: usize = 4;
+
+/// Characters of the address of a relay at which one is. It is not told, and a signal with one is an error of
+/// the peer, if it is longer.
+pub const MAILBOX_RELAY_BYTES: usize = 256;
+
+/// Peers may leave something in a mailbox for so long after its owner has ceased to tell of it: as long as a
+/// message waits at most.
+pub const LEFT_MAILBOX_TIME: Duration = MESSAGE_TTL;
+
+/// How old the word of our mailboxes may be before the peer is told once more, in case it did not arrive.
+pub const MAILBOXES_AGAIN: Duration = Duration::from_secs(15 * 24 * 3_600);
+
 /// Strangers that may wait to be accepted. One more is refused until one of them is accepted or
 /// blocked.
 pub const STRANGERS: usize = 1_024;

@@ -22,9 +22,11 @@ use outlive_core::wire::relay::{
     Binding, FromRelay, GoodbyeReason, ToRelay, VERSION, encode, prove,
 };
 use outlive_core::wire::request::Message;
-use outlive_core::wire::signal::{Addresses, Answer, Candidate, Decline, Offer, Signal, Withdraw};
+use outlive_core::wire::signal::{
+    Addresses, Answer, Candidate, Decline, Mailboxes, Offer, Signal, Withdraw,
+};
 use outlive_core::{
-    ChannelId, Contact, Entropy, EnvelopeId, Generation, Identity, Negotiation, Now, PeerId,
+    ChannelId, Contact, Entropy, EnvelopeId, Generation, Identity, Mailbox, Negotiation, Now, PeerId,
     Position, RequestId, Round, SafetyNumber, StoreId, WallTime,
 };
 
@@ -315,6 +317,12 @@ fn signals(seeds: &Seeds) -> io::Result<()> {
             heard: None,
             addresses: vec![([192, 0, 2, 7], 4433).into()],
             reply: true,
+        }),
+        Signal::Mailboxes(Mailboxes {
+            mailboxes: vec![Mailbox {
+                store: StoreId([7; 16]),
+                relay: "wss://relay.example".to_owned(),
+            }],
         }),
         Signal::Offer(Offer {
             negotiation: named(300),

@@ -105,6 +105,7 @@ async fn run(
     let binding = Binding {
         generation,
         class: LinkClass::Direct,
+        home: false,
         rank: kind.rank,
         transport: kind.transport,
         address: address.to_string(),

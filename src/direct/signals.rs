@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlive_core::ChannelId;
 use outlive_core::engine::{SendOptions, Ticket};
-use outlive_core::wire::signal::Signal;
+use outlive_core::wire::signal::{Mailboxes, Signal};
+use outlive_core::{ChannelId, Epoch, Mailbox};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
@@ -64,19 +64,34 @@ async fn command(inputs: &mpsc::Sender<Input>, command: Command) -> Result<(), E
     sent.map_err(|_| Error::Shutdown)
 }
 
-/// Hands over some of the signals that came, and has them leave the inbox. Returns whether there may be
-/// more.
+/// Returns when it is durable where the peer reads.
+async fn note_mailboxes(route: &Route, epoch: Epoch, mailboxes: Vec<Mailbox>) -> Result<(), Error> {
+    let (reply, noted) = oneshot::channel();
+    let reads = Command::Reads {
+        epoch,
+        mailboxes,
+        reply,
+    };
+    route.send(reads).await?;
+    noted.await.map_err(|_| route.gone())?
+}
+
+/// Hands over some of the signals that came, but for what they say of mailboxes, which the session itself goes
+/// by; and has them leave the inbox. Returns whether there may be more.
 pub(super) async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<bool, Error> {
     let hub = Arc::clone(route.hub());
     if !hub.inboxes.take(ChannelId::SIGNALING) {
         return Ok(false);
     }
-    let mut inbox = Inbox::new(hub.clone(), route, ChannelId::SIGNALING);
+    let mut inbox = Inbox::new(hub.clone(), route.clone(), ChannelId::SIGNALING);
     for _ in 0..SIGNALS {
         let Some(delivery) = inbox.try_next().await? else {
             return Ok(false);
         };
         match Signal::decode(delivery.payload()) {
+            Ok(Some(Signal::Mailboxes(Mailboxes { mailboxes }))) => {
+                note_mailboxes(&route, delivery.epoch(), mailboxes).await?;
+            }
             Ok(Some(signal)) => each(signal),
             Ok(None) => {}
             Err(error) => warn!(peer = %hub.peer.short(), %error, "a malformed signal"),
@@ -91,7 +106,7 @@ async fn take_all(route: Route) -> Result<(), Error> {
     Ok(())
 }
 
-/// For a node without direct links: signals leave the inbox unheard.
+/// For a node without direct links: what signals say of those leaves the inbox unheard.
 pub(crate) fn let_signals_go(route: Route) {
     let inner = route.inner().clone();
     inner.tasks.spawn(async move {

@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::direct::{Endpoint, Listener};
 use crate::entropy::random;
 use crate::error::Error;
+use crate::mailboxes::{ForeignRelays, Keeper, Mailboxes};
 use crate::network::NetworkMonitor;
 use crate::request::{HANDLED_BYTES, HandlerPlace, NODE_HANDLERS};
 
@@ -43,6 +44,7 @@ pub struct NodeBuilder {
     strangers: Strangers,
     inbox_limits: InboxLimits,
     network: NetworkMonitor,
+    foreign: Option<ForeignRelays>,
 }
 
 impl fmt::Debug for NodeBuilder {
@@ -73,6 +75,40 @@ impl NodeBuilder {
     #[must_use]
     pub fn transport(mut self, relay: impl RelayTransport) -> Self {
         self.relays.push(Arc::new(relay));
+        self
+    }
+
+    /// How relays are reached that are not this node's, so that peers may use others than it does: `relays`
+    /// makes a transport for an address, or says with `None` that there are to be no connections to it. If
+    /// not said, all peers have to use the same relays.
+    ///
+    /// Peers then tell each other where they read, inside their sessions. What is sent to one is left at its
+    /// relay, to which this node signs in for as long as it has a session awake with a peer that reads there;
+    /// what comes back comes to this node's own relays. Where a peer reads of which nothing was heard yet, the
+    /// app may know: [`Session::mailboxes_at`](crate::Session::mailboxes_at). Nothing is dialed on the word of
+    /// a stranger. A relay that this node has used and [uses no more](Node::switch_relay) is read for 30 days
+    /// on, as long as something may wait there.
+    ///
+    /// A peer can name any address. Who runs the relay there learns the address of this host, and whom it
+    /// writes to: say `None` to what is not to be dialed, a relay without TLS, or hosts of a network of one's
+    /// own. Where [`Session::allow_direct`](crate::Session::allow_direct) forbids the peer to learn where this
+    /// host is, only relays are dialed that the app has named.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use outlive::{Node, RelayTransport};
+    /// # use outlive_transports::websocket::WebSocketRelay;
+    /// let builder = Node::builder().foreign_relays(|address| {
+    ///     let relay = address.starts_with("wss://").then(|| WebSocketRelay::new(address));
+    ///     relay?.ok().map(|relay| Arc::new(relay) as Arc<dyn RelayTransport>)
+    /// });
+    /// ```
+    #[must_use]
+    pub fn foreign_relays(
+        mut self,
+        relays: impl Fn(&str) -> Option<Arc<dyn RelayTransport>> + Send + Sync + 'static,
+    ) -> Self {
+        self.foreign = Some(Box::new(relays));
         self
     }
 
@@ -137,6 +173,10 @@ impl NodeBuilder {
         let admission = Admission::load(self.strangers, &*store).await?;
         let start = count_start(&*store, owned).await?;
         let token = load_token(&*store).await?;
+        let keeper = match &self.foreign {
+            Some(_) => Some(Keeper::load(&*store).await?),
+            None => None,
+        };
         let run = u64::from_le_bytes(random()?);
         let (cancel, links_cancel) = (CancellationToken::new(), CancellationToken::new());
         let (listener, direct) = match self.direct {
@@ -167,6 +207,7 @@ impl NodeBuilder {
             awake: Mutex::default(),
             asleep: Mutex::default(),
             relays: Mutex::default(),
+            mailboxes: Mailboxes::new(self.foreign),
             direct,
             negotiated: self.negotiated,
             waking: Mutex::default(),
@@ -207,6 +248,10 @@ impl NodeBuilder {
         };
         for relay in self.relays {
             node.use_relay(relay);
+        }
+        if let Some(keeper) = keeper {
+            let inner = node.inner.clone();
+            node.inner.tasks.spawn(keeper.run(inner));
         }
         Ok(node)
     }

@@ -21,6 +21,7 @@ use crate::direct::{ASKED, Asked, Endpoint, Upgrade};
 use crate::error::Error;
 use crate::hub::{Hub, Remembered};
 use crate::lock::lock;
+use crate::mailboxes::Mailboxes;
 use crate::network::NetworkMonitor;
 use crate::relay::{Attach, RelayState};
 use crate::request::{self, HandlerPlace};
@@ -81,6 +82,8 @@ pub(crate) struct Inner {
     /// it is opened again.
     pub(super) asleep: Mutex<HashMap<PeerId, Remembered>>,
     pub(super) relays: Mutex<Vec<Relay>>,
+    /// Where mail is read, ours and that of peers.
+    pub(crate) mailboxes: Mailboxes,
     /// The socket for direct links, if there are to be any.
     pub(crate) direct: Option<Endpoint>,
     /// What makes direct links by negotiation, if there are to be any.
@@ -222,6 +225,21 @@ impl Inner {
             upgrade,
             hub,
         }
+    }
+
+    /// The addresses of the relays in use, the best first.
+    pub(crate) fn relay_addresses(&self) -> Vec<String> {
+        let relays = lock(&self.relays);
+        let used = relays
+            .iter()
+            .filter(|relay| *relay.state.borrow() != RelayState::Closed);
+        used.map(|relay| relay.address.clone()).collect()
+    }
+
+    /// An order among links of a kind, behind those that are there.
+    pub(crate) fn next_rank(&self) -> u8 {
+        let rank = self.ranks.fetch_add(1, Ordering::Relaxed);
+        u8::try_from(rank).unwrap_or(u8::MAX)
     }
 
     /// The round before the first of a session that is loaded now (I8).

@@ -14,15 +14,13 @@ mod tasks;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::PeerId;
 use outlive_core::transport::RelayTransport;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
-use tracing::Instrument;
 
 pub(crate) use self::admission::Allowance;
 pub use self::builder::NodeBuilder;
@@ -36,7 +34,7 @@ pub use self::strangers::Strangers;
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::lock::lock;
-use crate::relay::{ATTACHING, Attach, RelayState, RelayTask};
+use crate::relay::{Attach, RelayState, RelayTask, RelayUse};
 use crate::request::{HandlerError, Place, Request, RequestHandler};
 use crate::session::{Session, event_queue};
 use crate::state::SessionState;
@@ -240,7 +238,8 @@ impl Node {
 
     /// Uses this relay instead of all others: their connections are closed, and nothing more is
     /// sent to them. Sessions, subscriptions and receipts are not touched. It is dialed anew even if it
-    /// is in use already.
+    /// is in use already. With [foreign relays](NodeBuilder::foreign_relays) the others are read on for as long
+    /// as something may wait there, and peers are told of this one.
     pub fn switch_relay(&self, transport: Arc<dyn RelayTransport>) {
         self.dial(transport, |relays, _| {
             for relay in relays.drain(..) {
@@ -259,39 +258,30 @@ impl Node {
         if self.inner.cancel.is_cancelled() {
             return;
         }
-        let (attach, attaching) = mpsc::channel(ATTACHING);
-        let (state, states) = watch::channel(RelayState::Connecting);
         let cancel = self.inner.links_cancel.child_token();
         let address = transport.address().to_owned();
-        let span = tracing::info_span!("relay", relay = %address);
-        let (rank, awake): (_, Vec<_>) = {
+        let (attach, awake): (_, Vec<_>) = {
             let awake = lock(&self.inner.awake);
             let mut relays = lock(&self.inner.relays);
             if !make_room(&mut relays, &address) {
                 return;
             }
+            let used = RelayUse {
+                address: address.clone(),
+                home: true,
+            };
+            let (attach, state) = RelayTask::start(&self.inner, transport, used, cancel.clone());
             relays.push(Relay {
                 address,
                 attach: attach.clone(),
-                state: states,
-                cancel: cancel.clone(),
+                state,
+                cancel,
             });
             let awake = awake.iter();
-            (
-                self.inner.ranks.fetch_add(1, Ordering::Relaxed),
-                awake.map(|(peer, of)| (*peer, of.inputs.clone())).collect(),
-            )
+            let awake = awake.map(|(peer, of)| (*peer, of.inputs.clone()));
+            (attach, awake.collect())
         };
-        let task = RelayTask {
-            inner: self.inner.clone(),
-            transport,
-            token: self.inner.token.subscribe(),
-            rank: u8::try_from(rank).unwrap_or(u8::MAX),
-            attaching,
-            state,
-            cancel,
-        };
-        self.inner.tasks.spawn(task.run().instrument(span));
+        self.inner.mailboxes.relays_changed();
         self.inner.tasks.spawn(async move {
             for (peer, inputs) in awake {
                 if attach.send(Attach { peer, inputs }).await.is_err() {
@@ -301,7 +291,8 @@ impl Node {
         });
     }
 
-    /// Stops using the relays with this address. Returns whether there was one.
+    /// Stops using the relays with this address. Returns whether there was one. As for what may wait there,
+    /// see [`switch_relay`](Self::switch_relay).
     pub fn remove_relay(&self, address: &str) -> bool {
         let mut relays = lock(&self.inner.relays);
         let before = relays.len();
@@ -311,6 +302,7 @@ impl Node {
             }
             relay.address != address
         });
+        self.inner.mailboxes.relays_changed();
         relays.len() < before
     }
 
@@ -321,6 +313,13 @@ impl Node {
             .iter()
             .map(|r| (r.address.clone(), r.state.clone()))
             .collect()
+    }
+
+    /// The relays that are used though they are not this node's, and how each of them is: those at which
+    /// peers read, and those that it has left ([`NodeBuilder::foreign_relays`]).
+    #[must_use]
+    pub fn relays_elsewhere(&self) -> Vec<(String, watch::Receiver<RelayState>)> {
+        self.inner.elsewhere()
     }
 
     /// A session as it is now, if it has a task at the moment. It is not woken.

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use outlive_core::link::LinkClass;
-use outlive_core::transport::RelayTransport;
 use outlive_core::{Generation, PeerId, StoreId};
 use tokio::sync::mpsc;
 
 use super::attached::Attached;
 use super::slots::Slots;
-use super::{Attach, random};
+use super::{Attach, RelayUse, random};
 use crate::backoff::Backoff;
 use crate::node::Inner;
 use crate::task::{Binding, GivenUp, Input, ToLink};
@@ -27,7 +26,7 @@ struct Link {
 /// What every link over one connection shares.
 pub(super) struct Shared {
     pub(super) inner: Arc<Inner>,
-    pub(super) transport: Arc<dyn RelayTransport>,
+    pub(super) used: RelayUse,
     pub(super) rank: u8,
     pub(super) store: StoreId,
     pub(super) link: mpsc::Sender<ToLink>,
@@ -87,9 +86,10 @@ impl<'a> Links<'a> {
         let binding = Binding {
             generation,
             class: LinkClass::Relayed(self.shared.store),
+            home: self.shared.used.home,
             rank: self.shared.rank,
             transport: "relay",
-            address: self.shared.transport.address().to_owned(),
+            address: self.shared.used.address.clone(),
             link: self.shared.link.clone(),
             given_up: Some(self.shared.giving_up.clone()),
             again: self.of.contains_key(&peer) || self.forgetful,

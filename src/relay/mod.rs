@@ -25,7 +25,7 @@ use outlive_core::transport::{
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{Instrument, debug, info};
 
 use self::arrivals::Arrivals;
 use self::attached::Attached;
@@ -46,7 +46,7 @@ use crate::task::{Input, ToLink, pending_or};
 const TO_LINK: usize = 256;
 
 /// Sessions waiting to be attached. When they fill it, starting sessions wait.
-pub(crate) const ATTACHING: usize = 64;
+const ATTACHING: usize = 64;
 
 /// Links that sessions have given up and that are not seen to yet.
 const GIVEN_UP: usize = 256;
@@ -80,19 +80,53 @@ pub(crate) struct Attach {
     pub(crate) inputs: mpsc::Sender<Input>,
 }
 
+/// What a relay is used as.
+#[derive(Clone)]
+pub(crate) struct RelayUse {
+    /// Where it is, as whoever uses it says.
+    pub(crate) address: String,
+    /// Whether our mailbox is there.
+    pub(crate) home: bool,
+}
+
 pub(crate) struct RelayTask {
-    pub(crate) inner: Arc<Inner>,
-    pub(crate) transport: Arc<dyn RelayTransport>,
+    inner: Arc<Inner>,
+    transport: Arc<dyn RelayTransport>,
+    used: RelayUse,
     /// What opens our mailbox for others.
-    pub(crate) token: watch::Receiver<Option<DeliveryToken>>,
-    pub(crate) rank: u8,
-    pub(crate) attaching: mpsc::Receiver<Attach>,
-    pub(crate) state: watch::Sender<RelayState>,
-    pub(crate) cancel: CancellationToken,
+    token: watch::Receiver<Option<DeliveryToken>>,
+    rank: u8,
+    attaching: mpsc::Receiver<Attach>,
+    state: watch::Sender<RelayState>,
+    cancel: CancellationToken,
 }
 
 impl RelayTask {
-    pub(crate) async fn run(mut self) {
+    /// Uses a relay until that is cancelled. Returns the way for sessions to it, and how it is.
+    pub(crate) fn start(
+        inner: &Arc<Inner>,
+        transport: Arc<dyn RelayTransport>,
+        used: RelayUse,
+        cancel: CancellationToken,
+    ) -> (mpsc::Sender<Attach>, watch::Receiver<RelayState>) {
+        let (attach, attaching) = mpsc::channel(ATTACHING);
+        let (state, states) = watch::channel(RelayState::Connecting);
+        let span = tracing::info_span!("relay", relay = used.address);
+        let task = Self {
+            inner: inner.clone(),
+            transport,
+            used,
+            token: inner.token.subscribe(),
+            rank: inner.next_rank(),
+            attaching,
+            state,
+            cancel,
+        };
+        inner.tasks.spawn(task.run().instrument(span));
+        (attach, states)
+    }
+
+    async fn run(mut self) {
         let mut attached = Attached::new();
         let mut backoff = Backoff::default();
         let mut network = self.inner.network.ear();
@@ -119,6 +153,12 @@ impl RelayTask {
             };
             let error = match connected {
                 Ok(dialed) => {
+                    let RelayUse { address, home } = &self.used;
+                    let store = dialed.connection.store;
+                    if self.inner.mailboxes.signed_in(address, store) && !home {
+                        info!(relay = address, "it is ours, under another address");
+                        break;
+                    }
                     let since = Instant::now();
                     info!(relay = self.transport.address(), "connected");
                     self.state.send_replace(RelayState::Connected);
@@ -214,7 +254,7 @@ impl RelayTask {
         let (giving_up, mut given_up) = mpsc::channel(GIVEN_UP);
         let shared = Shared {
             inner: self.inner.clone(),
-            transport: self.transport.clone(),
+            used: self.used.clone(),
             rank: self.rank,
             store,
             link: link.clone(),
@@ -222,7 +262,9 @@ impl RelayTask {
             slots: slots.clone(),
         };
         let mut arrivals = Arrivals::new(Links::new(shared, attached));
-        self.inner.wake_sessions_with_work();
+        if self.used.home {
+            self.inner.wake_sessions_with_work();
+        }
         let mut sending = Box::pin(send_all(
             sender,
             self.registration().into_iter().collect(),
@@ -326,6 +368,9 @@ impl RelayTask {
     /// What tells the relay which token opens our mailbox.
     fn registration(&mut self) -> Option<ToLink> {
         let token = self.token.borrow_and_update();
+        if !self.used.home {
+            return None;
+        }
         let tokens = vec![token.as_ref()?.hash()];
         Some(ToLink::from_relay(Outgoing::AcceptUnidentified { tokens }))
     }

@@ -67,7 +67,7 @@ impl Session {
     /// Whether this session may have links to the peer itself, which show the peer the addresses of
     /// this host and let the network see that the two speak. They may, if not said and the node can
     /// [make them](crate::NodeBuilder::direct). Kept on disk; when this returns with `false`, none
-    /// is left and none is made.
+    /// is left and none is made. Nor is a relay dialed then only because the peer says that it reads there.
     ///
     /// Dropped half-way, it may or may not be on disk, and links may be left as they are: call it
     /// again.
@@ -85,6 +85,8 @@ impl Session {
         let inner = self.route.inner();
         let committed = inner.store.commit(batch).await;
         committed.map_err(|error| self.route.or_gone(error.into()))?;
+        // One that was closed reads it from the store when it is there again.
+        let _ = self.route.send(Command::Exposed(allowed)).await;
         let Some(upgrade) = inner.upgrade(self.hub.peer)? else {
             return Ok(());
         };

@@ -2,6 +2,7 @@
 
 mod events;
 mod exposure;
+mod mailboxes;
 mod sending;
 
 use std::collections::BTreeMap;

@@ -49,7 +49,7 @@ impl Task {
                     if online {
                         engine.peer_appeared(generation, now);
                     }
-                    self.presence(online);
+                    self.presence(generation, online);
                 }
             }
         }
@@ -115,6 +115,7 @@ impl Task {
         let Binding {
             generation,
             class,
+            home,
             rank,
             transport,
             address,
@@ -126,8 +127,11 @@ impl Task {
             generation,
             Bound {
                 class,
+                home,
                 rank,
                 transport,
+                address: address.clone(),
+                online: None,
                 link,
                 given_up,
                 watches: false,
@@ -148,6 +152,7 @@ impl Task {
             state.outstanding = outstanding;
             true
         });
+        self.mail.stale = true;
         self.hub.tell(&SessionEvent::LinkUp { generation });
         self.watch();
         if again {
@@ -172,12 +177,21 @@ impl Task {
         self.hub.tell(&SessionEvent::LinkDown { generation });
     }
 
-    /// The peer came, or left.
-    pub(super) fn presence(&self, online: bool) {
-        let known = Some(online);
+    /// The peer came to the relay of a link, or left it. It is there if it is at any of them.
+    pub(super) fn presence(&mut self, generation: Generation, online: bool) {
+        let Some(bound) = self.links.get_mut(&generation) else {
+            return;
+        };
+        bound.online = Some(online);
+        self.mail.stale = true;
+        let anywhere = self.links.values().any(|bound| bound.online == Some(true));
+        let known = Some(anywhere);
         self.hub
             .change(|state| std::mem::replace(&mut state.peer_online, known) != known);
-        self.hub.tell(&SessionEvent::Presence { online });
+        // That it is not at one of them says nothing while it is at another.
+        if online == anywhere {
+            self.hub.tell(&SessionEvent::Presence { online });
+        }
     }
 
     async fn command(&mut self, engine: &mut Engine, command: Command) -> Option<Done> {
@@ -316,6 +330,13 @@ impl Task {
                     Err(error) => waiter.answer(Err(error)),
                 }
             }
+            Command::Reads {
+                epoch,
+                mailboxes,
+                reply,
+            } => self.hear_mailboxes(engine, epoch, mailboxes, reply).await,
+            Command::ReadsAt { relays, reply } => self.name_mailboxes(engine, relays, reply).await,
+            Command::Exposed(exposed) => self.may_be_exposed(exposed),
             Command::Wake { reply } => self.wake(engine, reply),
             Command::Close { reply } => return Some(self.close_by_app(engine, reply).await),
             Command::Trust { trust, reply } => return self.trust(engine, trust, reply).await,
@@ -368,6 +389,7 @@ impl Task {
 
     /// If the peer is a stranger no more, what it was kept from leaving here may come.
     fn accepted(&mut self) {
+        self.mail.stale = true;
         if !self.inner.admission.is_stranger(self.peer) && self.allowance.lift() {
             self.ask_for_what_was_missed();
         }

@@ -7,7 +7,9 @@ use outlive_core::engine::{SendOptions, Ticket};
 use outlive_core::link::LinkClass;
 use outlive_core::record::{InboxRecord, SendingFileRecord};
 use outlive_core::transport::{DeliveryToken, Lane, Outgoing, Refusal};
-use outlive_core::{ChannelId, EnvelopeId, Generation, PeerId, Position, TransferId};
+use outlive_core::{
+    ChannelId, EnvelopeId, Epoch, Generation, Mailbox, PeerId, Position, TransferId,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::in_hand::InHand;
@@ -116,6 +118,19 @@ pub(crate) enum Command {
         outcome: Outcome,
         reply: Reply<()>,
     },
+    /// The peer has said where it reads, in a message of this epoch of its.
+    Reads {
+        epoch: Epoch,
+        mailboxes: Vec<Mailbox>,
+        reply: Reply<()>,
+    },
+    /// The app says at which relays the peer reads, as long as it does not say so itself.
+    ReadsAt {
+        relays: Vec<String>,
+        reply: Reply<()>,
+    },
+    /// Whether the peer may learn where this host is.
+    Exposed(bool),
     /// Makes sure the session is loaded and bound. Unanswered if it ends first.
     Wake {
         reply: oneshot::Sender<()>,
@@ -173,6 +188,8 @@ pub(crate) struct Arrival {
 pub(crate) struct Binding {
     pub(crate) generation: Generation,
     pub(crate) class: LinkClass,
+    /// Whether it is over a relay of this node's, where its mailbox is.
+    pub(crate) home: bool,
     pub(crate) rank: u8,
     pub(crate) transport: &'static str,
     pub(crate) address: String,

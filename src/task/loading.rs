@@ -19,6 +19,7 @@ const SEGMENTS: ReadLimit = ReadLimit {
 impl Task {
     pub(super) async fn load(&mut self) -> Result<Engine, Error> {
         self.load_naming().await?;
+        self.load_mailboxes().await?;
         // What was not written comes again.
         self.course = None;
         let store = &self.inner.store;

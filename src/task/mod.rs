@@ -15,6 +15,7 @@ mod hanging;
 mod in_hand;
 mod input;
 mod loading;
+mod mailboxes;
 mod outage;
 mod outputs;
 mod sends;
@@ -39,6 +40,7 @@ use tracing::warn;
 use self::hanging::{Hanging, Waiter};
 pub(crate) use self::in_hand::InHand;
 pub(crate) use self::input::{Arrival, Binding, Command, GivenUp, INPUTS, Input, ToLink};
+use self::mailboxes::Mail;
 use self::sends::WaitingSend;
 use self::unidentified::Naming;
 use crate::alarm::Alarm;
@@ -62,8 +64,14 @@ pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 struct Bound {
     class: LinkClass,
+    /// Whether it is over a relay of this node's.
+    home: bool,
     rank: u8,
     transport: &'static str,
+    /// The address of what it goes through.
+    address: String,
+    /// Whether its relay says that the peer is there.
+    online: Option<bool>,
     link: mpsc::Sender<ToLink>,
     given_up: Option<mpsc::Sender<GivenUp>>,
     /// Whether its relay was asked to say when the peer comes and goes.
@@ -97,6 +105,7 @@ pub(crate) struct Task {
     inputs: mpsc::Receiver<Input>,
     cancel: CancellationToken,
     naming: Naming,
+    mail: Mail,
     links: BTreeMap<Generation, Bound>,
     /// Links that nobody empties any more.
     ended: BTreeSet<Generation>,
@@ -153,6 +162,7 @@ impl Task {
     ) -> Self {
         Self {
             peer: hub.peer,
+            mail: Mail::new(&inner),
             inner,
             hub,
             inputs,
@@ -235,6 +245,10 @@ impl Task {
     async fn drive(&mut self, engine: &mut Engine) -> Done {
         let (mut idle_since, mut alarm) = (None, Alarm::default());
         loop {
+            if self.mail.stale {
+                self.seek_mailboxes(engine);
+            }
+            self.tell_mailboxes(engine);
             while let Some(output) = engine.poll() {
                 self.carry_out(engine, output);
             }
@@ -318,6 +332,7 @@ impl Task {
                         engine.tick(now);
                     }
                 }
+                Ok(()) = self.mail.here.changed() => self.mail.stale = true,
                 // Nothing else may ever happen on a session that nobody holds any more.
                 () = self.hub.let_go.notified() => {}
                 () = alarm.at(at) => {

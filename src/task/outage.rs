@@ -58,9 +58,7 @@ impl Task {
             Input::Bind(binding) => self.bound(binding, outstanding),
             Input::Lost { generation } => self.unbound(generation, outstanding),
             Input::Presence { generation, online } => {
-                if self.links.contains_key(&generation) {
-                    self.presence(online);
-                }
+                self.presence(generation, online);
             }
             Input::Packet(arrival)
                 if arrival.envelope.is_none()
@@ -94,7 +92,9 @@ impl Task {
             Command::Settle { reply, .. }
             | Command::CancelFile { reply, .. }
             | Command::FileReply { reply, .. }
-            | Command::Unidentified { reply, .. } => {
+            | Command::Unidentified { reply, .. }
+            | Command::Reads { reply, .. }
+            | Command::ReadsAt { reply, .. } => {
                 drop(reply.send(Err(error.clone())));
             }
             Command::Volatile { reply, .. } => drop(reply.send(Err(error.clone()))),
@@ -109,7 +109,10 @@ impl Task {
                 record,
             } => self.hub.inboxes.put_in_hand((channel, position), record),
             // What is listened to, and waited for, is known to the session, and told when it is loaded.
-            Command::Listen { .. } | Command::AwaitConsumed { .. } | Command::Weight { .. } => {}
+            Command::Listen { .. }
+            | Command::AwaitConsumed { .. }
+            | Command::Weight { .. }
+            | Command::Exposed(_) => {}
         }
     }
 

@@ -284,8 +284,14 @@ impl Task {
                 first,
                 last,
             },
-            Event::PeerReset { epoch } => SessionEvent::PeerReset { epoch },
-            Event::Renewed { epoch } => SessionEvent::Renewed { epoch },
+            Event::PeerReset { epoch } => {
+                self.forget_told();
+                SessionEvent::PeerReset { epoch }
+            }
+            Event::Renewed { epoch } => {
+                self.forget_told();
+                SessionEvent::Renewed { epoch }
+            }
             Event::Volatile { channel, payload } => {
                 self.hub.talked(channel);
                 SessionEvent::Volatile { channel, payload }

@@ -51,6 +51,7 @@ mod custody;
 mod damaged;
 mod delivery;
 mod dialing;
+mod elsewhere;
 mod handlers;
 mod hearing_all;
 mod hostile_relay;

@@ -41,7 +41,7 @@ impl Negotiator {
             Signal::Candidate(candidate) => self.heard_candidate(candidate),
             Signal::Decline(decline) => self.declined(&decline, now),
             Signal::Withdraw(withdraw) => self.withdrawn(&withdraw, now),
-            Signal::Addresses(_) => {}
+            Signal::Addresses(_) | Signal::Mailboxes(_) => {}
         }
     }
 

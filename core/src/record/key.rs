@@ -42,6 +42,8 @@ pub enum Key {
     Unidentified(PeerId),
     /// Present if a session is to have no direct links. No value.
     RelayOnly(PeerId),
+    /// Where the peer reads its mail: a [`MailboxesRecord`](super::MailboxesRecord).
+    Mailboxes(PeerId),
     /// A file on its way to a peer: a [`SendingFileRecord`](super::SendingFileRecord).
     SendingFile(PeerId, TransferId),
     /// A file on its way from a peer: a [`ReceivingFileRecord`](super::ReceivingFileRecord).
@@ -60,6 +62,7 @@ const BLOCKED: u8 = b'b';
 const STRANGER: u8 = b'x';
 const UNIDENTIFIED: u8 = b'd';
 const RELAY_ONLY: u8 = b'r';
+const MAILBOXES: u8 = b'm';
 const SENDING_FILE: u8 = b'p';
 const RECEIVING_FILE: u8 = b'q';
 
@@ -105,6 +108,7 @@ impl Key {
             Self::Stranger(peer) => head(STRANGER, &peer),
             Self::Unidentified(peer) => head(UNIDENTIFIED, &peer),
             Self::RelayOnly(peer) => head(RELAY_ONLY, &peer),
+            Self::Mailboxes(peer) => head(MAILBOXES, &peer),
             Self::SendingFile(peer, transfer) => {
                 head(SENDING_FILE, &peer);
                 bytes.put_slice(&transfer.0);
@@ -169,6 +173,7 @@ impl Key {
             (STRANGER, 0) => Self::Stranger(peer),
             (UNIDENTIFIED, 0) => Self::Unidentified(peer),
             (RELAY_ONLY, 0) => Self::RelayOnly(peer),
+            (MAILBOXES, 0) => Self::Mailboxes(peer),
             (SENDING_FILE, 16) => {
                 Self::SendingFile(peer, TransferId(rest.try_into().map_err(|_| KeyError)?))
             }
@@ -201,6 +206,12 @@ impl Key {
     #[must_use]
     pub fn strangers() -> Range<Bytes> {
         prefix_range(&[STRANGER])
+    }
+
+    /// The keys of what is known of all peers' mailboxes.
+    #[must_use]
+    pub fn all_mailboxes() -> Range<Bytes> {
+        prefix_range(&[MAILBOXES])
     }
 
     /// The keys of the outbox of one channel from `from` up to but not including `end`.
@@ -298,6 +309,7 @@ mod tests {
             Key::Stranger(peer),
             Key::Unidentified(peer),
             Key::RelayOnly(peer),
+            Key::Mailboxes(peer),
             Key::SendingFile(peer, TransferId([4; 16])),
             Key::ReceivingFile(peer, TransferId([4; 16])),
         ] {

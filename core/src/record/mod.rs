@@ -8,6 +8,7 @@ mod file;
 mod gap;
 mod inbox;
 mod key;
+mod mailboxes;
 mod once;
 mod outbox;
 mod segment;
@@ -21,6 +22,7 @@ pub use file::{ReceivingFileRecord, ReceivingState, SendingFileRecord, SendingSt
 pub use gap::Gap;
 pub use inbox::{InboxBody, InboxRecord};
 pub use key::{Key, KeyError, prefix_range};
+pub use mailboxes::{MailboxesRecord, OwnMailbox, OwnMailboxesRecord, Told};
 pub use once::{Ending, OnceRecord};
 pub use outbox::{Extent, OutboxRecord, OutboxState, Tally};
 pub use segment::SegmentRecord;

@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
-use crate::limits::{ADDRESSES, CANDIDATE_BYTES, SDP_BYTES};
-use crate::{Negotiation, Round};
+use crate::limits::{ADDRESSES, CANDIDATE_BYTES, MAILBOXES, SDP_BYTES};
+use crate::{Mailbox, Negotiation, Round, is_relay_address};
 
 /// The version of the messages.
 pub const VERSION: u8 = 1;
@@ -42,6 +42,8 @@ pub enum Signal {
     Withdraw(Withdraw),
     /// Where the peer's own socket may be reached, beside all negotiations.
     Addresses(Addresses),
+    /// Where the peer reads what is left for it.
+    Mailboxes(Mailboxes),
 }
 
 /// A session description that asks for an answer.
@@ -129,6 +131,14 @@ pub struct Addresses {
     pub reply: bool,
 }
 
+/// At which relays the sender has mailboxes, beside all negotiations. The last of an epoch takes the place of
+/// all before.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mailboxes {
+    /// The mailboxes, the best first. None: nothing is said about where they are.
+    pub mailboxes: Vec<Mailbox>,
+}
+
 impl Signal {
     /// The number that names its kind on the wire.
     #[must_use]
@@ -140,6 +150,7 @@ impl Signal {
             Self::Decline(_) => 4,
             Self::Withdraw(_) => 5,
             Self::Addresses(_) => 6,
+            Self::Mailboxes(_) => 7,
         }
     }
 
@@ -150,7 +161,7 @@ impl Signal {
             Self::Offer(Offer { negotiation, .. })
             | Self::Answer(Answer { negotiation, .. })
             | Self::Candidate(Candidate { negotiation, .. }) => Some(*negotiation),
-            Self::Decline(_) | Self::Withdraw(_) | Self::Addresses(_) => None,
+            Self::Decline(_) | Self::Withdraw(_) | Self::Addresses(_) | Self::Mailboxes(_) => None,
         }
     }
 
@@ -170,6 +181,7 @@ impl Signal {
             Self::Decline(decline) => body(kind, decline),
             Self::Withdraw(withdraw) => body(kind, withdraw),
             Self::Addresses(addresses) => body(kind, addresses),
+            Self::Mailboxes(mailboxes) => body(kind, mailboxes),
         }
         .into()
     }
@@ -196,6 +208,7 @@ impl Signal {
             4 => Self::Decline(body("a Decline", rest)?),
             5 => Self::Withdraw(body("a Withdraw", rest)?),
             6 => Self::Addresses(body("an Addresses", rest)?),
+            7 => Self::Mailboxes(body("a Mailboxes", rest)?),
             _ => return Ok(None),
         };
         signal.check()?;
@@ -205,7 +218,7 @@ impl Signal {
     /// Whether it may be said: nothing in it is larger than the protocol allows.
     ///
     /// # Errors
-    /// [`WireError::TooLarge`] tells what is.
+    /// [`WireError::TooLarge`] tells what is; [`WireError::Invalid`] if something is no address.
     pub fn check(&self) -> Result<(), WireError> {
         let (what, size, limit) = match self {
             Self::Offer(Offer { sdp, .. }) | Self::Answer(Answer { sdp, .. }) => {
@@ -216,6 +229,13 @@ impl Signal {
             }
             Self::Addresses(addresses) => {
                 ("a list of addresses", addresses.addresses.len(), ADDRESSES)
+            }
+            Self::Mailboxes(Mailboxes { mailboxes }) => {
+                let mut relays = mailboxes.iter().map(|mailbox| &*mailbox.relay);
+                if !relays.all(is_relay_address) {
+                    return Err(WireError::Invalid("a mailbox is at no address"));
+                }
+                ("a list of mailboxes", mailboxes.len(), MAILBOXES)
             }
             Self::Decline(_) | Self::Withdraw(_) => return Ok(()),
         };
@@ -235,6 +255,7 @@ impl std::fmt::Debug for Signal {
             Self::Decline(decline) => decline.fmt(f),
             Self::Withdraw(withdraw) => withdraw.fmt(f),
             Self::Addresses(addresses) => addresses.fmt(f),
+            Self::Mailboxes(mailboxes) => mailboxes.fmt(f),
         }
     }
 }
@@ -299,154 +320,11 @@ impl std::fmt::Debug for Addresses {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn named(round: u64) -> Negotiation {
-        Negotiation {
-            round: Round(round),
-            run: 0x0102_0304_0506_0708,
-        }
-    }
-
-    fn signals() -> Vec<Signal> {
-        vec![
-            Signal::Offer(Offer {
-                negotiation: named(300),
-                restarts: None,
-                sdp: "v=0".to_owned(),
-            }),
-            Signal::Offer(Offer {
-                negotiation: named(u64::MAX),
-                restarts: Some(ConnectionId {
-                    offer: named(2),
-                    answered: 7,
-                }),
-                sdp: String::new(),
-            }),
-            Signal::Answer(Answer {
-                negotiation: named(300),
-                own: Round(7),
-                run: 0x1112_1314_1516_1718,
-                sdp: "v=0".to_owned(),
-            }),
-            Signal::Candidate(Candidate {
-                negotiation: named(300),
-                run: 0x0102_0304_0506_0708,
-                candidate: "candidate:1 1 udp 1 192.0.2.7 9 typ host".to_owned(),
-            }),
-            Signal::Decline(Decline {
-                negotiation: named(3),
-                above: Round(300),
-            }),
-            Signal::Withdraw(Withdraw {
-                round: Round(9),
-                declines: Some(named(8)),
-            }),
-            Signal::Addresses(Addresses {
-                round: Round(1),
-                heard: Some(Round(2)),
-                addresses: vec![
-                    SocketAddr::from(([192, 0, 2, 7], 4433)),
-                    SocketAddr::from(([0xfe80, 0, 0, 0, 0, 0, 0, 1], 4433)),
-                ],
-                reply: true,
-            }),
-        ]
-    }
-
-    #[test]
-    fn a_signal_survives_the_way_through_bytes() {
-        for signal in signals() {
-            assert_eq!(Signal::decode(&signal.to_bytes()), Ok(Some(signal)));
-        }
-    }
-
-    #[test]
-    fn the_bytes_are_those_of_the_protocol() {
-        assert_eq!(
-            signals()[0].to_bytes()[..],
-            [
-                1, 1, 0xac, 2, 8, 7, 6, 5, 4, 3, 2, 1, 0, 3, b'v', b'=', b'0'
-            ]
-        );
-    }
-
-    #[test]
-    fn a_part_of_a_signal_is_an_error_and_never_a_panic() {
-        for signal in signals() {
-            let whole = signal.to_bytes();
-            for end in 0..whole.len() {
-                assert!(Signal::decode(&whole[..end]).is_err());
-            }
-            for flipped in 0..whole.len() {
-                let mut bytes = whole.to_vec();
-                bytes[flipped] ^= 0xff;
-                // Whatever it is now, reading it is safe.
-                let _ = Signal::decode(&bytes);
-            }
-        }
-    }
-
-    #[test]
-    fn what_a_later_version_adds_is_skipped() {
-        for signal in signals() {
-            let mut bytes = signal.to_bytes().to_vec();
-            bytes.extend_from_slice(b"more");
-            assert_eq!(Signal::decode(&bytes), Ok(Some(signal)));
-        }
-        assert_eq!(Signal::decode(&[VERSION, 7, 1, 2, 3]), Ok(None));
-        assert_eq!(
-            Signal::decode(&[VERSION + 1, 1]),
-            Err(WireError::Invalid("the signal is of another version"))
-        );
-    }
-
-    #[test]
-    fn what_is_too_large_is_an_error() {
-        let long = |n| "a".repeat(n);
-        let sdp = |n| {
-            Signal::Offer(Offer {
-                negotiation: named(1),
-                restarts: None,
-                sdp: long(n),
-            })
-        };
-        let candidate = |n| {
-            Signal::Candidate(Candidate {
-                negotiation: named(1),
-                run: 1,
-                candidate: long(n),
-            })
-        };
-        let addresses = |n| {
-            Signal::Addresses(Addresses {
-                round: Round(1),
-                heard: None,
-                addresses: vec![SocketAddr::from(([192, 0, 2, 7], 4433)); n],
-                reply: false,
-            })
-        };
-        for (fits, more) in [
-            (sdp(SDP_BYTES), sdp(SDP_BYTES + 1)),
-            (candidate(CANDIDATE_BYTES), candidate(CANDIDATE_BYTES + 1)),
-            (addresses(ADDRESSES), addresses(ADDRESSES + 1)),
-        ] {
-            assert_eq!(Signal::decode(&fits.to_bytes()), Ok(Some(fits)));
-            let decoded = Signal::decode(&more.to_bytes());
-            assert!(
-                matches!(decoded, Err(WireError::TooLarge { .. })),
-                "{decoded:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_log_line_does_not_tell_where_anybody_is() {
-        for signal in signals() {
-            let text = format!("{signal:?}");
-            assert!(!text.contains("v=0") && !text.contains("192"), "{text}");
-        }
+impl std::fmt::Debug for Mailboxes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mailboxes({} of them)", self.mailboxes.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

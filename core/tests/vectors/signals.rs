@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use outlive_core::wire::WireError;
 use outlive_core::wire::signal::{
-    Addresses, Answer, Candidate, ConnectionId, Decline, Offer, Signal, Withdraw,
+    Addresses, Answer, Candidate, ConnectionId, Decline, Mailboxes, Offer, Signal, Withdraw,
 };
-use outlive_core::{Negotiation, Round};
+use outlive_core::{Mailbox, Negotiation, Round, StoreId};
 
 use crate::document::{Vectors, bytes, hex};
 
@@ -80,6 +80,15 @@ pub(crate) fn check(vectors: &mut Vectors) {
                     SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7], 443)),
                 ],
                 reply: true,
+            }),
+        ),
+        (
+            "signal-mailboxes",
+            Signal::Mailboxes(Mailboxes {
+                mailboxes: vec![Mailbox {
+                    store: StoreId([0x5a; 16]),
+                    relay: "wss://relay.example".to_owned(),
+                }],
             }),
         ),
     ] {

@@ -206,7 +206,10 @@ impl World {
         let made = (letter.lost, letter.made);
         let tells = match &letter.signal {
             Signal::Offer(_) | Signal::Answer(_) | Signal::Withdraw(_) => true,
-            Signal::Candidate(_) | Signal::Decline(_) | Signal::Addresses(_) => false,
+            Signal::Candidate(_)
+            | Signal::Decline(_)
+            | Signal::Addresses(_)
+            | Signal::Mailboxes(_) => false,
         };
         if tells {
             end.heard = before.max(made);

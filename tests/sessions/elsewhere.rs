@@ -1,0 +1,323 @@
+//! Peers that use different relays: each is written to where it reads.
+
+use std::sync::{Arc, Mutex};
+
+use outlive::{Identity, Node, RelayState, RelayTransport, Session};
+use outlive_relay::Relay;
+use outlive_storage::MemoryStore;
+use outlive_transports::WebSocketRelay;
+
+use crate::world::{CHAT, comes_true, id, relay, soon, take, until, url, way};
+
+/// A node that reads at a relay, and reaches all others. With what it was asked to reach.
+struct Far {
+    node: Node,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Far {
+    async fn start(n: u8, store: &MemoryStore, relay: &Relay) -> Self {
+        Self::at(n, store, way(relay)).await
+    }
+
+    async fn at(n: u8, store: &MemoryStore, relay: WebSocketRelay) -> Self {
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let notes = asked.clone();
+        let node = Node::builder()
+            .identity(Identity::from_seed([n; 32]))
+            .store(store.clone())
+            .transport(relay)
+            .foreign_relays(move |address| {
+                notes.lock().expect("no panic").push(address.to_owned());
+                let relay = WebSocketRelay::new(address).ok()?;
+                Some(Arc::new(relay) as Arc<dyn RelayTransport>)
+            })
+            .start();
+        let node = node.await.expect("a node");
+        Self { node, asked }
+    }
+
+    async fn session(&self, n: u8) -> Session {
+        self.node.session(id(n)).await.expect("a session")
+    }
+
+    async fn connected(&self) {
+        let relays = self.node.relays().into_iter();
+        for (address, mut state) in relays {
+            let up = state.wait_for(|state| *state == RelayState::Connected);
+            soon(&format!("a connection to {address}"), up)
+                .await
+                .expect("it lives");
+        }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("no panic").clone()
+    }
+
+    async fn stop(self) {
+        self.node.shutdown().await.expect("a good end");
+    }
+}
+
+async fn say(session: &Session, text: &'static str) {
+    let receipt = session.send(CHAT, text).await.expect("queued");
+    soon(text, receipt.delivered()).await.expect("delivered");
+}
+
+async fn hear(session: &Session, text: &str) {
+    let mut inbox = session.inbox(CHAT).expect("nobody has it");
+    assert_eq!(take(&mut inbox).await, text);
+}
+
+async fn learns(session: &Session, relay: &Relay) {
+    comes_true("the peer's mailbox is known", async || {
+        session.mailboxes().await.expect("read") == [url(relay)]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_that_read_at_different_relays_talk() {
+    let (one, two) = (relay().await, relay().await);
+    let stores = [(); 2].map(|()| MemoryStore::new());
+    let a = Far::start(1, &stores[0], &one).await;
+    let b = Far::start(2, &stores[1], &two).await;
+    let to_b = a.session(2).await;
+    to_b.mailboxes_at([url(&two)]).await.expect("kept");
+    say(&to_b, "hello").await;
+    let to_a = b.session(1).await;
+    hear(&to_a, "hello").await;
+    learns(&to_a, &one).await;
+    say(&to_a, "good day").await;
+    hear(&to_b, "good day").await;
+    learns(&to_b, &two).await;
+    until(&to_a, "b writes to where a reads", |state| {
+        state
+            .carrier()
+            .is_some_and(|link| link.address == url(&one))
+    })
+    .await;
+    until(&to_b, "a knows that b is there", |state| {
+        state.peer_online == Some(true)
+    })
+    .await;
+    assert_eq!(b.asked(), [url(&one)]);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_away_finds_what_was_left_where_it_reads() {
+    let (one, two) = (relay().await, relay().await);
+    let stores = [(); 2].map(|()| MemoryStore::new());
+    let a = Far::start(1, &stores[0], &one).await;
+    a.connected().await;
+    let to_b = a.session(2).await;
+    to_b.mailboxes_at([url(&two)]).await.expect("kept");
+    let receipt = to_b.send(CHAT, "are you there?").await.expect("queued");
+    soon("custody", receipt.custody())
+        .await
+        .expect("it is kept");
+    drop((receipt, to_b));
+    a.stop().await;
+
+    let b = Far::start(2, &stores[1], &two).await;
+    let to_a = b.session(1).await;
+    hear(&to_a, "are you there?").await;
+    learns(&to_a, &one).await;
+    let receipt = to_a.send(CHAT, "now I am").await.expect("queued");
+    soon("custody", receipt.custody())
+        .await
+        .expect("it is kept");
+    until(&to_a, "it is left where a reads", |state| {
+        state
+            .carrier()
+            .is_some_and(|link| link.address == url(&one))
+    })
+    .await;
+    drop((receipt, to_a));
+    b.stop().await;
+
+    // It reads at its own relay alone.
+    let a = Node::builder()
+        .identity(Identity::from_seed([1; 32]))
+        .store(stores[0].faults().crash())
+        .transport(way(&one))
+        .start();
+    let a = a.await.expect("a node");
+    hear(&a.session(id(2)).await.expect("a session"), "now I am").await;
+    a.shutdown().await.expect("a good end");
+}
+
+#[tokio::test]
+async fn nothing_is_dialed_on_the_word_of_a_stranger() {
+    let (one, two) = (relay().await, relay().await);
+    let stores = [(); 2].map(|()| MemoryStore::new());
+    let a = Far::start(1, &stores[0], &one).await;
+    let b = Far::start(2, &stores[1], &two).await;
+    let to_b = a.session(2).await;
+    to_b.mailboxes_at([url(&two)]).await.expect("kept");
+    say(&to_b, "hello").await;
+    assert_eq!(
+        soon("the stranger", b.node.next_arrival())
+            .await
+            .expect("it lives"),
+        id(1)
+    );
+    // What it says is known, and nothing is done about it.
+    comes_true("its word has come", async || {
+        !to_b.state().borrow().outstanding
+    })
+    .await;
+    assert_eq!(b.asked(), Vec::<String>::new());
+    assert_eq!(b.node.relays_elsewhere().len(), 0);
+    let to_a = b.session(1).await;
+    say(&to_a, "good day").await;
+    assert_eq!(b.asked(), [url(&one)]);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn who_hides_from_its_peer_dials_no_relay_that_the_peer_names() {
+    let (one, two) = (relay().await, relay().await);
+    let stores = [(); 2].map(|()| MemoryStore::new());
+    let a = Far::start(1, &stores[0], &one).await;
+    let b = Far::start(2, &stores[1], &two).await;
+    let to_a = b.session(1).await;
+    to_a.allow_direct(false).await.expect("kept");
+    let to_b = a.session(2).await;
+    to_b.mailboxes_at([url(&two)]).await.expect("kept");
+    say(&to_b, "hello").await;
+    hear(&to_a, "hello").await;
+    learns(&to_a, &one).await;
+    // As long as the other is at its relay, it can be answered there.
+    say(&to_a, "good day").await;
+    assert_eq!(b.asked(), Vec::<String>::new());
+    to_a.mailboxes_at([url(&one)]).await.expect("kept");
+    until(&to_a, "what the app names is dialed", |state| {
+        state
+            .carrier()
+            .is_some_and(|link| link.address == url(&one))
+    })
+    .await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn one_relay_under_two_addresses_is_used_once() {
+    let relay = relay().await;
+    let stores = [(); 2].map(|()| MemoryStore::new());
+    let other = format!("ws://localhost:{}", relay.local_addr().port());
+    let a = Far::start(1, &stores[0], &relay).await;
+    let b = Far::at(
+        2,
+        &stores[1],
+        WebSocketRelay::new(&other).expect("an address"),
+    )
+    .await;
+    let (to_b, to_a) = (a.session(2).await, b.session(1).await);
+    say(&to_b, "hello").await;
+    hear(&to_a, "hello").await;
+    say(&to_a, "good day").await;
+    hear(&to_b, "good day").await;
+    comes_true("each knows the other's name for it", async || {
+        to_b.mailboxes().await.expect("read") == [other.clone()]
+            && to_a.mailboxes().await.expect("read") == [url(&relay)]
+    })
+    .await;
+    say(&to_b, "still here").await;
+    assert_eq!([a.asked(), b.asked()], [Vec::<String>::new(), Vec::new()]);
+    // One that only the app names is found out about, and then left alone.
+    let to_c = a.session(3).await;
+    to_c.mailboxes_at([other.clone()]).await.expect("kept");
+    comes_true("it is given up", async || {
+        a.asked() == [other.clone()] && a.node.relays_elsewhere().is_empty()
+    })
+    .await;
+    a.connected().await;
+    say(&to_b, "and again").await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn who_moves_is_written_to_at_its_new_relay_and_reads_the_old_one_on() {
+    let (one, two, three) = (relay().await, relay().await, relay().await);
+    let stores = [(); 2].map(|()| MemoryStore::new());
+    let a = Far::start(1, &stores[0], &one).await;
+    let b = Far::start(2, &stores[1], &two).await;
+    let to_b = a.session(2).await;
+    to_b.mailboxes_at([url(&two)]).await.expect("kept");
+    say(&to_b, "hello").await;
+    let to_a = b.session(1).await;
+    hear(&to_a, "hello").await;
+    learns(&to_b, &two).await;
+    drop(to_a);
+    // Whether its session is awake or not.
+    comes_true("b sleeps", async || b.node.sessions_awake() == 0).await;
+    b.node.switch_relay(Arc::new(way(&three)));
+    learns(&to_b, &three).await;
+    until(&to_b, "a writes to the new one", |state| {
+        state
+            .carrier()
+            .is_some_and(|link| link.address == url(&three))
+    })
+    .await;
+    let elsewhere = b.node.relays_elsewhere();
+    assert!(
+        elsewhere.iter().any(|(address, _)| *address == url(&two)),
+        "{elsewhere:?}"
+    );
+    drop(to_b);
+    a.stop().await;
+    b.stop().await;
+
+    // What somebody who has not heard of it leaves at the old one is read, after a start too.
+    let c = Far::start(3, &MemoryStore::new(), &one).await;
+    let to_b = c.session(2).await;
+    to_b.mailboxes_at([url(&two)]).await.expect("kept");
+    let receipt = to_b.send(CHAT, "do you live here?").await.expect("queued");
+    soon("custody", receipt.custody())
+        .await
+        .expect("it is kept");
+    drop((receipt, to_b));
+    c.stop().await;
+    let b = Far::start(2, &stores[1].faults().crash(), &three).await;
+    hear(&b.session(3).await, "do you live here?").await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_of_a_peer_is_let_go_of_with_the_last_session_that_needs_it() {
+    let (one, two) = (relay().await, relay().await);
+    let stores = [(); 2].map(|()| MemoryStore::new());
+    let a = Far::start(1, &stores[0], &one).await;
+    let to_b = a.session(2).await;
+    to_b.mailboxes_at([url(&two)]).await.expect("kept");
+    until(&to_b, "it is reached", |state| {
+        state.links.iter().any(|link| link.address == url(&two))
+    })
+    .await;
+    drop(to_b);
+    comes_true("it is let go of", async || {
+        a.node.relays_elsewhere().is_empty()
+    })
+    .await;
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn a_text_that_can_be_no_address_is_refused() {
+    let one = relay().await;
+    let a = Far::start(1, &MemoryStore::new(), &one).await;
+    let to_b = a.session(2).await;
+    for wrong in ["", "wss://relay.example/\n", &"a".repeat(300)] {
+        let named = to_b.mailboxes_at([wrong]).await;
+        assert!(matches!(named, Err(outlive::Error::RelayAddress(of)) if of == wrong));
+    }
+    assert_eq!(to_b.mailboxes().await.expect("read"), Vec::<String>::new());
+    a.stop().await;
+}

@@ -85,8 +85,9 @@ pub(crate) async fn run(args: Chat) -> Result<()> {
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         bail!("`chat` needs a terminal; in scripts use `outlive send` and `outlive listen`");
     }
-    let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
-    let session = crate::data::session(&node, &args.with).await?;
+    let (node, store) =
+        crate::data::node(&args.data, &relays, &args.ways, Some(&args.with)).await?;
+    let session = crate::data::session(&node, &args.with, &args.ways).await?;
     let mut inbox = session.inbox(ChannelId::MESSAGES)?;
     let mut state = session.state();
     let (mut editor, mut out) = Readline::new(prompt(&state.borrow()))?;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use outlive::{
-    Contact, Identity, NetworkMonitor, Node, RelayState, Session, Store, StoreError, TransportError,
+    Contact, Identity, NetworkMonitor, Node, RelayState, RelayTransport, Session, Store,
+    StoreError, TransportError,
 };
 use outlive_storage::{EncryptedStore, SledStore, Unlock};
 use outlive_transports::{Quic, WebRtc, WebSocketRelay};
@@ -15,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::args::{Data, Direct, Ways};
+use crate::args::{Data, Direct, Foreign, Ways};
 use crate::given::WrongUsage;
 use crate::identity::{STORE, Secrets};
 use crate::{passphrase, secret};
@@ -101,15 +102,16 @@ pub(crate) async fn alone(data: &Data) -> Result<Node> {
 }
 
 /// Starts the node of a data directory, over these relays and what else is allowed. Returns it with
-/// its store, for who only looks.
+/// its store, for who only looks. `contact` is who was named.
 pub(crate) async fn node(
     data: &Data,
     relays: &[String],
     ways: &Ways,
+    contact: Option<&Contact>,
 ) -> Result<(Node, Arc<dyn Store>)> {
     let directory = Directory::open(data)?;
     let store = directory.store().await?;
-    let node = node_over(&directory, store.clone(), relays, ways).await?;
+    let node = node_over(&directory, store.clone(), relays, ways, contact).await?;
     Ok((node, store))
 }
 
@@ -119,23 +121,31 @@ pub(crate) async fn node_over(
     store: Arc<dyn Store>,
     relays: &[String],
     ways: &Ways,
+    contact: Option<&Contact>,
 ) -> Result<Node> {
     let mut builder = Node::builder()
         .identity(directory.identity())
         .network(NetworkMonitor::system());
+    let ca = ways
+        .relay_ca
+        .as_deref()
+        .map(|ca| Ok::<_, anyhow::Error>((ca.to_owned(), pem(ca)?)));
+    let ca = ca.transpose()?;
     for address in relays {
-        let mut relay = WebSocketRelay::new(address)?;
-        if let Some(ca) = &ways.relay_ca {
-            relay = relay.with_root_certificates(&pem(ca)?).map_err(|error| {
-                let ca = ca.display();
-                match error {
-                    // It names the relay, where nothing is wrong.
-                    TransportError::Address { reason, .. } => anyhow!("can't use {ca}: {reason}"),
-                    error => anyhow!("can't use {ca}: {error}"),
-                }
-            })?;
-        }
-        builder = builder.transport(relay);
+        builder = builder.transport(relay(address, ca.as_ref())?);
+    }
+    // With the relays of a contact in place of one of its own, a node has none to read at.
+    if ways.relay.is_some() && ways.foreign_relays != Foreign::Never {
+        let named = ways.foreign(contact).to_vec();
+        let allowed = ways.foreign_relays;
+        builder = builder.foreign_relays(move |address| {
+            let is_named = named.iter().any(|named| named == address);
+            if !is_named && !allowed.allows(address) {
+                return None;
+            }
+            let relay = relay(crate::given::relay(address).ok()?.as_str(), ca.as_ref()).ok()?;
+            Some(Arc::new(relay) as Arc<dyn RelayTransport>)
+        });
     }
     if ways.allow(Direct::Quic) {
         let quic = ways.stun.iter().fold(Quic::new(), Quic::ask_stun);
@@ -145,6 +155,22 @@ pub(crate) async fn node_over(
         builder = builder.negotiated(webrtc(ways)?);
     }
     Ok(builder.store(store).start().await?)
+}
+
+/// The way to a relay, with an authority that is trusted too.
+fn relay(address: &str, ca: Option<&(PathBuf, Vec<u8>)>) -> Result<WebSocketRelay> {
+    let relay = WebSocketRelay::new(address)?;
+    let Some((path, pem)) = ca else {
+        return Ok(relay);
+    };
+    relay.with_root_certificates(pem).map_err(|error| {
+        let ca = path.display();
+        match error {
+            // It names the relay, where nothing is wrong.
+            TransportError::Address { reason, .. } => anyhow!("can't use {ca}: {reason}"),
+            error => anyhow!("can't use {ca}: {error}"),
+        }
+    })
 }
 
 /// The variable that holds the password of a TURN server where no file does.
@@ -167,9 +193,14 @@ fn webrtc(ways: &Ways) -> Result<WebRtc> {
     Ok(webrtc.with_turn(format!("turn:{server}"), user, password))
 }
 
-/// The session with a contact. Where that holds a token, the relay is not told who sends.
-pub(crate) async fn session(node: &Node, contact: &Contact) -> Result<Session> {
+/// The session with a contact, which reads at the relays that it names. Where it holds a token, the relay is
+/// not told who sends.
+pub(crate) async fn session(node: &Node, contact: &Contact, ways: &Ways) -> Result<Session> {
     let session = node.session(contact.peer()).await?;
+    let relays = ways.foreign(Some(contact));
+    if !relays.is_empty() {
+        session.mailboxes_at(relays).await?;
+    }
     if let Some(token) = contact.token() {
         session.send_unidentified(Some(token.clone())).await?;
     }
@@ -207,7 +238,8 @@ async fn complain_of(address: String, mut state: watch::Receiver<RelayState>) {
 
 /// What to say when the time is over: which relays were not reached, if there are such.
 pub(crate) fn time_is_over(node: &Node) -> String {
-    let missed = node.relays().into_iter().filter_map(|(address, state)| {
+    let relays = node.relays().into_iter().chain(node.relays_elsewhere());
+    let missed = relays.filter_map(|(address, state)| {
         let connected = *state.borrow() == RelayState::Connected;
         (!connected).then_some(address)
     });

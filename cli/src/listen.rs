@@ -152,7 +152,8 @@ pub(crate) async fn run(args: Listen, json: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let relays = args.ways.some_relays(args.from.as_ref())?;
-    let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
+    let (node, store) =
+        crate::data::node(&args.data, &relays, &args.ways, args.from.as_ref()).await?;
     let timeout = async {
         match args.timeout {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,

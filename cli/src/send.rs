@@ -185,8 +185,15 @@ pub(crate) async fn run(args: Send, json: bool) -> Result<()> {
     };
     let directory = Directory::open(&args.data)?;
     let store = directory.store().await?;
-    let node = crate::data::node_over(&directory, store.clone(), &relays, &args.ways).await?;
-    let session = crate::data::session(&node, &args.to).await?;
+    let node = crate::data::node_over(
+        &directory,
+        store.clone(),
+        &relays,
+        &args.ways,
+        Some(&args.to),
+    )
+    .await?;
+    let session = crate::data::session(&node, &args.to, &args.ways).await?;
     let timeout = async {
         match args.timeout {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use outlive::{ChannelId, PeerId, Stage, limits};
 
 pub(crate) use self::relay::Relay;
-pub(crate) use self::ways::{Direct, Ways};
+pub(crate) use self::ways::{Direct, Foreign, Ways};
 use crate::given::{Unrepeated, contact, relay};
 
 /// Messaging sessions that outlive their connections.

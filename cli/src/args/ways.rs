@@ -16,6 +16,10 @@ pub(crate) struct Ways {
     /// A certificate authority to trust too, for a relay with a certificate of its own.
     #[arg(long, value_name = "PEM")]
     pub(crate) relay_ca: Option<PathBuf>,
+    /// Which relays to use beside the one named with --relay, where peers read at others. Who runs them
+    /// learns the address of this host.
+    #[arg(long, value_enum, default_value = "named")]
+    pub(crate) foreign_relays: Foreign,
     /// Links to the peer itself to use beside the relay, where both ends have them. They show the
     /// peer the addresses of this host.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "never")]
@@ -46,7 +50,39 @@ pub(crate) enum Direct {
     Webrtc,
 }
 
+/// Relays at which peers may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Foreign {
+    /// None: peers have to use the same relay.
+    Never,
+    /// Those that a contact names which is given to this command.
+    Named,
+    /// Those too that peers name themselves, if they are reached over TLS.
+    Tls,
+    /// Whatever peers name.
+    Any,
+}
+
+impl Foreign {
+    /// Whether a relay may be used that a peer has named.
+    pub(crate) fn allows(self, address: &str) -> bool {
+        match self {
+            Self::Never | Self::Named => false,
+            Self::Tls => address.starts_with("wss://"),
+            Self::Any => true,
+        }
+    }
+}
+
 impl Ways {
+    /// The relays that a contact names, if they may be used beside the one of this node.
+    pub(crate) fn foreign<'a>(&self, contact: Option<&'a outlive::Contact>) -> &'a [String] {
+        let used = self.relay.is_some() && self.foreign_relays >= Foreign::Named;
+        contact
+            .filter(|_| used)
+            .map_or(&[], outlive::Contact::relays)
+    }
+
     /// Whether links of this kind may be.
     pub(crate) fn allow(&self, kind: Direct) -> bool {
         self.direct.contains(&kind)

@@ -275,7 +275,8 @@ pub(crate) async fn receive(args: ReceiveFiles, json: bool) -> Result<()> {
     if !args.into.is_dir() {
         bail!("{} is no directory; make it first", args.into.display());
     }
-    let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
+    let (node, store) =
+        crate::data::node(&args.data, &relays, &args.ways, args.from.as_ref()).await?;
     let work = receive_all(&node, &args, json);
     let end = run(&node, &*store, &args.data.dir, args.timeout, work).await;
     let coming = match &end {

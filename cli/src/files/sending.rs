@@ -90,7 +90,7 @@ fn can_be_sent(path: &Path) -> Result<()> {
 }
 
 async fn send_all(node: &Node, args: &SendFile, json: bool) -> Result<()> {
-    let session = crate::data::session(node, &args.to).await?;
+    let session = crate::data::session(node, &args.to, &args.ways).await?;
     let bars = bars(json);
     let mut following = JoinSet::new();
     // What an earlier run has not brought to its end goes on with these.
@@ -132,7 +132,7 @@ pub(crate) async fn send(args: SendFile, json: bool) -> Result<()> {
     args.ways.check()?;
     let relays = args.ways.some_relays(Some(&args.to))?;
     check(&args.files)?;
-    let (node, store) = crate::data::node(&args.data, &relays, &args.ways).await?;
+    let (node, store) = crate::data::node(&args.data, &relays, &args.ways, Some(&args.to)).await?;
     let work = send_all(&node, &args, json);
     let end = run(&node, &*store, &args.data.dir, args.timeout, work).await;
     node.shutdown().await?;

@@ -9,6 +9,7 @@ mod complaints;
 mod connections;
 mod contract;
 mod direct;
+mod elsewhere;
 mod files;
 mod kills;
 mod news;

@@ -239,7 +239,7 @@ impl Receipt {
     /// How far the message is now and, if it is not on its way, what it waits for.
     #[must_use]
     pub fn state(&self) -> ReceiptState {
-        let linked = !self.hub.state.borrow().links.is_empty();
+        let linked = self.hub.state.borrow().carrier.is_some();
         self.hub.progress.state(self.ticket, linked)
     }
 

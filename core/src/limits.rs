@@ -122,7 +122,7 @@ pub const OUTBOX_MESSAGES: u64 = 10_000_000;
 pub const OUTBOX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Links bound to one session at once. One more retires the worst of them.
-pub const LINKS: usize = 8;
+pub const LINKS: usize = 16;
 
 /// Resumes whose answers are still understood, per session.
 pub const RESUMES_OPEN: usize = 8;

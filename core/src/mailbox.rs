@@ -14,10 +14,11 @@ pub struct Mailbox {
     pub relay: String,
 }
 
-/// Whether a text may be the address of a relay: visible ASCII, and not too long. Whether anything is there is
-/// another question.
+/// Whether a text may be the address of a relay that is told to others: visible ASCII, not too long, and
+/// without what may be a secret (a user, a password) or tells more than where the relay is (a query, a
+/// fragment). Whether anything is there is another question.
 #[must_use]
 pub fn is_relay_address(text: &str) -> bool {
-    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-    visible && (1..=MAILBOX_RELAY_BYTES).contains(&text.len())
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'@' | b'?' | b'#');
+    text.bytes().all(plain) && (1..=MAILBOX_RELAY_BYTES).contains(&text.len())
 }

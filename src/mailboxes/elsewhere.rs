@@ -4,17 +4,20 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
-use outlive_core::PeerId;
 use outlive_core::transport::RelayTransport;
+use outlive_core::{PeerId, StoreId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::DropGuard;
 use tracing::error;
 
-use super::Mailboxes;
+use super::{Mailboxes, Place};
 use crate::lock::lock;
 use crate::node::Inner;
 use crate::relay::{Attach, RelayState, RelayTask, RelayUse};
 use crate::task::Input;
+
+/// Relays elsewhere that are used at once. No more are dialed until there are less.
+const ELSEWHERE: usize = 1_024;
 
 /// A relay that is not ours. It is used as long as somebody holds this.
 pub(crate) struct Elsewhere {
@@ -25,6 +28,16 @@ pub(crate) struct Elsewhere {
 }
 
 impl Elsewhere {
+    /// Whether it goes on: it ends by itself if its address can never work, or leads to a relay that is in use
+    /// already.
+    pub(super) fn is_used(&self) -> bool {
+        !self.attach.is_closed()
+    }
+
+    fn is_connected(&self) -> bool {
+        *self.state.borrow() == RelayState::Connected
+    }
+
     /// Has a session get links over it.
     pub(crate) fn attach(
         self: &Arc<Self>,
@@ -57,23 +70,21 @@ impl Mailboxes {
 }
 
 impl Inner {
-    /// The relay at an address that is none of ours, which is dialed if it is not already. `None` if it is
-    /// not to be used.
-    pub(crate) fn reach(self: &Arc<Self>, address: &str) -> Option<Arc<Elsewhere>> {
-        let present = |elsewhere: &HashMap<_, Weak<Elsewhere>>| {
-            let known = elsewhere.get(address).and_then(Weak::upgrade);
-            known.filter(|known| !known.attach.is_closed())
-        };
-        if let Some(known) = present(&lock(&self.mailboxes.elsewhere)) {
+    /// The relay at a place where none of ours is, which is dialed if it is not already, under whatever
+    /// address. `None` if it is not to be used.
+    pub(crate) fn reach(self: &Arc<Self>, place: Place<'_>) -> Option<Arc<Elsewhere>> {
+        let address = place.relay;
+        if let Some(known) = self.reached(place) {
             return Some(known);
         }
         let transport = self.mailboxes.way_to(address)?;
         let mut elsewhere = lock(&self.mailboxes.elsewhere);
-        if self.cancel.is_cancelled() {
+        elsewhere.retain(|_, of| of.upgrade().is_some_and(|of| of.is_used()));
+        if self.cancel.is_cancelled() || elsewhere.len() >= ELSEWHERE {
             return None;
         }
         // While the app was asked, somebody else may have asked it too.
-        if let Some(known) = present(&elsewhere) {
+        if let Some(known) = elsewhere.get(address).and_then(Weak::upgrade) {
             return Some(known);
         }
         let cancel = self.links_cancel.child_token();
@@ -88,17 +99,48 @@ impl Inner {
             state,
             _ends: cancel.drop_guard(),
         });
-        elsewhere.retain(|_, of| of.strong_count() > 0);
         elsewhere.insert(address.to_owned(), Arc::downgrade(&reached));
         Some(reached)
+    }
+
+    /// The relay that is used at a place, if there is one.
+    pub(crate) fn reached(&self, place: Place<'_>) -> Option<Arc<Elsewhere>> {
+        let here = self.mailboxes.here.borrow().clone();
+        let store = here.store_at(place);
+        let elsewhere = lock(&self.mailboxes.elsewhere);
+        let used = elsewhere.values().filter_map(Weak::upgrade);
+        let used: Vec<_> = used.filter(|of| of.is_used()).collect();
+        let by_address = used.iter().find(|of| of.address == place.relay);
+        let known = |of: &Elsewhere| here.store_at((&of.address).into());
+        let by_store = || used.iter().find(|of| store.is_some() && known(of) == store);
+        by_address.or_else(by_store).cloned()
+    }
+
+    /// Whether a relay elsewhere is used at this address.
+    pub(super) fn is_reached(&self, address: &str) -> bool {
+        let elsewhere = lock(&self.mailboxes.elsewhere);
+        let known = elsewhere.get(address).and_then(Weak::upgrade);
+        known.is_some_and(|of| of.is_used())
+    }
+
+    /// Whether the relay with this store is in use at another address than this, ours or elsewhere.
+    pub(crate) fn is_in_use(&self, address: &str, store: StoreId) -> bool {
+        let here = self.mailboxes.here.borrow().clone();
+        let elsewhere = lock(&self.mailboxes.elsewhere);
+        let mut others = elsewhere.values().filter_map(Weak::upgrade);
+        here.has_at_another_address(address, store)
+            || others.any(|of| {
+                let known = here.store_at((&of.address).into());
+                of.address != address && of.is_connected() && known == Some(store)
+            })
     }
 
     /// The relays in use that are not ours, and how each of them is.
     pub(crate) fn elsewhere(&self) -> Vec<(String, watch::Receiver<RelayState>)> {
         let elsewhere: HashMap<_, _> = lock(&self.mailboxes.elsewhere).clone();
-        let present = elsewhere.into_values().filter_map(|of| of.upgrade());
-        present
-            .map(|of| (of.address.clone(), of.state.clone()))
+        let used = elsewhere.into_values().filter_map(|of| of.upgrade());
+        let used = used.filter(|of| of.is_used());
+        used.map(|of| (of.address.clone(), of.state.clone()))
             .collect()
     }
 }

@@ -1,29 +1,37 @@
-//! Keeps account of this node's mailboxes: on disk, towards its sessions, and of those that it has left.
+//! Keeps account of this node's mailboxes: on disk, of those that it has left, and of whom is to be told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use outlive_core::limits::LEFT_MAILBOX_TIME;
-use outlive_core::record::{Key, MailboxesRecord, OwnMailboxesRecord, Record};
+use outlive_core::record::{
+    Key, MailboxesRecord, OwnMailboxesRecord, Record, Session as SessionRecord,
+};
 use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
 use outlive_core::{Mailbox, PeerId};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::warn;
 
+use super::Elsewhere;
 use super::own::updated;
-use super::{Elsewhere, Here};
 use crate::alarm::Alarm;
 use crate::error::Error;
+use crate::lock::lock;
 use crate::node::Inner;
 use crate::task::{Command, Input, STORE_RETRY};
 
 /// Where our mailboxes are kept.
 const OWN_KEY: &[u8] = b"n/mailboxes";
 
-/// Peers looked at in one step, when others are to be told of our mailboxes.
+/// How long relays have to stay as they are to be what is told: one may be added just behind another.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// Sessions looked at in one step when peers are to be told, and the time between two steps.
 const PAGE: usize = 256;
+const PAGE_TIME: Duration = Duration::from_secs(1);
 
 pub(crate) struct Keeper {
     own: OwnMailboxesRecord,
@@ -42,6 +50,14 @@ impl Keeper {
         })
     }
 
+    /// What relays have said before this start counts until they say something else.
+    pub(crate) fn remember(&self, inner: &Inner) {
+        let mut known = lock(&inner.mailboxes.known);
+        for of in &self.own.mailboxes {
+            known.stores.remember(&of.mailbox.relay, of.mailbox.store);
+        }
+    }
+
     pub(crate) async fn run(self, inner: Arc<Inner>) {
         let ends = inner.cancel.clone();
         tokio::select! {
@@ -51,79 +67,76 @@ impl Keeper {
     }
 
     async fn keep(mut self, inner: Arc<Inner>) {
-        self.remember(&inner);
         // They may be with peers whose relays are not ours.
         inner.wake_sessions_with_work();
-        let (mut alarm, mut told) = (Alarm::default(), None);
+        let mut alarm = Alarm::default();
         loop {
-            if let Err(error) = self.update(&inner).await {
-                warn!(%error, "where our mailboxes are can't be written");
-                tokio::time::sleep(STORE_RETRY).await;
-                continue;
-            }
-            self.publish(&inner);
-            self.read_those_left(&inner);
-            let mailboxes = inner.mailboxes.here.borrow().mailboxes();
-            if !mailboxes.is_empty() && told.as_ref() != Some(&mailboxes) {
-                if let Err(error) = tell_all(&inner, &mailboxes).await {
-                    debug!(%error, "not all peers are told of our mailboxes");
-                }
-                told = Some(mailboxes);
+            let mut again = None;
+            if let Err(error) = self.settle(&inner).await {
+                warn!(%error, "where our mailboxes are can't be written, or not be told to all");
+                again = Some(Instant::now() + STORE_RETRY);
             }
             let ends = self.next_end(&inner);
             tokio::select! {
-                () = inner.mailboxes.changed.notified() => {}
-                () = alarm.at(ends) => {}
+                () = inner.mailboxes.changed.notified() => tokio::time::sleep(SETTLED).await,
+                () = alarm.at(ends.into_iter().chain(again).min()) => {}
             }
         }
     }
 
-    /// What relays said before this start counts until they say something else.
-    fn remember(&self, inner: &Inner) {
-        for of in &self.own.mailboxes {
-            let Mailbox { store, relay } = &of.mailbox;
-            inner.mailboxes.signed_in(relay, *store);
-        }
-    }
-
-    async fn update(&mut self, inner: &Inner) -> Result<(), StoreError> {
-        let (relays, stores) = (inner.relay_addresses(), inner.mailboxes.stores());
+    /// Goes by the relays that are in use now.
+    async fn settle(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {
+        let relays = inner.relay_addresses();
+        let stores = lock(&inner.mailboxes.known).stores.home().clone();
         let own = updated(&self.own, &relays, &stores, inner.clock.now().wall);
-        if own == self.own {
+        self.write(inner, own).await?;
+        let mailboxes = &self.own.mailboxes;
+        lock(&inner.mailboxes.known).stores.keep(|relay| {
+            relays.contains(relay) || mailboxes.iter().any(|of| of.mailbox.relay == *relay)
+        });
+        self.read_those_left(inner);
+        let mut mailboxes = addresses(&inner.mailboxes.here.borrow().mailboxes());
+        mailboxes.sort();
+        if mailboxes.is_empty() || mailboxes == self.own.announced {
             return Ok(());
         }
-        let mut batch = Batch::new();
-        batch.put(Bytes::from_static(OWN_KEY), own.to_bytes());
-        inner.store.commit(batch).await?;
-        self.own = own;
+        if !self.own.announced.is_empty() {
+            tell_all(inner, &mailboxes).await?;
+        }
+        let announced = OwnMailboxesRecord {
+            announced: mailboxes,
+            ..self.own.clone()
+        };
+        Ok(self.write(inner, announced).await?)
+    }
+
+    async fn write(&mut self, inner: &Inner, own: OwnMailboxesRecord) -> Result<(), StoreError> {
+        if own != self.own {
+            let mut batch = Batch::new();
+            batch.put(Bytes::from_static(OWN_KEY), own.to_bytes());
+            inner.store.commit(batch).await?;
+            self.own = own;
+        }
         Ok(())
     }
 
-    fn publish(&self, inner: &Inner) {
-        let (relays, stores) = (inner.relay_addresses(), inner.mailboxes.stores());
-        let here = Here::new(relays, &stores);
-        inner.mailboxes.here.send_if_modified(|known| {
-            let changed = *known != here;
-            *known = here;
-            changed
-        });
-    }
-
     fn read_those_left(&mut self, inner: &Arc<Inner>) {
-        let mailboxes = self.own.mailboxes.iter();
-        let left: Vec<_> = mailboxes.filter(|of| of.left.is_some()).collect();
-        let is_left = |address: &String| left.iter().any(|of| of.mailbox.relay == *address);
-        self.left.retain(|address, _| is_left(address));
-        for of in left {
-            let address = &of.mailbox.relay;
-            let here = inner.mailboxes.here.borrow().has((&of.mailbox).into());
-            if !here
-                && !self.left.contains_key(address)
-                && let Some(relay) = inner.reach(address)
-            {
-                self.left.insert(address.clone(), relay);
+        let here = inner.mailboxes.here.borrow().clone();
+        let left = self.own.mailboxes.iter().filter(|of| of.left.is_some());
+        let left: Vec<_> = left
+            .map(|of| &of.mailbox)
+            .filter(|mailbox| !here.has((*mailbox).into()))
+            .collect();
+        let mut reading = BTreeMap::new();
+        for mailbox in &left {
+            if let Some(relay) = inner.reach((*mailbox).into()) {
+                reading.insert(relay.address.clone(), relay);
             }
         }
+        self.left = reading;
+        let left = left.iter().map(|mailbox| mailbox.relay.clone()).collect();
+        lock(&inner.mailboxes.known).left = left;
+        inner.publish_here();
     }
 
     /// When nothing can wait any more in one of those that were left.
@@ -135,9 +148,14 @@ impl Keeper {
     }
 }
 
-/// Wakes the sessions whose peers believe that we read elsewhere: they tell them.
-async fn tell_all(inner: &Arc<Inner>, mailboxes: &[Mailbox]) -> Result<(), Error> {
-    let mut range = Key::all_mailboxes();
+fn addresses(mailboxes: &[Mailbox]) -> Vec<String> {
+    mailboxes.iter().map(|of| of.relay.clone()).collect()
+}
+
+/// Wakes the sessions whose peers may believe that we read elsewhere: they tell them. Not those with peers
+/// that are gone for so long that nothing can be left for us by them: who comes back is told then.
+async fn tell_all(inner: &Arc<Inner>, mailboxes: &[String]) -> Result<(), Error> {
+    let mut range = Key::sessions();
     let limit = ReadLimit {
         records: PAGE,
         bytes: usize::MAX,
@@ -149,25 +167,46 @@ async fn tell_all(inner: &Arc<Inner>, mailboxes: &[Mailbox]) -> Result<(), Error
         };
         range.start = [last, &[0][..]].concat().into();
         for (key, value) in &rows {
-            let Ok(Key::Mailboxes(peer)) = Key::from_bytes(key) else {
+            let (Ok(Key::Session(peer)), Ok(session)) =
+                (Key::from_bytes(key), SessionRecord::from_bytes(value))
+            else {
+                // It is found out by whoever opens it.
                 continue;
             };
-            let told = MailboxesRecord::from_bytes(value)?.told;
-            if told.is_some_and(|told| told.mailboxes != mailboxes) {
+            let now = inner.clock.now().wall;
+            let is_there = |seen: outlive_core::WallTime| now < seen.plus(LEFT_MAILBOX_TIME);
+            if session.last_seen.is_some_and(is_there) && !is_told(inner, peer, mailboxes).await? {
                 wake(inner, peer).await?;
             }
         }
+        tokio::time::sleep(PAGE_TIME).await;
     }
 }
 
+async fn is_told(inner: &Inner, peer: PeerId, mailboxes: &[String]) -> Result<bool, Error> {
+    let value = inner.store.get(Key::Mailboxes(peer).to_bytes()).await?;
+    let record = value.as_deref().map(MailboxesRecord::from_bytes);
+    let told = record.and_then(Result::ok).and_then(|record| record.told);
+    let told = told.map(|told| {
+        let mut told = addresses(&told.mailboxes);
+        told.sort();
+        told
+    });
+    Ok(told.is_some_and(|told| told == mailboxes))
+}
+
 async fn wake(inner: &Arc<Inner>, peer: PeerId) -> Result<(), Error> {
-    let inputs = match inner.inputs(peer) {
-        Ok(inputs) => inputs,
-        Err(Error::Blocked(_)) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let (reply, _) = oneshot::channel();
-    // A session that just went to sleep tells it when it is awake again.
-    let _ = inputs.send(Input::Command(Command::Wake { reply })).await;
-    Ok(())
+    loop {
+        let inputs = match inner.inputs(peer) {
+            Ok(inputs) => inputs,
+            Err(Error::Blocked(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let (reply, _) = oneshot::channel();
+        let wake = Input::Command(Command::Wake { reply });
+        // One that ends between the two is woken anew.
+        let Err(mpsc::error::SendError(_)) = inputs.send(wake).await else {
+            return Ok(());
+        };
+    }
 }

@@ -1,9 +1,9 @@
 //! Where mail is read: by this node, which tells its peers, and by peers, whose relays it then has to reach.
 //!
 //! ```text
-//!   relays in use ─▶ keeper ─▶ Here ─▶ sessions ─▶ what peers are told
-//!                      │                  └──────▶ reach ─┐
-//!                      └─ mailboxes that were left ───────┴▶ Elsewhere ─▶ links
+//!   relays in use ─▶ Here ─▶ sessions ─▶ what peers are told
+//!      │               ▲        └──────▶ reach ─┐
+//!      └─▶ keeper ─────┴─ those that were left ─┴▶ Elsewhere ─▶ links
 //! ```
 //!
 //! A node uses relays of its own, at which it has its mailboxes. A peer may have its elsewhere: it says so on
@@ -13,8 +13,9 @@ mod elsewhere;
 mod here;
 mod keeper;
 mod own;
+mod stores;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, Weak};
 
 use outlive_core::StoreId;
@@ -24,24 +25,32 @@ use tokio::sync::{Notify, watch};
 pub(crate) use self::elsewhere::Elsewhere;
 pub(crate) use self::here::{Here, Place};
 pub(crate) use self::keeper::Keeper;
+use self::stores::Stores;
 use crate::lock::lock;
+use crate::node::Inner;
+use crate::relay::RelayUse;
 
 /// How a relay is reached that is not one of ours; `None` if it is not to be.
 pub(crate) type ForeignRelays = Box<dyn Fn(&str) -> Option<Arc<dyn RelayTransport>> + Send + Sync>;
-
-/// Addresses of which it is remembered which relay is there. Of more, it is found out anew.
-const ADDRESSES: usize = 1_024;
 
 /// What a node knows of relays, its own and others.
 pub(crate) struct Mailboxes {
     /// How others are reached, if they are to be.
     foreign: Option<ForeignRelays>,
-    here: watch::Sender<Here>,
-    /// What relays have said at sign-in, by their addresses.
-    stores: Mutex<HashMap<String, StoreId>>,
+    here: watch::Sender<Arc<Here>>,
+    known: Mutex<Known>,
     elsewhere: Mutex<HashMap<String, Weak<Elsewhere>>>,
     /// Rings when there is something new for the keeper.
     changed: Notify,
+}
+
+#[derive(Default)]
+struct Known {
+    stores: Stores,
+    /// The addresses at which we have read and do no more, but for what may wait there.
+    left: Vec<String>,
+    /// Relays elsewhere that could not be reached for long.
+    unreachable: BTreeSet<String>,
 }
 
 impl Mailboxes {
@@ -49,7 +58,7 @@ impl Mailboxes {
         Self {
             foreign,
             here: watch::Sender::default(),
-            stores: Mutex::default(),
+            known: Mutex::default(),
             elsewhere: Mutex::default(),
             changed: Notify::new(),
         }
@@ -60,28 +69,67 @@ impl Mailboxes {
         self.foreign.is_some()
     }
 
-    /// The relays in use.
-    pub(crate) fn here(&self) -> watch::Receiver<Here> {
+    /// What is known of relays now.
+    pub(crate) fn here(&self) -> watch::Receiver<Arc<Here>> {
         self.here.subscribe()
     }
+}
 
+impl Inner {
     /// Other relays are in use now.
     pub(crate) fn relays_changed(&self) {
-        self.changed.notify_one();
+        self.publish_here();
+        self.mailboxes.changed.notify_one();
     }
 
-    /// We have signed in to the relay at this address. Returns whether that is one of ours under another.
-    pub(crate) fn signed_in(&self, address: &str, store: StoreId) -> bool {
-        let mut stores = lock(&self.stores);
-        if stores.len() < ADDRESSES || stores.contains_key(address) {
-            stores.insert(address.to_owned(), store);
+    /// A relay has said at sign-in which it is.
+    pub(crate) fn signed_in(&self, address: &str, home: bool, store: StoreId) {
+        if !self.mailboxes.reaches_elsewhere() {
+            return;
         }
-        drop(stores);
-        self.changed.notify_one();
-        self.here.borrow().has_at_another_address(address, store)
+        let mut known = lock(&self.mailboxes.known);
+        let news = known
+            .stores
+            .note(address, home, store, |of| self.is_reached(of));
+        let back = known.unreachable.remove(address);
+        drop(known);
+        if news || back {
+            self.relays_changed();
+        }
     }
 
-    fn stores(&self) -> HashMap<String, StoreId> {
-        lock(&self.stores).clone()
+    /// Whether there is a mailbox of ours, or was.
+    pub(crate) fn reads_at(&self, used: &RelayUse) -> bool {
+        used.home || lock(&self.mailboxes.known).left.contains(&used.address)
+    }
+
+    /// A relay elsewhere can't be reached, for long.
+    pub(crate) fn unreachable(&self, address: &str) {
+        if lock(&self.mailboxes.known)
+            .unreachable
+            .insert(address.to_owned())
+        {
+            self.publish_here();
+        }
+    }
+
+    /// A relay elsewhere is used no more.
+    pub(crate) fn left_elsewhere(&self, address: &str) {
+        if lock(&self.mailboxes.known).unreachable.remove(address) {
+            self.publish_here();
+        }
+    }
+
+    /// Lets sessions see what is known.
+    fn publish_here(&self) {
+        let relays = self.relay_addresses();
+        let known = lock(&self.mailboxes.known);
+        let here = Here::new(relays, &known.stores, &known.left, &known.unreachable);
+        // Under the lock, so that the last word is the last.
+        self.mailboxes.here.send_if_modified(|before| {
+            let changed = **before != here;
+            *before = Arc::new(here);
+            changed
+        });
     }
 }

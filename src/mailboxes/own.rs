@@ -9,7 +9,7 @@ use outlive_core::{Mailbox, StoreId, WallTime};
 /// Mailboxes that were left and are read. Of one more the first that was left is read no longer.
 const LEFT: usize = 16;
 
-/// What becomes of the mailboxes now that these relays are in use. One that is in use no more is left, and
+/// What becomes of the mailboxes now that these relays are in use, and these were signed in to. One that is in use no more is left, and
 /// forgotten when nothing can wait there any more. Who uses none at the moment has not moved.
 pub(super) fn updated(
     before: &OwnMailboxesRecord,
@@ -25,10 +25,11 @@ pub(super) fn updated(
             of.left.get_or_insert(now);
         }
     }
-    for relay in relays {
-        let Some(&store) = stores.get(relay) else {
-            continue;
-        };
+    // Those that we signed in to, perhaps for a moment.
+    let mut signed_in: Vec<_> = stores.iter().collect();
+    signed_in.sort();
+    for (relay, &store) in signed_in {
+        let is_left = !relays.is_empty() && !relays.contains(relay);
         let known = mailboxes.iter_mut().find(|of| of.mailbox.relay == *relay);
         match known {
             Some(known) => known.mailbox.store = store,
@@ -37,7 +38,7 @@ pub(super) fn updated(
                     store,
                     relay: relay.clone(),
                 },
-                left: None,
+                left: is_left.then_some(now),
             }),
         }
     }
@@ -52,7 +53,10 @@ pub(super) fn updated(
             mailboxes.remove(at);
         }
     }
-    OwnMailboxesRecord { mailboxes }
+    OwnMailboxesRecord {
+        mailboxes,
+        announced: before.announced.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +124,19 @@ mod tests {
             WallTime(0),
         );
         assert_eq!(names(&record), []);
+    }
+
+    #[test]
+    fn one_that_was_ours_for_a_moment_is_left_too() {
+        let (_, stores) = at(&["a", "b"]);
+        let (relays, _) = at(&["b"]);
+        let record = updated(
+            &OwnMailboxesRecord::default(),
+            &relays,
+            &stores,
+            WallTime(DAY),
+        );
+        assert_eq!(names(&record), [("a", Some(1)), ("b", None)]);
     }
 
     #[test]

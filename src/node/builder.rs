@@ -246,6 +246,9 @@ impl NodeBuilder {
             inner,
             _guard: Arc::new([cancel.drop_guard(), links_cancel.drop_guard()]),
         };
+        if let Some(keeper) = &keeper {
+            keeper.remember(&node.inner);
+        }
         for relay in self.relays {
             node.use_relay(relay);
         }

@@ -23,7 +23,7 @@ use crate::hub::{Hub, Remembered};
 use crate::lock::lock;
 use crate::mailboxes::Mailboxes;
 use crate::network::NetworkMonitor;
-use crate::relay::{Attach, RelayState};
+use crate::relay::{Attach, ELSEWHERE_RANK, RelayState};
 use crate::request::{self, HandlerPlace};
 use crate::route::Route;
 use crate::subscription::Registry;
@@ -239,7 +239,7 @@ impl Inner {
     /// An order among links of a kind, behind those that are there.
     pub(crate) fn next_rank(&self) -> u8 {
         let rank = self.ranks.fetch_add(1, Ordering::Relaxed);
-        u8::try_from(rank).unwrap_or(u8::MAX)
+        u8::try_from(rank).map_or(ELSEWHERE_RANK - 1, |rank| rank.min(ELSEWHERE_RANK - 1))
     }
 
     /// The round before the first of a session that is loaded now (I8).

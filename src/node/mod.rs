@@ -281,7 +281,7 @@ impl Node {
             let awake = awake.map(|(peer, of)| (*peer, of.inputs.clone()));
             (attach, awake.collect())
         };
-        self.inner.mailboxes.relays_changed();
+        self.inner.relays_changed();
         self.inner.tasks.spawn(async move {
             for (peer, inputs) in awake {
                 if attach.send(Attach { peer, inputs }).await.is_err() {
@@ -302,7 +302,7 @@ impl Node {
             }
             relay.address != address
         });
-        self.inner.mailboxes.relays_changed();
+        self.inner.relays_changed();
         relays.len() < before
     }
 

@@ -6,6 +6,7 @@ use outlive_core::transport::{RelayConnection, RelayTransport, TransportError};
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::RelayUse;
 use crate::network::{Ear, News};
 use crate::node::Inner;
 
@@ -27,12 +28,14 @@ pub(super) struct Dialed {
 pub(super) async fn dial(
     inner: &Inner,
     transport: &dyn RelayTransport,
+    used: &RelayUse,
     network: &mut Ear,
 ) -> Option<Result<Dialed, TransportError>> {
     let mut patience = Duration::ZERO;
     loop {
         let began = Instant::now();
-        let mut connecting = transport.connect(&inner.identity);
+        let in_use = |store| !used.home && inner.is_in_use(&used.address, store);
+        let mut connecting = transport.connect_apart(&inner.identity, &in_use);
         let mut doubtful = false;
         loop {
             tokio::select! {

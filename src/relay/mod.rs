@@ -61,6 +61,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 const SIGN_OF_LIFE_MOST: Duration = Duration::from_secs(10);
 
+/// How long a relay elsewhere has to fail to count as unreachable: what is for peers that read there is then
+/// left where they might come by.
+const UNREACHABLE: Duration = Duration::from_secs(600);
+
 /// How a relay is at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayState {
@@ -79,6 +83,9 @@ pub(crate) struct Attach {
     pub(crate) peer: PeerId,
     pub(crate) inputs: mpsc::Sender<Input>,
 }
+
+/// The rank of relays elsewhere, behind all of ours: a session knows better, for each of its peer's.
+pub(crate) const ELSEWHERE_RANK: u8 = 128;
 
 /// What a relay is used as.
 #[derive(Clone)]
@@ -112,12 +119,17 @@ impl RelayTask {
         let (attach, attaching) = mpsc::channel(ATTACHING);
         let (state, states) = watch::channel(RelayState::Connecting);
         let span = tracing::info_span!("relay", relay = used.address);
+        let rank = if used.home {
+            inner.next_rank()
+        } else {
+            ELSEWHERE_RANK
+        };
         let task = Self {
             inner: inner.clone(),
             transport,
             used,
             token: inner.token.subscribe(),
-            rank: inner.next_rank(),
+            rank,
             attaching,
             state,
             cancel,
@@ -128,7 +140,7 @@ impl RelayTask {
 
     async fn run(mut self) {
         let mut attached = Attached::new();
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut failing) = (Backoff::default(), None);
         let mut network = self.inner.network.ear();
         let cancel = self.cancel.clone();
         loop {
@@ -143,7 +155,8 @@ impl RelayTask {
                 () = network.until_up() => {}
             }
             let (inner, transport) = (self.inner.clone(), self.transport.clone());
-            let dialing = dial(&inner, &*transport, &mut network);
+            let used = self.used.clone();
+            let dialing = dial(&inner, &*transport, &used, &mut network);
             let connected = tokio::select! {
                 () = cancel.cancelled() => break,
                 result = self.while_attaching(&mut attached, dialing) => result,
@@ -154,11 +167,9 @@ impl RelayTask {
             let error = match connected {
                 Ok(dialed) => {
                     let RelayUse { address, home } = &self.used;
-                    let store = dialed.connection.store;
-                    if self.inner.mailboxes.signed_in(address, store) && !home {
-                        info!(relay = address, "it is ours, under another address");
-                        break;
-                    }
+                    self.inner
+                        .signed_in(address, *home, dialed.connection.store);
+                    failing = None;
                     let since = Instant::now();
                     info!(relay = self.transport.address(), "connected");
                     self.state.send_replace(RelayState::Connected);
@@ -190,7 +201,11 @@ impl RelayTask {
                 break;
             }
             debug!(relay = self.transport.address(), %error, "not connected");
-            let hopeless = matches!(error, TransportError::Address { .. });
+            self.failed(&error, &mut failing);
+            let hopeless = matches!(
+                error,
+                TransportError::Address { .. } | TransportError::InUse { .. }
+            );
             self.state
                 .send_replace(RelayState::Failing(error.to_string()));
             if hopeless {
@@ -210,6 +225,24 @@ impl RelayTask {
         // keep a link of whose end it did not hear.
         self.attaching.close();
         attached.hand_over().await;
+        if !self.used.home {
+            self.inner.left_elsewhere(&self.used.address);
+        }
+    }
+
+    /// Notes what a try has told of the relay. `failing` is since when it fails.
+    fn failed(&self, error: &TransportError, failing: &mut Option<Instant>) {
+        let RelayUse { address, home } = &self.used;
+        if *home {
+            return;
+        }
+        if let TransportError::InUse { store, .. } = error {
+            self.inner.signed_in(address, false, *store);
+        }
+        let since = *failing.get_or_insert_with(Instant::now);
+        if since.elapsed() >= UNREACHABLE {
+            self.inner.unreachable(address);
+        }
     }
 
     /// Attaches sessions until `work` is done.
@@ -368,7 +401,7 @@ impl RelayTask {
     /// What tells the relay which token opens our mailbox.
     fn registration(&mut self) -> Option<ToLink> {
         let token = self.token.borrow_and_update();
-        if !self.used.home {
+        if !self.inner.reads_at(&self.used) {
             return None;
         }
         let tokens = vec![token.as_ref()?.hash()];

@@ -28,6 +28,8 @@ impl Task {
             Input::Bind(binding) => {
                 engine.bind(binding.generation, binding.class, binding.rank, now);
                 self.bound(binding, engine.outstanding());
+                // Before anything that comes over it.
+                self.seek_mailboxes(engine);
             }
             Input::Lost { generation } => self.lost(engine, generation),
             Input::Packet(arrival) => self.arrive(engine, arrival),
@@ -166,11 +168,15 @@ impl Task {
             return;
         }
         debug!(peer = %self.peer.short(), %generation, "link lost");
+        self.mail.stale = true;
+        let said = self.links.values().filter_map(|bound| bound.online);
+        let online = said.reduce(|one, other| one || other);
         self.hub.change(|state| {
             state.links.retain(|link| link.generation != generation);
             state.outstanding = outstanding;
-            if state.links.is_empty() {
-                state.peer_online = None;
+            // While no relay says anything, the last word counts as long as there is a link.
+            if online.is_some() || state.links.is_empty() {
+                state.peer_online = online;
             }
             true
         });

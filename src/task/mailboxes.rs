@@ -1,13 +1,14 @@
 //! Where the peer of a session reads, and what it is told of where we do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use outlive_core::engine::{Engine, SendOptions};
+use outlive_core::engine::{Engine, SendOptions, Ticket};
 use outlive_core::limits::{MAILBOXES, MAILBOXES_AGAIN, MESSAGE_TTL};
 use outlive_core::link::{LinkClass, Reads};
 use outlive_core::record::{Key, MailboxesRecord, Record, Told};
 use outlive_core::wire::signal::{Mailboxes, Signal};
-use outlive_core::{ChannelId, Epoch, Mailbox};
+use outlive_core::{ChannelId, Epoch, Mailbox, MessageId, WallTime};
 use tokio::sync::watch;
 
 use super::input::Reply;
@@ -15,6 +16,14 @@ use super::{Bound, Task, Waiter};
 use crate::error::Error;
 use crate::mailboxes::{Elsewhere, Here, Place};
 use crate::node::Inner;
+use crate::relay::ELSEWHERE_RANK;
+
+/// The shortest time between two changes of where a peer says that it reads that are gone by at once. Whoever
+/// is told where to dial is not to be led from one host to the next.
+const SAID_APART: Duration = Duration::from_secs(60);
+
+/// How long a session stays awake at most to tell its peer that something came, while no link leads to it.
+pub(super) const OWES: Duration = Duration::from_secs(60);
 
 /// What a session knows of mailboxes.
 pub(super) struct Mail {
@@ -22,15 +31,29 @@ pub(super) struct Mail {
     /// Whether that was read from the store. Where it makes no difference, it is not until it changes.
     loaded: bool,
     /// The relays of this node.
-    pub(super) here: watch::Receiver<Here>,
+    pub(super) here: watch::Receiver<Arc<Here>>,
     /// Those of the peer that are none of these.
     reached: Vec<Arc<Elsewhere>>,
     /// Whether the peer is not to learn where this host is.
     hides: bool,
     /// Whether something has changed that the way of mail depends on.
     pub(super) stale: bool,
-    /// Whether the peer is to be told where we read.
-    untold: bool,
+    /// When a relay is next dialed because the peer says that it reads there.
+    next_said: Duration,
+    /// When that is to be looked at.
+    pub(super) look_at: Option<Duration>,
+    word: Word,
+    /// The last word of where we read, as long as it may be taken back.
+    ticket: Option<Ticket>,
+}
+
+/// Whether the peer is to be told where we read.
+enum Word {
+    /// It knows, as far as we can tell.
+    Said,
+    /// It was told long ago, or did not hear of it: it is told once it was heard of since then.
+    Old(WallTime),
+    Due,
 }
 
 impl Mail {
@@ -42,42 +65,71 @@ impl Mail {
             reached: Vec::new(),
             hides: false,
             stale: true,
-            untold: false,
+            next_said: Duration::ZERO,
+            look_at: None,
+            word: Word::Said,
+            ticket: None,
         }
     }
 
-    /// Where the peer may read, the best first.
-    fn places(&self) -> Vec<Place<'_>> {
+    /// Where the peer may read, the best first: as it says, and behind that as the app says, who may know
+    /// better.
+    fn places(&self) -> impl Iterator<Item = Place<'_>> {
         let MailboxesRecord { said, named, .. } = &self.record;
-        if said.is_empty() {
-            return named.iter().map(Place::from).collect();
-        }
-        said.iter().map(Place::from).collect()
+        let said = said.iter().map(Place::from);
+        said.chain(named.iter().map(Place::from))
     }
 
-    /// Whether a relay that is none of ours may be dialed.
-    fn may_reach(&self, place: Place<'_>) -> bool {
-        !self.hides || self.record.named.iter().any(|named| named == place.relay)
+    fn is_named(&self, place: Place<'_>) -> bool {
+        self.record.named.iter().any(|named| named == place.relay)
+    }
+
+    /// Whether a link is over the relay at a place.
+    fn is_at(here: &Here, bound: &Bound, place: Place<'_>) -> bool {
+        let LinkClass::Relayed(store) = bound.class else {
+            return false;
+        };
+        place.relay == bound.address || here.store_at(place) == Some(store)
     }
 
     /// Whether the peer reads what is left at the relay of a link.
-    fn reads(&self, bound: &Bound) -> Reads {
-        let LinkClass::Relayed(store) = bound.class else {
+    fn reads(&self, here: &Here, bound: &Bound) -> Reads {
+        if bound.class == LinkClass::Direct {
             return Reads::Always;
-        };
-        let is_there = |place: &Place<'_>| {
-            place.relay == bound.address || place.store.is_some_and(|of| of == store)
-        };
-        let places = self.places();
-        // Of whom nothing is known uses our relays, as far as we can tell.
-        let unknown = places.is_empty() && bound.home;
-        if unknown || places.iter().any(is_there) {
+        }
+        if self.places().next().is_none() {
+            // Of whom nothing is known uses our relays, or those that we used with it.
+            let ours = bound.home || here.left().contains(&bound.address);
+            return if ours || bound.online == Some(true) {
+                Reads::Always
+            } else {
+                Reads::Never
+            };
+        }
+        let lost = || self.places().all(|place| here.is_unreachable(place));
+        if self.places().any(|place| Self::is_at(here, bound, place)) {
             Reads::Always
-        } else if bound.online == Some(true) {
-            Reads::WhilePresent
+        } else if bound.online == Some(true) || (bound.home && lost()) {
+            Reads::Perhaps
         } else {
             Reads::Never
         }
+    }
+
+    /// The order of a link among others of its kind: that in which the peer's relays are named, behind those
+    /// of this node.
+    fn rank(&self, here: &Here, bound: &Bound) -> u8 {
+        let mut places = self.places();
+        let place = places.position(|place| Self::is_at(here, bound, place));
+        match place.and_then(|place| u8::try_from(place).ok()) {
+            Some(place) if !bound.home => ELSEWHERE_RANK.saturating_add(place),
+            _ => bound.rank,
+        }
+    }
+
+    /// Whether a link may come that leads to the peer.
+    pub(super) const fn expects_a_link(&self) -> bool {
+        !self.reached.is_empty()
     }
 }
 
@@ -108,18 +160,17 @@ impl Task {
     /// Goes by what is known of mailboxes now.
     pub(super) fn seek_mailboxes(&mut self, engine: &mut Engine) {
         self.mail.stale = false;
+        self.mail.look_at = None;
         if !self.inner.mailboxes.reaches_elsewhere() {
             return;
         }
         let here = self.mail.here.borrow_and_update().clone();
+        let now = self.inner.clock.now();
         // A stranger may say what it likes.
         let stranger = self.inner.admission.is_stranger(self.peer);
         let before = std::mem::take(&mut self.mail.reached);
         if !stranger {
-            let places = self.mail.places().into_iter();
-            let elsewhere = places.filter(|place| !here.has(*place) && self.mail.may_reach(*place));
-            let reached = elsewhere.filter_map(|place| self.inner.reach(place.relay));
-            self.mail.reached = reached.collect();
+            self.mail.reached = self.reach_places(&here);
         }
         for relay in &self.mail.reached {
             let known = before.iter().any(|before| Arc::ptr_eq(before, relay));
@@ -127,52 +178,110 @@ impl Task {
                 relay.attach(&self.inner, self.peer, inputs);
             }
         }
-        let now = self.inner.clock.now();
         for (generation, bound) in &self.links {
             let reads = if stranger {
                 Reads::Always
             } else {
-                self.mail.reads(bound)
+                self.mail.reads(&here, bound)
             };
-            engine.peer_reads(*generation, reads, now);
+            let rank = self.mail.rank(&here, bound);
+            engine.peer_reads(*generation, reads, rank, now);
         }
         let mailboxes = here.mailboxes();
-        let told = self.mail.record.told.as_ref();
-        let is_told = told.is_some_and(|told| {
-            told.mailboxes == mailboxes && now.wall < told.at.plus(MAILBOXES_AGAIN)
-        });
-        self.mail.untold = !is_told && !stranger && !mailboxes.is_empty();
+        self.mail.word = match &self.mail.record.told {
+            _ if stranger || mailboxes.is_empty() => Word::Said,
+            Some(told) if same(&told.mailboxes, &mailboxes) => {
+                if told.lapsed || now.wall >= told.at.plus(MAILBOXES_AGAIN) {
+                    Word::Old(told.at)
+                } else {
+                    Word::Said
+                }
+            }
+            Some(_) | None => Word::Due,
+        };
+    }
+
+    /// The relays where the peer may read that are none of ours. A new one on its word alone is dialed only
+    /// if it is time.
+    fn reach_places(&mut self, here: &Here) -> Vec<Arc<Elsewhere>> {
+        let now = self.inner.clock.now().elapsed;
+        let left = here.left().iter().map(Place::from);
+        let unknown = self.mail.places().next().is_none();
+        let places = self.mail.places().chain(left.filter(|_| unknown));
+        let mut reached: Vec<Arc<Elsewhere>> = Vec::new();
+        let (mut next_said, mut look_at) = (self.mail.next_said, None);
+        for place in places.filter(|place| !here.has(*place)) {
+            let is_said = !unknown && !self.mail.is_named(place);
+            if is_said && self.mail.hides {
+                continue;
+            }
+            if is_said && self.inner.reached(place).is_none() {
+                if now < self.mail.next_said {
+                    look_at = Some(self.mail.next_said);
+                    continue;
+                }
+                next_said = now + SAID_APART;
+            }
+            if let Some(relay) = self.inner.reach(place)
+                && !reached.iter().any(|of| Arc::ptr_eq(of, &relay))
+            {
+                reached.push(relay);
+            }
+        }
+        (self.mail.next_said, self.mail.look_at) = (next_said, look_at);
+        reached
     }
 
     /// Tells the peer where we read, once there is anything between the two.
     pub(super) fn tell_mailboxes(&mut self, engine: &mut Engine) {
-        if !self.mail.untold || !talks(engine) {
+        let is_due = match self.mail.word {
+            Word::Said => false,
+            Word::Old(at) => engine.session().last_seen.is_some_and(|seen| seen > at),
+            Word::Due => talks(engine),
+        };
+        if !is_due {
             return;
         }
         let mailboxes = self.mail.here.borrow().mailboxes();
-        let told = Told {
+        let signal = Signal::Mailboxes(Mailboxes {
             mailboxes: mailboxes.clone(),
-            at: self.inner.clock.now().wall,
-        };
-        let signal = Signal::Mailboxes(Mailboxes { mailboxes });
+        });
         let options = SendOptions {
             ttl: Some(MESSAGE_TTL),
             once: None,
         };
         let now = self.inner.clock.now();
-        let sent = engine.send(ChannelId::SIGNALING, &signal.to_bytes(), &options, now);
         // Without room for it the next time: what has changed by then is told with it.
-        self.mail.untold = sent.is_err();
-        if sent.is_ok() {
-            self.mail.record.told = Some(told);
+        let Ok(ticket) = engine.send(ChannelId::SIGNALING, &signal.to_bytes(), &options, now)
+        else {
+            return;
+        };
+        if let Some(before) = self.mail.ticket.replace(ticket) {
+            engine.cancel(before, now);
+        }
+        self.mail.word = Word::Said;
+        self.mail.record.told = Some(Told {
+            mailboxes,
+            at: now.wall,
+            id: ticket.id,
+            lapsed: false,
+        });
+        self.note_mailboxes(engine);
+    }
+
+    /// One of the two lost its store, or went back to an earlier one: what the peer was told may be lost.
+    pub(super) fn forget_told(&mut self, engine: &mut Engine) {
+        if self.mail.record.told.take().is_some() {
             self.note_mailboxes(engine);
         }
     }
 
-    /// One of the two lost its store, or went back to an earlier one: what the peer was told may be lost.
-    pub(super) fn forget_told(&mut self) {
-        self.mail.record.told = None;
-        self.mail.stale = true;
+    /// A signal has ended without being delivered.
+    pub(super) fn signal_ended(&mut self, engine: &mut Engine, id: MessageId) {
+        if let Some(told) = self.mail.record.told.as_mut().filter(|told| told.id == id) {
+            told.lapsed = true;
+            self.note_mailboxes(engine);
+        }
     }
 
     /// The peer has said where it reads. What it said in an epoch that is over may be old.
@@ -187,7 +296,7 @@ impl Task {
             // The caller may have gone away.
             return drop(reply.send(Err(error)));
         }
-        if engine.session().peer_epoch == Some(epoch) {
+        if engine.may_be_present(epoch) {
             self.mail.record.said = mailboxes;
             self.note_mailboxes(engine);
         }
@@ -219,6 +328,11 @@ impl Task {
         self.mail.stale = true;
         engine.note(Key::Mailboxes(self.peer), Some(self.mail.record.to_bytes()));
     }
+}
+
+/// Whether these are the same mailboxes, in whatever order.
+fn same(some: &[Mailbox], others: &[Mailbox]) -> bool {
+    some.len() == others.len() && some.iter().all(|of| others.contains(of))
 }
 
 /// Whether either of the two has said anything to the other.

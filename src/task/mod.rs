@@ -40,7 +40,7 @@ use tracing::warn;
 use self::hanging::{Hanging, Waiter};
 pub(crate) use self::in_hand::InHand;
 pub(crate) use self::input::{Arrival, Binding, Command, GivenUp, INPUTS, Input, ToLink};
-use self::mailboxes::Mail;
+use self::mailboxes::{Mail, OWES};
 use self::sends::WaitingSend;
 use self::unidentified::Naming;
 use crate::alarm::Alarm;
@@ -273,8 +273,14 @@ impl Task {
                 && self.sends.is_empty()
                 && !self.hub.is_held();
             idle_since = idle.then(|| idle_since.unwrap_or_else(|| self.inner.clock.now().elapsed));
-            let linger = idle_since.map(|since| since + LINGER);
-            let deadline = engine.deadline().into_iter().chain(linger).min();
+            let lingers = if engine.owes_a_word() && self.mail.expects_a_link() {
+                OWES
+            } else {
+                LINGER
+            };
+            let linger = idle_since.map(|since| since + lingers);
+            let deadlines = engine.deadline().into_iter().chain(linger);
+            let deadline = deadlines.chain(self.mail.look_at).min();
             let at = deadline.map(|elapsed| self.inner.clock.at(elapsed));
             let blocked = self
                 .links
@@ -340,6 +346,7 @@ impl Task {
                     if linger.is_some_and(|at| at <= now.elapsed) {
                         return Done::Idle(self.remembered(engine));
                     }
+                    self.mail.stale |= self.mail.look_at.is_some_and(|at| at <= now.elapsed);
                     engine.tick(now);
                 }
             }

@@ -257,6 +257,8 @@ impl Task {
                 self.hub.progress.ended(channel, id, end, how);
                 if channel == ChannelId::FILES {
                     self.file_message_ended(engine, end, how);
+                } else if channel == ChannelId::SIGNALING {
+                    self.signal_ended(engine, id);
                 }
                 SessionEvent::Ended { channel, id, how }
             }
@@ -285,11 +287,11 @@ impl Task {
                 last,
             },
             Event::PeerReset { epoch } => {
-                self.forget_told();
+                self.forget_told(engine);
                 SessionEvent::PeerReset { epoch }
             }
             Event::Renewed { epoch } => {
-                self.forget_told();
+                self.forget_told(engine);
                 SessionEvent::Renewed { epoch }
             }
             Event::Volatile { channel, payload } => {

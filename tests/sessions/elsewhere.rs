@@ -237,10 +237,171 @@ async fn one_relay_under_two_addresses_is_used_once() {
         a.asked() == [other.clone()] && a.node.relays_elsewhere().is_empty()
     })
     .await;
-    a.connected().await;
     say(&to_b, "and again").await;
+    let receipt = to_c.send(CHAT, "hello").await.expect("queued");
+    soon("custody", receipt.custody())
+        .await
+        .expect("it is kept where c reads");
+    let c = Far::start(3, &MemoryStore::new(), &relay).await;
+    hear(&c.session(1).await, "hello").await;
+    for far in [a, b, c] {
+        far.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_relay_of_peers_that_has_two_addresses_is_signed_in_to_once() {
+    let (one, two) = (relay().await, relay().await);
+    let a = Far::start(1, &MemoryStore::new(), &one).await;
+    let b = Far::start(2, &MemoryStore::new(), &two).await;
+    let c = Far::start(3, &MemoryStore::new(), &two).await;
+    let names = [
+        url(&two),
+        format!("ws://localhost:{}", two.local_addr().port()),
+    ];
+    let to = [a.session(2).await, a.session(3).await];
+    for (session, name) in to.iter().zip(&names) {
+        session.mailboxes_at([name.clone()]).await.expect("kept");
+        say(session, "hello").await;
+    }
+    comes_true("one of them is left", async || {
+        a.node.relays_elsewhere().len() == 1
+    })
+    .await;
+    for session in &to {
+        say(session, "and again").await;
+        until(session, "both go over it", |state| {
+            state
+                .carrier()
+                .is_some_and(|link| names.contains(&link.address))
+        })
+        .await;
+    }
+    for far in [a, b, c] {
+        far.stop().await;
+    }
+}
+
+/// Two that know where the other reads. With their stores.
+async fn acquainted(one: &Relay, two: &Relay) -> [MemoryStore; 2] {
+    let stores = [(); 2].map(|()| MemoryStore::new());
+    let a = Far::start(1, &stores[0], one).await;
+    let b = Far::start(2, &stores[1], two).await;
+    let (to_b, to_a) = (a.session(2).await, b.session(1).await);
+    to_b.mailboxes_at([url(two)]).await.expect("kept");
+    say(&to_b, "hello").await;
+    hear(&to_a, "hello").await;
+    say(&to_a, "good day").await;
+    hear(&to_b, "good day").await;
+    learns(&to_a, one).await;
+    learns(&to_b, two).await;
+    for session in [&to_a, &to_b] {
+        until(session, "nothing is outstanding", |state| {
+            !state.outstanding
+        })
+        .await;
+    }
+    drop((to_a, to_b));
     a.stop().await;
     b.stop().await;
+    stores.map(|store| store.faults().crash())
+}
+
+#[tokio::test]
+async fn two_that_are_never_there_at_once_hear_that_their_messages_arrived() {
+    let (one, two) = (relay().await, relay().await);
+    let stores = acquainted(&one, &two).await;
+    let a = Far::start(1, &stores[0], &one).await;
+    let to_b = a.session(2).await;
+    let receipt = to_b.send(CHAT, "are you there?").await.expect("queued");
+    soon("custody", receipt.custody())
+        .await
+        .expect("it is kept");
+    drop((receipt, to_b));
+    a.stop().await;
+
+    // Nobody here has anything to say but that it came.
+    let b = Far::start(2, &stores[1], &two).await;
+    let arrived = soon("its peer", b.node.next_arrival()).await;
+    assert_eq!(arrived.expect("it lives"), id(1));
+    comes_true("it sleeps", async || b.node.sessions_awake() == 0).await;
+    b.stop().await;
+
+    let a = Far::start(1, &stores[0].faults().crash(), &one).await;
+    let to_b = a.session(2).await;
+    until(&to_b, "it is delivered", |state| !state.outstanding).await;
+    drop(to_b);
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn who_loses_its_store_and_moves_is_found() {
+    let (one, two, three) = (relay().await, relay().await, relay().await);
+    let stores = acquainted(&one, &two).await;
+    let a = Far::start(1, &stores[0], &one).await;
+    let to_b = a.session(2).await;
+    let b = Far::start(2, &MemoryStore::new(), &three).await;
+    let to_a = b.session(1).await;
+    to_a.mailboxes_at([url(&one)]).await.expect("kept");
+    say(&to_a, "it is me").await;
+    learns(&to_b, &three).await;
+    hear(&to_b, "it is me").await;
+    say(&to_b, "welcome back").await;
+    hear(&to_a, "welcome back").await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_contact_of_one_that_has_moved_is_used_beside_what_it_has_said() {
+    let (one, two, three) = (relay().await, relay().await, relay().await);
+    let stores = acquainted(&one, &two).await;
+    let a = Far::start(1, &stores[0], &one).await;
+    let to_b = a.session(2).await;
+    // Its relay is gone, and so is its word of it.
+    two.shutdown().await.expect("it ends");
+    let b = Far::start(2, &stores[1], &three).await;
+    let receipt = to_b.send(CHAT, "where are you?").await.expect("queued");
+    to_b.mailboxes_at([url(&three)]).await.expect("kept");
+    soon("custody", receipt.custody())
+        .await
+        .expect("it is kept");
+    hear(&b.session(1).await, "where are you?").await;
+    drop(to_b);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn who_moves_goes_on_with_those_that_have_never_said_where_they_read() {
+    let (one, two) = (relay().await, relay().await);
+    let a = Far::start(1, &MemoryStore::new(), &one).await;
+    let b = crate::world::node(2, &one).await;
+    let (to_b, to_a) = (
+        a.session(2).await,
+        b.session(id(1)).await.expect("a session"),
+    );
+    say(&to_b, "hello").await;
+    hear(&to_a, "hello").await;
+    drop(to_a);
+    b.shutdown().await.expect("a good end");
+    a.node.switch_relay(Arc::new(way(&two)));
+    a.connected().await;
+    until(&to_b, "the relay that was left is used", |state| {
+        state.links.iter().any(|link| link.address == url(&one))
+    })
+    .await;
+    say_and_leave(&to_b, "I have moved").await;
+    let b = crate::world::node(2, &one).await;
+    let to_a = b.session(id(1)).await.expect("a session");
+    hear(&to_a, "I have moved").await;
+    b.shutdown().await.expect("a good end");
+    a.stop().await;
+}
+
+async fn say_and_leave(session: &Session, text: &'static str) {
+    let receipt = session.send(CHAT, text).await.expect("queued");
+    soon(text, receipt.custody()).await.expect("it is kept");
 }
 
 #[tokio::test]

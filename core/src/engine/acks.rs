@@ -55,6 +55,11 @@ impl Acks {
         !self.due.is_empty() && self.wait.is_none_or(|at| at <= now)
     }
 
+    /// Whether there are any.
+    pub(super) fn are_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
     /// None of them waits any longer.
     pub(super) const fn hasten(&mut self) {
         self.wait = None;

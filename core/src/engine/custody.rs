@@ -5,7 +5,7 @@
 use super::ending::Ended;
 use super::event::{Event, Output, Stage};
 use super::{Engine, timers};
-use crate::link::LinkClass;
+use crate::link::{LinkClass, Reads};
 use crate::record::{Custody, Ending};
 use crate::transport::Refusal;
 use crate::{ChannelId, EnvelopeId, Generation, Now, Position, StoreId};
@@ -28,7 +28,9 @@ impl Engine {
         let LinkClass::Relayed(store) = link.class else {
             return;
         };
-        self.in_custody(store, &flight.runs);
+        // Elsewhere the peer may not come for it: the sender is not to leave.
+        let fetched = link.reads == Reads::Always;
+        self.in_custody(store, &flight.runs, fetched);
         self.probe.progress(now.elapsed);
     }
 
@@ -88,8 +90,8 @@ impl Engine {
         }
     }
 
-    /// A relay's store holds these.
-    fn in_custody(&mut self, store: StoreId, runs: &[(ChannelId, Position)]) {
+    /// A relay's store holds these. `fetched`: the peer reads there, and the app is told of it.
+    fn in_custody(&mut self, store: StoreId, runs: &[(ChannelId, Position)], fetched: bool) {
         /// Relays whose custody is remembered; of one more the oldest is forgotten, and what it
         /// holds is sent to it again.
         const RELAYS: usize = 4;
@@ -115,7 +117,7 @@ impl Engine {
         }
         let mut channels: Vec<_> = runs.iter().map(|(channel, _)| *channel).collect();
         channels.dedup();
-        for channel in channels {
+        for channel in channels.into_iter().filter(|_| fetched) {
             let Some(out) = self.live.out.get(&channel) else {
                 continue;
             };

@@ -128,12 +128,12 @@ impl Engine {
     pub(super) fn confirm_keys(&mut self, generation: Generation) {
         self.sealing.confirming = true;
         let epoch = self.live.peer_epoch;
-        let Some(link) = self.links.get_or_best(generation) else {
-            return;
-        };
-        match epoch {
-            Some(epoch) => link.acks.owe(epoch, None),
-            None => link.resume_due = true,
+        match (self.links.get_or_best(generation), epoch) {
+            (Some(link), Some(epoch)) => link.acks.owe(epoch, None),
+            (Some(link), None) => link.resume_due = true,
+            (None, Some(epoch)) => self.unsaid.ack(epoch, None),
+            // With the Resume that the next link begins with.
+            (None, None) => {}
         }
     }
 }

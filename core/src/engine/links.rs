@@ -175,8 +175,9 @@ impl Links {
     }
 
     fn merits(&self, now: Duration) -> Vec<(Generation, Merit)> {
-        let validated = self.bound.values().filter(|link| link.validated());
-        validated
+        let of = |link: &&Link| link.validated() && link.leads_to_peer();
+        let leading = self.bound.values().filter(of);
+        leading
             .map(|link| (link.generation, link.pulse.merit(now)))
             .collect()
     }

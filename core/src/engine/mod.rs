@@ -54,6 +54,7 @@ mod stored;
 mod streams;
 mod timers;
 mod trial;
+mod unsaid;
 mod unsealing;
 mod volatile;
 mod writes;
@@ -83,6 +84,7 @@ use self::rules::Rules;
 use self::sealing::Sealing;
 use self::segments::Held;
 use self::timers::Probe;
+use self::unsaid::Unsaid;
 use self::writes::Writes;
 use crate::limits::InboxLimits;
 use crate::link::{LinkClass, LinkState, Reads};
@@ -110,6 +112,8 @@ pub struct Engine {
     sending: BTreeMap<ChannelId, Sending>,
     weights: BTreeMap<ChannelId, u8>,
     links: Links,
+    /// What is said once a link leads to the peer.
+    unsaid: Unsaid,
     gauge: Gauge,
     asked: VecDeque<Asked>,
     held: BTreeMap<(Epoch, ChannelId), BTreeMap<Seq, Held>>,
@@ -224,6 +228,7 @@ impl Engine {
                 sending.crowded = false;
             }
         }
+        self.unsaid.say_on(&mut link);
         if let Some(generation) = self.links.bind(link, now.elapsed) {
             self.crowded.remove(&generation);
             self.outputs.push_back(Output::Drop {
@@ -235,22 +240,28 @@ impl Engine {
     }
 
     /// Whether the peer reads what is left at the relay of a link: it does, unless this says otherwise. While
-    /// it does not, the link is for what comes over it.
-    pub fn peer_reads(&mut self, generation: Generation, reads: Reads, now: Now) {
+    /// it does not, the link is for what comes over it. `rank` is its order among links of its kind from now
+    /// on.
+    pub fn peer_reads(&mut self, generation: Generation, reads: Reads, rank: u8, now: Now) {
         self.now = now;
         let asks = self.wants_answer();
         let Some(link) = self.links.get(generation) else {
             return;
         };
-        let before = std::mem::replace(&mut link.reads, reads);
-        if before == reads {
+        let before = (link.reads, std::mem::replace(&mut link.rank, rank));
+        if before == (reads, rank) {
             return;
         }
+        let before = std::mem::replace(&mut link.reads, reads);
         if before == Reads::Never {
             link.begin(asks);
+            self.unsaid.say_on(link);
             self.probe.restart(now.elapsed);
         }
         self.links.choose(now.elapsed);
+        if reads == Reads::Never {
+            self.take_back_unsaid(generation);
+        }
     }
 
     /// This host may be somewhere else now. Direct links have to show that they still lead to the

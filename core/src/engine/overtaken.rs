@@ -62,6 +62,12 @@ impl Engine {
         }
     }
 
+    /// Whether the peer may be at this epoch still: it is known, and it came to no other after it.
+    #[must_use]
+    pub fn may_be_present(&self, epoch: Epoch) -> bool {
+        self.known_stream(epoch).is_some() && !self.is_over(epoch)
+    }
+
     /// Whether the peer was at this epoch before the present one.
     fn is_over(&self, epoch: Epoch) -> bool {
         let present = self.live.peer_epoch.and_then(|of| self.known_stream(of));

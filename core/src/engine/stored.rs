@@ -16,6 +16,7 @@ use super::rules::Rules;
 use super::sealing::Sealing;
 use super::segments::Held;
 use super::timers::Probe;
+use super::unsaid::Unsaid;
 use super::writes::Writes;
 use crate::limits::InboxLimits;
 use crate::record::{Key, Record, RecordError, SegmentRecord, Session};
@@ -140,6 +141,7 @@ impl Engine {
             sending,
             weights: BTreeMap::new(),
             links: Links::default(),
+            unsaid: Unsaid::default(),
             gauge: Gauge::default(),
             asked: VecDeque::new(),
             held,

@@ -92,7 +92,7 @@ impl Engine {
         if self.listening.contains(&channel) {
             let event = Event::Volatile { channel, payload };
             self.outputs.push_back(Output::Event(event));
-        } else if let Some(link) = self.links.get(generation) {
+        } else if let Some(link) = self.links.get_or_best(generation) {
             let channels = vec![channel];
             link.reply(Frame::Unsubscribe(Channels { channels }));
         }

@@ -190,18 +190,18 @@ impl Engine {
                     } else {
                         link.acks.owe(epoch, answers);
                     }
+                } else {
+                    self.unsaid.ack(epoch, answers);
                 }
             }
-            After::Consumed { epoch } => {
-                if let Some(link) = self.links.get_best() {
-                    link.acks.owe(epoch, None);
-                }
-            }
-            After::Keys { generation } => {
-                if let Some(link) = self.links.get_or_best(generation) {
-                    link.keys_due = true;
-                }
-            }
+            After::Consumed { epoch } => match self.links.get_best() {
+                Some(link) => link.acks.owe(epoch, None),
+                None => self.unsaid.ack(epoch, None),
+            },
+            After::Keys { generation } => match self.links.get_or_best(generation) {
+                Some(link) => link.keys_due = true,
+                None => self.unsaid.keys(),
+            },
             After::Confirm { generation } => self.confirm_keys(generation),
             After::Release {
                 generation,

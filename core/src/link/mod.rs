@@ -22,8 +22,8 @@ pub enum Reads {
     /// It has a mailbox there that it reads, as far as is known.
     #[default]
     Always,
-    /// It is there at the moment, and reads as long as it is.
-    WhilePresent,
+    /// It may: it is there at the moment, or where it reads can't be reached.
+    Perhaps,
     /// Whatever is left there stays there.
     Never,
 }

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::{Mailbox, WallTime};
+use crate::{Mailbox, MessageId, WallTime};
 
 /// What a session knows of where the peer reads, and what the peer was told of where we do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailboxesRecord {
     /// Where the peer says that it reads, the best first. None: it has not said.
     pub said: Vec<Mailbox>,
-    /// The addresses of relays at which the app says that it does, as long as it has not said itself.
+    /// The addresses of relays at which the app says that it does, behind those.
     pub named: Vec<String>,
     /// What the peer was told last.
     pub told: Option<Told>,
@@ -23,6 +23,10 @@ pub struct Told {
     pub mailboxes: Vec<Mailbox>,
     /// When.
     pub at: WallTime,
+    /// The message that told it.
+    pub id: MessageId,
+    /// Whether its time was over before it was delivered.
+    pub lapsed: bool,
 }
 
 impl Record for MailboxesRecord {
@@ -34,6 +38,8 @@ impl Record for MailboxesRecord {
 pub struct OwnMailboxesRecord {
     /// They.
     pub mailboxes: Vec<OwnMailbox>,
+    /// The addresses that all peers were told of last, in their order as texts.
+    pub announced: Vec<String>,
 }
 
 /// One of our own mailboxes.

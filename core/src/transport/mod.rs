@@ -7,6 +7,8 @@ mod relay;
 
 use thiserror::Error;
 
+use crate::StoreId;
+
 pub use self::direct::{
     DirectEndpoint, DirectLink, DirectReceiver, DirectSender, DirectTransport, Lane,
 };
@@ -59,6 +61,15 @@ pub enum TransportError {
     /// The peer let the link go, and nothing is wrong.
     #[error("the peer closed it")]
     Finished,
+    /// The relay there is in use already, under another address: over two connections it would take each
+    /// for the successor of the other.
+    #[error("the relay at {address} is in use under another address")]
+    InUse {
+        /// The address as given.
+        address: String,
+        /// The relay's store.
+        store: StoreId,
+    },
     /// The transport has no connections that do not say who we are.
     #[error("{address} can't be reached without saying who we are; use another transport")]
     Unidentified {

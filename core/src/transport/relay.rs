@@ -145,6 +145,27 @@ pub trait RelayTransport: Send + Sync + 'static {
     /// [`TransportError`]; only [`TransportError::Address`] is worth no second try.
     async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError>;
 
+    /// Connects as [`connect`](Self::connect) does, if it is not a relay that is `in_use` under another
+    /// address. A transport that can tells before it proves who we are: then whoever is at the address can't
+    /// pass the proof on to that relay. If not said otherwise, it is told afterwards.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and [`TransportError::InUse`].
+    async fn connect_apart(
+        &self,
+        identity: &Identity,
+        in_use: &(dyn Fn(StoreId) -> bool + Send + Sync),
+    ) -> Result<RelayConnection, TransportError> {
+        let connection = self.connect(identity).await?;
+        if in_use(connection.store) {
+            return Err(TransportError::InUse {
+                address: self.address().to_owned(),
+                store: connection.store,
+            });
+        }
+        Ok(connection)
+    }
+
     /// Dials the relay without telling it who we are: a connection for
     /// [`Outgoing::SubmitUnidentified`] and nothing else. Cancellation-safe as
     /// [`connect`](Self::connect) is.
@@ -167,6 +188,14 @@ impl<T: RelayTransport + ?Sized> RelayTransport for Arc<T> {
 
     async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
         (**self).connect(identity).await
+    }
+
+    async fn connect_apart(
+        &self,
+        identity: &Identity,
+        in_use: &(dyn Fn(StoreId) -> bool + Send + Sync),
+    ) -> Result<RelayConnection, TransportError> {
+        (**self).connect_apart(identity, in_use).await
     }
 
     async fn connect_unidentified(&self) -> Result<RelayConnection, TransportError> {

@@ -177,8 +177,12 @@ fn each_is_written_to_where_it_reads() {
     }
     let [one, two] = relays.map(|(generation, _)| generation);
     // Each reads at the relay that has its own number.
-    pair.peers[0].engine.peer_reads(one, Reads::Never, pair.now);
-    pair.peers[1].engine.peer_reads(two, Reads::Never, pair.now);
+    pair.peers[0]
+        .engine
+        .peer_reads(one, Reads::Never, 0, pair.now);
+    pair.peers[1]
+        .engine
+        .peer_reads(two, Reads::Never, 0, pair.now);
     for from in [0, 1] {
         pair.send_from(from, "hello");
         assert!(
@@ -189,14 +193,16 @@ fn each_is_written_to_where_it_reads() {
     assert_eq!(pair.peers[0].engine.carrier(), Some(two));
     assert_eq!(pair.peers[1].engine.carrier(), Some(one));
     // Nowhere: it waits, and is asked about as soon as there is a way.
-    pair.peers[0].engine.peer_reads(two, Reads::Never, pair.now);
+    pair.peers[0]
+        .engine
+        .peer_reads(two, Reads::Never, 0, pair.now);
     pair.send("to nobody");
     pair.pass(Duration::from_secs(700));
     assert!(!pair.delivered());
     assert_eq!(pair.peers[0].engine.carrier(), None);
     pair.peers[0]
         .engine
-        .peer_reads(one, Reads::WhilePresent, pair.now);
+        .peer_reads(one, Reads::Perhaps, 0, pair.now);
     pair.settle();
     assert!(pair.delivered());
     assert_eq!(pair.arrived(), 2);
@@ -209,7 +215,7 @@ fn while_the_peer_reads_nowhere_nothing_wakes_us() {
     pair.bind_as(relay, LinkClass::Relayed(StoreId([1; 16])));
     pair.peers[0]
         .engine
-        .peer_reads(relay, Reads::Never, pair.now);
+        .peer_reads(relay, Reads::Never, 0, pair.now);
     pair.send("hello");
     let packets = pair.packets;
     pair.pass(Duration::from_secs(5));
@@ -220,4 +226,45 @@ fn while_the_peer_reads_nowhere_nothing_wakes_us() {
         next.is_none_or(|at| at > pair.now.elapsed + Duration::from_secs(86_400)),
         "{next:?}"
     );
+}
+
+#[test]
+fn what_came_where_nobody_is_answered_is_acknowledged_over_the_next_link() {
+    let mut pair = Pair::new();
+    let relays = [1_u8, 2].map(|n| {
+        let class = LinkClass::Relayed(StoreId([n; 16]));
+        (Generation::nth(1, n.into()), class)
+    });
+    let [(theirs, at_theirs), (ours, at_ours)] = relays;
+    // The first sends, and leaves before the other has a way back.
+    pair.bind_as(theirs, at_theirs);
+    pair.peers[1]
+        .engine
+        .peer_reads(theirs, Reads::Never, 0, pair.now);
+    pair.send("hello");
+    assert!(!pair.delivered() && pair.arrived() == 1);
+    assert!(pair.peers[1].engine.owes_a_word());
+    pair.take();
+    pair.pass(Duration::from_secs(1));
+    for peer in &mut pair.peers {
+        peer.engine.unbind(theirs, pair.now);
+    }
+    pair.peers[1].engine.bind(ours, at_ours, 0, pair.now);
+    assert!(!pair.peers[1].engine.owes_a_word());
+    pair.peers[1]
+        .engine
+        .peer_reads(ours, Reads::Never, 0, pair.now);
+    assert!(
+        pair.peers[1].engine.owes_a_word(),
+        "it does not lead there after all"
+    );
+    pair.peers[1]
+        .engine
+        .peer_reads(ours, Reads::Always, 0, pair.now);
+    pair.peers[0].engine.bind(ours, at_ours, 0, pair.now);
+    pair.peers[0]
+        .engine
+        .peer_reads(ours, Reads::Never, 0, pair.now);
+    pair.settle();
+    assert!(pair.delivered());
 }

@@ -189,7 +189,7 @@ impl Peer {
         let generation = self.generation;
         if let Some(engine) = &mut self.engine {
             engine.bind(generation, class, 0, now);
-            engine.peer_reads(generation, reads, now);
+            engine.peer_reads(generation, reads, 0, now);
         }
         self.pump();
         generation

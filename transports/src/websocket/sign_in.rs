@@ -23,9 +23,13 @@ pub(super) struct SignedIn {
     pub(super) early: VecDeque<FromRelay>,
 }
 
+/// Signs in, unless the relay is one that is `in_use`: what it has us sign names its store, and is good there.
+/// So whoever passes on the challenge of another relay gets no proof for that.
 pub(super) async fn sign_in(
     mut socket: Socket,
     identity: &Identity,
+    address: &str,
+    in_use: &(dyn Fn(StoreId) -> bool + Send + Sync),
 ) -> Result<SignedIn, TransportError> {
     let hello = ToRelay::Hello {
         version: VERSION,
@@ -41,6 +45,12 @@ pub(super) async fn sign_in(
         }) => (nonce, store, binding),
         other => return Err(unexpected(other)),
     };
+    if in_use(store) {
+        return Err(TransportError::InUse {
+            address: address.to_owned(),
+            store,
+        });
+    }
     let exported = match binding {
         Binding::None => None,
         Binding::TlsExporter => Some(exported(&socket)?),

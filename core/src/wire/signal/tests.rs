@@ -176,6 +176,9 @@ fn a_mailbox_at_no_address_is_an_error() {
         "",
         "wss://relay.example/\n",
         "wss://\u{e9}",
+        "wss://me:secret@relay.example",
+        "wss://relay.example/?key=secret",
+        "wss://relay.example/#1",
         &"a".repeat(MAILBOX_RELAY_BYTES + 1),
     ] {
         assert_eq!(

@@ -196,7 +196,7 @@ impl World {
             }
             Act::GiveUp => self.give_up(who),
             Act::Read => {
-                let reads = [Reads::Always, Reads::WhilePresent, Reads::Never];
+                let reads = [Reads::Always, Reads::Perhaps, Reads::Never];
                 let reads = reads[self.random.below(3)];
                 self.read(who, reads);
             }

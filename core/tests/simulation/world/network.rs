@@ -83,7 +83,7 @@ impl World {
         if let Some(connection) = &self.connections[who]
             && let Some(engine) = &mut self.peers[who].engine
         {
-            engine.peer_reads(connection.generation, reads, self.now);
+            engine.peer_reads(connection.generation, reads, 0, self.now);
         }
         self.peers[who].pump();
     }

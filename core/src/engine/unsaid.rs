@@ -1,0 +1,64 @@
+//! What was to be said while no link led to the peer: the next one that does says it.
+//!
+//! What comes over a relay where the peer reads nothing is answered elsewhere, and the way there may not be up
+//! yet. A sender that has left by then would otherwise never hear that its messages arrived.
+
+use std::time::Duration;
+
+use super::acks::Acks;
+use super::{Engine, Link};
+use crate::{Epoch, Generation, ResumeId};
+
+/// Words that found no link.
+#[derive(Debug, Default)]
+pub(super) struct Unsaid {
+    acks: Acks,
+    /// Whether a handshake is.
+    keys: bool,
+}
+
+impl Unsaid {
+    pub(super) fn ack(&mut self, epoch: Epoch, answers: Option<ResumeId>) {
+        self.acks.owe(epoch, answers);
+    }
+
+    /// A handshake is to be said.
+    pub(super) const fn keys(&mut self) {
+        self.keys = true;
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.keys && !self.acks.are_due()
+    }
+
+    /// This link leads to the peer.
+    pub(super) fn say_on(&mut self, link: &mut Link) {
+        for (epoch, answers) in self.acks.take(Duration::ZERO) {
+            link.acks.owe(epoch, answers);
+        }
+        link.keys_due |= std::mem::take(&mut self.keys);
+    }
+}
+
+impl Engine {
+    /// What was to be said on this link, which leads to the peer no more, is said on another.
+    pub(super) fn take_back_unsaid(&mut self, generation: Generation) {
+        let Some(link) = self.links.get(generation) else {
+            return;
+        };
+        for (epoch, answers) in link.acks.take(Duration::ZERO) {
+            self.unsaid.ack(epoch, answers);
+        }
+        self.unsaid.keys |= std::mem::take(&mut link.keys_due);
+        if let Some(best) = self.links.get_best() {
+            self.unsaid.say_on(best);
+        }
+    }
+
+    /// Whether the peer waits for a word, perhaps without knowing it, that is said as soon as a link leads to
+    /// it.
+    #[must_use]
+    pub fn owes_a_word(&self) -> bool {
+        !self.unsaid.is_empty()
+    }
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use outlive_core::engine::{SendOptions, Ticket};
 use outlive_core::wire::signal::{Mailboxes, Signal};
 use outlive_core::{ChannelId, Epoch, Mailbox};
@@ -10,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::error::Error;
+use crate::hub::Hub;
 use crate::inbox::Inbox;
 use crate::route::Route;
 use crate::task::{Command, Input};
@@ -76,17 +78,26 @@ async fn note_mailboxes(route: &Route, epoch: Epoch, mailboxes: Vec<Mailbox>) ->
     noted.await.map_err(|_| route.gone())?
 }
 
+/// How far signals were taken.
+pub(super) enum Taken {
+    All,
+    /// There may be more.
+    Some,
+    /// Somebody else takes them.
+    None,
+}
+
 /// Hands over some of the signals that came, but for what they say of mailboxes, which the session itself goes
-/// by; and has them leave the inbox. Returns whether there may be more.
-pub(super) async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<bool, Error> {
+/// by; and has them leave the inbox.
+pub(super) async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<Taken, Error> {
     let hub = Arc::clone(route.hub());
     if !hub.inboxes.take(ChannelId::SIGNALING) {
-        return Ok(false);
+        return Ok(Taken::None);
     }
     let mut inbox = Inbox::new(hub.clone(), route.clone(), ChannelId::SIGNALING);
     for _ in 0..SIGNALS {
         let Some(delivery) = inbox.try_next().await? else {
-            return Ok(false);
+            return Ok(Taken::All);
         };
         match Signal::decode(delivery.payload()) {
             Ok(Some(Signal::Mailboxes(Mailboxes { mailboxes }))) => {
@@ -98,17 +109,25 @@ pub(super) async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<b
         }
         delivery.commit().await?;
     }
-    Ok(true)
+    Ok(Taken::Some)
 }
 
+/// One that comes while the last is taken rings, and finds that somebody takes them, or comes to it itself.
 async fn take_all(route: Route) -> Result<(), Error> {
-    while take(route.clone(), drop).await? {}
-    Ok(())
+    let more = |hub: &Hub| hub.signaled.notified().now_or_never().is_some();
+    loop {
+        match take(route.clone(), drop).await? {
+            Taken::Some => {}
+            Taken::All if more(route.hub()) => {}
+            Taken::All | Taken::None => return Ok(()),
+        }
+    }
 }
 
 /// For a node without direct links: what signals say of those leaves the inbox unheard.
 pub(crate) fn let_signals_go(route: Route) {
     let inner = route.inner().clone();
+    route.hub().signaled.notify_one();
     inner.tasks.spawn(async move {
         let hub = Arc::clone(route.hub());
         tokio::select! {

@@ -17,7 +17,8 @@ use tracing::{debug, warn};
 
 use super::link::{self, Carried, Kind};
 use super::negotiation::{Negotiating, Wish};
-use super::{Asked, Endpoint, signals};
+use super::signals::{self, Taken};
+use super::{Asked, Endpoint};
 use crate::alarm::Alarm;
 use crate::entropy::fresh_entropy;
 use crate::error::Error;
@@ -421,8 +422,8 @@ impl Upgrade {
         self.failed = taken.is_err();
         match taken {
             // The links have their turn first.
-            Ok(true) => self.hub.signaled.notify_one(),
-            Ok(false) => {}
+            Ok(Taken::Some) => self.hub.signaled.notify_one(),
+            Ok(Taken::All | Taken::None) => {}
             Err(error) => {
                 debug!(peer = %self.hub.peer.short(), %error, "signals can't be taken");
             }

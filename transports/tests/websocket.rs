@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use outlive_core::transport::{
     Class, DeliveryToken, Incoming, Outgoing, RelayTransport, Slot, TransportError,
 };
-use outlive_core::wire::relay::{self, FromRelay, ToRelay};
+use outlive_core::wire::relay::{self, Binding, FromRelay, ToRelay};
 use outlive_core::{EnvelopeId, Identity, StoreId};
 use outlive_transports::WebSocketRelay;
 use tokio::io::AsyncWriteExt;
@@ -138,4 +138,39 @@ async fn a_message_that_takes_longer_than_a_relay_may_be_silent_is_no_silence() 
     let (_socket, heard) = tokio::join!(relay, client);
     let heard = heard.expect("a word");
     assert!(matches!(heard, Incoming::Accepted { envelope } if envelope == EnvelopeId(7)));
+}
+
+/// Whoever is dialed may pass on the challenge of another relay. What answers it would be good there.
+#[tokio::test]
+async fn a_relay_that_is_in_use_elsewhere_is_proved_nothing() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let address = format!("ws://{}", listener.local_addr().expect("an address"));
+    let [known, other] = [1, 2].map(|n| StoreId([n; 16]));
+    let client = WebSocketRelay::new(&address).expect("an address");
+    let identity = Identity::from_seed([1; 32]);
+    for store in [known, other] {
+        let relay = async {
+            let mut socket = greeted(&listener).await;
+            let mut challenge = Vec::new();
+            relay::encode(
+                &FromRelay::Challenge {
+                    nonce: [7; 32],
+                    store,
+                    binding: Binding::None,
+                },
+                &mut challenge,
+            );
+            let said = socket.send(Message::binary(challenge)).await;
+            said.expect("it is taken");
+            let answer = socket.next().await.and_then(Result::ok);
+            matches!(answer, Some(Message::Binary(_)))
+        };
+        let in_use = |of| of == known;
+        let signing_in = client.connect_apart(&identity, &in_use);
+        let (proved, signed_in) = tokio::join!(relay, signing_in);
+        assert_eq!(proved, store == other);
+        let refused =
+            matches!(signed_in, Err(TransportError::InUse { store: of, .. }) if of == store);
+        assert_eq!(refused, store == known);
+    }
 }

@@ -302,8 +302,10 @@ impl Node {
             }
             relay.address != address
         });
+        let removed = relays.len() < before;
+        drop(relays);
         self.inner.relays_changed();
-        relays.len() < before
+        removed
     }
 
     /// The relays in use, and how each of them is.

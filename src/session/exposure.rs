@@ -23,6 +23,9 @@ impl Session {
     /// with another token, or under our name, as soon as that is said here; it can't be taken back, and
     /// ends with its time to live.
     ///
+    /// At a [foreign relay](crate::NodeBuilder::foreign_relays) this hides little: there this node is signed in
+    /// under its name for no other reason than to write to somebody.
+    ///
     /// While it holds, the relay is not asked whether the peer is there, and
     /// [`SessionState::peer_online`](crate::SessionState::peer_online) stays unknown once the link is
     /// bound anew. What the relay sees all the same is in `docs/SECURITY.md`.

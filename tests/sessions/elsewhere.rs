@@ -1,11 +1,12 @@
 //! Peers that use different relays: each is written to where it reads.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use outlive::{Identity, Node, RelayState, RelayTransport, Session};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
-use outlive_transports::WebSocketRelay;
+use outlive_transports::{MemoryRelay, WebSocketRelay};
 
 use crate::world::{CHAT, comes_true, id, relay, soon, take, until, url, way};
 
@@ -481,4 +482,94 @@ async fn a_text_that_can_be_no_address_is_refused() {
     }
     assert_eq!(to_b.mailboxes().await.expect("read"), Vec::<String>::new());
     a.stop().await;
+}
+
+/// A node that reads at the first of these relays in memory, and reaches the others. With what it was asked to
+/// reach.
+async fn among(n: u8, relays: &[&MemoryRelay]) -> (Node, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let notes = asked.clone();
+    let others: Vec<MemoryRelay> = relays.iter().map(|relay| (*relay).clone()).collect();
+    let node = Node::builder()
+        .identity(Identity::from_seed([n; 32]))
+        .store(MemoryStore::new())
+        .transport(relays[0].clone())
+        .foreign_relays(move |address| {
+            notes.lock().expect("no panic").push(address.to_owned());
+            let relay = others.iter().find(|relay| relay.address() == address)?;
+            Some(Arc::new(relay.clone()) as Arc<dyn RelayTransport>)
+        })
+        .start();
+    (node.await.expect("a node"), asked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_for_a_peer_whose_relay_is_gone_is_left_at_ours_after_a_while() {
+    let [ours, gone] = ["ours", "gone"].map(MemoryRelay::new);
+    let down = gone.faults().down();
+    let (a, _) = among(1, &[&ours, &gone]).await;
+    let to_b = a.session(id(2)).await.expect("a session");
+    to_b.mailboxes_at([gone.address()]).await.expect("kept");
+    let receipt = to_b.send(CHAT, "hello").await.expect("queued");
+    // How long it waits is what is staged.
+    tokio::time::sleep(Duration::from_secs(590)).await;
+    assert_eq!(to_b.state().borrow().carrier, None);
+    until(&to_b, "it is left at ours", |state| state.carrier.is_some()).await;
+    // It says nothing of where it reads.
+    let b = Node::builder()
+        .identity(Identity::from_seed([2; 32]))
+        .store(MemoryStore::new())
+        .transport(ours.clone())
+        .start();
+    let b = b.await.expect("a node");
+    let to_a = b.session(id(1)).await.expect("a session");
+    hear(&to_a, "hello").await;
+    soon("its arrival", receipt.delivered())
+        .await
+        .expect("delivered");
+    drop(down);
+    until(&to_b, "it is reached again", |state| {
+        state
+            .carrier()
+            .is_some_and(|link| link.address == gone.address())
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_leads_us_from_one_relay_to_the_next_once_a_minute() {
+    let [one, two, three, four] = ["one", "two", "three", "four"].map(MemoryRelay::new);
+    let (a, asked) = among(1, &[&one, &two, &three, &four]).await;
+    let (b, _) = among(2, &[&two, &one]).await;
+    let (to_b, to_a) = (a.session(id(2)).await, b.session(id(1)).await);
+    let (to_b, to_a) = (to_b.expect("a session"), to_a.expect("a session"));
+    to_b.mailboxes_at([two.address()]).await.expect("kept");
+    say(&to_b, "hello").await;
+    hear(&to_a, "hello").await;
+    let has_asked = |relay: &MemoryRelay| {
+        let asked = asked.lock().expect("no panic");
+        asked.iter().any(|asked| asked == relay.address())
+    };
+    b.switch_relay(Arc::new(three.clone()));
+    comes_true("the next is dialed", async || has_asked(&three)).await;
+    b.switch_relay(Arc::new(four.clone()));
+    comes_true("the third is known", async || {
+        to_b.mailboxes().await.expect("read") == [four.address()]
+    })
+    .await;
+    let began = tokio::time::Instant::now();
+    assert!(!has_asked(&four));
+    // It is there at the others still.
+    say(&to_b, "where are you?").await;
+    while !has_asked(&four) {
+        assert!(began.elapsed() < Duration::from_secs(61));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(began.elapsed() > Duration::from_secs(30));
+    until(&to_b, "it is written to there", |state| {
+        state
+            .carrier()
+            .is_some_and(|link| link.address == four.address())
+    })
+    .await;
 }

@@ -106,14 +106,10 @@ impl Inner {
     /// The relay that is used at a place, if there is one.
     pub(crate) fn reached(&self, place: Place<'_>) -> Option<Arc<Elsewhere>> {
         let here = self.mailboxes.here.borrow().clone();
-        let store = here.store_at(place);
         let elsewhere = lock(&self.mailboxes.elsewhere);
-        let used = elsewhere.values().filter_map(Weak::upgrade);
-        let used: Vec<_> = used.filter(|of| of.is_used()).collect();
-        let by_address = used.iter().find(|of| of.address == place.relay);
-        let known = |of: &Elsewhere| here.store_at((&of.address).into());
-        let by_store = || used.iter().find(|of| store.is_some() && known(of) == store);
-        by_address.or_else(by_store).cloned()
+        let at = |address: &str| elsewhere.get(address).and_then(Weak::upgrade);
+        let known = at(place.relay).filter(|of| of.is_used());
+        known.or_else(|| at(here.alias_of(place.relay)).filter(|of| of.is_used()))
     }
 
     /// Whether a relay elsewhere is used at this address.
@@ -123,16 +119,27 @@ impl Inner {
         known.is_some_and(|of| of.is_used())
     }
 
-    /// Whether the relay with this store is in use at another address than this, ours or elsewhere.
-    pub(crate) fn is_in_use(&self, address: &str, store: StoreId) -> bool {
+    /// Whether no connection is to be made to a relay elsewhere, since it is in use already. One of ours is
+    /// not to be proved anything by another address. Another may be, if the proof is `tied` to the connection
+    /// and can't be passed on: a relay that was dialed before and lies about its store is not to keep us from
+    /// it. If it does not lie, it says itself that the first connection has a successor.
+    pub(crate) fn is_in_use(&self, address: &str, store: StoreId, tied: bool) -> bool {
+        let here = self.mailboxes.here.borrow().clone();
+        here.is_ours(address)
+            || here.has_at_another_address(address, store)
+            || (!tied && self.other_address(address, store).is_some())
+    }
+
+    /// The other address at which a relay elsewhere with this store is connected.
+    pub(crate) fn other_address(&self, address: &str, store: StoreId) -> Option<String> {
         let here = self.mailboxes.here.borrow().clone();
         let elsewhere = lock(&self.mailboxes.elsewhere);
         let mut others = elsewhere.values().filter_map(Weak::upgrade);
-        here.has_at_another_address(address, store)
-            || others.any(|of| {
-                let known = here.store_at((&of.address).into());
-                of.address != address && of.is_connected() && known == Some(store)
-            })
+        let other = others.find(|of| {
+            let known = here.store_at((&of.address).into());
+            of.address != address && of.is_connected() && known == Some(store)
+        });
+        other.map(|of| of.address.clone())
     }
 
     /// The relays in use that are not ours, and how each of them is.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use outlive_core::limits::MAILBOXES;
 use outlive_core::{Mailbox, StoreId, is_relay_address};
 
-use super::stores::Stores;
+use super::Known;
 
 /// A relay, as somebody says where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,23 +40,20 @@ pub(crate) struct Here {
     left: Vec<String>,
     /// Relays elsewhere that could not be reached for long.
     unreachable: BTreeSet<String>,
+    /// Addresses that lead to a relay elsewhere that has another.
+    aliases: HashMap<String, String>,
 }
 
 impl Here {
-    pub(super) fn new(
-        relays: Vec<String>,
-        stores: &Stores,
-        left: &[String],
-        unreachable: &BTreeSet<String>,
-    ) -> Self {
-        let stores = stores
-            .all()
-            .map(|(address, store)| (address.clone(), store));
+    pub(super) fn new(relays: Vec<String>, known: &Known) -> Self {
+        let stores = known.stores.all();
+        let stores = stores.map(|(address, store)| (address.clone(), store));
         Self {
             relays,
             stores: stores.collect(),
-            left: left.to_vec(),
-            unreachable: unreachable.clone(),
+            left: known.left.clone(),
+            unreachable: known.unreachable.clone(),
+            aliases: known.aliases.clone(),
         }
     }
 
@@ -98,8 +95,29 @@ impl Here {
         &self.left
     }
 
-    pub(crate) fn is_unreachable(&self, place: Place<'_>) -> bool {
-        self.unreachable.contains(place.relay)
+    pub(crate) fn is_unreachable(&self, address: &str) -> bool {
+        self.unreachable.contains(address)
+    }
+
+    /// Whether this address is one of our own.
+    pub(super) fn is_ours(&self, address: &str) -> bool {
+        self.relays.iter().any(|of| of == address)
+    }
+
+    /// Under which address a relay elsewhere is used.
+    pub(super) fn alias_of<'a>(&'a self, address: &'a str) -> &'a str {
+        self.aliases.get(address).map_or(address, String::as_str)
+    }
+
+    /// Whether the relay of a link is at a place. Ours are known by their stores; what others say of theirs
+    /// is not to bring them what is meant for somebody else.
+    pub(crate) fn is_at_place(
+        &self,
+        (address, store, home): (&str, StoreId, bool),
+        place: Place<'_>,
+    ) -> bool {
+        let is_alias = !home && self.alias_of(place.relay) == address;
+        address == place.relay || is_alias || (home && self.store_at(place) == Some(store))
     }
 }
 
@@ -112,12 +130,13 @@ mod tests {
     }
 
     fn here(known: &[(&str, u8)]) -> Here {
-        let mut stores = Stores::default();
+        let mut all = Known::default();
         for (address, n) in known {
-            stores.note(address, *address == "wss://ours", store(*n), |_| true);
+            let home = *address == "wss://ours";
+            all.stores.note(address, home, store(*n), |_| true);
         }
         let relays = vec!["wss://ours".to_owned(), "wss://new".to_owned()];
-        Here::new(relays, &stores, &[], &BTreeSet::new())
+        Here::new(relays, &all)
     }
 
     fn at(relay: &str, n: Option<u8>) -> Place<'_> {
@@ -146,6 +165,22 @@ mod tests {
         let here = here(&[("wss://ours", 1), ("wss://alias", 1), ("wss://theirs", 2)]);
         assert!(here.has(at("wss://alias", Some(7))));
         assert!(!here.has(at("wss://theirs", Some(1))));
+    }
+
+    #[test]
+    fn a_relay_elsewhere_gets_nothing_for_what_it_says_its_store_is() {
+        let mut here = here(&[("wss://ours", 1), ("wss://theirs", 2), ("wss://liar", 2)]);
+        let liar = ("wss://liar", store(2), false);
+        assert!(!here.is_at_place(liar, at("wss://theirs", Some(2))));
+        assert!(here.is_at_place(liar, at("wss://liar", None)));
+        here.aliases
+            .insert("wss://theirs".to_owned(), "wss://liar".to_owned());
+        assert!(
+            here.is_at_place(liar, at("wss://theirs", Some(2))),
+            "that was found out"
+        );
+        let ours = ("wss://ours", store(1), true);
+        assert!(here.is_at_place(ours, at("wss://other-name", Some(1))));
     }
 
     #[test]

@@ -90,10 +90,7 @@ impl Keeper {
         let stores = lock(&inner.mailboxes.known).stores.home().clone();
         let own = updated(&self.own, &relays, &stores, inner.clock.now().wall);
         self.write(inner, own).await?;
-        let mailboxes = &self.own.mailboxes;
-        lock(&inner.mailboxes.known).stores.keep(|relay| {
-            relays.contains(relay) || mailboxes.iter().any(|of| of.mailbox.relay == *relay)
-        });
+        self.forget_stores(inner);
         self.read_those_left(inner);
         let mut mailboxes = addresses(&inner.mailboxes.here.borrow().mailboxes());
         mailboxes.sort();
@@ -101,7 +98,15 @@ impl Keeper {
             return Ok(());
         }
         if !self.own.announced.is_empty() {
-            tell_all(inner, &mailboxes).await?;
+            let changed = inner.mailboxes.changed.notified();
+            tokio::select! {
+                told = tell_all(inner, &mailboxes) => told?,
+                () = changed => {
+                    // First of all, what it is that changed.
+                    inner.mailboxes.changed.notify_one();
+                    return Ok(());
+                }
+            }
         }
         let announced = OwnMailboxesRecord {
             announced: mailboxes,
@@ -118,6 +123,16 @@ impl Keeper {
             self.own = own;
         }
         Ok(())
+    }
+
+    fn forget_stores(&self, inner: &Inner) {
+        let mailboxes = &self.own.mailboxes;
+        let mut known = lock(&inner.mailboxes.known);
+        // Others may be in use by now.
+        let relays = inner.relay_addresses();
+        known.stores.keep(|relay| {
+            relays.contains(relay) || mailboxes.iter().any(|of| of.mailbox.relay == *relay)
+        });
     }
 
     fn read_those_left(&mut self, inner: &Arc<Inner>) {

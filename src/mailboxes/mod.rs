@@ -33,6 +33,9 @@ use crate::relay::RelayUse;
 /// How a relay is reached that is not one of ours; `None` if it is not to be.
 pub(crate) type ForeignRelays = Box<dyn Fn(&str) -> Option<Arc<dyn RelayTransport>> + Send + Sync>;
 
+/// Addresses that are remembered to lead where others do. With one more all are found out anew.
+const ALIASES: usize = 1_024;
+
 /// What a node knows of relays, its own and others.
 pub(crate) struct Mailboxes {
     /// How others are reached, if they are to be.
@@ -51,6 +54,8 @@ struct Known {
     left: Vec<String>,
     /// Relays elsewhere that could not be reached for long.
     unreachable: BTreeSet<String>,
+    /// Addresses that were found to lead to a relay elsewhere that has another.
+    aliases: HashMap<String, String>,
 }
 
 impl Mailboxes {
@@ -83,18 +88,34 @@ impl Inner {
     }
 
     /// A relay has said at sign-in which it is.
-    pub(crate) fn signed_in(&self, address: &str, home: bool, store: StoreId) {
+    pub(crate) fn signed_in(&self, used: &RelayUse, store: StoreId) {
         if !self.mailboxes.reaches_elsewhere() {
             return;
         }
+        let RelayUse { address, home } = used;
         let mut known = lock(&self.mailboxes.known);
         let news = known
             .stores
-            .note(address, home, store, |of| self.is_reached(of));
-        let back = known.unreachable.remove(address);
+            .note(address, *home, store, |of| self.is_reached(of));
+        let back = known.unreachable.remove(address) | known.aliases.remove(address).is_some();
         drop(known);
         if news || back {
             self.relays_changed();
+        }
+    }
+
+    /// A relay elsewhere is in use at another address, ours or elsewhere: it is not used at this one.
+    pub(crate) fn is_the_same(&self, address: &str, store: StoreId) {
+        let other = self.other_address(address, store);
+        let mut known = lock(&self.mailboxes.known);
+        known
+            .stores
+            .note(address, false, store, |of| self.is_reached(of));
+        if let Some(other) = other {
+            if known.aliases.len() >= ALIASES {
+                known.aliases.clear();
+            }
+            known.aliases.insert(address.to_owned(), other);
         }
     }
 
@@ -113,19 +134,21 @@ impl Inner {
         }
     }
 
-    /// A relay elsewhere is used no more.
-    pub(crate) fn left_elsewhere(&self, address: &str) {
-        if lock(&self.mailboxes.known).unreachable.remove(address) {
-            self.publish_here();
+    /// A relay elsewhere is used no more. Whoever holds it hears of it if it has ended by itself.
+    pub(crate) fn left_elsewhere(&self, address: &str, by_itself: bool) {
+        lock(&self.mailboxes.known).unreachable.remove(address);
+        self.publish_here();
+        if by_itself {
+            self.mailboxes.here.send_modify(|_| {});
+            self.mailboxes.changed.notify_one();
         }
     }
 
     /// Lets sessions see what is known.
     fn publish_here(&self) {
-        let relays = self.relay_addresses();
+        // All under the lock, so that the last word is the last.
         let known = lock(&self.mailboxes.known);
-        let here = Here::new(relays, &known.stores, &known.left, &known.unreachable);
-        // Under the lock, so that the last word is the last.
+        let here = Here::new(self.relay_addresses(), &known);
         self.mailboxes.here.send_if_modified(|before| {
             let changed = **before != here;
             *before = Arc::new(here);

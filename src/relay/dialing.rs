@@ -34,7 +34,7 @@ pub(super) async fn dial(
     let mut patience = Duration::ZERO;
     loop {
         let began = Instant::now();
-        let in_use = |store| !used.home && inner.is_in_use(&used.address, store);
+        let in_use = |store, tied| !used.home && inner.is_in_use(&used.address, store, tied);
         let mut connecting = transport.connect_apart(&inner.identity, &in_use);
         let mut doubtful = false;
         loop {

@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use outlive_core::PeerId;
 use outlive_core::transport::{
-    DeliveryToken, Outgoing, RelayConnection, RelayTransport, TransportError,
+    DeliveryToken, GoodbyeReason, Outgoing, RelayConnection, RelayTransport, TransportError,
 };
+use outlive_core::{PeerId, StoreId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -140,7 +140,8 @@ impl RelayTask {
 
     async fn run(mut self) {
         let mut attached = Attached::new();
-        let (mut backoff, mut failing) = (Backoff::default(), None);
+        let (mut backoff, mut failing, mut store) = (Backoff::default(), None, None);
+        let mut by_itself = false;
         let mut network = self.inner.network.ear();
         let cancel = self.cancel.clone();
         loop {
@@ -166,9 +167,8 @@ impl RelayTask {
             };
             let error = match connected {
                 Ok(dialed) => {
-                    let RelayUse { address, home } = &self.used;
-                    self.inner
-                        .signed_in(address, *home, dialed.connection.store);
+                    store = Some(dialed.connection.store);
+                    self.inner.signed_in(&self.used, dialed.connection.store);
                     failing = None;
                     let since = Instant::now();
                     info!(relay = self.transport.address(), "connected");
@@ -201,11 +201,9 @@ impl RelayTask {
                 break;
             }
             debug!(relay = self.transport.address(), %error, "not connected");
-            self.failed(&error, &mut failing);
-            let hopeless = matches!(
-                error,
-                TransportError::Address { .. } | TransportError::InUse { .. }
-            );
+            by_itself = self.is_the_same(&error, store);
+            self.failed(&mut failing);
+            let hopeless = by_itself || matches!(error, TransportError::Address { .. });
             self.state
                 .send_replace(RelayState::Failing(error.to_string()));
             if hopeless {
@@ -226,22 +224,36 @@ impl RelayTask {
         self.attaching.close();
         attached.hand_over().await;
         if !self.used.home {
-            self.inner.left_elsewhere(&self.used.address);
+            self.inner.left_elsewhere(&self.used.address, by_itself);
         }
     }
 
-    /// Notes what a try has told of the relay. `failing` is since when it fails.
-    fn failed(&self, error: &TransportError, failing: &mut Option<Instant>) {
+    /// Whether a try has shown that the relay is in use at another address, ours or elsewhere. `store` is
+    /// which it was before.
+    fn is_the_same(&self, error: &TransportError, store: Option<StoreId>) -> bool {
         let RelayUse { address, home } = &self.used;
-        if *home {
-            return;
+        let same = match error {
+            _ if *home => None,
+            TransportError::InUse { store, .. } => Some(*store),
+            // By whom else, if not by us?
+            TransportError::Closed(GoodbyeReason::Replaced) => store.filter(|store| {
+                let other = self.inner.other_address(address, *store);
+                other.is_some() || self.inner.is_in_use(address, *store, true)
+            }),
+            _ => None,
+        };
+        if let Some(store) = same {
+            info!(relay = address, "it is in use at another address");
+            self.inner.is_the_same(address, store);
         }
-        if let TransportError::InUse { store, .. } = error {
-            self.inner.signed_in(address, false, *store);
-        }
+        same.is_some()
+    }
+
+    /// Notes that a try has failed. `failing` is since when they do.
+    fn failed(&self, failing: &mut Option<Instant>) {
         let since = *failing.get_or_insert_with(Instant::now);
-        if since.elapsed() >= UNREACHABLE {
-            self.inner.unreachable(address);
+        if !self.used.home && since.elapsed() >= UNREACHABLE {
+            self.inner.unreachable(&self.used.address);
         }
     }
 

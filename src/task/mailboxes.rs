@@ -22,6 +22,9 @@ use crate::relay::ELSEWHERE_RANK;
 /// is told where to dial is not to be led from one host to the next.
 const SAID_APART: Duration = Duration::from_secs(60);
 
+/// Relays that we have left at which a peer is sought that never said where it reads.
+const LEFT: usize = 8;
+
 /// How long a session stays awake at most to tell its peer that something came, while no link leads to it.
 pub(super) const OWES: Duration = Duration::from_secs(60);
 
@@ -36,6 +39,8 @@ pub(super) struct Mail {
     reached: Vec<Arc<Elsewhere>>,
     /// Whether the peer is not to learn where this host is.
     hides: bool,
+    /// Whether the peer's relays could not be reached for long.
+    lost: bool,
     /// Whether something has changed that the way of mail depends on.
     pub(super) stale: bool,
     /// When a relay is next dialed because the peer says that it reads there.
@@ -64,6 +69,7 @@ impl Mail {
             here: inner.mailboxes.here(),
             reached: Vec::new(),
             hides: false,
+            lost: false,
             stale: true,
             next_said: Duration::ZERO,
             look_at: None,
@@ -89,27 +95,37 @@ impl Mail {
         let LinkClass::Relayed(store) = bound.class else {
             return false;
         };
-        place.relay == bound.address || here.store_at(place) == Some(store)
+        here.is_at_place((&bound.address, store, bound.home), place)
     }
 
-    /// Whether the peer reads what is left at the relay of a link.
-    fn reads(&self, here: &Here, bound: &Bound) -> Reads {
+    /// Whether a link is over a relay of ours, or one where the two met or are to meet: others are not to
+    /// hear with whom we have to do, and what they say of it is not believed.
+    fn concerns(&self, here: &Here, bound: &Bound) -> bool {
+        let mut places = self.places();
+        let ours = bound.home || here.left().contains(&bound.address);
+        ours || places.any(|place| Self::is_at(here, bound, place))
+    }
+
+    /// Whether the peer reads what is left at the relay of a link. `heard`: whether anything came of it ever.
+    fn reads(&self, here: &Here, bound: &Bound, heard: bool) -> Reads {
         if bound.class == LinkClass::Direct {
             return Reads::Always;
         }
-        if self.places().next().is_none() {
-            // Of whom nothing is known uses our relays, or those that we used with it.
-            let ours = bound.home || here.left().contains(&bound.address);
-            return if ours || bound.online == Some(true) {
-                Reads::Always
-            } else {
-                Reads::Never
-            };
-        }
-        let lost = || self.places().all(|place| here.is_unreachable(place));
-        if self.places().any(|place| Self::is_at(here, bound, place)) {
+        let unknown = self.places().next().is_none();
+        let always = if !unknown {
+            self.places().any(|place| Self::is_at(here, bound, place))
+        } else if here.left().is_empty() || !heard {
+            // Of whom nothing is known uses our relays.
+            bound.home
+        } else {
+            // Or those that we used when it was heard of.
+            here.left().contains(&bound.address)
+        };
+        let online = bound.online == Some(true) && self.concerns(here, bound);
+        let perhaps = bound.home && (self.lost || unknown);
+        if always {
             Reads::Always
-        } else if bound.online == Some(true) || (bound.home && lost()) {
+        } else if online || perhaps {
             Reads::Perhaps
         } else {
             Reads::Never
@@ -129,7 +145,12 @@ impl Mail {
 
     /// Whether a link may come that leads to the peer.
     pub(super) const fn expects_a_link(&self) -> bool {
-        !self.reached.is_empty()
+        !self.reached.is_empty() || self.look_at.is_some()
+    }
+
+    /// Whether a relay may hear with whom we have to do.
+    pub(super) fn may_watch(&self, bound: &Bound) -> bool {
+        self.concerns(&self.here.borrow(), bound)
     }
 }
 
@@ -178,15 +199,17 @@ impl Task {
                 relay.attach(&self.inner, self.peer, inputs);
             }
         }
+        let heard = engine.session().peer_epoch.is_some();
         for (generation, bound) in &self.links {
             let reads = if stranger {
                 Reads::Always
             } else {
-                self.mail.reads(&here, bound)
+                self.mail.reads(&here, bound, heard)
             };
             let rank = self.mail.rank(&here, bound);
             engine.peer_reads(*generation, reads, rank, now);
         }
+        self.watch();
         let mailboxes = here.mailboxes();
         self.mail.word = match &self.mail.record.told {
             _ if stranger || mailboxes.is_empty() => Word::Said,
@@ -205,29 +228,41 @@ impl Task {
     /// if it is time.
     fn reach_places(&mut self, here: &Here) -> Vec<Arc<Elsewhere>> {
         let now = self.inner.clock.now().elapsed;
-        let left = here.left().iter().map(Place::from);
+        let left = here.left().iter().take(LEFT).map(Place::from);
         let unknown = self.mail.places().next().is_none();
         let places = self.mail.places().chain(left.filter(|_| unknown));
         let mut reached: Vec<Arc<Elsewhere>> = Vec::new();
         let (mut next_said, mut look_at) = (self.mail.next_said, None);
-        for place in places.filter(|place| !here.has(*place)) {
+        let (mut lost, mut hope) = (false, unknown);
+        for place in places {
+            if here.has(place) {
+                hope = true;
+                continue;
+            }
             let is_said = !unknown && !self.mail.is_named(place);
             if is_said && self.mail.hides {
                 continue;
             }
             if is_said && self.inner.reached(place).is_none() {
                 if now < self.mail.next_said {
-                    look_at = Some(self.mail.next_said);
+                    (look_at, hope) = (Some(self.mail.next_said), true);
                     continue;
                 }
                 next_said = now + SAID_APART;
             }
-            if let Some(relay) = self.inner.reach(place)
-                && !reached.iter().any(|of| Arc::ptr_eq(of, &relay))
-            {
+            let Some(relay) = self.inner.reach(place) else {
+                continue;
+            };
+            if here.is_unreachable(&relay.address) {
+                lost = true;
+            } else {
+                hope = true;
+            }
+            if !reached.iter().any(|of| Arc::ptr_eq(of, &relay)) {
                 reached.push(relay);
             }
         }
+        self.mail.lost = lost && !hope;
         (self.mail.next_said, self.mail.look_at) = (next_said, look_at);
         reached
     }
@@ -276,8 +311,8 @@ impl Task {
         }
     }
 
-    /// A signal has ended without being delivered.
-    pub(super) fn signal_ended(&mut self, engine: &mut Engine, id: MessageId) {
+    /// The time of a signal was over before it was delivered.
+    pub(super) fn signal_expired(&mut self, engine: &mut Engine, id: MessageId) {
         if let Some(told) = self.mail.record.told.as_mut().filter(|told| told.id == id) {
             told.lapsed = true;
             self.note_mailboxes(engine);

@@ -1,7 +1,7 @@
 //! What the task does with what its engine wants done.
 
 use futures_util::future::select_all;
-use outlive_core::engine::{Engine, Event, Output, Transmit};
+use outlive_core::engine::{Ending, Engine, Event, Output, Transmit};
 use outlive_core::link::LinkClass;
 use outlive_core::transport::{Lane, Outgoing};
 use outlive_core::{ChannelId, EnvelopeId, Generation, Position};
@@ -257,8 +257,8 @@ impl Task {
                 self.hub.progress.ended(channel, id, end, how);
                 if channel == ChannelId::FILES {
                     self.file_message_ended(engine, end, how);
-                } else if channel == ChannelId::SIGNALING {
-                    self.signal_ended(engine, id);
+                } else if channel == ChannelId::SIGNALING && how == Ending::Expired {
+                    self.signal_expired(engine, id);
                 }
                 SessionEvent::Ended { channel, id, how }
             }

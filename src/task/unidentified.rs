@@ -84,10 +84,12 @@ impl Task {
         if !matches!(self.naming, Naming::Named) {
             return;
         }
+        let mail = &self.mail;
         let unasked: Vec<_> = self
             .links
             .iter_mut()
             .filter(|(_, bound)| !bound.watches && bound.class != LinkClass::Direct)
+            .filter(|(_, bound)| mail.may_watch(bound))
             .map(|(generation, bound)| {
                 bound.watches = true;
                 *generation

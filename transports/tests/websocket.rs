@@ -165,7 +165,7 @@ async fn a_relay_that_is_in_use_elsewhere_is_proved_nothing() {
             let answer = socket.next().await.and_then(Result::ok);
             matches!(answer, Some(Message::Binary(_)))
         };
-        let in_use = |of| of == known;
+        let in_use = |of, _| of == known;
         let signing_in = client.connect_apart(&identity, &in_use);
         let (proved, signed_in) = tokio::join!(relay, signing_in);
         assert_eq!(proved, store == other);

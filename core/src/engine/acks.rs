@@ -55,6 +55,16 @@ impl Acks {
         !self.due.is_empty() && self.wait.is_none_or(|at| at <= now)
     }
 
+    /// Forgets those of other epochs.
+    pub(super) fn retain(&mut self, of: impl Fn(Epoch) -> bool) {
+        self.due.retain(|epoch, _| of(*epoch));
+    }
+
+    #[cfg(feature = "sabotage")]
+    pub(super) fn len(&self) -> usize {
+        self.due.len()
+    }
+
     /// Whether there are any.
     pub(super) fn are_due(&self) -> bool {
         !self.due.is_empty()

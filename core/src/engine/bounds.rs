@@ -32,6 +32,7 @@ impl Engine {
             ("segments held", self.held.values().any(held)),
             ("streams parked", self.parked.len() > CHANNELS * PEER_EPOCHS),
             ("links", self.links.len() > LINKS),
+            ("words without a link", self.unsaid_is_overgrown()),
             (
                 "replies",
                 self.links.iter().any(|of| of.replies.len() > REPLIES),

@@ -131,7 +131,7 @@ impl Engine {
         match (self.links.get_or_best(generation), epoch) {
             (Some(link), Some(epoch)) => link.acks.owe(epoch, None),
             (Some(link), None) => link.resume_due = true,
-            (None, Some(epoch)) => self.unsaid.ack(epoch, None),
+            (None, Some(epoch)) => self.leave_unsaid(epoch, None),
             // With the Resume that the next link begins with.
             (None, None) => {}
         }

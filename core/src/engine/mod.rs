@@ -228,13 +228,15 @@ impl Engine {
                 sending.crowded = false;
             }
         }
-        self.unsaid.say_on(&mut link);
         if let Some(generation) = self.links.bind(link, now.elapsed) {
             self.crowded.remove(&generation);
             self.outputs.push_back(Output::Drop {
                 generation,
                 reason: DropReason::TooMany,
             });
+        }
+        if let Some(link) = self.links.get(generation) {
+            self.unsaid.say_on(link);
         }
         self.probe.restart(now.elapsed);
     }
@@ -253,7 +255,7 @@ impl Engine {
             return;
         }
         let before = std::mem::replace(&mut link.reads, reads);
-        if before == Reads::Never {
+        if before == Reads::Never && reads != Reads::Never {
             link.begin(asks);
             self.unsaid.say_on(link);
             self.probe.restart(now.elapsed);

@@ -18,10 +18,6 @@ pub(super) struct Unsaid {
 }
 
 impl Unsaid {
-    pub(super) fn ack(&mut self, epoch: Epoch, answers: Option<ResumeId>) {
-        self.acks.owe(epoch, answers);
-    }
-
     /// A handshake is to be said.
     pub(super) const fn keys(&mut self) {
         self.keys = true;
@@ -41,15 +37,31 @@ impl Unsaid {
 }
 
 impl Engine {
+    /// An Ack finds no link. Of epochs that are forgotten there is nothing to say.
+    pub(super) fn leave_unsaid(&mut self, epoch: Epoch, answers: Option<ResumeId>) {
+        self.unsaid.acks.owe(epoch, answers);
+        let durable = &self.durable;
+        self.unsaid
+            .acks
+            .retain(|epoch| durable.stream(epoch).is_some());
+    }
+
+    /// Whether more is kept than there are streams.
+    #[cfg(feature = "sabotage")]
+    pub(super) fn unsaid_is_overgrown(&self) -> bool {
+        self.unsaid.acks.len() > crate::limits::PEER_EPOCHS
+    }
+
     /// What was to be said on this link, which leads to the peer no more, is said on another.
     pub(super) fn take_back_unsaid(&mut self, generation: Generation) {
         let Some(link) = self.links.get(generation) else {
             return;
         };
+        let keys = std::mem::take(&mut link.keys_due);
         for (epoch, answers) in link.acks.take(Duration::ZERO) {
-            self.unsaid.ack(epoch, answers);
+            self.leave_unsaid(epoch, answers);
         }
-        self.unsaid.keys |= std::mem::take(&mut link.keys_due);
+        self.unsaid.keys |= keys;
         if let Some(best) = self.links.get_best() {
             self.unsaid.say_on(best);
         }

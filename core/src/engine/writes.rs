@@ -191,12 +191,12 @@ impl Engine {
                         link.acks.owe(epoch, answers);
                     }
                 } else {
-                    self.unsaid.ack(epoch, answers);
+                    self.leave_unsaid(epoch, answers);
                 }
             }
             After::Consumed { epoch } => match self.links.get_best() {
                 Some(link) => link.acks.owe(epoch, None),
-                None => self.unsaid.ack(epoch, None),
+                None => self.leave_unsaid(epoch, None),
             },
             After::Keys { generation } => match self.links.get_or_best(generation) {
                 Some(link) => link.keys_due = true,

@@ -133,6 +133,10 @@ impl std::fmt::Debug for RelayConnection {
     }
 }
 
+/// Whether a relay with this store is in use under another address, so that no connection is to be made;
+/// given whether the proof is tied to the connection.
+pub type InUse<'a> = dyn Fn(StoreId, bool) -> bool + Send + Sync + 'a;
+
 /// The way to one relay: makes connections to it, again and again.
 #[async_trait]
 pub trait RelayTransport: Send + Sync + 'static {
@@ -146,18 +150,19 @@ pub trait RelayTransport: Send + Sync + 'static {
     async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError>;
 
     /// Connects as [`connect`](Self::connect) does, if it is not a relay that is `in_use` under another
-    /// address. A transport that can tells before it proves who we are: then whoever is at the address can't
-    /// pass the proof on to that relay. If not said otherwise, it is told afterwards.
+    /// address: which is asked for its store, and whether what proves who we are is tied to the connection, so
+    /// that it can't be passed on to another relay. A transport that can asks before it proves anything. If
+    /// not said otherwise, it is asked afterwards.
     ///
     /// # Errors
     /// As [`connect`](Self::connect), and [`TransportError::InUse`].
     async fn connect_apart(
         &self,
         identity: &Identity,
-        in_use: &(dyn Fn(StoreId) -> bool + Send + Sync),
+        in_use: &InUse<'_>,
     ) -> Result<RelayConnection, TransportError> {
         let connection = self.connect(identity).await?;
-        if in_use(connection.store) {
+        if in_use(connection.store, false) {
             return Err(TransportError::InUse {
                 address: self.address().to_owned(),
                 store: connection.store,
@@ -193,7 +198,7 @@ impl<T: RelayTransport + ?Sized> RelayTransport for Arc<T> {
     async fn connect_apart(
         &self,
         identity: &Identity,
-        in_use: &(dyn Fn(StoreId) -> bool + Send + Sync),
+        in_use: &InUse<'_>,
     ) -> Result<RelayConnection, TransportError> {
         (**self).connect_apart(identity, in_use).await
     }

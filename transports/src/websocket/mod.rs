@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outlive_core::transport::{RelayConnection, RelayTransport, TransportError};
+use outlive_core::Identity;
+use outlive_core::transport::{InUse, RelayConnection, RelayTransport, TransportError};
 use outlive_core::wire::relay::MESSAGE_BYTES;
-use outlive_core::{Identity, StoreId};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -245,13 +245,13 @@ impl RelayTransport for WebSocketRelay {
     }
 
     async fn connect(&self, identity: &Identity) -> Result<RelayConnection, TransportError> {
-        self.connect_apart(identity, &|_| false).await
+        self.connect_apart(identity, &|_, _| false).await
     }
 
     async fn connect_apart(
         &self,
         identity: &Identity,
-        in_use: &(dyn Fn(StoreId) -> bool + Send + Sync),
+        in_use: &InUse<'_>,
     ) -> Result<RelayConnection, TransportError> {
         let sign_in = |socket| sign_in::sign_in(socket, identity, &self.address, in_use);
         self.dial(sign_in).await

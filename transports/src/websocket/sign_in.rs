@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use futures_util::{SinkExt, StreamExt};
-use outlive_core::transport::TransportError;
+use outlive_core::transport::{InUse, TransportError};
 use outlive_core::wire::relay::{
     self, Binding, EXPORTER_LABEL, Exported, FromRelay, ToRelay, VERSION,
 };
@@ -29,7 +29,7 @@ pub(super) async fn sign_in(
     mut socket: Socket,
     identity: &Identity,
     address: &str,
-    in_use: &(dyn Fn(StoreId) -> bool + Send + Sync),
+    in_use: &InUse<'_>,
 ) -> Result<SignedIn, TransportError> {
     let hello = ToRelay::Hello {
         version: VERSION,
@@ -45,7 +45,7 @@ pub(super) async fn sign_in(
         }) => (nonce, store, binding),
         other => return Err(unexpected(other)),
     };
-    if in_use(store) {
+    if in_use(store, binding == Binding::TlsExporter) {
         return Err(TransportError::InUse {
             address: address.to_owned(),
             store,

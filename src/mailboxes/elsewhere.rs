@@ -109,7 +109,10 @@ impl Inner {
         let elsewhere = lock(&self.mailboxes.elsewhere);
         let at = |address: &str| elsewhere.get(address).and_then(Weak::upgrade);
         let known = at(place.relay).filter(|of| of.is_used());
-        known.or_else(|| at(here.alias_of(place.relay)).filter(|of| of.is_used()))
+        // One that can't be reached holds up nobody who knows another address.
+        let other = || at(here.alias_of(place.relay));
+        let leads = |of: &Arc<Elsewhere>| of.is_used() && !here.is_unreachable(&of.address);
+        known.or_else(|| other().filter(leads))
     }
 
     /// Whether a relay elsewhere is used at this address.

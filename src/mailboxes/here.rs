@@ -91,8 +91,14 @@ impl Here {
         others.any(|of| self.is_at(of, Some(store)))
     }
 
+    /// The addresses of relays at which we read no more, the last first.
     pub(crate) fn left(&self) -> &[String] {
         &self.left
+    }
+
+    /// Whether none of those can be reached.
+    pub(crate) fn has_lost_all_left(&self) -> bool {
+        self.left.iter().all(|of| self.is_unreachable(of))
     }
 
     pub(crate) fn is_unreachable(&self, address: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Keeps account of this node's mailboxes: on disk, of those that it has left, and of whom is to be told.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ const PAGE_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Keeper {
     own: OwnMailboxesRecord,
     /// Those of them that were left, and that can be read.
-    left: BTreeMap<String, Arc<Elsewhere>>,
+    left: Vec<Arc<Elsewhere>>,
 }
 
 impl Keeper {
@@ -46,7 +46,7 @@ impl Keeper {
         let own = value.as_deref().map(OwnMailboxesRecord::from_bytes);
         Ok(Self {
             own: own.transpose()?.unwrap_or_default(),
-            left: BTreeMap::new(),
+            left: Vec::new(),
         })
     }
 
@@ -138,19 +138,15 @@ impl Keeper {
     fn read_those_left(&mut self, inner: &Arc<Inner>) {
         let here = inner.mailboxes.here.borrow().clone();
         let left = self.own.mailboxes.iter().filter(|of| of.left.is_some());
-        let left: Vec<_> = left
-            .map(|of| &of.mailbox)
-            .filter(|mailbox| !here.has((*mailbox).into()))
-            .collect();
-        let mut reading = BTreeMap::new();
-        for mailbox in &left {
-            if let Some(relay) = inner.reach((*mailbox).into()) {
-                reading.insert(relay.address.clone(), relay);
-            }
-        }
-        self.left = reading;
-        let left = left.iter().map(|mailbox| mailbox.relay.clone()).collect();
-        lock(&inner.mailboxes.known).left = left;
+        let mut left: Vec<_> = left.filter(|of| !here.has((&of.mailbox).into())).collect();
+        // The last one first: there most have met us.
+        left.sort_by_key(|of| Reverse(of.left));
+        let reached = left
+            .iter()
+            .filter_map(|of| inner.reach((&of.mailbox).into()));
+        self.left = reached.collect();
+        let left = self.left.iter().map(|relay| relay.address.clone());
+        lock(&inner.mailboxes.known).left = left.collect();
         inner.publish_here();
     }
 

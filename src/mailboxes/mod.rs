@@ -99,13 +99,15 @@ impl Inner {
             .note(address, *home, store, |of| self.is_reached(of));
         let back = known.unreachable.remove(address) | known.aliases.remove(address).is_some();
         drop(known);
-        if news || back {
-            self.relays_changed();
+        match news || back {
+            true if *home => self.relays_changed(),
+            true => self.publish_here(),
+            false => {}
         }
     }
 
     /// A relay elsewhere is in use at another address, ours or elsewhere: it is not used at this one.
-    pub(crate) fn is_the_same(&self, address: &str, store: StoreId) {
+    pub(crate) fn note_alias(&self, address: &str, store: StoreId) {
         let other = self.other_address(address, store);
         let mut known = lock(&self.mailboxes.known);
         known
@@ -115,8 +117,15 @@ impl Inner {
             if known.aliases.len() >= ALIASES {
                 known.aliases.clear();
             }
+            // What led here leads there: one step is enough to find it.
+            for to in known.aliases.values_mut().filter(|to| *to == address) {
+                to.clone_from(&other);
+            }
+            known.aliases.remove(&other);
             known.aliases.insert(address.to_owned(), other);
         }
+        drop(known);
+        self.publish_here();
     }
 
     /// Whether there is a mailbox of ours, or was.
@@ -126,10 +135,11 @@ impl Inner {
 
     /// A relay elsewhere can't be reached, for long.
     pub(crate) fn unreachable(&self, address: &str) {
-        if lock(&self.mailboxes.known)
-            .unreachable
-            .insert(address.to_owned())
-        {
+        let mut known = lock(&self.mailboxes.known);
+        let room = known.unreachable.len() < ALIASES;
+        let news = room && known.unreachable.insert(address.to_owned());
+        drop(known);
+        if news {
             self.publish_here();
         }
     }

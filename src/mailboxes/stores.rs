@@ -31,6 +31,10 @@ impl Stores {
                 return false;
             }
         }
+        if let Some(known) = self.home.get_mut(address).filter(|_| !home) {
+            // It was ours. What was seen last counts.
+            *known = store;
+        }
         let of = if home {
             &mut self.home
         } else {

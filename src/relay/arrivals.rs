@@ -210,8 +210,16 @@ impl<'a> Arrivals<'a> {
     /// Whether a peer whose session sleeps may have one. If not, the relay drops what it sent.
     async fn admits(&mut self, peer: PeerId, envelope: Option<EnvelopeId>, claimed: bool) -> bool {
         let Shared {
-            inner, link, slots, ..
+            inner,
+            link,
+            slots,
+            used,
+            ..
         } = &self.links.shared;
+        if !inner.reads_at(used) && !matches!(inner.admits_link(peer).await, Ok(true)) {
+            // Nobody is to make peers up for us where we have no mailbox.
+            return false;
+        }
         match inner.admits(peer).await {
             Ok(true) => return true,
             Ok(false) if claimed => {

@@ -141,7 +141,7 @@ impl RelayTask {
     async fn run(mut self) {
         let mut attached = Attached::new();
         let (mut backoff, mut failing, mut store) = (Backoff::default(), None, None);
-        let mut by_itself = false;
+        let (mut by_itself, mut useless) = (false, false);
         let mut network = self.inner.network.ear();
         let cancel = self.cancel.clone();
         loop {
@@ -203,10 +203,10 @@ impl RelayTask {
             debug!(relay = self.transport.address(), %error, "not connected");
             by_itself = self.is_the_same(&error, store);
             self.failed(&mut failing);
-            let hopeless = by_itself || matches!(error, TransportError::Address { .. });
+            useless = matches!(error, TransportError::Address { .. });
             self.state
                 .send_replace(RelayState::Failing(error.to_string()));
-            if hopeless {
+            if by_itself || useless {
                 break;
             }
             let wait = backoff.failed(random());
@@ -225,6 +225,9 @@ impl RelayTask {
         attached.hand_over().await;
         if !self.used.home {
             self.inner.left_elsewhere(&self.used.address, by_itself);
+            if useless {
+                self.inner.unreachable(&self.used.address);
+            }
         }
     }
 
@@ -244,7 +247,7 @@ impl RelayTask {
         };
         if let Some(store) = same {
             info!(relay = address, "it is in use at another address");
-            self.inner.is_the_same(address, store);
+            self.inner.note_alias(address, store);
         }
         same.is_some()
     }

@@ -61,6 +61,9 @@ impl Task {
     /// A packet came over a link.
     pub(super) fn arrive(&mut self, engine: &mut Engine, arrival: Arrival) {
         self.count_received(arrival.generation, arrival.packet.len());
+        if let Some(bound) = self.links.get(&arrival.generation) {
+            self.mail.came_over(bound);
+        }
         if self.allowance.takes_more() {
             self.receive(engine, arrival);
         } else {
@@ -188,6 +191,10 @@ impl Task {
         let Some(bound) = self.links.get_mut(&generation) else {
             return;
         };
+        if !self.mail.may_watch(bound) {
+            // Nobody asked.
+            return;
+        }
         bound.online = Some(online);
         self.mail.stale = true;
         let anywhere = self.links.values().any(|bound| bound.online == Some(true));

@@ -23,7 +23,7 @@ use crate::relay::ELSEWHERE_RANK;
 const SAID_APART: Duration = Duration::from_secs(60);
 
 /// Relays that we have left at which a peer is sought that never said where it reads.
-const LEFT: usize = 8;
+const SOUGHT: usize = 8;
 
 /// How long a session stays awake at most to tell its peer that something came, while no link leads to it.
 pub(super) const OWES: Duration = Duration::from_secs(60);
@@ -41,6 +41,10 @@ pub(super) struct Mail {
     hides: bool,
     /// Whether the peer's relays could not be reached for long.
     lost: bool,
+    /// Whether anything was ever heard of the peer.
+    heard: bool,
+    /// Whether it came by a relay of ours since the session was loaded.
+    met: bool,
     /// Whether something has changed that the way of mail depends on.
     pub(super) stale: bool,
     /// When a relay is next dialed because the peer says that it reads there.
@@ -70,6 +74,8 @@ impl Mail {
             reached: Vec::new(),
             hides: false,
             lost: false,
+            heard: false,
+            met: false,
             stale: true,
             next_said: Duration::ZERO,
             look_at: None,
@@ -106,23 +112,22 @@ impl Mail {
         ours || places.any(|place| Self::is_at(here, bound, place))
     }
 
-    /// Whether the peer reads what is left at the relay of a link. `heard`: whether anything came of it ever.
-    fn reads(&self, here: &Here, bound: &Bound, heard: bool) -> Reads {
+    /// Whether the peer reads what is left at the relay of a link.
+    fn reads(&self, here: &Here, bound: &Bound) -> Reads {
         if bound.class == LinkClass::Direct {
             return Reads::Always;
         }
         let unknown = self.places().next().is_none();
-        let always = if !unknown {
-            self.places().any(|place| Self::is_at(here, bound, place))
-        } else if here.left().is_empty() || !heard {
-            // Of whom nothing is known uses our relays.
-            bound.home
+        let is_left = || here.left().contains(&bound.address);
+        let always = if unknown {
+            // Of whom nothing is known uses our relays, or if it was heard of before we left others, those.
+            let stays = self.heard && !self.met && !here.has_lost_all_left();
+            if stays { is_left() } else { bound.home }
         } else {
-            // Or those that we used when it was heard of.
-            here.left().contains(&bound.address)
+            self.places().any(|place| Self::is_at(here, bound, place))
         };
         let online = bound.online == Some(true) && self.concerns(here, bound);
-        let perhaps = bound.home && (self.lost || unknown);
+        let perhaps = (bound.home && (self.lost || unknown)) || (unknown && is_left());
         if always {
             Reads::Always
         } else if online || perhaps {
@@ -137,7 +142,11 @@ impl Mail {
     fn rank(&self, here: &Here, bound: &Bound) -> u8 {
         let mut places = self.places();
         let place = places.position(|place| Self::is_at(here, bound, place));
-        match place.and_then(|place| u8::try_from(place).ok()) {
+        let left = || here.left().iter().position(|left| *left == bound.address);
+        match place
+            .or_else(left)
+            .and_then(|place| u8::try_from(place).ok())
+        {
             Some(place) if !bound.home => ELSEWHERE_RANK.saturating_add(place),
             _ => bound.rank,
         }
@@ -146,6 +155,17 @@ impl Mail {
     /// Whether a link may come that leads to the peer.
     pub(super) const fn expects_a_link(&self) -> bool {
         !self.reached.is_empty() || self.look_at.is_some()
+    }
+
+    /// Something came of the peer over a link.
+    pub(super) const fn came_over(&mut self, bound: &Bound) {
+        self.stale |= bound.home && !self.met;
+        self.met |= bound.home;
+    }
+
+    /// What came is durable.
+    pub(super) const fn is_heard(&mut self, heard: bool) {
+        self.stale |= self.heard != heard;
     }
 
     /// Whether a relay may hear with whom we have to do.
@@ -199,12 +219,12 @@ impl Task {
                 relay.attach(&self.inner, self.peer, inputs);
             }
         }
-        let heard = engine.session().peer_epoch.is_some();
+        self.mail.heard = engine.session().peer_epoch.is_some();
         for (generation, bound) in &self.links {
             let reads = if stranger {
                 Reads::Always
             } else {
-                self.mail.reads(&here, bound, heard)
+                self.mail.reads(&here, bound)
             };
             let rank = self.mail.rank(&here, bound);
             engine.peer_reads(*generation, reads, rank, now);
@@ -228,7 +248,7 @@ impl Task {
     /// if it is time.
     fn reach_places(&mut self, here: &Here) -> Vec<Arc<Elsewhere>> {
         let now = self.inner.clock.now().elapsed;
-        let left = here.left().iter().take(LEFT).map(Place::from);
+        let left = here.left().iter().take(SOUGHT).map(Place::from);
         let unknown = self.mail.places().next().is_none();
         let places = self.mail.places().chain(left.filter(|_| unknown));
         let mut reached: Vec<Arc<Elsewhere>> = Vec::new();
@@ -245,7 +265,7 @@ impl Task {
             }
             if is_said && self.inner.reached(place).is_none() {
                 if now < self.mail.next_said {
-                    (look_at, hope) = (Some(self.mail.next_said), true);
+                    look_at = Some(self.mail.next_said);
                     continue;
                 }
                 next_said = now + SAID_APART;

@@ -16,7 +16,7 @@ pub use self::negotiated::{
     NegotiatedConnection, NegotiatedEvent, NegotiatedLink, NegotiatedTransport,
 };
 pub use self::relay::{
-    Class, DeliveryToken, GoodbyeReason, InUse, Incoming, Outgoing, Refusal, RelayConnection,
+    Class, DeliveryToken, GoodbyeReason, Incoming, IsInUse, Outgoing, Refusal, RelayConnection,
     RelayReceiver, RelaySender, RelayTransport, Sender, Slot, TokenError, TokenHash,
 };
 

@@ -135,7 +135,7 @@ impl std::fmt::Debug for RelayConnection {
 
 /// Whether a relay with this store is in use under another address, so that no connection is to be made;
 /// given whether the proof is tied to the connection.
-pub type InUse<'a> = dyn Fn(StoreId, bool) -> bool + Send + Sync + 'a;
+pub type IsInUse<'a> = dyn Fn(StoreId, bool) -> bool + Send + Sync + 'a;
 
 /// The way to one relay: makes connections to it, again and again.
 #[async_trait]
@@ -159,7 +159,7 @@ pub trait RelayTransport: Send + Sync + 'static {
     async fn connect_apart(
         &self,
         identity: &Identity,
-        in_use: &InUse<'_>,
+        in_use: &IsInUse<'_>,
     ) -> Result<RelayConnection, TransportError> {
         let connection = self.connect(identity).await?;
         if in_use(connection.store, false) {
@@ -198,7 +198,7 @@ impl<T: RelayTransport + ?Sized> RelayTransport for Arc<T> {
     async fn connect_apart(
         &self,
         identity: &Identity,
-        in_use: &InUse<'_>,
+        in_use: &IsInUse<'_>,
     ) -> Result<RelayConnection, TransportError> {
         (**self).connect_apart(identity, in_use).await
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outlive_core::Identity;
-use outlive_core::transport::{InUse, RelayConnection, RelayTransport, TransportError};
+use outlive_core::transport::{IsInUse, RelayConnection, RelayTransport, TransportError};
 use outlive_core::wire::relay::MESSAGE_BYTES;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -251,7 +251,7 @@ impl RelayTransport for WebSocketRelay {
     async fn connect_apart(
         &self,
         identity: &Identity,
-        in_use: &InUse<'_>,
+        in_use: &IsInUse<'_>,
     ) -> Result<RelayConnection, TransportError> {
         let sign_in = |socket| sign_in::sign_in(socket, identity, &self.address, in_use);
         self.dial(sign_in).await

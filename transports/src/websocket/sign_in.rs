@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use futures_util::{SinkExt, StreamExt};
-use outlive_core::transport::{InUse, TransportError};
+use outlive_core::transport::{IsInUse, TransportError};
 use outlive_core::wire::relay::{
     self, Binding, EXPORTER_LABEL, Exported, FromRelay, ToRelay, VERSION,
 };
@@ -29,7 +29,7 @@ pub(super) async fn sign_in(
     mut socket: Socket,
     identity: &Identity,
     address: &str,
-    in_use: &InUse<'_>,
+    in_use: &IsInUse<'_>,
 ) -> Result<SignedIn, TransportError> {
     let hello = ToRelay::Hello {
         version: VERSION,

@@ -13,7 +13,7 @@ pub struct SessionState {
     pub links: Vec<LinkInfo>,
     /// Which of them carries what is sent.
     pub carrier: Option<Generation>,
-    /// Whether the peer is signed in at our relay; `None` if that is not known.
+    /// Whether the peer is signed in at a relay of ours, or one where it reads; `None` if that is not known.
     pub peer_online: Option<bool>,
     /// Whether something waits for the peer's acknowledgement.
     pub outstanding: bool,

@@ -9,8 +9,9 @@ use outlive_core::{Mailbox, StoreId, WallTime};
 /// Mailboxes that were left and are read. Of one more the first that was left is read no longer.
 const LEFT: usize = 16;
 
-/// What becomes of the mailboxes now that these relays are in use, and these were signed in to. One that is in use no more is left, and
-/// forgotten when nothing can wait there any more. Who uses none at the moment has not moved.
+/// What becomes of the mailboxes now that these relays are in use, and these were signed in to. One that is
+/// in use no more is left, and forgotten when nothing can wait there any more. Who uses none at the moment has
+/// not moved.
 pub(super) fn updated(
     before: &OwnMailboxesRecord,
     relays: &[String],

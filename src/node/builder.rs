@@ -87,7 +87,10 @@ impl NodeBuilder {
     /// what comes back comes to this node's own relays. Where a peer reads of which nothing was heard yet, the
     /// app may know: [`Session::mailboxes_at`](crate::Session::mailboxes_at). Nothing is dialed on the word of
     /// a stranger. A relay that this node has used and [uses no more](Node::switch_relay) is read for 30 days
-    /// on, as long as something may wait there.
+    /// on, as long as something may wait there; of these at most the last 16.
+    ///
+    /// `relays` is called on tasks of sessions, for the same address again whenever it is needed, and must not
+    /// block.
     ///
     /// A peer can name any address. Who runs the relay there learns the address of this host, and whom it
     /// writes to: say `None` to what is not to be dialed, a relay without TLS, or hosts of a network of one's

@@ -239,7 +239,8 @@ impl Node {
     /// Uses this relay instead of all others: their connections are closed, and nothing more is
     /// sent to them. Sessions, subscriptions and receipts are not touched. It is dialed anew even if it
     /// is in use already. With [foreign relays](NodeBuilder::foreign_relays) the others are read on for as long
-    /// as something may wait there, and peers are told of this one.
+    /// as something may wait there; peers are told of this one, and only what is for those that have never said
+    /// where they read is left at the others too.
     pub fn switch_relay(&self, transport: Arc<dyn RelayTransport>) {
         self.dial(transport, |relays, _| {
             for relay in relays.drain(..) {

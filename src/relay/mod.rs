@@ -74,7 +74,7 @@ pub enum RelayState {
     Connected,
     /// The last try failed, for this reason; the next one follows.
     Failing(String),
-    /// Its address can never work, or it was removed.
+    /// Its address can never work, it was removed, or it is in use at another address.
     Closed,
 }
 

@@ -13,8 +13,8 @@ impl Session {
     /// Tells at which relays the peer reads, the best first, as its contact names them, if
     /// [foreign relays](crate::NodeBuilder::foreign_relays) are reached. Messages are left there as long as
     /// the peer has not said itself where it reads, and where those that it has said can't be reached. If
-    /// none can, messages wait, unless the peer is at a relay of this node's at the moment; after ten minutes
-    /// they are left there too. A contact may be so old that nobody fetches what is left where it says. In
+    /// none can, messages wait, unless the peer is at a relay of this node's at the moment; when those that may
+    /// be dialed have failed for ten minutes, messages are left at this node's too. A contact may be so old that nobody fetches what is left where it says. In
     /// place of what was told before; kept on disk. At most
     /// [`MAILBOXES`](outlive_core::limits::MAILBOXES), the first of these.
     ///

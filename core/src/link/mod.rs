@@ -22,7 +22,7 @@ pub enum Reads {
     /// It has a mailbox there that it reads, as far as is known.
     #[default]
     Always,
-    /// It may: it is there at the moment, or where it reads can't be reached.
+    /// It may: it is there at the moment, or where it reads can't be reached or is not known.
     Perhaps,
     /// Whatever is left there stays there.
     Never,

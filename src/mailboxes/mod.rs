@@ -33,7 +33,7 @@ use crate::relay::RelayUse;
 /// How a relay is reached that is not one of ours; `None` if it is not to be.
 pub(crate) type ForeignRelays = Box<dyn Fn(&str) -> Option<Arc<dyn RelayTransport>> + Send + Sync>;
 
-/// Addresses that are remembered to lead where others do. With one more all are found out anew.
+/// Addresses that are remembered to lead where others do, or nowhere. With one more all are found out anew.
 const ALIASES: usize = 1_024;
 
 /// What a node knows of relays, its own and others.
@@ -56,6 +56,20 @@ struct Known {
     unreachable: BTreeSet<String>,
     /// Addresses that were found to lead to a relay elsewhere that has another.
     aliases: HashMap<String, String>,
+}
+
+impl Known {
+    /// A relay elsewhere can't be reached. Returns whether that is news.
+    fn lose(&mut self, address: &str) -> bool {
+        if self.unreachable.len() >= ALIASES {
+            self.unreachable.clear();
+        }
+        self.unreachable.insert(address.to_owned())
+    }
+
+    fn is_left(&self, address: &str) -> bool {
+        self.left.iter().any(|left| left == address)
+    }
 }
 
 impl Mailboxes {
@@ -130,25 +144,35 @@ impl Inner {
 
     /// Whether there is a mailbox of ours, or was.
     pub(crate) fn reads_at(&self, used: &RelayUse) -> bool {
-        used.home || lock(&self.mailboxes.known).left.contains(&used.address)
+        used.home || lock(&self.mailboxes.known).is_left(&used.address)
     }
 
     /// A relay elsewhere can't be reached, for long.
     pub(crate) fn unreachable(&self, address: &str) {
         let mut known = lock(&self.mailboxes.known);
-        let room = known.unreachable.len() < ALIASES;
-        let news = room && known.unreachable.insert(address.to_owned());
+        let (news, left) = (known.lose(address), known.is_left(address));
         drop(known);
         if news {
             self.publish_here();
         }
+        if news && left {
+            // It may have another address.
+            self.mailboxes.changed.notify_one();
+        }
     }
 
-    /// A relay elsewhere is used no more. Whoever holds it hears of it if it has ended by itself.
-    pub(crate) fn left_elsewhere(&self, address: &str, by_itself: bool) {
-        lock(&self.mailboxes.known).unreachable.remove(address);
+    /// A relay elsewhere is used no more. Whoever holds it hears of it if it was found to be in use at another
+    /// address. `useless`: its own can never work.
+    pub(crate) fn left_elsewhere(&self, address: &str, in_use: bool, useless: bool) {
+        let mut known = lock(&self.mailboxes.known);
+        if useless {
+            known.lose(address);
+        } else {
+            known.unreachable.remove(address);
+        }
+        drop(known);
         self.publish_here();
-        if by_itself {
+        if in_use {
             self.mailboxes.here.send_modify(|_| {});
             self.mailboxes.changed.notify_one();
         }

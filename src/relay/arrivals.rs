@@ -207,8 +207,9 @@ impl<'a> Arrivals<'a> {
         noted(slots, peer, slot, envelope).then_some((peer, packet))
     }
 
-    /// Whether a peer whose session sleeps may have one. If not, the relay drops what it sent.
-    async fn admits(&mut self, peer: PeerId, envelope: Option<EnvelopeId>, claimed: bool) -> bool {
+    /// Whether a peer may have come by this relay. Where we have no mailbox nobody is to make peers up for us:
+    /// what is of others stays there.
+    async fn knows(&mut self, peer: PeerId, envelope: Option<EnvelopeId>) -> bool {
         let Shared {
             inner,
             link,
@@ -216,10 +217,34 @@ impl<'a> Arrivals<'a> {
             used,
             ..
         } = &self.links.shared;
-        if !inner.reads_at(used) && !matches!(inner.admits_link(peer).await, Ok(true)) {
-            // Nobody is to make peers up for us where we have no mailbox.
+        if inner.reads_at(used) {
+            return true;
+        }
+        match inner.admits_link(peer).await {
+            Ok(true) => return true,
+            Ok(false) => {
+                let slot = lock(slots).dropped(peer, envelope);
+                let of_peer = || envelope.map(|envelope| (peer.into(), envelope));
+                if let Some((from, envelope)) = slot.or_else(of_peer) {
+                    let envelopes = vec![envelope];
+                    // Without room to say so it counts as on its way until the connection ends.
+                    let _ = link.try_send(ToLink::from_relay(Outgoing::Park { from, envelopes }));
+                }
+            }
+            Err(_) if envelope.is_some() => self.let_by.note(peer),
+            Err(_) => {}
+        }
+        false
+    }
+
+    /// Whether a peer whose session sleeps may have one. If not, the relay drops what it sent.
+    async fn admits(&mut self, peer: PeerId, envelope: Option<EnvelopeId>, claimed: bool) -> bool {
+        if !self.knows(peer, envelope).await {
             return false;
         }
+        let Shared {
+            inner, link, slots, ..
+        } = &self.links.shared;
         match inner.admits(peer).await {
             Ok(true) => return true,
             Ok(false) if claimed => {

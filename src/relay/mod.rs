@@ -141,7 +141,7 @@ impl RelayTask {
     async fn run(mut self) {
         let mut attached = Attached::new();
         let (mut backoff, mut failing, mut store) = (Backoff::default(), None, None);
-        let (mut by_itself, mut useless) = (false, false);
+        let (mut in_use, mut useless) = (false, false);
         let mut network = self.inner.network.ear();
         let cancel = self.cancel.clone();
         loop {
@@ -201,12 +201,12 @@ impl RelayTask {
                 break;
             }
             debug!(relay = self.transport.address(), %error, "not connected");
-            by_itself = self.is_the_same(&error, store);
+            in_use = self.is_the_same(&error, store);
             self.failed(&mut failing);
             useless = matches!(error, TransportError::Address { .. });
             self.state
                 .send_replace(RelayState::Failing(error.to_string()));
-            if by_itself || useless {
+            if in_use || useless {
                 break;
             }
             let wait = backoff.failed(random());
@@ -224,10 +224,8 @@ impl RelayTask {
         self.attaching.close();
         attached.hand_over().await;
         if !self.used.home {
-            self.inner.left_elsewhere(&self.used.address, by_itself);
-            if useless {
-                self.inner.unreachable(&self.used.address);
-            }
+            let address = &self.used.address;
+            self.inner.left_elsewhere(address, in_use, useless);
         }
     }
 

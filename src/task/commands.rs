@@ -61,9 +61,6 @@ impl Task {
     /// A packet came over a link.
     pub(super) fn arrive(&mut self, engine: &mut Engine, arrival: Arrival) {
         self.count_received(arrival.generation, arrival.packet.len());
-        if let Some(bound) = self.links.get(&arrival.generation) {
-            self.mail.came_over(bound);
-        }
         if self.allowance.takes_more() {
             self.receive(engine, arrival);
         } else {
@@ -86,12 +83,17 @@ impl Task {
         } = arrival;
         let (now, length) = (self.inner.clock.now(), packet.len());
         let before = engine.messages_received();
-        if !claimed {
-            self.allowance.took(length);
-            engine.receive(generation, envelope, packet, now);
-        } else if engine.receive_claimed(generation, envelope, packet, now) != Taken::No {
+        let taken = if claimed {
+            engine.receive_claimed(generation, envelope, packet, now)
+        } else {
+            engine.receive(generation, envelope, packet, now)
+        };
+        if !claimed || taken != Taken::No {
             // One that did not open may be from anybody, who is not to use up what is the peer's.
             self.allowance.took(length);
+        }
+        if let Some(bound) = self.links.get(&generation).filter(|_| taken != Taken::No) {
+            self.mail.came_over(bound);
         }
         self.count_messages(generation, engine.messages_received() - before);
     }

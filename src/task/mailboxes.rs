@@ -157,7 +157,7 @@ impl Mail {
         !self.reached.is_empty() || self.look_at.is_some()
     }
 
-    /// Something came of the peer over a link.
+    /// Something of the peer's was taken that came over a link.
     pub(super) const fn came_over(&mut self, bound: &Bound) {
         self.stale |= bound.home && !self.met;
         self.met |= bound.home;
@@ -266,6 +266,7 @@ impl Task {
             if is_said && self.inner.reached(place).is_none() {
                 if now < self.mail.next_said {
                     look_at = Some(self.mail.next_said);
+                    lost |= here.is_unreachable(place.relay);
                     continue;
                 }
                 next_said = now + SAID_APART;

@@ -517,6 +517,8 @@ async fn what_is_for_a_peer_whose_relay_is_gone_is_left_at_ours_after_a_while() 
     // How long it waits is what is staged.
     tokio::time::sleep(Duration::from_secs(590)).await;
     assert_eq!(to_b.state().borrow().carrier, None);
+    // The next try after ten minutes is at most half a minute later.
+    tokio::time::sleep(Duration::from_secs(40)).await;
     until(&to_b, "it is left at ours", |state| state.carrier.is_some()).await;
     // It says nothing of where it reads.
     let b = Node::builder()
@@ -531,6 +533,7 @@ async fn what_is_for_a_peer_whose_relay_is_gone_is_left_at_ours_after_a_while() 
         .await
         .expect("delivered");
     drop(down);
+    tokio::time::sleep(Duration::from_secs(30)).await;
     until(&to_b, "it is reached again", |state| {
         state
             .carrier()

@@ -26,8 +26,8 @@ use outlive_core::wire::signal::{
     Addresses, Answer, Candidate, Decline, Mailboxes, Offer, Signal, Withdraw,
 };
 use outlive_core::{
-    ChannelId, Contact, Entropy, EnvelopeId, Generation, Identity, Mailbox, Negotiation, Now, PeerId,
-    Position, RequestId, Round, SafetyNumber, StoreId, WallTime,
+    ChannelId, Contact, Entropy, EnvelopeId, Generation, Identity, Mailbox, Negotiation, Now,
+    PeerId, Position, RequestId, Round, SafetyNumber, StoreId, WallTime,
 };
 
 const LINK: Generation = Generation::nth(1, 1);

@@ -100,7 +100,7 @@ impl NodeBuilder {
     /// ```
     /// # use std::sync::Arc;
     /// # use outlive::{Node, RelayTransport};
-    /// # use outlive_transports::websocket::WebSocketRelay;
+    /// # use outlive_transports::WebSocketRelay;
     /// let builder = Node::builder().foreign_relays(|address| {
     ///     let relay = address.starts_with("wss://").then(|| WebSocketRelay::new(address));
     ///     relay?.ok().map(|relay| Arc::new(relay) as Arc<dyn RelayTransport>)

@@ -312,33 +312,6 @@ async fn acquainted(one: &Relay, two: &Relay) -> [MemoryStore; 2] {
 }
 
 #[tokio::test]
-async fn two_that_are_never_there_at_once_hear_that_their_messages_arrived() {
-    let (one, two) = (relay().await, relay().await);
-    let stores = acquainted(&one, &two).await;
-    let a = Far::start(1, &stores[0], &one).await;
-    let to_b = a.session(2).await;
-    let receipt = to_b.send(CHAT, "are you there?").await.expect("queued");
-    soon("custody", receipt.custody())
-        .await
-        .expect("it is kept");
-    drop((receipt, to_b));
-    a.stop().await;
-
-    // Nobody here has anything to say but that it came.
-    let b = Far::start(2, &stores[1], &two).await;
-    let arrived = soon("its peer", b.node.next_arrival()).await;
-    assert_eq!(arrived.expect("it lives"), id(1));
-    comes_true("it sleeps", async || b.node.sessions_awake() == 0).await;
-    b.stop().await;
-
-    let a = Far::start(1, &stores[0].faults().crash(), &one).await;
-    let to_b = a.session(2).await;
-    until(&to_b, "it is delivered", |state| !state.outstanding).await;
-    drop(to_b);
-    a.stop().await;
-}
-
-#[tokio::test]
 async fn who_loses_its_store_and_moves_is_found() {
     let (one, two, three) = (relay().await, relay().await, relay().await);
     let stores = acquainted(&one, &two).await;
@@ -490,12 +463,20 @@ async fn a_text_that_can_be_no_address_is_refused() {
 /// A node that reads at the first of these relays in memory, and reaches the others. With what it was asked to
 /// reach.
 async fn among(n: u8, relays: &[&MemoryRelay]) -> (Node, Arc<Mutex<Vec<String>>>) {
+    among_over(n, MemoryStore::new(), relays).await
+}
+
+async fn among_over(
+    n: u8,
+    store: MemoryStore,
+    relays: &[&MemoryRelay],
+) -> (Node, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let notes = asked.clone();
     let others: Vec<MemoryRelay> = relays.iter().map(|relay| (*relay).clone()).collect();
     let node = Node::builder()
         .identity(Identity::from_seed([n; 32]))
-        .store(MemoryStore::new())
+        .store(store)
         .transport(relays[0].clone())
         .foreign_relays(move |address| {
             notes.lock().expect("no panic").push(address.to_owned());
@@ -578,4 +559,53 @@ async fn a_peer_leads_us_from_one_relay_to_the_next_once_a_minute() {
             .is_some_and(|link| link.address == four.address())
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_are_never_there_at_once_hear_that_their_messages_arrived() {
+    let [one, two] = ["one", "two"].map(MemoryRelay::new);
+    let stores = [(); 2].map(|()| MemoryStore::new());
+    let (a, _) = among_over(1, stores[0].clone(), &[&one, &two]).await;
+    let (b, _) = among_over(2, stores[1].clone(), &[&two, &one]).await;
+    let (to_b, to_a) = (a.session(id(2)).await, b.session(id(1)).await);
+    let (to_b, to_a) = (to_b.expect("a session"), to_a.expect("a session"));
+    to_b.mailboxes_at([two.address()]).await.expect("kept");
+    say(&to_b, "hello").await;
+    hear(&to_a, "hello").await;
+    say(&to_a, "good day").await;
+    hear(&to_b, "good day").await;
+    for session in [&to_a, &to_b] {
+        until(session, "nothing is outstanding", |state| {
+            !state.outstanding
+        })
+        .await;
+    }
+    drop(to_a);
+    b.shutdown().await.expect("a good end");
+    say_and_leave(&to_b, "are you there?").await;
+    drop(to_b);
+    a.shutdown().await.expect("a good end");
+
+    // Nobody here has anything to say but that it came, and the way back comes up behind it.
+    let held = one.faults().hold_dialing();
+    let again = stores.each_ref().map(|store| store.faults().crash());
+    let (b, asked) = among_over(2, again[1].clone(), &[&two, &one]).await;
+    let arrived = soon("its peer", b.next_arrival()).await;
+    assert_eq!(arrived.expect("it lives"), id(1));
+    let is_asked = async || !asked.lock().expect("no panic").is_empty();
+    comes_true("the other is dialed", is_asked).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    drop(held);
+    comes_true("it sleeps", async || b.sessions_awake() == 0).await;
+    b.shutdown().await.expect("a good end");
+
+    let waits = outlive::queued_for(&again[0], id(2)).await;
+    assert_eq!(waits.expect("counted").messages, 1);
+    let (a, _) = among_over(1, again[0].clone(), &[&one, &two]).await;
+    let to_b = a.session(id(2)).await.expect("a session");
+    comes_true("it is delivered", async || {
+        a.queued(id(2)).await.expect("counted").messages == 0
+    })
+    .await;
+    drop(to_b);
 }

@@ -36,7 +36,7 @@ pub(crate) struct Here {
     relays: Vec<String>,
     /// Which relay is where.
     stores: HashMap<String, StoreId>,
-    /// Where we have read, and still look.
+    /// Where we read no more but for what may wait there, as far as it is reached; the last first.
     left: Vec<String>,
     /// Relays elsewhere that could not be reached for long.
     unreachable: BTreeSet<String>,
@@ -115,15 +115,19 @@ impl Here {
         self.aliases.get(address).map_or(address, String::as_str)
     }
 
-    /// Whether the relay of a link is at a place. Ours are known by their stores; what others say of theirs
-    /// is not to bring them what is meant for somebody else.
+    /// Whether the relay of a link is at a place. One of ours is known by its store, `ours`; what others say
+    /// of theirs is not to bring them what is meant for somebody else.
     pub(crate) fn is_at_place(
         &self,
-        (address, store, home): (&str, StoreId, bool),
+        address: &str,
+        ours: Option<StoreId>,
         place: Place<'_>,
     ) -> bool {
-        let is_alias = !home && self.alias_of(place.relay) == address;
-        address == place.relay || is_alias || (home && self.store_at(place) == Some(store))
+        let is_it = match ours {
+            Some(store) => self.store_at(place) == Some(store),
+            None => self.alias_of(place.relay) == address,
+        };
+        is_it || address == place.relay
     }
 }
 
@@ -176,17 +180,14 @@ mod tests {
     #[test]
     fn a_relay_elsewhere_gets_nothing_for_what_it_says_its_store_is() {
         let mut here = here(&[("wss://ours", 1), ("wss://theirs", 2), ("wss://liar", 2)]);
-        let liar = ("wss://liar", store(2), false);
-        assert!(!here.is_at_place(liar, at("wss://theirs", Some(2))));
-        assert!(here.is_at_place(liar, at("wss://liar", None)));
+        let is_at = |here: &Here, place| here.is_at_place("wss://liar", None, place);
+        assert!(!is_at(&here, at("wss://theirs", Some(2))));
+        assert!(is_at(&here, at("wss://liar", None)));
         here.aliases
             .insert("wss://theirs".to_owned(), "wss://liar".to_owned());
-        assert!(
-            here.is_at_place(liar, at("wss://theirs", Some(2))),
-            "that was found out"
-        );
-        let ours = ("wss://ours", store(1), true);
-        assert!(here.is_at_place(ours, at("wss://other-name", Some(1))));
+        assert!(is_at(&here, at("wss://theirs", Some(2))), "found out");
+        let place = at("wss://other-name", Some(1));
+        assert!(here.is_at_place("wss://ours", Some(store(1)), place));
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Mail {
         let LinkClass::Relayed(store) = bound.class else {
             return false;
         };
-        here.is_at_place((&bound.address, store, bound.home), place)
+        here.is_at_place(&bound.address, bound.home.then_some(store), place)
     }
 
     /// Whether a link is over a relay of ours, or one where the two met or are to meet: others are not to

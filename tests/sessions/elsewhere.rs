@@ -1,82 +1,13 @@
 //! Peers that use different relays: each is written to where it reads.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use outlive::{Identity, Node, RelayState, RelayTransport, Session};
-use outlive_relay::Relay;
+use outlive::{Identity, Node, RelayTransport};
 use outlive_storage::MemoryStore;
 use outlive_transports::{MemoryRelay, WebSocketRelay};
 
-use crate::world::{CHAT, comes_true, id, relay, soon, take, until, url, way};
-
-/// A node that reads at a relay, and reaches all others. With what it was asked to reach.
-struct Far {
-    node: Node,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Far {
-    async fn start(n: u8, store: &MemoryStore, relay: &Relay) -> Self {
-        Self::at(n, store, way(relay)).await
-    }
-
-    async fn at(n: u8, store: &MemoryStore, relay: WebSocketRelay) -> Self {
-        let asked = Arc::<Mutex<Vec<String>>>::default();
-        let notes = asked.clone();
-        let node = Node::builder()
-            .identity(Identity::from_seed([n; 32]))
-            .store(store.clone())
-            .transport(relay)
-            .foreign_relays(move |address| {
-                notes.lock().expect("no panic").push(address.to_owned());
-                let relay = WebSocketRelay::new(address).ok()?;
-                Some(Arc::new(relay) as Arc<dyn RelayTransport>)
-            })
-            .start();
-        let node = node.await.expect("a node");
-        Self { node, asked }
-    }
-
-    async fn session(&self, n: u8) -> Session {
-        self.node.session(id(n)).await.expect("a session")
-    }
-
-    async fn connected(&self) {
-        let relays = self.node.relays().into_iter();
-        for (address, mut state) in relays {
-            let up = state.wait_for(|state| *state == RelayState::Connected);
-            soon(&format!("a connection to {address}"), up)
-                .await
-                .expect("it lives");
-        }
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().expect("no panic").clone()
-    }
-
-    async fn stop(self) {
-        self.node.shutdown().await.expect("a good end");
-    }
-}
-
-async fn say(session: &Session, text: &'static str) {
-    let receipt = session.send(CHAT, text).await.expect("queued");
-    soon(text, receipt.delivered()).await.expect("delivered");
-}
-
-async fn hear(session: &Session, text: &str) {
-    let mut inbox = session.inbox(CHAT).expect("nobody has it");
-    assert_eq!(take(&mut inbox).await, text);
-}
-
-async fn learns(session: &Session, relay: &Relay) {
-    comes_true("the peer's mailbox is known", async || {
-        session.mailboxes().await.expect("read") == [url(relay)]
-    })
-    .await;
-}
+use crate::far::{Far, among, among_over, hear, learns, say, say_and_leave};
+use crate::world::{CHAT, comes_true, id, relay, soon, until, url, way};
 
 #[tokio::test]
 async fn two_that_read_at_different_relays_talk() {
@@ -286,148 +217,6 @@ async fn a_relay_of_peers_is_signed_in_to_once_however_many_addresses_it_has() {
     }
 }
 
-/// Two that know where the other reads. With their stores.
-async fn acquainted(one: &Relay, two: &Relay) -> [MemoryStore; 2] {
-    let stores = [(); 2].map(|()| MemoryStore::new());
-    let a = Far::start(1, &stores[0], one).await;
-    let b = Far::start(2, &stores[1], two).await;
-    let (to_b, to_a) = (a.session(2).await, b.session(1).await);
-    to_b.mailboxes_at([url(two)]).await.expect("kept");
-    say(&to_b, "hello").await;
-    hear(&to_a, "hello").await;
-    say(&to_a, "good day").await;
-    hear(&to_b, "good day").await;
-    learns(&to_a, one).await;
-    learns(&to_b, two).await;
-    for session in [&to_a, &to_b] {
-        until(session, "nothing is outstanding", |state| {
-            !state.outstanding
-        })
-        .await;
-    }
-    drop((to_a, to_b));
-    a.stop().await;
-    b.stop().await;
-    stores.map(|store| store.faults().crash())
-}
-
-#[tokio::test]
-async fn who_loses_its_store_and_moves_is_found() {
-    let (one, two, three) = (relay().await, relay().await, relay().await);
-    let stores = acquainted(&one, &two).await;
-    let a = Far::start(1, &stores[0], &one).await;
-    let to_b = a.session(2).await;
-    let b = Far::start(2, &MemoryStore::new(), &three).await;
-    let to_a = b.session(1).await;
-    to_a.mailboxes_at([url(&one)]).await.expect("kept");
-    say(&to_a, "it is me").await;
-    learns(&to_b, &three).await;
-    hear(&to_b, "it is me").await;
-    say(&to_b, "welcome back").await;
-    hear(&to_a, "welcome back").await;
-    a.stop().await;
-    b.stop().await;
-}
-
-#[tokio::test]
-async fn a_new_contact_of_one_that_has_moved_is_used_beside_what_it_has_said() {
-    let (one, two, three) = (relay().await, relay().await, relay().await);
-    let stores = acquainted(&one, &two).await;
-    let a = Far::start(1, &stores[0], &one).await;
-    let to_b = a.session(2).await;
-    // Its relay is gone, and so is its word of it.
-    two.shutdown().await.expect("it ends");
-    let b = Far::start(2, &stores[1], &three).await;
-    let receipt = to_b.send(CHAT, "where are you?").await.expect("queued");
-    to_b.mailboxes_at([url(&three)]).await.expect("kept");
-    soon("custody", receipt.custody())
-        .await
-        .expect("it is kept");
-    hear(&b.session(1).await, "where are you?").await;
-    drop(to_b);
-    a.stop().await;
-    b.stop().await;
-}
-
-#[tokio::test]
-async fn who_moves_goes_on_with_those_that_have_never_said_where_they_read() {
-    let (one, two) = (relay().await, relay().await);
-    let a = Far::start(1, &MemoryStore::new(), &one).await;
-    let b = crate::world::node(2, &one).await;
-    let (to_b, to_a) = (
-        a.session(2).await,
-        b.session(id(1)).await.expect("a session"),
-    );
-    say(&to_b, "hello").await;
-    hear(&to_a, "hello").await;
-    drop(to_a);
-    b.shutdown().await.expect("a good end");
-    a.node.switch_relay(Arc::new(way(&two)));
-    a.connected().await;
-    until(&to_b, "the relay that was left is used", |state| {
-        state.links.iter().any(|link| link.address == url(&one))
-    })
-    .await;
-    say_and_leave(&to_b, "I have moved").await;
-    let b = crate::world::node(2, &one).await;
-    let to_a = b.session(id(1)).await.expect("a session");
-    hear(&to_a, "I have moved").await;
-    b.shutdown().await.expect("a good end");
-    a.stop().await;
-}
-
-async fn say_and_leave(session: &Session, text: &'static str) {
-    let receipt = session.send(CHAT, text).await.expect("queued");
-    soon(text, receipt.custody()).await.expect("it is kept");
-}
-
-#[tokio::test]
-async fn who_moves_is_written_to_at_its_new_relay_and_reads_the_old_one_on() {
-    let (one, two, three) = (relay().await, relay().await, relay().await);
-    let stores = [(); 2].map(|()| MemoryStore::new());
-    let a = Far::start(1, &stores[0], &one).await;
-    let b = Far::start(2, &stores[1], &two).await;
-    let to_b = a.session(2).await;
-    to_b.mailboxes_at([url(&two)]).await.expect("kept");
-    say(&to_b, "hello").await;
-    let to_a = b.session(1).await;
-    hear(&to_a, "hello").await;
-    learns(&to_b, &two).await;
-    drop(to_a);
-    // Whether its session is awake or not.
-    comes_true("b sleeps", async || b.node.sessions_awake() == 0).await;
-    b.node.switch_relay(Arc::new(way(&three)));
-    learns(&to_b, &three).await;
-    until(&to_b, "a writes to the new one", |state| {
-        state
-            .carrier()
-            .is_some_and(|link| link.address == url(&three))
-    })
-    .await;
-    let elsewhere = b.node.relays_elsewhere();
-    assert!(
-        elsewhere.iter().any(|(address, _)| *address == url(&two)),
-        "{elsewhere:?}"
-    );
-    drop(to_b);
-    a.stop().await;
-    b.stop().await;
-
-    // What somebody who has not heard of it leaves at the old one is read, after a start too.
-    let c = Far::start(3, &MemoryStore::new(), &one).await;
-    let to_b = c.session(2).await;
-    to_b.mailboxes_at([url(&two)]).await.expect("kept");
-    let receipt = to_b.send(CHAT, "do you live here?").await.expect("queued");
-    soon("custody", receipt.custody())
-        .await
-        .expect("it is kept");
-    drop((receipt, to_b));
-    c.stop().await;
-    let b = Far::start(2, &stores[1].faults().crash(), &three).await;
-    hear(&b.session(3).await, "do you live here?").await;
-    b.stop().await;
-}
-
 #[tokio::test]
 async fn a_relay_of_a_peer_is_let_go_of_with_the_last_session_that_needs_it() {
     let (one, two) = (relay().await, relay().await);
@@ -458,33 +247,6 @@ async fn a_text_that_can_be_no_address_is_refused() {
     }
     assert_eq!(to_b.mailboxes().await.expect("read"), Vec::<String>::new());
     a.stop().await;
-}
-
-/// A node that reads at the first of these relays in memory, and reaches the others. With what it was asked to
-/// reach.
-async fn among(n: u8, relays: &[&MemoryRelay]) -> (Node, Arc<Mutex<Vec<String>>>) {
-    among_over(n, MemoryStore::new(), relays).await
-}
-
-async fn among_over(
-    n: u8,
-    store: MemoryStore,
-    relays: &[&MemoryRelay],
-) -> (Node, Arc<Mutex<Vec<String>>>) {
-    let asked = Arc::<Mutex<Vec<String>>>::default();
-    let notes = asked.clone();
-    let others: Vec<MemoryRelay> = relays.iter().map(|relay| (*relay).clone()).collect();
-    let node = Node::builder()
-        .identity(Identity::from_seed([n; 32]))
-        .store(store)
-        .transport(relays[0].clone())
-        .foreign_relays(move |address| {
-            notes.lock().expect("no panic").push(address.to_owned());
-            let relay = others.iter().find(|relay| relay.address() == address)?;
-            Some(Arc::new(relay.clone()) as Arc<dyn RelayTransport>)
-        })
-        .start();
-    (node.await.expect("a node"), asked)
 }
 
 #[tokio::test(start_paused = true)]
@@ -519,44 +281,6 @@ async fn what_is_for_a_peer_whose_relay_is_gone_is_left_at_ours_after_a_while() 
         state
             .carrier()
             .is_some_and(|link| link.address == gone.address())
-    })
-    .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_peer_leads_us_from_one_relay_to_the_next_once_a_minute() {
-    let [one, two, three, four] = ["one", "two", "three", "four"].map(MemoryRelay::new);
-    let (a, asked) = among(1, &[&one, &two, &three, &four]).await;
-    let (b, _) = among(2, &[&two, &one]).await;
-    let (to_b, to_a) = (a.session(id(2)).await, b.session(id(1)).await);
-    let (to_b, to_a) = (to_b.expect("a session"), to_a.expect("a session"));
-    to_b.mailboxes_at([two.address()]).await.expect("kept");
-    say(&to_b, "hello").await;
-    hear(&to_a, "hello").await;
-    let has_asked = |relay: &MemoryRelay| {
-        let asked = asked.lock().expect("no panic");
-        asked.iter().any(|asked| asked == relay.address())
-    };
-    b.switch_relay(Arc::new(three.clone()));
-    comes_true("the next is dialed", async || has_asked(&three)).await;
-    b.switch_relay(Arc::new(four.clone()));
-    comes_true("the third is known", async || {
-        to_b.mailboxes().await.expect("read") == [four.address()]
-    })
-    .await;
-    let began = tokio::time::Instant::now();
-    assert!(!has_asked(&four));
-    // It is there at the others still.
-    say(&to_b, "where are you?").await;
-    while !has_asked(&four) {
-        assert!(began.elapsed() < Duration::from_secs(61));
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    assert!(began.elapsed() > Duration::from_secs(30));
-    until(&to_b, "it is written to there", |state| {
-        state
-            .carrier()
-            .is_some_and(|link| link.address == four.address())
     })
     .await;
 }

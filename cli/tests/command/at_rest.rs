@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::process::{feed, id, outlive, relay};
+use crate::process::{done, feed, id, on, relay};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 const LINE: &str = "the quick brown fox jumps over the lazy dog";
@@ -18,12 +18,6 @@ fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn on(data: &Path, args: &[&str]) -> Command {
-    let mut command = outlive();
-    command.args(args).arg("--data").arg(data);
-    command
-}
-
 /// The same with an option that names a file.
 fn with(mut command: Command, option: &str, file: &Path) -> Command {
     command.arg(option).arg(file);
@@ -32,11 +26,6 @@ fn with(mut command: Command, option: &str, file: &Path) -> Command {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn done(output: &Output) -> String {
-    assert!(output.status.success(), "{}", said(output));
-    String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 fn failed(output: &Output) -> String {

@@ -1,21 +1,6 @@
 //! Peers that use different relays.
 
-use std::path::Path;
-use std::process::{Command, Output};
-
-use crate::process::{Running, feed, id, outlive, relay};
-
-fn on(data: &Path, args: &[&str]) -> Command {
-    let mut command = outlive();
-    command.args(args).arg("--data").arg(data);
-    command
-}
-
-fn done(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use crate::process::{Running, done, feed, id, on, relay};
 
 #[test]
 fn a_peer_that_uses_another_relay_is_written_to_there_and_answers() {

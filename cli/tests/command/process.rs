@@ -133,3 +133,17 @@ pub(crate) fn feed(command: &mut Command, input: &[u8]) -> Output {
     feeding.join().expect("fed");
     output
 }
+
+/// A command on a data directory.
+pub(crate) fn on(data: &Path, args: &[&str]) -> Command {
+    let mut command = outlive();
+    command.args(args).arg("--data").arg(data);
+    command
+}
+
+/// What it printed, if it did what it was to.
+pub(crate) fn done(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}

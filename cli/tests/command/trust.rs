@@ -1,21 +1,9 @@
 //! What people decide about peers, and how they give each other their contact.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
-use crate::process::{Running, feed, id, outlive, relay};
-
-fn on(data: &Path, args: &[&str]) -> Command {
-    let mut command = outlive();
-    command.args(args).arg("--data").arg(data);
-    command
-}
-
-fn done(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
+use crate::process::{Running, done, feed, id, on, relay};
 
 fn json(command: &mut Command) -> serde_json::Value {
     serde_json::from_str(&done(&command.output().unwrap())).unwrap()

@@ -43,8 +43,9 @@ pub(super) struct Mail {
     lost: bool,
     /// Whether anything was ever heard of the peer.
     heard: bool,
-    /// Whether it came by a relay of ours since the session was loaded.
+    /// Whether it came by a relay of ours since the session was loaded, and since we left these.
     met: bool,
+    left: Vec<String>,
     /// Whether something has changed that the way of mail depends on.
     pub(super) stale: bool,
     /// When a relay is next dialed because the peer says that it reads there.
@@ -76,6 +77,7 @@ impl Mail {
             lost: false,
             heard: false,
             met: false,
+            left: Vec::new(),
             stale: true,
             next_said: Duration::ZERO,
             look_at: None,
@@ -206,6 +208,10 @@ impl Task {
             return;
         }
         let here = self.mail.here.borrow_and_update().clone();
+        if here.left() != self.mail.left {
+            self.mail.left = here.left().to_vec();
+            self.mail.met = false;
+        }
         let now = self.inner.clock.now();
         // A stranger may say what it likes.
         let stranger = self.inner.admission.is_stranger(self.peer);
@@ -219,7 +225,7 @@ impl Task {
                 relay.attach(&self.inner, self.peer, inputs);
             }
         }
-        self.mail.heard = engine.session().peer_epoch.is_some();
+        self.mail.heard = engine.session().last_seen.is_some();
         for (generation, bound) in &self.links {
             let reads = if stranger {
                 Reads::Always

@@ -356,7 +356,7 @@ impl Task {
     /// What was under way is durable.
     fn written(&mut self, engine: &mut Engine) {
         engine.written(self.inner.clock.now());
-        self.mail.is_heard(engine.session().peer_epoch.is_some());
+        self.mail.is_heard(engine.session().last_seen.is_some());
         if let Some(naming) = self.flight.naming.take() {
             self.naming = naming;
             engine.ask_relays_again(self.inner.clock.now());

@@ -8,7 +8,7 @@ use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 
 use crate::far::{Far, acquainted, among, hear, learns, say, say_and_leave};
-use crate::world::{CHAT, comes_true, id, relay, soon, until, url, way};
+use crate::world::{CHAT, comes_true, id, node_over, relay, soon, until, url, way};
 
 #[tokio::test]
 async fn who_loses_its_store_and_moves_is_found() {
@@ -52,7 +52,8 @@ async fn a_new_contact_of_one_that_has_moved_is_used_beside_what_it_has_said() {
 async fn who_moves_goes_on_with_those_that_have_never_said_where_they_read() {
     let (one, two) = (relay().await, relay().await);
     let a = Far::start(1, &MemoryStore::new(), &one).await;
-    let b = crate::world::node(2, &one).await;
+    let store = MemoryStore::new();
+    let b = node_over(2, store.clone(), &one).await;
     let (to_b, to_a) = (
         a.session(2).await,
         b.session(id(1)).await.expect("a session"),
@@ -68,11 +69,12 @@ async fn who_moves_goes_on_with_those_that_have_never_said_where_they_read() {
     })
     .await;
     say_and_leave(&to_b, "I have moved").await;
-    let b = crate::world::node(2, &one).await;
+    drop(to_b);
+    a.stop().await;
+    let b = node_over(2, store.faults().crash(), &one).await;
     let to_a = b.session(id(1)).await.expect("a session");
     hear(&to_a, "I have moved").await;
     b.shutdown().await.expect("a good end");
-    a.stop().await;
 }
 
 #[tokio::test]

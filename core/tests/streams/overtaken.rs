@@ -30,6 +30,23 @@ fn an_epoch_that_the_peer_has_left_is_not_brought_back_by_a_late_resume() {
 }
 
 #[test]
+fn an_epoch_may_be_the_present_one_before_a_resume_says_so_and_not_once_it_is_over() {
+    let (mut peer, generation) = receiver(RELAYED);
+    let present = |peer: &Peer| {
+        let engine = peer.engine.as_ref().unwrap();
+        [1, 2, 3].map(|epoch| engine.may_be_present(Epoch(epoch)))
+    };
+    feed(&mut peer, generation, 1, &[resume(1)]);
+    assert_eq!(present(&peer), [true, false, false]);
+    // The first that comes of a peer that has lost its store may be a message.
+    feed(&mut peer, generation, 1, &[of(2, 1, None)]);
+    assert_eq!(peer_epoch(&peer), Some(Epoch(1)));
+    assert_eq!(present(&peer), [true, true, false]);
+    feed(&mut peer, generation, 1, &[resume(2)]);
+    assert_eq!(present(&peer), [false, true, false]);
+}
+
+#[test]
 fn a_peer_that_waits_for_room_hears_of_it_though_a_resume_of_its_last_epoch_came_late() {
     let (mut peer, generation) = receiver(RELAYED);
     let engine = peer.engine.as_mut().unwrap();

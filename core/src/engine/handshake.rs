@@ -2,13 +2,15 @@
 //!
 //! Keeps I4: it is said from the record in the store. An initiation that is the newest word of the
 //! peer tells that it has no keys, or doubts them: packets to it are sealed by themselves until the
-//! new ones are used.
+//! new ones are used. Not so one under shared keys: it only replaces those, for their age.
 
 use super::Engine;
 use super::doubts::Doubt;
+use super::overtaken::Sealed;
+use super::sealing::Responding;
 use super::writes::After;
 use crate::Generation;
-use crate::limits::HANDSHAKE_AGAIN;
+use crate::limits::{HANDSHAKE_AGAIN, KEY_AGE, KEY_AGE_LATER};
 use crate::wire::frame::{Frame, Handshake};
 
 impl Engine {
@@ -39,10 +41,35 @@ impl Engine {
 
     /// Begins a handshake if a packet is reason enough.
     pub(super) fn doubt_keys(&mut self, generation: Generation, doubt: Doubt) {
+        self.sealing.suspected = true;
         let under_way = self.durable.keys.pending.is_some();
         if under_way || self.sealing.doubts.heed(doubt, self.now.elapsed) {
             self.want_keys(generation);
         }
+    }
+
+    /// Begins a handshake if the keys there are have served long enough. The peer has just used some, so
+    /// it is there, or was lately: who has copied the keys of both reads on only until it answers.
+    pub(super) fn replace_old_keys(&mut self, generation: Generation) {
+        let age = if self.sealing.identity.peer_id() < self.peer {
+            KEY_AGE
+        } else {
+            KEY_AGE_LATER
+        };
+        let sending = self.live.keys.sending();
+        let is_old = sending.is_some_and(|of| of.is_old(age, self.now.wall));
+        // If the peer has begun one, that is enough.
+        if is_old && self.sealing.responding.is_none() {
+            self.want_keys(generation);
+        }
+    }
+
+    /// Whether the handshake that is said takes the place of keys that both have.
+    pub(super) fn only_replaces(&self) -> bool {
+        let keys = &self.durable.keys;
+        let ours = keys.pending.is_none() || keys.replaces();
+        let theirs = self.sealing.responding.is_none_or(|of| of.shared);
+        ours && theirs && !self.sealing.suspected
     }
 
     /// The handshake's frames, for a packet of Resumes and Acks: in a mailbox the newest of these
@@ -57,8 +84,10 @@ impl Engine {
         if let Some(message) = keys.initiation(&self.sealing.identity, &self.peer) {
             frames.push(Frame::Initiation(Handshake { message }));
         }
-        let response = self.sealing.responding.and_then(|mine| keys.response(mine));
-        if let Some(message) = response {
+        if let Some(responding) = &mut self.sealing.responding
+            && let Some(message) = keys.response(responding.mine)
+        {
+            responding.said = true;
             frames.push(Frame::Response(Handshake { message }));
         }
         let now = self.now.elapsed;
@@ -83,7 +112,8 @@ impl Engine {
 
     /// The peer begins a handshake. What is not the newest word of it may be recorded, or come from
     /// a clock that went back: it is answered, but not often, and makes no doubt.
-    pub(super) fn on_initiation(&mut self, generation: Generation, newest: bool, message: &[u8]) {
+    pub(super) fn on_initiation(&mut self, generation: Generation, sealed: Sealed, message: &[u8]) {
+        let newest = sealed.newest;
         let now = self.now.elapsed;
         if let Some(link) = self.links.get(generation)
             && !newest
@@ -100,9 +130,14 @@ impl Engine {
                 .keys
                 .respond(identity, peer, message, &mut self.entropy, self.now.wall);
         let Some(mine) = mine else { return };
-        self.sealing.responding = Some(mine);
-        // Who is sure of our keys begins no handshake.
-        self.sealing.doubted |= newest;
+        let shared = sealed.keys.is_some();
+        self.sealing.responding = Some(Responding {
+            mine,
+            shared,
+            said: false,
+        });
+        // Who is sure of our keys begins none by itself.
+        self.sealing.doubted |= newest && !shared;
         self.writes.touch();
         self.defer(After::Keys { generation });
     }
@@ -115,6 +150,7 @@ impl Engine {
             .finish(identity, peer, message, self.now.wall)
         {
             self.sealing.doubted = false;
+            self.sealing.suspected = false;
             self.lease();
             self.writes.touch();
             self.defer(After::Confirm { generation });

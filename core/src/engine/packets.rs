@@ -110,7 +110,7 @@ impl Engine {
                 // Each costs several exchanges: one is enough for a packet.
                 initiations += 1;
                 if initiations == 1 {
-                    self.on_initiation(generation, opened.sealed.newest, message);
+                    self.on_initiation(generation, opened.sealed, message);
                 }
                 continue;
             }
@@ -119,6 +119,9 @@ impl Engine {
                 Ok(other) => taken = other,
                 Err(violation) => return self.violated(generation, envelope, violation),
             }
+        }
+        if opened.fresh && opened.sealed.keys.is_some() {
+            self.replace_old_keys(generation);
         }
         match (taken, envelope) {
             (Taken::NoRoom, Some(envelope)) => self.park(generation, envelope),

@@ -30,10 +30,13 @@ pub(super) struct Sealing {
     pub(super) doubts: Doubts,
     /// The peer may have lost the keys we seal under.
     pub(super) doubted: bool,
+    /// A packet has shown that one of the two may have lost the keys we seal under, and none has shown
+    /// since that the peer has them.
+    pub(super) suspected: bool,
     /// The peer is waiting for us to use the keys it offered: the next packet does, doubt or not.
     pub(super) confirming: bool,
     /// Keys whose response is said until the peer uses them.
-    pub(super) responding: Option<Locator>,
+    pub(super) responding: Option<Responding>,
     /// How the peer's last Resume since this start was sealed.
     pub(super) last_resume: Option<Sealed>,
     #[cfg(feature = "plain")]
@@ -43,6 +46,17 @@ pub(super) struct Sealing {
     pub(super) late: bool,
     #[cfg(feature = "plain")]
     pub(super) said: Option<VecDeque<Vec<u8>>>,
+}
+
+/// A response that is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Responding {
+    /// The keys that it makes.
+    pub(super) mine: Locator,
+    /// Whether the peer is known to have the keys that it seals under: it has asked under them.
+    pub(super) shared: bool,
+    /// Whether it was said since it was asked for: at least once it is, whatever comes meanwhile.
+    pub(super) said: bool,
 }
 
 /// How the next packet is sealed.
@@ -68,8 +82,13 @@ impl Sealing {
             next: keys.leased,
             doubts: Doubts::default(),
             doubted: false,
+            suspected: false,
             confirming: false,
-            responding: offered.map(|of| of.mine),
+            responding: offered.map(|of| Responding {
+                mine: of.mine,
+                shared: false,
+                said: true,
+            }),
             last_resume: None,
             #[cfg(feature = "plain")]
             plain: false,
@@ -119,7 +138,8 @@ impl Engine {
 
     /// Seals the frames of one packet. Called when [`can_seal`](Self::can_seal) said yes.
     ///
-    /// What holds a handshake is sealed by itself: who needs one may have no key that we have.
+    /// What holds a handshake is sealed by itself: who needs one may have no key that we have. Not so
+    /// one that replaces keys for their age: both have those.
     pub(super) fn seal(
         &mut self,
         generation: Generation,
@@ -131,7 +151,13 @@ impl Engine {
             said.push_back(frames.to_vec());
         }
         let mode = match self.mode() {
-            Mode::Shared if handshake && self.rules.keeps(Rule::HandshakeByItself) => Mode::OneWay,
+            Mode::Shared
+                if handshake
+                    && !self.only_replaces()
+                    && self.rules.keeps(Rule::HandshakeByItself) =>
+            {
+                Mode::OneWay
+            }
             mode => mode,
         };
         match mode {

@@ -10,6 +10,7 @@ use super::doubts::Doubt;
 use super::event::{DropReason, Violation};
 use super::overtaken::Sealed;
 use super::packets::Sender;
+use super::sealing::Responding;
 use crate::limits::{FORGED_PACKETS, KEY_LIFE};
 #[cfg(feature = "plain")]
 use crate::seal::KIND_PLAIN;
@@ -75,11 +76,12 @@ impl Engine {
             if self.live.keys.sending == Some(opened.mine) {
                 self.sealing.doubts.proved(self.now.elapsed);
                 self.sealing.doubted = false;
-                // The peer has these keys: nothing is to be agreed on.
-                self.live.keys.pending = None;
+                self.sealing.suspected = false;
+                self.live.keys.proved();
             }
             // The peer seals under shared keys: it needs no response any more, or asks again.
-            self.sealing.responding = None;
+            let heard = |of: &mut Responding| of.said || of.mine == opened.mine;
+            self.sealing.responding.take_if(heard);
         } else if !opened.known_start {
             // A store that went back in time, or a recorded packet: fresh keys will tell.
             self.doubt_keys(generation, Doubt::Old);

@@ -12,13 +12,15 @@
 //! that others have taken the place of are kept as long as what was sealed under them may wait in a
 //! mailbox; so are those of a phase.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::packet::{self, Header};
 use super::secret::Secret;
 use super::{Locator, OpenError, PacketNumber, Phase, StartId, noise};
-use crate::limits::{ASSOCIATIONS, KEY_LIFE, OLD_PHASES, PHASE_PACKETS, PHASE_TIME};
+use crate::limits::{ASSOCIATIONS, KEY_AGE, KEY_LIFE, OLD_PHASES, PHASE_PACKETS, PHASE_TIME};
 use crate::{Entropy, Identity, PeerId, WallTime};
 
 /// Phases a packet may be ahead of the last one heard. Each costs a hash, whoever sent the packet.
@@ -168,6 +170,12 @@ impl Association {
         }
     }
 
+    /// Whether others are to take their place. If they seem to be made that much later than `now`, the
+    /// clock went back: how old they are is not known.
+    pub(crate) fn is_old(&self, age: Duration, now: WallTime) -> bool {
+        self.born.plus(age) <= now || now.plus(age) <= self.born
+    }
+
     /// Seals the frames of our packet with this number, which is used for no other.
     ///
     /// # Errors
@@ -302,6 +310,20 @@ impl Keys {
         self.pending = None;
         self.send_under(mine, now);
         true
+    }
+
+    /// The peer has shown that it has the keys we seal under: no handshake is needed, but one that
+    /// replaces them for their age.
+    pub(crate) fn proved(&mut self) {
+        if !self.replaces() {
+            self.pending = None;
+        }
+    }
+
+    /// Whether a handshake is under way that began when the keys we seal under were old.
+    pub(crate) fn replaces(&self) -> bool {
+        let of = self.sending().zip(self.pending.as_ref());
+        of.is_some_and(|(keys, pending)| keys.is_old(KEY_AGE, pending.began))
     }
 
     /// Deletes what nothing that is sealed under it can wait for any more. Returns whether there was

@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod peer;
 
+mod age;
 mod hostile;
 mod keys;
 mod recovery;

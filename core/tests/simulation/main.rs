@@ -147,6 +147,33 @@ fn nothing_is_left_where_the_peer_does_not_read_whatever_fails() {
 }
 
 #[test]
+fn keys_are_replaced_every_day_whatever_fails() {
+    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
+    let start = number("OUTLIVE_SIM_START").unwrap_or(0);
+    let one = number("OUTLIVE_SIM_SEED");
+    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
+    let mut replaced = 0;
+    for seed in stories {
+        let world = World::new(seed, inboxes(seed), None, one.is_some());
+        let mut world = world.with_days();
+        world.play();
+        world.settle();
+        replaced += world.replaced_keys();
+        assert_eq!(
+            world.faults,
+            Vec::new(),
+            "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
+             simulation keys_are_replaced -- --nocapture"
+        );
+    }
+    println!("{seeds} seeds: {replaced} keys have others in their place");
+    assert!(
+        one.is_some() || replaced > seeds,
+        "{replaced} in {seeds} stories"
+    );
+}
+
+#[test]
 fn two_that_negotiate_end_up_with_the_same_connection_whatever_fails() {
     let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 8);
     let start = number("OUTLIVE_SIM_START").unwrap_or(0);

@@ -123,6 +123,8 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("ADDRESSES_TTL", limits::ADDRESSES_TTL.as_millis()),
         ("PHASE_PACKETS", u128::from(limits::PHASE_PACKETS)),
         ("PHASE_TIME", limits::PHASE_TIME.as_millis()),
+        ("KEY_AGE", limits::KEY_AGE.as_millis()),
+        ("KEY_AGE_LATER", limits::KEY_AGE_LATER.as_millis()),
         ("KEY_LIFE", limits::KEY_LIFE.as_millis()),
         ("OLD_PHASES", size(limits::OLD_PHASES)),
         ("ASSOCIATIONS", size(limits::ASSOCIATIONS)),

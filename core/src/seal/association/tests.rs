@@ -179,6 +179,25 @@ fn keys_are_left_when_others_are_used_by_whoever_has_lost_them() {
 }
 
 #[test]
+fn keys_that_the_peer_alone_seals_under_are_kept_as_long_as_it_does() {
+    let [one, mut two] = agreed_twice();
+    let [old, new] = [0, 1].map(|set| one.associations[set].clone());
+    let packet = |of: &Association, number| of.seal(START, PacketNumber(number), b"frames");
+    open(&mut two, &packet(&new, 2).unwrap(), NOW).unwrap();
+    assert_eq!(two.sending, Some(new.theirs));
+    let day = Duration::from_secs(24 * 3_600);
+    let mut now = NOW;
+    for number in 3..43 {
+        now = now.plus(day);
+        open(&mut two, &packet(&old, number).unwrap(), now).unwrap();
+        two.delete_old(now);
+    }
+    now = now.plus(KEY_LIFE);
+    assert!(two.delete_old(now));
+    assert!(open(&mut two, &packet(&old, 50).unwrap(), now).is_err());
+}
+
+#[test]
 fn keys_to_which_a_peer_came_back_are_those_that_it_has_not_left() {
     let mut peers = agreed_twice();
     assert!(!left(&mut peers, 1, START, 2));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use outlive_core::limits::KEY_AGE;
 use outlive_core::link::Reads;
 use outlive_core::record::{InboxRecord, Key, OutboxRecord, Record};
 use outlive_core::{MessageId, PeerId, StoreId};
@@ -45,6 +46,7 @@ pub(super) enum Act {
     Vanish,
     GiveUp,
     Read,
+    Day,
 }
 
 impl World {
@@ -86,6 +88,9 @@ impl World {
         }
         if self.files {
             deck.extend([(Act::Vanish, 1), (Act::GiveUp, 2)]);
+        }
+        if self.days {
+            deck.push((Act::Day, 4));
         }
         if self.elsewhere {
             deck.push((Act::Read, 6));
@@ -199,6 +204,10 @@ impl World {
                 let reads = [Reads::Always, Reads::Perhaps, Reads::Never];
                 let reads = reads[self.random.below(3)];
                 self.read(who, reads);
+            }
+            Act::Day => {
+                self.now.wall = self.now.wall.plus(KEY_AGE);
+                self.tick(who, Duration::from_millis(1));
             }
         }
         self.signal();

@@ -213,6 +213,7 @@ pub(crate) struct World {
     reads: [Reads; 2],
     /// Whether they change their minds about that.
     elsewhere: bool,
+    days: bool,
     direct: Option<[(Generation, VecDeque<Bytes>); 2]>,
     retired: Vec<(usize, Generation, Bytes)>,
     /// Packets a hostile relay wrote down: for whom, and what.
@@ -277,6 +278,7 @@ impl World {
             connections: [None, None],
             reads: [Reads::Always; 2],
             elsewhere: false,
+            days: false,
             direct: None,
             retired: Vec::new(),
             recorded: Vec::new(),
@@ -308,6 +310,12 @@ impl World {
     }
 
     /// Has each believe now and then that the other reads nothing at the relay.
+    /// Days go by in the midst of it all, after which keys are replaced.
+    pub(crate) const fn with_days(mut self) -> Self {
+        self.days = true;
+        self
+    }
+
     pub(crate) const fn with_mail_elsewhere(mut self) -> Self {
         self.elsewhere = true;
         self

@@ -114,6 +114,13 @@ impl World {
         self.fault(Fault::Unheard);
     }
 
+    /// Keys that the peers have still, and that others have taken the place of.
+    pub(crate) fn replaced_keys(&self) -> u64 {
+        let engines = self.peers.iter().filter_map(|peer| peer.engine.as_ref());
+        let keys = engines.flat_map(|engine| &engine.session().keys.associations);
+        keys.filter(|of| of.superseded.is_some()).count() as u64
+    }
+
     /// The apps know of each message that did not come, and of none that did, that it is missing:
     /// though they forgot what they had been told when they crashed.
     pub(super) fn check_gaps(&mut self) {

@@ -1,0 +1,285 @@
+//! Keys that have served for a day are replaced: who has copied them reads no further.
+
+use std::time::Duration;
+
+use outlive_core::limits::{KEY_AGE, KEY_AGE_LATER};
+use outlive_core::link::LinkClass;
+use outlive_core::seal::{KIND_SEALED, Keys, Locator};
+
+use crate::world::{ALICE, BOB, Seen, World, id};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The one that begins: its id is the smaller one.
+fn first() -> usize {
+    if id(1) < id(2) { ALICE } else { BOB }
+}
+
+fn keys(world: &World, who: usize) -> Keys {
+    let engine = world.peers[who].engine.as_ref().expect("it runs");
+    engine.session().keys.clone()
+}
+
+fn sending(world: &World, who: usize) -> Locator {
+    keys(world, who).sending.expect("keys")
+}
+
+/// Time passes in which neither says anything.
+fn idle(world: &mut World, time: Duration) {
+    world.now.wall = world.now.wall.plus(time);
+}
+
+/// Keys that the peer has as well, and seals under.
+fn agree(world: &World) -> bool {
+    let theirs = keys(world, BOB).sending().map(|of| of.theirs);
+    keys(world, ALICE).sending == theirs
+}
+
+#[test]
+fn who_copied_the_keys_of_both_reads_no_further_than_a_day() {
+    for class in [World::relayed_class(), LinkClass::Direct] {
+        let mut world = World::acquainted(class);
+        let mut thief = [keys(&world, ALICE), keys(&world, BOB)];
+        let mut reads = |world: &World, from: usize| {
+            let of_messages = world.seen[from..]
+                .iter()
+                .filter(|seen| seen.packet[0] == KIND_SEALED);
+            let opened = of_messages.map(|Seen { to, packet }| {
+                let opened = thief[*to].open(packet, world.now.wall);
+                opened.is_ok()
+            });
+            opened.collect::<Vec<_>>()
+        };
+        let from = world.seen.len();
+        idle(&mut world, KEY_AGE - HOUR);
+        world.still_works();
+        let before = reads(&world, from);
+        assert!(!before.is_empty() && before.iter().all(|read| *read));
+
+        idle(&mut world, 2 * HOUR);
+        world.still_works();
+        let from = world.seen.len();
+        world.still_works();
+        let after = reads(&world, from);
+        assert!(!after.is_empty() && after.iter().all(|read| !read));
+    }
+}
+
+#[test]
+fn one_set_of_keys_is_made_and_nothing_shows_it() {
+    for class in [World::relayed_class(), LinkClass::Direct] {
+        let mut world = World::acquainted(class);
+        for _ in 0..3 {
+            let old = sending(&world, ALICE);
+            let sets = keys(&world, ALICE).associations.len() + 1;
+            idle(&mut world, KEY_AGE);
+            let from = world.seen.len();
+            world.still_works();
+            let kinds = world.kinds(from);
+            assert!(kinds.iter().all(|kind| *kind == KIND_SEALED), "{kinds:?}");
+            assert_ne!(sending(&world, ALICE), old);
+            assert!(agree(&world));
+            for who in [ALICE, BOB] {
+                assert_eq!(keys(&world, who).associations.len(), sets);
+                assert_eq!(keys(&world, who).pending, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_hears_first_begins_and_the_other_answers() {
+    for sends in [ALICE, BOB] {
+        let mut world = World::acquainted(World::relayed_class());
+        idle(&mut world, KEY_AGE_LATER);
+        world.send(sends, "after the weekend");
+        world.settle();
+        assert!(agree(&world));
+        for who in [ALICE, BOB] {
+            assert_eq!(keys(&world, who).associations.len(), 2);
+            assert_eq!(keys(&world, who).pending, None);
+        }
+    }
+}
+
+#[test]
+fn if_both_begin_each_direction_has_new_keys() {
+    for class in [World::relayed_class(), LinkClass::Direct] {
+        let mut world = World::acquainted(class);
+        for _ in 0..5 {
+            let old = [ALICE, BOB].map(|who| keys(&world, who).sending().map(|of| of.theirs));
+            idle(&mut world, KEY_AGE_LATER);
+            let from = world.seen.len();
+            // What the two say crosses on its way.
+            world.still_works();
+            let kinds = world.kinds(from);
+            assert!(kinds.iter().all(|kind| *kind == KIND_SEALED), "{kinds:?}");
+            for who in [ALICE, BOB] {
+                let keys = keys(&world, who);
+                assert_ne!(keys.sending().map(|of| of.theirs), old[who]);
+                assert_eq!(keys.pending, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_who_say_nothing_replace_nothing() {
+    let mut world = World::acquainted(World::relayed_class());
+    world.pass(Duration::from_secs(60));
+    let old = sending(&world, ALICE);
+    let from = world.seen.len();
+    idle(&mut world, KEY_AGE * 3);
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.seen.len(), from);
+    assert_eq!(sending(&world, ALICE), old);
+}
+
+#[test]
+fn a_day_later_the_peer_has_lost_its_keys() {
+    for loser in [ALICE, BOB] {
+        let mut world = World::acquainted(World::relayed_class());
+        idle(&mut world, KEY_AGE_LATER);
+        world.crash(loser);
+        world.peers[loser].disk.clear();
+        world.start(loser);
+        world.bind(loser);
+        world.send(1 - loser, "do you know me?");
+        world.settle();
+        world.pass(Duration::from_secs(60));
+        assert_eq!(world.heard[loser].last().unwrap(), "do you know me?");
+        world.still_works();
+        assert!(agree(&world));
+    }
+}
+
+#[test]
+fn a_store_from_before_the_new_keys_finds_back() {
+    for restored in [ALICE, BOB] {
+        for days in 1..8 {
+            let mut world = World::acquainted(World::relayed_class());
+            let backup = world.peers[restored].disk.clone();
+            for _ in 0..days {
+                idle(&mut world, KEY_AGE);
+                world.still_works();
+            }
+            world.crash(restored);
+            world.peers[restored].disk = backup;
+            world.start(restored);
+            world.bind(restored);
+            world.finds_together();
+            let old = [ALICE, BOB].map(|who| sending(&world, who));
+            idle(&mut world, KEY_AGE_LATER);
+            world.still_works();
+            assert_ne!([ALICE, BOB].map(|who| sending(&world, who)), old);
+        }
+    }
+}
+
+#[test]
+fn what_the_peer_says_under_the_old_keys_meanwhile_does_not_end_it() {
+    let mut world = World::acquainted(LinkClass::Direct);
+    let (begins, other) = (first(), 1 - first());
+    let old = sending(&world, begins);
+    idle(&mut world, KEY_AGE);
+    world.send(begins, "has something to say");
+    world.settle();
+    // Neither ever stops: each word of the one crosses one of the other.
+    for round in 0..40 {
+        for who in [begins, other] {
+            world.send(who, &format!("word {round}"));
+            world.flush(who);
+        }
+        let wire: Vec<_> = world.wire.drain(..).collect();
+        for Seen { to, packet } in wire {
+            world.deliver(to, packet);
+        }
+        world.listen();
+        world.now.elapsed += Duration::from_millis(1);
+    }
+    assert_ne!(sending(&world, begins), old);
+    assert!(agree(&world));
+}
+
+#[test]
+fn what_is_lost_of_it_is_said_again() {
+    for lost in 0..24 {
+        let mut world = World::acquainted(LinkClass::Direct);
+        let (begins, other) = (first(), 1 - first());
+        let old = sending(&world, begins);
+        idle(&mut world, KEY_AGE);
+        let mut packets = 0;
+        for round in 0..30 {
+            // One way alone, so that nothing but acknowledgements comes back.
+            world.send(begins, &format!("word {round}"));
+            for _ in 0..4 {
+                for who in [begins, other] {
+                    world.flush_all(who);
+                }
+                world.listen();
+                for Seen { to, packet } in std::mem::take(&mut world.wire) {
+                    packets += 1;
+                    // Three in a row are lost.
+                    if !(lost..lost + 3).contains(&packets) {
+                        world.deliver(to, packet);
+                    }
+                }
+            }
+            world.pass(Duration::from_secs(1));
+        }
+        assert!(packets > 60, "{packets} packets");
+        assert_ne!(sending(&world, begins), old, "lost: {lost}");
+        assert!(agree(&world), "lost: {lost}");
+        let heard = world.heard[other].last().map(String::as_str);
+        assert_eq!(heard, Some("word 29"));
+    }
+}
+
+#[test]
+fn it_is_done_by_two_who_are_never_there_at_the_same_time() {
+    let mut world = World::acquainted(World::relayed_class());
+    world.unbind(ALICE);
+    world.unbind(BOB);
+    let old = sending(&world, ALICE);
+    idle(&mut world, KEY_AGE);
+    let mut mailbox = [Vec::new(), Vec::new()];
+    for turn in 0..12 {
+        let who = turn % 2;
+        // Its app is started anew each time.
+        world.crash(who);
+        world.start(who);
+        world.bind(who);
+        world.send(who, &format!("turn {turn}"));
+        for packet in std::mem::take(&mut mailbox[who]) {
+            world.deliver(who, packet);
+        }
+        world.flush_all(who);
+        world.listen();
+        world.flush_all(who);
+        for seen in world.wire.drain(..) {
+            mailbox[seen.to].push(seen.packet);
+        }
+        world.unbind(who);
+        idle(&mut world, HOUR);
+    }
+    assert_ne!(sending(&world, ALICE), old);
+    assert!(agree(&world));
+}
+
+#[test]
+fn a_clock_that_was_far_ahead_when_keys_were_made_keeps_them_no_longer() {
+    let mut world = World::relayed();
+    let then = world.now.wall;
+    world.now.wall = then.plus(KEY_AGE * 400);
+    for who in [ALICE, BOB] {
+        world.bind(who);
+        world.send(who, "hello");
+    }
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    let old = sending(&world, ALICE);
+    world.now.wall = then;
+    world.still_works();
+    world.still_works();
+    assert_ne!(sending(&world, ALICE), old);
+}

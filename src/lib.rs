@@ -63,9 +63,9 @@ pub use outlive_core::transport::{
 pub use outlive_core::wire::file::{FileInfo, StopReason};
 pub use outlive_core::wire::frame::CloseReason;
 pub use outlive_core::{
-    ChannelId, Contact, ContactError, Epoch, Generation, Identity, MessageId, PeerId, PeerIdError,
-    Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId, TransferId, WallTime,
-    limits, record, store, transport,
+    ChannelId, Contact, ContactError, Epoch, Generation, Identity, MessageId, Padding, PeerId,
+    PeerIdError, Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId, TransferId,
+    WallTime, limits, record, store, transport,
 };
 pub use receipt::{Receipt, ReceiptState, Waiting};
 pub use relay::RelayState;

@@ -30,3 +30,4 @@ pub use runs::{Counter, RunSet};
 pub use safety_number::{SafetyNumber, SafetyNumberError};
 pub use seal::OpenError;
 pub use time::{Now, WallTime};
+pub use wire::padding::Padding;

@@ -162,12 +162,12 @@ pub const PHASE_PACKETS: u64 = 1 << 22;
 /// How long one phase of keys is used for sealing.
 pub const PHASE_TIME: Duration = Duration::from_secs(24 * 3_600);
 
-/// Age at which keys are replaced, if the two are in touch. It bounds how long somebody who has copied
-/// them reads on.
-pub const KEY_AGE: Duration = Duration::from_secs(24 * 3_600);
+/// How long keys are used before they are replaced, if the two are in touch. It bounds how long somebody
+/// who has copied them reads on.
+pub const KEY_AGE: Duration = Duration::from_secs(72 * 3_600);
 
 /// The same for the peer with the larger id: the other one has begun by then, and one new set is enough.
-pub const KEY_AGE_LATER: Duration = Duration::from_secs(30 * 3_600);
+pub const KEY_AGE_LATER: Duration = Duration::from_secs(78 * 3_600);
 
 /// How long keys are kept after others took their place: longer than anything sealed under them may
 /// wait in a mailbox.
@@ -175,7 +175,7 @@ pub const KEY_LIFE: Duration = Duration::from_secs(31 * 24 * 3_600);
 
 /// Keys agreed on that a session keeps. One more, and the oldest go: what is still sealed under them
 /// is sent again, sealed anew.
-pub const ASSOCIATIONS: usize = 6;
+pub const ASSOCIATIONS: usize = 12;
 
 /// Earlier phases of each of them that still open.
 pub const OLD_PHASES: usize = 40;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use outlive_core::Identity;
 use outlive_core::limits::InboxLimits;
 use outlive_core::store::{Batch, Store, StoreError};
 use outlive_core::transport::{DirectTransport, NegotiatedTransport, RelayTransport};
+use outlive_core::{Identity, Padding};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,7 @@ pub struct NodeBuilder {
     negotiated: Option<Box<dyn NegotiatedTransport>>,
     strangers: Strangers,
     inbox_limits: InboxLimits,
+    padding: Padding,
     network: NetworkMonitor,
     foreign: Option<ForeignRelays>,
 }
@@ -153,6 +154,14 @@ impl NodeBuilder {
         self
     }
 
+    /// Which packets are made longer, so that their length tells little of what is in them: those that go
+    /// through a relay, if not said. It is for what this node sends; its peers take either.
+    #[must_use]
+    pub const fn padding(mut self, padding: Padding) -> Self {
+        self.padding = padding;
+        self
+    }
+
     /// What the operating system says of the network, as the app tells it or as it is found out.
     #[must_use]
     pub fn network(mut self, network: NetworkMonitor) -> Self {
@@ -199,6 +208,7 @@ impl NodeBuilder {
             links_cancel: links_cancel.clone(),
             admission,
             inbox_limits: self.inbox_limits,
+            padding: self.padding,
             handler: HandlerPlace::default(),
             handlers: Arc::new(Semaphore::new(NODE_HANDLERS)),
             handled_bytes: Arc::new(Semaphore::new(HANDLED_BYTES)),

@@ -9,7 +9,7 @@ use outlive_core::limits::InboxLimits;
 use outlive_core::record::Key;
 use outlive_core::store::{ReadLimit, Store, StoreError};
 use outlive_core::transport::{DeliveryToken, NegotiatedTransport};
-use outlive_core::{ChannelId, Generation, Identity, PeerId, RequestId, Round};
+use outlive_core::{ChannelId, Generation, Identity, Padding, PeerId, RequestId, Round};
 use tokio::sync::{Notify, OnceCell, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
@@ -64,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) links_cancel: CancellationToken,
     pub(crate) admission: Admission,
     pub(crate) inbox_limits: InboxLimits,
+    pub(crate) padding: Padding,
     /// The handler of requests that no session has one of its own for.
     pub(crate) handler: HandlerPlace,
     /// Places for handlers at work.

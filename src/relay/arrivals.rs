@@ -9,7 +9,7 @@ use outlive_core::seal::{self, OneWay};
 use outlive_core::transport::{Class, Incoming, Outgoing, Sender, Slot};
 use outlive_core::wire::frame::{Close, CloseReason, Frame};
 use outlive_core::wire::packet::PacketBuilder;
-use outlive_core::{EnvelopeId, Generation, PeerId};
+use outlive_core::{EnvelopeId, Generation, Padding, PeerId};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
@@ -298,6 +298,9 @@ fn refusal(inner: &Inner, peer: PeerId) -> Option<Bytes> {
     let reason = CloseReason::NotAccepted;
     if !builder.push(&Frame::Close(Close { reason })) {
         return None;
+    }
+    if inner.padding == Padding::Relayed {
+        builder.pad();
     }
     let mut entropy = fresh_entropy().ok()?;
     let now = inner.clock.now().wall;

@@ -43,6 +43,7 @@ impl Task {
             now,
         );
         engine.set_inbox_limits(self.inner.inbox_limits);
+        engine.set_padding(self.inner.padding);
         let trust = trust_of(&**store, self.peer).await?;
         self.hub
             .change(|state| std::mem::replace(&mut state.trust, trust) != trust);

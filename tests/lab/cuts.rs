@@ -9,6 +9,8 @@
 
 use std::time::{Duration, Instant};
 
+use outlive::Padding;
+
 use crate::peer::{CHATTER, Talk, soon};
 use crate::town::{Kind, Plan, Town, figure};
 use crate::weather::Weather;
@@ -56,7 +58,11 @@ struct Roads {
 }
 
 async fn cut(seed: u64, roads: Roads, talk: Talk) -> Option<Cut> {
-    let plan = Plan::new(seed, Weather::delayed(roads.delay), roads.kind);
+    let plan = Plan {
+        // A message is told by its length from what else goes over the relay.
+        padding: Padding::Never,
+        ..Plan::new(seed, Weather::delayed(roads.delay), roads.kind)
+    };
     let mut town = Town::of(plan).await?;
     let wire = roads.wire.map(|weather| {
         let wire = town.shortcut();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use outlive::{
-    ChannelId, Error, Identity, Inbox, NetworkMonitor, Node, PeerId, Session, SessionState,
+    ChannelId, Error, Identity, Inbox, NetworkMonitor, Node, Padding, PeerId, Session, SessionState,
 };
 use outlive_storage::MemoryStore;
 // Networks that are away take their time.
@@ -82,6 +82,7 @@ impl Peer {
         relay: String,
         direct: Direct,
         network: NetworkMonitor,
+        padding: Padding,
     ) -> Self {
         let monitor = network.clone();
         let (node, session, inbox) = host
@@ -91,7 +92,8 @@ impl Peer {
                     .identity(identity(n))
                     .store(MemoryStore::new())
                     .transport(relay)
-                    .network(monitor);
+                    .network(monitor)
+                    .padding(padding);
                 let node = match direct {
                     Direct::Quic(quic) => node.direct(quic),
                     Direct::WebRtc(webrtc) => node.negotiated(webrtc),

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outlive::{Connectivity, NetworkMonitor, SessionState};
+use outlive::{Connectivity, NetworkMonitor, Padding, SessionState};
 use outlive_relay::Relay;
 use outlive_storage::MemoryStore;
 use outlive_transports::{Quic, WebRtc};
@@ -68,6 +68,7 @@ pub(crate) struct Plan {
     pub(crate) turn: bool,
     /// What tells the peers of their networks.
     pub(crate) network: fn() -> NetworkMonitor,
+    pub(crate) padding: Padding,
 }
 
 impl Plan {
@@ -83,6 +84,7 @@ impl Plan {
             kind,
             turn: false,
             network: NetworkMonitor::new,
+            padding: Padding::Relayed,
         }
     }
 }
@@ -126,6 +128,7 @@ impl Town {
             kind,
             turn,
             network,
+            padding,
         } = plan;
         let lab = Lab::open(seed)?;
         if turn && !Turn::is_installed() {
@@ -186,8 +189,8 @@ impl Town {
         let [one, other] = hosts;
         let began = Instant::now();
         let peers = [
-            Peer::start(one, 1, address.clone(), way(), network()).await,
-            Peer::start(other, 2, address, way(), network()).await,
+            Peer::start(one, 1, address.clone(), way(), network(), padding).await,
+            Peer::start(other, 2, address, way(), network(), padding).await,
         ];
         Some(Self {
             began,

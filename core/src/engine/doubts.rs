@@ -32,16 +32,17 @@ impl Doubts {
         self.proven = Some(now);
     }
 
+    /// Whether a packet makes the keys doubtful.
+    pub(super) fn counts(&self, doubt: Doubt, now: Duration) -> bool {
+        doubt == Doubt::Old || past(self.proven, KEYS_PROVEN, now)
+    }
+
     /// Whether a doubt is reason enough for a handshake. Each is followed by a longer wait.
     pub(super) fn heed(&mut self, doubt: Doubt, now: Duration) -> bool {
-        let past = |at: Option<Duration>, wait| at.is_none_or(|at| now >= at + wait);
-        if doubt == Doubt::UnknownKeys && !past(self.proven, KEYS_PROVEN) {
+        if !self.counts(doubt, now) || !past(self.begun, self.wait, now) {
             return false;
         }
-        if !past(self.begun, self.wait) {
-            return false;
-        }
-        self.wait = if past(self.begun, HANDSHAKE_MOST * 4) {
+        self.wait = if past(self.begun, HANDSHAKE_MOST * 4, now) {
             HANDSHAKE_AGAIN
         } else {
             (self.wait * 2).min(HANDSHAKE_MOST)
@@ -49,6 +50,11 @@ impl Doubts {
         self.begun = Some(now);
         true
     }
+}
+
+/// Whether so much time has passed since then.
+fn past(at: Option<Duration>, wait: Duration, now: Duration) -> bool {
+    at.is_none_or(|at| now >= at + wait)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::overtaken::Sealed;
 use super::sealing::Responding;
 use super::writes::After;
 use crate::Generation;
-use crate::limits::{HANDSHAKE_AGAIN, KEY_AGE, KEY_AGE_LATER};
+use crate::limits::{ASSOCIATIONS, HANDSHAKE_AGAIN, KEY_AGE, KEY_AGE_LATER};
 use crate::wire::frame::{Frame, Handshake};
 
 impl Engine {
@@ -41,11 +41,18 @@ impl Engine {
 
     /// Begins a handshake if a packet is reason enough.
     pub(super) fn doubt_keys(&mut self, generation: Generation, doubt: Doubt) {
-        self.sealing.suspected = true;
+        let now = self.now.elapsed;
+        self.sealing.suspected |= self.sealing.doubts.counts(doubt, now);
         let under_way = self.durable.keys.pending.is_some();
-        if under_way || self.sealing.doubts.heed(doubt, self.now.elapsed) {
+        if under_way || self.sealing.doubts.heed(doubt, now) {
             self.want_keys(generation);
         }
+    }
+
+    /// The peer has said how far it is, under shared keys, and no initiation with it: it has the response that
+    /// was given, or will ask again. Messages tell nothing, which may have been on their way for long.
+    pub(super) fn asks_for_no_keys(&mut self) {
+        self.sealing.responding.take_if(|response| response.said);
     }
 
     /// Begins a handshake if the keys there are have served long enough. The peer has just used some, so
@@ -58,8 +65,9 @@ impl Engine {
         };
         let sending = self.live.keys.sending();
         let is_old = sending.is_some_and(|of| of.is_old(age, self.now.wall));
-        // If the peer has begun one, that is enough.
-        if is_old && self.sealing.responding.is_none() {
+        // If the peer has begun one, that is enough. None is to push out keys that may open something still.
+        let room = self.live.keys.associations.len() < ASSOCIATIONS;
+        if is_old && room && self.sealing.responding.is_none() {
             self.want_keys(generation);
         }
     }
@@ -114,11 +122,19 @@ impl Engine {
     /// a clock that went back: it is answered, but not often, and makes no doubt.
     pub(super) fn on_initiation(&mut self, generation: Generation, sealed: Sealed, message: &[u8]) {
         let newest = sealed.newest;
+        let shared = sealed.keys.is_some();
+        let known = self.live.keys.has_answered(message);
+        if shared && !newest && !known {
+            // It was overtaken, or recorded. A new offer would take the place of one that is waited for.
+            return;
+        }
         let now = self.now.elapsed;
         if let Some(link) = self.links.get(generation)
-            && !newest
+            && (!newest || (shared && known))
         {
-            let lately = link.responded.is_some_and(|at| now < at + HANDSHAKE_AGAIN);
+            let lately = link
+                .responded
+                .is_some_and(|at| now < at + HANDSHAKE_AGAIN / 2);
             if lately {
                 return;
             }
@@ -130,13 +146,12 @@ impl Engine {
                 .keys
                 .respond(identity, peer, message, &mut self.entropy, self.now.wall);
         let Some(mine) = mine else { return };
-        let shared = sealed.keys.is_some();
         self.sealing.responding = Some(Responding {
             mine,
-            shared,
+            shared: shared && !sealed.left,
             said: false,
         });
-        // Who is sure of our keys begins none by itself.
+        // Who is sure of our keys seals a handshake under them.
         self.sealing.doubted |= newest && !shared;
         self.writes.touch();
         self.defer(After::Keys { generation });

@@ -99,6 +99,8 @@ impl Engine {
         }
         let mut taken = Taken::Yes;
         let mut initiations = 0;
+        let states = |frame: &Frame| matches!(frame, Frame::Resume(_) | Frame::Ack(_));
+        let states = frames.iter().any(states);
         for frame in frames {
             if !opened.fresh && !frame.counts_late() {
                 continue;
@@ -121,6 +123,9 @@ impl Engine {
             }
         }
         if opened.fresh && opened.sealed.keys.is_some() {
+            if states && initiations == 0 {
+                self.asks_for_no_keys();
+            }
             self.replace_old_keys(generation);
         }
         match (taken, envelope) {

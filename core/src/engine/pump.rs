@@ -109,7 +109,7 @@ impl Engine {
         &mut self,
         generation: Generation,
         class: Class,
-        builder: PacketBuilder,
+        mut builder: PacketBuilder,
         contents: Contents,
     ) {
         let Contents {
@@ -118,6 +118,9 @@ impl Engine {
             expires,
             lane,
         } = contents;
+        if self.pads(generation) {
+            builder.pad();
+        }
         // What does not seal stays unsent, as if it were lost on its way.
         let Some(packet) = self.seal(generation, &builder.finish(), handshake) else {
             return;
@@ -146,6 +149,7 @@ impl Engine {
         let settled = self.settled();
         let now = self.now.elapsed;
         let (due, shaking) = (self.handshake_due(generation), self.is_shaking_hands());
+        let epoch = self.live.peer_epoch;
         let Some(link) = self.links.get(generation) else {
             return false;
         };
@@ -153,11 +157,9 @@ impl Engine {
             // A handshake is said again with each Ack that is said.
             link.acks.hasten();
         }
-        let acks = link.acks.press(now);
-        if acks {
-            link.keep_resume(now);
-        }
-        if due || (link.resume_due && settled) || acks {
+        let mut acks = link.acks.press(now);
+        let resume = link.resume_due && settled;
+        if due || resume || acks {
             for frame in self.handshake_frames(generation) {
                 // There is room for two of them in any packet.
                 let _ = builder.push(&frame);
@@ -167,6 +169,17 @@ impl Engine {
         let Some(link) = self.links.get(generation) else {
             return handshake;
         };
+        if handshake
+            && !(acks || resume || link.is_direct())
+            && let Some(epoch) = epoch
+        {
+            // In a mailbox it takes the place of the Ack that was said last.
+            link.acks.owe(epoch, None);
+            acks = link.acks.press(now);
+        }
+        if acks {
+            link.keep_resume(now);
+        }
         if link.resume_due && settled {
             link.resumes(acks, now);
             if let Some(resume) = self.resume_for(generation) {

@@ -16,7 +16,7 @@ use crate::limits::NUMBER_LEASE;
 use crate::seal::KIND_PLAIN;
 use crate::seal::window::Window;
 use crate::seal::{Keys, Locator, OneWay, PacketNumber, StartId};
-use crate::{Entropy, Generation, Identity};
+use crate::{Entropy, Generation, Identity, Padding};
 
 /// What of sealing is in memory.
 pub(super) struct Sealing {
@@ -37,6 +37,7 @@ pub(super) struct Sealing {
     pub(super) confirming: bool,
     /// Keys whose response is said until the peer uses them.
     pub(super) responding: Option<Responding>,
+    padding: Padding,
     /// How the peer's last Resume since this start was sealed.
     pub(super) last_resume: Option<Sealed>,
     #[cfg(feature = "plain")]
@@ -53,9 +54,10 @@ pub(super) struct Sealing {
 pub(super) struct Responding {
     /// The keys that it makes.
     pub(super) mine: Locator,
-    /// Whether the peer is known to have the keys that it seals under: it has asked under them.
+    /// Whether the peer has asked under the keys that it uses: it has those that there are.
     pub(super) shared: bool,
-    /// Whether it was said since it was asked for: at least once it is, whatever comes meanwhile.
+    /// Whether it was said since it was asked for, or since this start: at least once it is, whatever comes
+    /// meanwhile.
     pub(super) said: bool,
 }
 
@@ -87,8 +89,9 @@ impl Sealing {
             responding: offered.map(|of| Responding {
                 mine: of.mine,
                 shared: false,
-                said: true,
+                said: false,
             }),
+            padding: Padding::default(),
             last_resume: None,
             #[cfg(feature = "plain")]
             plain: false,
@@ -111,6 +114,22 @@ impl Engine {
             Mode::Shared
         } else {
             Mode::OneWay
+        }
+    }
+
+    /// Sets which packets are made longer from now on.
+    pub const fn set_padding(&mut self, padding: Padding) {
+        self.sealing.padding = padding;
+    }
+
+    pub(super) fn pads(&mut self, generation: Generation) -> bool {
+        #[cfg(feature = "plain")]
+        if self.sealing.plain {
+            return false;
+        }
+        match self.sealing.padding {
+            Padding::Relayed => self.links.get(generation).is_some_and(|of| !of.is_direct()),
+            Padding::Never => false,
         }
     }
 

@@ -79,9 +79,8 @@ impl Engine {
                 self.sealing.suspected = false;
                 self.live.keys.proved();
             }
-            // The peer seals under shared keys: it needs no response any more, or asks again.
-            let heard = |of: &mut Responding| of.said || of.mine == opened.mine;
-            self.sealing.responding.take_if(heard);
+            let uses = |of: &mut Responding| of.mine == opened.mine;
+            self.sealing.responding.take_if(uses);
         } else if !opened.known_start {
             // A store that went back in time, or a recorded packet: fresh keys will tell.
             self.doubt_keys(generation, Doubt::Old);

@@ -63,7 +63,7 @@ pub struct Association {
     pub mine: Locator,
     /// Our packets name them so.
     pub theirs: Locator,
-    /// When they were agreed on.
+    /// When they were made; from their first use on, when that was.
     pub born: WallTime,
     /// When others took their place.
     pub superseded: Option<WallTime>,
@@ -283,6 +283,13 @@ impl Keys {
         Some(mine)
     }
 
+    /// Whether this initiation was answered, and its keys were not used yet.
+    pub(crate) fn has_answered(&self, initiation: &[u8]) -> bool {
+        let to = *blake3::hash(initiation).as_bytes();
+        let mut answers = self.associations.iter().filter_map(|of| of.answer.as_ref());
+        answers.any(|answer| answer.to == to)
+    }
+
     /// The response that goes with these keys, while the peer has not used them.
     #[must_use]
     pub fn response(&self, mine: Locator) -> Option<Bytes> {
@@ -365,6 +372,8 @@ impl Keys {
         for of in &mut self.associations {
             if Some(of.mine) == self.sending && of.mine != mine {
                 of.superseded = Some(now);
+                // Nothing is sealed under it again.
+                of.send.secret = Secret::new([0; 32]);
             }
             if of.mine == mine {
                 of.superseded = None;
@@ -431,10 +440,12 @@ impl Keys {
         of.newest = of.newest.max(header.number);
         let confirms = of.answer.take().is_some();
         if confirms {
-            let (mine, born) = (of.mine, of.born);
-            self.send_under(mine, now);
-            // What we began before is answered by this.
-            self.pending.take_if(|pending| pending.began <= born);
+            // What we began before they were made is answered by this.
+            self.pending.take_if(|pending| pending.began <= of.born);
+            // They may have waited long for their first use. Their age counts from then on, or two who take
+            // turns would find them old at once, and go on so for ever.
+            of.born = now;
+            self.send_under(header.locator, now);
         }
         if let Some(last_used) = last_used
             && !left
@@ -461,6 +472,9 @@ impl Keys {
 }
 
 const _: () = assert!(KEY_LIFE.as_secs() > crate::limits::MESSAGE_TTL.as_secs());
+
+// Keys that are replaced for their age push out none that may still open something.
+const _: () = assert!(KEY_AGE.as_secs() * (ASSOCIATIONS as u64 - 1) >= KEY_LIFE.as_secs());
 
 #[cfg(test)]
 mod tests;

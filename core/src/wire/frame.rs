@@ -217,6 +217,9 @@ pub enum CloseReason {
 /// The first kind that a receiver may skip when it does not know it.
 pub const FIRST_OPTIONAL_KIND: u8 = 64;
 
+/// The kind of a frame that says nothing, and makes a packet longer.
+pub const PADDING: u8 = FIRST_OPTIONAL_KIND;
+
 impl Frame {
     /// The number that names the kind of this frame on the wire.
     #[must_use]

@@ -10,6 +10,7 @@
 pub mod file;
 pub mod frame;
 pub mod packet;
+pub(crate) mod padding;
 pub mod relay;
 pub mod request;
 mod sign_in;

@@ -102,6 +102,15 @@ impl PacketBuilder {
         written.is_ok()
     }
 
+    /// Makes the packet longer, so that its length tells little of what is in it: for one that somebody
+    /// else carries. Nothing fits behind it.
+    pub fn pad(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes.push(VERSION);
+        }
+        super::padding::pad(&mut self.bytes, self.limit);
+    }
+
     /// Whether there is no frame in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,10 +1,11 @@
-//! Keys that have served for a day are replaced: who has copied them reads no further.
+//! Keys that have served for three days are replaced: who has copied them reads nothing that follows.
 
 use std::time::Duration;
 
 use outlive_core::limits::{KEY_AGE, KEY_AGE_LATER};
 use outlive_core::link::LinkClass;
 use outlive_core::seal::{KIND_SEALED, Keys, Locator};
+use outlive_core::transport::Class;
 
 use crate::world::{ALICE, BOB, Seen, World, id};
 
@@ -36,7 +37,7 @@ fn agree(world: &World) -> bool {
 }
 
 #[test]
-fn who_copied_the_keys_of_both_reads_no_further_than_a_day() {
+fn who_copied_the_keys_of_both_reads_for_three_days() {
     for class in [World::relayed_class(), LinkClass::Direct] {
         let mut world = World::acquainted(class);
         let mut thief = [keys(&world, ALICE), keys(&world, BOB)];
@@ -44,7 +45,7 @@ fn who_copied_the_keys_of_both_reads_no_further_than_a_day() {
             let of_messages = world.seen[from..]
                 .iter()
                 .filter(|seen| seen.packet[0] == KIND_SEALED);
-            let opened = of_messages.map(|Seen { to, packet }| {
+            let opened = of_messages.map(|Seen { to, packet, .. }| {
                 let opened = thief[*to].open(packet, world.now.wall);
                 opened.is_ok()
             });
@@ -191,7 +192,7 @@ fn what_the_peer_says_under_the_old_keys_meanwhile_does_not_end_it() {
             world.flush(who);
         }
         let wire: Vec<_> = world.wire.drain(..).collect();
-        for Seen { to, packet } in wire {
+        for Seen { to, packet, .. } in wire {
             world.deliver(to, packet);
         }
         world.listen();
@@ -217,7 +218,7 @@ fn what_is_lost_of_it_is_said_again() {
                     world.flush_all(who);
                 }
                 world.listen();
-                for Seen { to, packet } in std::mem::take(&mut world.wire) {
+                for Seen { to, packet, .. } in std::mem::take(&mut world.wire) {
                     packets += 1;
                     // Three in a row are lost.
                     if !(lost..lost + 3).contains(&packets) {
@@ -235,34 +236,141 @@ fn what_is_lost_of_it_is_said_again() {
     }
 }
 
+/// A mailbox at a relay: of what matters in its newest form one packet waits.
+#[derive(Default)]
+struct Mailbox(Vec<Seen>);
+
+impl Mailbox {
+    fn put(&mut self, seen: Seen) {
+        if seen.class == Class::NewestOnly {
+            self.0.retain(|of| of.class != Class::NewestOnly);
+        }
+        if seen.class != Class::NowOrNever {
+            self.0.push(seen);
+        }
+    }
+}
+
+/// One comes when the other has gone: it starts anew, reads what was left for it, and says what there is.
+fn turn(world: &mut World, mailboxes: &mut [Mailbox; 2], who: usize, says: &str) {
+    world.crash(who);
+    world.start(who);
+    world.bind(who);
+    if !says.is_empty() {
+        world.send(who, says);
+    }
+    for seen in std::mem::take(&mut mailboxes[who].0) {
+        world.deliver(who, seen.packet);
+        // It takes longer to read than to write.
+        world.flush_all(who);
+    }
+    world.listen();
+    world.flush_all(who);
+    if !says.is_empty() {
+        // Behind the word that what was left has come.
+        world.send(who, says);
+        world.flush_all(who);
+    }
+    // Only now is anybody told what it said: it was there for a moment.
+    for seen in world.wire.drain(..) {
+        mailboxes[seen.to].put(seen);
+    }
+    world.unbind(who);
+}
+
 #[test]
 fn it_is_done_by_two_who_are_never_there_at_the_same_time() {
-    let mut world = World::acquainted(World::relayed_class());
-    world.unbind(ALICE);
-    world.unbind(BOB);
-    let old = sending(&world, ALICE);
-    idle(&mut world, KEY_AGE);
-    let mut mailbox = [Vec::new(), Vec::new()];
-    for turn in 0..12 {
-        let who = turn % 2;
-        // Its app is started anew each time.
-        world.crash(who);
-        world.start(who);
-        world.bind(who);
-        world.send(who, &format!("turn {turn}"));
-        for packet in std::mem::take(&mut mailbox[who]) {
-            world.deliver(who, packet);
+    for hours in [1, 30, 80] {
+        let mut world = World::acquainted(World::relayed_class());
+        world.unbind(ALICE);
+        world.unbind(BOB);
+        let old = sending(&world, ALICE);
+        let mut mailboxes = <[Mailbox; 2]>::default();
+        idle(&mut world, KEY_AGE);
+        for round in 0..12 {
+            let who = round % 2;
+            turn(&mut world, &mut mailboxes, who, &format!("turn {round}"));
+            let engine = world.peers[who].engine.as_ref().expect("it runs");
+            let waiting = engine.session().out.values();
+            let waiting: u64 = waiting.map(|out| out.next.0 - out.low.0).sum();
+            assert_eq!(
+                waiting, 2,
+                "what was said the last time is not known to have come"
+            );
+            idle(&mut world, HOUR * hours);
         }
-        world.flush_all(who);
-        world.listen();
-        world.flush_all(who);
-        for seen in world.wire.drain(..) {
-            mailbox[seen.to].push(seen.packet);
+        assert_ne!(sending(&world, ALICE), old, "turns of {hours} h");
+        for who in [ALICE, BOB] {
+            assert_eq!(world.heard[who].len(), 11 + 2 * who);
         }
-        world.unbind(who);
-        idle(&mut world, HOUR);
     }
-    assert_ne!(sending(&world, ALICE), old);
+}
+
+#[test]
+fn two_who_take_turns_and_have_nothing_to_say_fall_silent() {
+    for hours in [1, 14, 30, 80, 200] {
+        let mut world = World::acquainted(World::relayed_class());
+        world.unbind(ALICE);
+        world.unbind(BOB);
+        let mut mailboxes = <[Mailbox; 2]>::default();
+        idle(&mut world, KEY_AGE * 2);
+        turn(&mut world, &mut mailboxes, ALICE, "a last word");
+        for round in 1..14 {
+            idle(&mut world, HOUR * hours);
+            turn(&mut world, &mut mailboxes, round % 2, "");
+        }
+        assert!(
+            mailboxes.iter().all(|of| of.0.is_empty()),
+            "turns of {hours} h"
+        );
+    }
+}
+
+#[test]
+fn what_waits_for_a_month_opens_however_often_keys_were_replaced_meanwhile() {
+    let mut world = World::acquainted(World::relayed_class());
+    world.send(ALICE, "waits");
+    world.flush_all(ALICE);
+    let waiting = world.wire.pop_front().expect("the message");
+    for day in 0..30 {
+        idle(&mut world, HOUR * 24);
+        for who in [BOB, ALICE, BOB] {
+            world.send(who, "meanwhile");
+            world.settle();
+        }
+        let opened = keys(&world, BOB).open(&waiting.packet, world.now.wall);
+        assert!(opened.is_ok(), "after {day} days");
+    }
+    let sets = keys(&world, BOB).associations.len();
+    assert!(sets > 8, "{sets} sets of keys");
+}
+
+#[test]
+fn a_recorded_beginning_takes_no_offer_away() {
+    let mut world = World::acquainted(LinkClass::Direct);
+    let (begins, other) = (first(), 1 - first());
+    let from = world.seen.len();
+    idle(&mut world, KEY_AGE);
+    world.still_works();
+    let recorded: Vec<_> = world.seen[from..].to_vec();
+    idle(&mut world, KEY_AGE);
+    world.send(begins, "has something to say");
+    // Whatever the other does, the recording comes in between.
+    for _ in 0..20 {
+        for who in [begins, other] {
+            world.flush_all(who);
+        }
+        world.listen();
+        for Seen { to, packet, .. } in std::mem::take(&mut world.wire) {
+            world.deliver(to, packet);
+            // One that is not new is answered rarely.
+            world.now.elapsed += Duration::from_secs(3);
+            for old in recorded.iter().filter(|old| old.to == other) {
+                world.deliver(other, old.packet.clone());
+            }
+            world.flush_all(other);
+        }
+    }
     assert!(agree(&world));
 }
 

@@ -8,6 +8,7 @@ mod peer;
 mod age;
 mod hostile;
 mod keys;
+mod lengths;
 mod recovery;
 mod stories;
 mod world;

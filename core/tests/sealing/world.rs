@@ -7,6 +7,7 @@ use bytes::Bytes;
 use outlive_core::engine::{Rule, SendOptions, Taken};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::LinkClass;
+use outlive_core::transport::Class;
 use outlive_core::{ChannelId, EnvelopeId, Generation, Identity, Now, PeerId, StoreId, WallTime};
 
 use crate::peer::Peer;
@@ -19,6 +20,7 @@ pub(crate) const BOB: usize = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) to: usize,
+    pub(crate) class: Class,
     pub(crate) packet: Bytes,
 }
 
@@ -144,6 +146,7 @@ impl World {
                 }
                 let seen = Seen {
                     to: 1 - who,
+                    class: transmit.class,
                     packet: transmit.packet,
                 };
                 self.seen.push(seen.clone());
@@ -188,7 +191,7 @@ impl World {
                 self.flush(who);
             }
             self.listen();
-            let Some(Seen { to, packet }) = self.wire.pop_front() else {
+            let Some(Seen { to, packet, .. }) = self.wire.pop_front() else {
                 let busy = self.peers.iter().any(|peer| peer.write.is_some());
                 if !busy {
                     return;

@@ -147,7 +147,7 @@ fn nothing_is_left_where_the_peer_does_not_read_whatever_fails() {
 }
 
 #[test]
-fn keys_are_replaced_every_day_whatever_fails() {
+fn keys_are_replaced_for_their_age_whatever_fails() {
     let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
     let start = number("OUTLIVE_SIM_START").unwrap_or(0);
     let one = number("OUTLIVE_SIM_SEED");

@@ -191,10 +191,11 @@ pub(crate) fn check_small_frames(vectors: &mut Vectors) {
     let mut builder = PacketBuilder::new();
     assert!(builder.push(&Frame::Ping(TOKEN)));
     let mut encoded = builder.finish();
-    encoded.extend_from_slice(b"\x40\x03new");
+    encoded.extend_from_slice(b"\x41\x03new");
     let mut behind = PacketBuilder::new();
     assert!(behind.push(&subscribe));
     encoded.extend_from_slice(&behind.finish()[1..]);
+    encoded.extend_from_slice(b"\x40\x00\x40\x02\x00\x00");
     let expected = vectors.take("packet");
     assert_eq!(hex(&encoded), hex(&expected), "packet, encoded");
     assert_eq!(

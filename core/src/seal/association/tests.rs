@@ -145,7 +145,8 @@ fn a_late_response_to_an_earlier_initiation_makes_no_keys() {
     assert!(one.pending.is_some() && one.associations.is_empty());
 }
 
-/// Two peers that have agreed on keys twice, and the first has used the first set.
+/// Two peers that have agreed on keys twice, and the first has used the first set. It can seal under that
+/// still, as before or from a copy of its store.
 fn agreed_twice() -> [Keys; 2] {
     let [mut one, mut two] = agreed();
     open(&mut two, &seal(&one, 1), NOW).unwrap();
@@ -156,7 +157,9 @@ fn agreed_twice() -> [Keys; 2] {
         .respond(&second, &first.peer_id(), &message, &mut entropy(4), NOW)
         .unwrap();
     let response = two.response(mine).unwrap();
+    let before = one.associations[0].send.clone();
     assert!(one.finish(&first, &second.peer_id(), &response, NOW));
+    one.associations[0].send = before;
     [one, two]
 }
 
@@ -176,6 +179,25 @@ fn keys_are_left_when_others_are_used_by_whoever_has_lost_them() {
     // It waited somewhere meanwhile.
     assert!(left(&mut peers, 0, START, 3));
     assert!(!left(&mut peers, 1, after_a_loss, 2));
+}
+
+#[test]
+fn who_has_gone_over_to_new_keys_can_not_read_what_it_sealed_under_the_old() {
+    let [mut one, mut two] = agreed();
+    let said = seal(&one, 1);
+    open(&mut two, &said, NOW).unwrap();
+    let (first, second) = (identity(1), identity(2));
+    let before = one.associations[0].send.clone();
+    assert!(one.begin(&mut entropy(3), NOW));
+    let message = one.initiation(&first, &second.peer_id()).unwrap();
+    let peer = first.peer_id();
+    let mine = two.respond(&second, &peer, &message, &mut entropy(4), NOW);
+    let response = two.response(mine.unwrap()).unwrap();
+    assert!(one.finish(&first, &second.peer_id(), &response, NOW));
+    assert_ne!(one.associations[0].send.secret, before.secret);
+    assert_eq!(one.associations[0].send.secret, Secret::new([0; 32]));
+    open(&mut two, &seal(&one, 2), NOW).unwrap();
+    assert_eq!(two.associations[0].send.secret, Secret::new([0; 32]));
 }
 
 #[test]

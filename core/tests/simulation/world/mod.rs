@@ -309,13 +309,13 @@ impl World {
         self
     }
 
-    /// Has each believe now and then that the other reads nothing at the relay.
-    /// Days go by in the midst of it all, after which keys are replaced.
+    /// Has days go by in the midst of it all, after which keys are replaced.
     pub(crate) const fn with_days(mut self) -> Self {
         self.days = true;
         self
     }
 
+    /// Has each believe now and then that the other reads nothing at the relay.
     pub(crate) const fn with_mail_elsewhere(mut self) -> Self {
         self.elsewhere = true;
         self

@@ -65,6 +65,7 @@ mod many;
 mod misuse;
 mod moved;
 mod once;
+mod padding;
 mod paper;
 mod played;
 mod proxy;

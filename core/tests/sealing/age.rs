@@ -141,10 +141,7 @@ fn a_day_later_the_peer_has_lost_its_keys() {
     for loser in [ALICE, BOB] {
         let mut world = World::acquainted(World::relayed_class());
         idle(&mut world, KEY_AGE_LATER);
-        world.crash(loser);
-        world.peers[loser].disk.clear();
-        world.start(loser);
-        world.bind(loser);
+        world.lose_store(loser);
         world.send(1 - loser, "do you know me?");
         world.settle();
         world.pass(Duration::from_secs(60));

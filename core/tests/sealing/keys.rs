@@ -104,10 +104,7 @@ fn a_restart_goes_on_with_the_keys_there_are() {
 fn a_peer_that_lost_its_store_agrees_on_new_keys_and_the_other_learns_of_it() {
     for loser in [ALICE, BOB] {
         let mut world = World::acquainted(World::relayed_class());
-        world.crash(loser);
-        world.peers[loser].disk.clear();
-        world.start(loser);
-        world.bind(loser);
+        world.lose_store(loser);
         world.send(1 - loser, "do you know me?");
         world.settle();
         world.pass(Duration::from_secs(60));
@@ -233,10 +230,7 @@ fn numbers_only_grow_through_crashes_at_every_point_of_the_lease() {
 
 /// Both agree on keys anew: one has lost its store.
 fn lose_store(world: &mut World, who: usize) {
-    world.crash(who);
-    world.peers[who].disk.clear();
-    world.start(who);
-    world.bind(who);
+    world.lose_store(who);
     world.send(1 - who, "anew");
     world.send(who, "anew");
     world.settle();
@@ -294,10 +288,7 @@ fn a_clock_that_went_back_with_its_store_keeps_nobody_out() {
 #[test]
 fn keys_are_deleted_when_nothing_sealed_under_them_can_wait_any_more() {
     let mut world = World::acquainted(World::relayed_class());
-    world.crash(BOB);
-    world.peers[BOB].disk.clear();
-    world.start(BOB);
-    world.bind(BOB);
+    world.lose_store(BOB);
     world.send(ALICE, "under new keys");
     world.settle();
     world.pass(Duration::from_secs(60));

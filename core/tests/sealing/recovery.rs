@@ -42,10 +42,7 @@ fn restart(world: &mut World, who: usize) {
 }
 
 fn lose_store(world: &mut World, who: usize) {
-    world.crash(who);
-    world.peers[who].disk.clear();
-    world.start(who);
-    world.bind(who);
+    world.lose_store(who);
 }
 
 fn turn_clock_back(world: &mut World, time: Duration) {

@@ -94,6 +94,14 @@ impl World {
         self.links[who] = None;
     }
 
+    /// It begins anew, with nothing on its disk.
+    pub(crate) fn lose_store(&mut self, who: usize) {
+        self.crash(who);
+        self.peers[who].disk.clear();
+        self.start(who);
+        self.bind(who);
+    }
+
     pub(crate) fn bind(&mut self, who: usize) -> Generation {
         let generation = self.peers[who].bind(self.class, self.now);
         self.links[who] = Some(generation);

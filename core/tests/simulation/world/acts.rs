@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use outlive_core::limits::KEY_AGE;
+use outlive_core::limits::{KEY_AGE, MESSAGE_TTL};
 use outlive_core::link::Reads;
 use outlive_core::record::{InboxRecord, Key, OutboxRecord, Record};
 use outlive_core::{MessageId, PeerId, StoreId};
 
 use super::World;
 use crate::peer::{Disk, apply};
+
+/// How often keys grow old in a story: in one that took a month, all that waits would expire.
+const AGES: u64 = MESSAGE_TTL.as_secs() / KEY_AGE.as_secs() - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
@@ -46,7 +49,7 @@ pub(super) enum Act {
     Vanish,
     GiveUp,
     Read,
-    Day,
+    Age,
 }
 
 impl World {
@@ -90,14 +93,14 @@ impl World {
             deck.extend([(Act::Vanish, 1), (Act::GiveUp, 2)]);
         }
         if self.days {
-            deck.push((Act::Day, 4));
+            deck.push((Act::Age, 4));
         }
         if self.elsewhere {
             deck.push((Act::Read, 6));
         }
         let total: usize = deck.iter().map(|(_, weight)| weight).sum();
         let length = [25, 60, 150, 300][self.random.below(4)];
-        let mut rare = 0;
+        let (mut rare, mut times) = (0, 0);
         for _ in 0..length {
             let mut pick = self.random.below(total);
             let (act, _) = *deck
@@ -111,6 +114,12 @@ impl World {
             if matches!(act, Restore | Lose | RelayLose | Silent) {
                 rare += 1;
                 if rare > 4 {
+                    continue;
+                }
+            }
+            if act == Act::Age {
+                times += 1;
+                if times > AGES {
                     continue;
                 }
             }
@@ -205,7 +214,7 @@ impl World {
                 let reads = reads[self.random.below(3)];
                 self.read(who, reads);
             }
-            Act::Day => {
+            Act::Age => {
                 self.now.wall = self.now.wall.plus(KEY_AGE);
                 self.tick(who, Duration::from_millis(1));
             }

@@ -63,11 +63,21 @@ impl Engine {
         } else {
             KEY_AGE_LATER
         };
-        let sending = self.live.keys.sending();
-        let is_old = sending.is_some_and(|of| of.is_old(age, self.now.wall));
-        // If the peer has begun one, that is enough. None is to push out keys that may open something still.
-        let room = self.live.keys.associations.len() < ASSOCIATIONS;
-        if is_old && room && self.sealing.responding.is_none() {
+        let wall = self.now.wall;
+        let is_old = |age| {
+            let sending = self.live.keys.sending();
+            sending.is_some_and(|of| of.is_old(age, wall))
+        };
+        // If the peer has begun one, that is enough.
+        let responding = self.sealing.responding;
+        let answers = responding.is_some_and(|of| self.live.keys.offers(of.mine, wall));
+        if !is_old(age) || answers {
+            return;
+        }
+        // None is to push out keys that may open something still, as long as others are not much too old.
+        let too_old = is_old(KEY_AGE * 2);
+        self.live.keys.delete_old(wall);
+        if self.live.keys.associations.len() < ASSOCIATIONS || too_old {
             self.want_keys(generation);
         }
     }
@@ -124,11 +134,14 @@ impl Engine {
         let newest = sealed.newest;
         let shared = sealed.keys.is_some();
         let known = self.live.keys.has_answered(message);
-        if shared && !newest && !known {
+        let now = self.now.elapsed;
+        // What the peer has just used it has not lost.
+        let waited = self.sealing.responding.is_some_and(|of| of.shared)
+            && !self.sealing.doubts.counts(Doubt::UnknownKeys, now);
+        if !newest && !known && (shared || waited) {
             // It was overtaken, or recorded. A new offer would take the place of one that is waited for.
             return;
         }
-        let now = self.now.elapsed;
         if let Some(link) = self.links.get(generation)
             && (!newest || (shared && known))
         {

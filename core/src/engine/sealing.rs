@@ -11,7 +11,7 @@ use super::Engine;
 use super::doubts::Doubts;
 use super::overtaken::Sealed;
 use super::rules::Rule;
-use crate::limits::NUMBER_LEASE;
+use crate::limits::{KEY_AGE, NUMBER_LEASE};
 #[cfg(feature = "plain")]
 use crate::seal::KIND_PLAIN;
 use crate::seal::window::Window;
@@ -88,7 +88,10 @@ impl Sealing {
             confirming: false,
             responding: offered.map(|of| Responding {
                 mine: of.mine,
-                shared: false,
+                // If keys were old when it came, it was to replace them.
+                shared: keys
+                    .sending()
+                    .is_some_and(|used| used.is_old(KEY_AGE, of.born)),
                 said: false,
             }),
             padding: Padding::default(),

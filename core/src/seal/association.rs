@@ -283,6 +283,12 @@ impl Keys {
         Some(mine)
     }
 
+    /// Whether these keys were offered lately, and not used yet.
+    pub(crate) fn offers(&self, mine: Locator, now: WallTime) -> bool {
+        let of = self.associations.iter().find(|of| of.mine == mine);
+        of.is_some_and(|of| of.answer.is_some() && !of.is_old(KEY_AGE, now))
+    }
+
     /// Whether this initiation was answered, and its keys were not used yet.
     pub(crate) fn has_answered(&self, initiation: &[u8]) -> bool {
         let to = *blake3::hash(initiation).as_bytes();
@@ -337,7 +343,11 @@ impl Keys {
     /// something.
     pub(crate) fn delete_old(&mut self, now: WallTime) -> bool {
         let before = self.secrets();
-        let over = |of: &Association| of.superseded.is_some_and(|at| at.plus(KEY_LIFE) <= now);
+        let over = |of: &Association| {
+            let offered = of.answer.is_some().then_some(of.born);
+            let since = of.superseded.or(offered);
+            since.is_some_and(|at| at.plus(KEY_LIFE) <= now)
+        };
         self.associations.retain(|of| !over(of));
         for of in &mut self.associations {
             of.old.retain(|old| old.until > now);
@@ -371,7 +381,8 @@ impl Keys {
     fn send_under(&mut self, mine: Locator, now: WallTime) {
         for of in &mut self.associations {
             if Some(of.mine) == self.sending && of.mine != mine {
-                of.superseded = Some(now);
+                // They are no older than that, whatever the clock says now.
+                of.superseded = Some(now.max(of.born));
                 // Nothing is sealed under it again.
                 of.send.secret = Secret::new([0; 32]);
             }
@@ -435,7 +446,7 @@ impl Keys {
             && let Some(superseded) = &mut of.superseded
         {
             // After two handshakes at once the peer may seal under these for as long as it likes.
-            *superseded = now;
+            *superseded = now.max(of.born);
         }
         of.newest = of.newest.max(header.number);
         let confirms = of.answer.take().is_some();

@@ -2,8 +2,8 @@
 //!
 //! Lengths are rounded up as in Padmé (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files
 //! and Communication with PURBs", PoPETs 2019, section 4): to as many significant bits as the length of
-//! the length has. Of all lengths up to 64 KiB 129 are left, and no packet becomes a ninth longer. Short
-//! ones, most of what people write to each other and all acknowledgements of it, become one length.
+//! the length has. Of all lengths up to 64 KiB 129 are left, and long packets grow by 7 % at most. Short
+//! ones, most of what people write to each other and of what acknowledges it, become one length.
 
 use super::frame::PADDING;
 
@@ -11,7 +11,7 @@ use super::frame::PADDING;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Padding {
     /// Those that go through a relay, which can tell whose they are. A short one takes 301 bytes there, a
-    /// longer one grows by a ninth at most.
+    /// longer one grows by 7 % at most.
     #[default]
     Relayed,
     /// None: for where each byte counts.

@@ -323,6 +323,43 @@ fn two_who_take_turns_and_have_nothing_to_say_fall_silent() {
     }
 }
 
+/// How old the keys are that a peer seals under.
+fn age(world: &World, who: usize) -> Duration {
+    let keys = keys(world, who);
+    keys.sending().expect("keys").born.until(world.now.wall)
+}
+
+#[test]
+fn no_keys_get_older_than_six_days_though_each_time_two_sets_are_made() {
+    let mut world = World::acquainted(World::relayed_class());
+    for _ in 0..60 {
+        idle(&mut world, HOUR * 26);
+        // What the two say crosses on its way.
+        world.still_works();
+        for who in [ALICE, BOB] {
+            let age = age(&world, who);
+            assert!(age <= KEY_AGE * 2 + HOUR * 27, "{age:?}");
+        }
+    }
+}
+
+#[test]
+fn two_who_take_turns_have_no_old_keys_for_long() {
+    for hours in [1, 14, 30, 80] {
+        let mut world = World::acquainted(World::relayed_class());
+        world.unbind(ALICE);
+        world.unbind(BOB);
+        let mut mailboxes = <[Mailbox; 2]>::default();
+        for round in 0..80 {
+            let who = round % 2;
+            turn(&mut world, &mut mailboxes, who, "news");
+            idle(&mut world, HOUR * hours);
+            let age = age(&world, who);
+            assert!(age <= KEY_AGE * 2 + HOUR * hours * 6, "{age:?}");
+        }
+    }
+}
+
 #[test]
 fn what_waits_for_a_month_opens_however_often_keys_were_replaced_meanwhile() {
     let mut world = World::acquainted(World::relayed_class());

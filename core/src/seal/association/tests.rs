@@ -34,6 +34,12 @@ fn open(keys: &mut Keys, packet: &Bytes, now: WallTime) -> Result<OpenedPacket, 
     keys.open(packet, now)
 }
 
+/// The second, that has heard of the first that it uses the keys.
+fn two_that_uses(one: &Keys, two: &mut Keys) -> Keys {
+    open(two, &seal(one, 1), NOW).unwrap();
+    two.clone()
+}
+
 #[test]
 fn a_responder_seals_under_new_keys_once_they_were_used() {
     let [one, mut two] = agreed();
@@ -198,6 +204,33 @@ fn who_has_gone_over_to_new_keys_can_not_read_what_it_sealed_under_the_old() {
     assert_eq!(one.associations[0].send.secret, Secret::new([0; 32]));
     open(&mut two, &seal(&one, 2), NOW).unwrap();
     assert_eq!(two.associations[0].send.secret, Secret::new([0; 32]));
+}
+
+#[test]
+fn keys_are_kept_though_the_clock_was_far_back_when_others_took_their_place() {
+    let [mut one, mut two] = agreed();
+    let waiting = seal(&two_that_uses(&one, &mut two), 1);
+    let (first, second) = (identity(1), identity(2));
+    // Its host has no clock of its own, and has not asked for the time yet.
+    let boot = WallTime(1_000_000);
+    assert!(one.begin(&mut entropy(3), boot));
+    let message = one.initiation(&first, &second.peer_id()).unwrap();
+    let peer = first.peer_id();
+    let mine = two.respond(&second, &peer, &message, &mut entropy(4), NOW);
+    let response = two.response(mine.unwrap()).unwrap();
+    assert!(one.finish(&first, &second.peer_id(), &response, boot));
+    one.delete_old(NOW);
+    assert!(open(&mut one, &waiting, NOW).is_ok());
+}
+
+#[test]
+fn an_offer_that_nobody_took_goes_when_nothing_can_wait_for_it() {
+    let [one, mut two] = agreed();
+    assert!(two.offers(two.associations[0].mine, NOW));
+    assert!(!two.offers(two.associations[0].mine, NOW.plus(KEY_AGE)));
+    assert!(two.delete_old(NOW.plus(KEY_LIFE)));
+    assert!(two.associations.is_empty());
+    assert!(one.sending().is_some());
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl Engine {
     pub(super) fn on_initiation(&mut self, generation: Generation, sealed: Sealed, message: &[u8]) {
         let newest = sealed.newest;
         let shared = sealed.keys.is_some();
-        let known = self.live.keys.has_answered(message);
+        let known = self.live.keys.answered(message).is_some();
         let now = self.now.elapsed;
         // What the peer has just used it has not lost.
         let waited = self.sealing.responding.is_some_and(|of| of.shared)

@@ -13,7 +13,8 @@ use super::pump::lane;
 use crate::transport::Lane;
 use crate::{ChannelId, Generation};
 
-/// From one Ping that measures to the next. Each costs 17 bytes, with messages that go anyhow; 301 through a relay, unless nothing is padded.
+/// From one Ping that measures to the next. Each costs 17 bytes, with messages that go anyhow;
+/// 301 through a relay, unless nothing is padded.
 const SAMPLE: Duration = Duration::from_millis(250);
 
 /// The same through a relay, which counts every packet.

@@ -13,6 +13,7 @@
 //! `docs/PROTOCOL.md` the bytes.
 
 pub(crate) mod association;
+pub(crate) mod keys;
 pub(crate) mod noise;
 pub(crate) mod one_way;
 pub(crate) mod packet;
@@ -24,7 +25,8 @@ pub(crate) mod window;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use association::{Answer, Association, Chain, Keys, OldPhase, OpenedPacket, Pending};
+pub use association::{Answer, Association, Chain, OldPhase};
+pub use keys::{Keys, OpenedPacket, Pending};
 pub use noise::{ONE_WAY, SHARED, UNIDENTIFIED};
 pub use one_way::{OneWay, OpenedOneWay, open_one_way};
 pub use secret::Secret;

@@ -112,7 +112,7 @@ mod tests {
             let (now, whole) = (padded.len(), padded.starts_with(&packet(length)));
             assert!(whole && now >= length && now <= LIMIT, "{length}: {now}");
             assert!(
-                now <= (length + length / 9 + 2).max(SHORTEST),
+                now <= (length + length * 7 / 100).max(SHORTEST),
                 "{length}: {now}"
             );
             let frames = decode(&Bytes::from(padded));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outlive_core::limits::{KEY_AGE, KEY_AGE_LATER};
 use outlive_core::link::LinkClass;
-use outlive_core::seal::{KIND_SEALED, Keys, Locator};
+use outlive_core::seal::{KIND_ONE_WAY, KIND_SEALED, Keys, Locator};
 use outlive_core::transport::Class;
 
 use crate::world::{ALICE, BOB, Seen, World, id};
@@ -321,6 +321,42 @@ fn two_who_take_turns_and_have_nothing_to_say_fall_silent() {
             "turns of {hours} h"
         );
     }
+}
+
+#[test]
+fn a_first_contact_played_again_takes_no_offer_away() {
+    let mut world = World::acquainted(LinkClass::Direct);
+    let (begins, other) = (first(), 1 - first());
+    let seen = world.seen.clone();
+    let by_itself = |seen: &&Seen| seen.to == other && seen.packet[0] == KIND_ONE_WAY;
+    let contact: Vec<_> = seen.iter().filter(by_itself).collect();
+    assert!(!contact.is_empty());
+    idle(&mut world, KEY_AGE);
+    world.send(other, "has something to say");
+    world.flush_all(other);
+    let offers = |world: &World| {
+        let keys = keys(world, other);
+        keys.associations
+            .iter()
+            .find(|of| of.answer.is_some())
+            .map(|of| of.mine)
+    };
+    while offers(&world).is_none() {
+        let Seen { to, packet, .. } = world.wire.pop_front().expect("it goes on");
+        world.deliver(to, packet);
+        for who in [begins, other] {
+            world.flush_all(who);
+        }
+    }
+    let offered = offers(&world);
+    world.now.elapsed += Duration::from_secs(3);
+    for recorded in contact {
+        world.deliver(other, recorded.packet.clone());
+    }
+    world.flush_all(other);
+    assert_eq!(offers(&world), offered);
+    world.settle();
+    assert!(agree(&world) && keys(&world, other).sending == offered);
 }
 
 /// How old the keys are that a peer seals under.

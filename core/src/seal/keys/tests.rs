@@ -1,4 +1,8 @@
+use std::time::Duration;
+
+use super::super::association::PHASES_AHEAD;
 use super::*;
+use crate::seal::{Phase, StartId};
 
 const NOW: WallTime = WallTime(1_700_000_000_000);
 const START: StartId = StartId([5; 8]);
@@ -14,15 +18,19 @@ fn identity(n: u8) -> Identity {
 /// Two peers that have agreed on keys; the second has not used them.
 fn agreed() -> [Keys; 2] {
     let (mut one, mut two) = (Keys::default(), Keys::default());
-    assert!(one.begin(&mut entropy(1), NOW));
-    let (first, second) = (identity(1), identity(2));
-    let message = one.initiation(&first, &second.peer_id()).unwrap();
-    let mine = two
-        .respond(&second, &first.peer_id(), &message, &mut entropy(2), NOW)
-        .unwrap();
-    let response = two.response(mine).unwrap();
-    assert!(one.finish(&first, &second.peer_id(), &response, NOW));
+    agree(&mut one, &mut two, 1, NOW);
     [one, two]
+}
+
+/// The first begins and has the response; what they draw is of this round, and it is so late for the first.
+fn agree(one: &mut Keys, two: &mut Keys, round: u8, now: WallTime) {
+    let (first, second) = (identity(1), identity(2));
+    assert!(one.begin(&mut entropy(2 * round - 1), now));
+    let message = one.initiation(&first, &second.peer_id()).unwrap();
+    let peer = first.peer_id();
+    let mine = two.respond(&second, &peer, &message, &mut entropy(2 * round), NOW);
+    let response = two.response(mine.unwrap()).unwrap();
+    assert!(one.finish(&first, &second.peer_id(), &response, now));
 }
 
 fn seal(keys: &Keys, number: u64) -> Bytes {
@@ -95,21 +103,8 @@ fn keys_that_are_over_open_as_long_as_a_mailbox_may_hold_what_they_sealed() {
     open(&mut two, &seal(&one, 1), NOW).unwrap();
     let waiting = seal(&one, 2);
     let month = NOW.plus(crate::limits::MESSAGE_TTL);
-    for round in 0..4 {
-        one.begin(&mut entropy(10 + round), NOW);
-        let (first, second) = (identity(1), identity(2));
-        let message = one.initiation(&first, &second.peer_id()).unwrap();
-        let mine = two
-            .respond(
-                &second,
-                &first.peer_id(),
-                &message,
-                &mut entropy(20 + round),
-                NOW,
-            )
-            .unwrap();
-        let response = two.response(mine).unwrap();
-        assert!(one.finish(&first, &second.peer_id(), &response, NOW));
+    for round in 2..6 {
+        agree(&mut one, &mut two, round, NOW);
         open(&mut two, &seal(&one, 3), NOW).unwrap();
     }
     assert!(open(&mut two, &waiting, month).is_ok());
@@ -156,15 +151,8 @@ fn a_late_response_to_an_earlier_initiation_makes_no_keys() {
 fn agreed_twice() -> [Keys; 2] {
     let [mut one, mut two] = agreed();
     open(&mut two, &seal(&one, 1), NOW).unwrap();
-    let (first, second) = (identity(1), identity(2));
-    assert!(one.begin(&mut entropy(3), NOW));
-    let message = one.initiation(&first, &second.peer_id()).unwrap();
-    let mine = two
-        .respond(&second, &first.peer_id(), &message, &mut entropy(4), NOW)
-        .unwrap();
-    let response = two.response(mine).unwrap();
     let before = one.associations[0].send.clone();
-    assert!(one.finish(&first, &second.peer_id(), &response, NOW));
+    agree(&mut one, &mut two, 2, NOW);
     one.associations[0].send = before;
     [one, two]
 }
@@ -192,15 +180,7 @@ fn who_has_gone_over_to_new_keys_can_not_read_what_it_sealed_under_the_old() {
     let [mut one, mut two] = agreed();
     let said = seal(&one, 1);
     open(&mut two, &said, NOW).unwrap();
-    let (first, second) = (identity(1), identity(2));
-    let before = one.associations[0].send.clone();
-    assert!(one.begin(&mut entropy(3), NOW));
-    let message = one.initiation(&first, &second.peer_id()).unwrap();
-    let peer = first.peer_id();
-    let mine = two.respond(&second, &peer, &message, &mut entropy(4), NOW);
-    let response = two.response(mine.unwrap()).unwrap();
-    assert!(one.finish(&first, &second.peer_id(), &response, NOW));
-    assert_ne!(one.associations[0].send.secret, before.secret);
+    agree(&mut one, &mut two, 2, NOW);
     assert_eq!(one.associations[0].send.secret, Secret::new([0; 32]));
     open(&mut two, &seal(&one, 2), NOW).unwrap();
     assert_eq!(two.associations[0].send.secret, Secret::new([0; 32]));
@@ -210,15 +190,8 @@ fn who_has_gone_over_to_new_keys_can_not_read_what_it_sealed_under_the_old() {
 fn keys_are_kept_though_the_clock_was_far_back_when_others_took_their_place() {
     let [mut one, mut two] = agreed();
     let waiting = seal(&two_that_uses(&one, &mut two), 1);
-    let (first, second) = (identity(1), identity(2));
     // Its host has no clock of its own, and has not asked for the time yet.
-    let boot = WallTime(1_000_000);
-    assert!(one.begin(&mut entropy(3), boot));
-    let message = one.initiation(&first, &second.peer_id()).unwrap();
-    let peer = first.peer_id();
-    let mine = two.respond(&second, &peer, &message, &mut entropy(4), NOW);
-    let response = two.response(mine.unwrap()).unwrap();
-    assert!(one.finish(&first, &second.peer_id(), &response, boot));
+    agree(&mut one, &mut two, 2, WallTime(1_000_000));
     one.delete_old(NOW);
     assert!(open(&mut one, &waiting, NOW).is_ok());
 }

@@ -86,6 +86,23 @@ fn flip(file: &Path, at: u64) {
 }
 
 #[tokio::test]
+async fn a_store_that_was_killed_while_it_was_made_can_be_opened() {
+    let made = tempfile::tempdir().unwrap();
+    SledStore::open(made.path()).unwrap().close().await.unwrap();
+    let configuration = "log-0/conf";
+    let whole = fs::read(made.path().join(configuration)).unwrap();
+    for len in 0..=whole.len() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(made.path().join(HEADER), dir.path().join(HEADER)).unwrap();
+        fs::create_dir(dir.path().join("log-0")).unwrap();
+        fs::write(dir.path().join(configuration), &whole[..len]).unwrap();
+        fs::write(dir.path().join(LOG), []).unwrap();
+        filled(dir.path(), 1).await;
+        assert_eq!(fate(dir.path(), 1).await, Fate::Whole, "{len} bytes of it");
+    }
+}
+
+#[tokio::test]
 async fn a_log_cut_anywhere_is_damaged_never_shorter_in_silence() {
     let good = tempfile::tempdir().unwrap();
     filled(good.path(), 300).await;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use outlive_core::store::StoreError;
 
 use super::errors::{from_io, guarded};
-use super::files::{Files, Shared, State, sync_dir};
+use super::files::{Files, Shared, State, sync_dir, sync_log};
 use super::header::Header;
 use super::log_file::LogFile;
 use super::options::SledOptions;
@@ -61,7 +61,7 @@ impl Compaction {
             copy,
             cursor: None,
         };
-        match sync_dir(&begun.dir).and_then(|()| sync_dir(&options.dir)) {
+        match sync_log(&begun.dir).and_then(|()| sync_dir(&options.dir)) {
             Ok(()) => Ok(begun),
             Err(error) => {
                 begun.give_up();

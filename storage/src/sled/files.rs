@@ -20,6 +20,9 @@ use super::records::{Group, Meta, SEGMENT_BYTES};
 /// lets the log grow under load.
 const CLEAN_EVERY_MS: u64 = 500;
 
+/// sled's file beside its log.
+const CONFIGURATION: &str = "conf";
+
 /// What the committer and the reads share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -155,7 +158,7 @@ impl Files {
         }
         let meta = self.replay(meta, journal)?;
         self.sync()?;
-        sync_dir(&header.log())?;
+        sync_log(&header.log())?;
         sync_dir(&options.dir)?;
         header.set_mark(meta.writes);
         header.remove_others();
@@ -220,6 +223,9 @@ impl Files {
 
     /// Opens a log, as it is.
     pub(super) fn open_log(log: Arc<LogFile>, options: &SledOptions) -> Result<Self, StoreError> {
+        if log.len()? == 0 {
+            remove_configuration(log.dir()).map_err(from_io)?;
+        }
         Ok(Self {
             db: open_sled(log.dir(), options)?,
             pending: Pending::default(),
@@ -283,6 +289,15 @@ fn open_sled(dir: &Path, options: &SledOptions) -> Result<sled::Db, StoreError> 
     })?
 }
 
+/// Removes the configuration of a log in which nothing was written yet. sled writes it first, and would
+/// refuse the log for ever if it was killed amid that.
+fn remove_configuration(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(CONFIGURATION)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Removes what sled began to write of snapshots when it was killed, or the disk was full. It would
 /// take that for the newest one, and the log for damaged.
 fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
@@ -293,6 +308,20 @@ fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the files of a log durable, and their names. sled syncs its log and its snapshots, but not its
+/// configuration, without which it refuses the log.
+pub(super) fn sync_log(dir: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(dir).map_err(from_io)? {
+        let entry = entry.map_err(from_io)?;
+        if entry.file_type().map_err(from_io)?.is_file() {
+            // Where files can be synced only by who may write to them.
+            let file = File::options().write(true).open(entry.path());
+            file.and_then(|file| file.sync_all()).map_err(from_io)?;
+        }
+    }
+    sync_dir(dir)
 }
 
 /// Makes the names of the files durable.

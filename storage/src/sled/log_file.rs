@@ -7,6 +7,12 @@
 //! and hears of those too of which only sled was told. Once there was one the log is in **doubt**:
 //! before sled reads it again, a copy takes its place. A file beside it keeps that in mind, should the
 //! process end before.
+//!
+//! sled uses the room of a segment again once what lived in it was written elsewhere, and takes for
+//! written what a `sync_file_range` was done for, on Linux. That is no promise of the device's: it may
+//! keep what came into that room and not what moved out of it, and then what was committed and synced
+//! long ago is gone. So the file is **written through**: the system gives every write to the device
+//! before it says that it is done.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -39,6 +45,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(2);
 pub(super) struct LogFile {
     dir: PathBuf,
     file: File,
+    written_through: bool,
     doubted: AtomicBool,
     #[cfg(test)]
     faults: faults::Faults,
@@ -54,10 +61,15 @@ impl LogFile {
             .truncate(false)
             .open(dir.join(FILE_NAME))
             .map_err(from_io)?;
+        let through = write_through(&file);
+        if let Err(error) = &through {
+            tracing::warn!(%error, "the file system has no synchronous files, so the store syncs instead");
+        }
         Ok(Self {
             doubted: AtomicBool::new(dir.join(DOUBT).exists()),
             dir: dir.to_path_buf(),
             file,
+            written_through: through.is_ok(),
             #[cfg(test)]
             faults: faults::Faults::default(),
         })
@@ -71,6 +83,11 @@ impl LogFile {
     /// Its bytes.
     pub(super) fn len(&self) -> Result<u64, StoreError> {
         Ok(self.file.metadata().map_err(from_io)?.len())
+    }
+
+    /// Whether what sled has written is on the device.
+    pub(super) const fn is_written_through(&self) -> bool {
+        self.written_through
     }
 
     /// Gives to the device what the operating system has. The log is in doubt if this fails.
@@ -156,6 +173,24 @@ impl LogFile {
         self.faults.sync()?;
         Ok(())
     }
+}
+
+/// Has the system give what is written to a file to the device, whoever writes it, as if it had been
+/// opened with `O_DSYNC` (`FS_SYNC_FL` in `ioctl_iflags(2)`). It stays so until the file is removed.
+#[cfg(target_os = "linux")]
+fn write_through(file: &File) -> io::Result<()> {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let flags = ioctl_getflags(file)?;
+    if !flags.contains(IFlags::SYNC) {
+        ioctl_setflags(file, flags | IFlags::SYNC)?;
+    }
+    Ok(())
+}
+
+/// Elsewhere sled syncs after each write by itself.
+#[cfg(not(target_os = "linux"))]
+fn write_through(_file: &File) -> io::Result<()> {
+    Ok(())
 }
 
 /// Tries what takes the lock of sled's file until that is free; `store` is what to name if it never

@@ -18,6 +18,10 @@ const CACHE_BYTES: u64 = 16 << 20;
 const COMPACT_ABOVE: u64 = 64 << 20;
 
 /// What a commit has survived once it returned.
+///
+/// What is said of a power cut takes a file system that has synchronous files (`chattr +S`), on Linux. On
+/// one that has none, `tmpfs` or a network's, it may take more while megabytes are written at once: sled
+/// uses the room of what it moved again before the move is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// A commit returns after the log was synced to the device (`fdatasync`): it survives the end of
@@ -25,8 +29,7 @@ pub enum Durability {
     Sync,
     /// A commit returns after the operating system has the data: it survives any end of the process,
     /// SIGKILL included. A crash of the operating system or a power cut may take what was committed
-    /// since the last sync, always a suffix of the commits and never a part of one; and more where sled
-    /// has moved megabytes of its log since, for it uses their room again before the move is synced.
+    /// since the last sync, always a suffix of the commits and never a part of one.
     ///
     /// A short commit is appended to a journal and goes into the log with others, when there are
     /// 256 KiB of them or it is time to sync. What both hold is found again whatever durability the

@@ -1,0 +1,112 @@
+//! What a busy node does to its store: a backlog comes and goes, the records of sessions are written
+//! again and again, and some records stay for ever. Every commit follows from its number and the seed.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use outlive_core::store::{Batch, ReadLimit, Store, StoreError};
+use outlive_storage::SledStore;
+
+/// Records that are written once.
+const OLD: u64 = 60;
+const SESSIONS: u64 = 40;
+/// Commits for which the backlog grows, and then for which it shrinks.
+const PHASE: u64 = 400;
+
+const COUNT: &[u8] = b"count";
+
+/// Behind all keys.
+const END: Bytes = Bytes::from_static(&[0xFF]);
+
+const PART: ReadLimit = ReadLimit {
+    records: 1_000,
+    bytes: 4 << 20,
+};
+
+/// The commits one after the other, and what the store holds after them.
+pub(crate) struct Churn {
+    rng: fastrand::Rng,
+    /// Commits so far.
+    pub(crate) count: u64,
+    /// The oldest message that was not removed.
+    oldest: u64,
+    holds: BTreeMap<Bytes, Bytes>,
+}
+
+impl Churn {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            count: 0,
+            oldest: OLD,
+            holds: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> Batch {
+        let mut batch = Batch::new();
+        let number = self.count;
+        let len = match self.rng.u32(..100) {
+            0..70 => self.rng.usize(200..3_000),
+            70..95 => 16 << 10,
+            _ => self.rng.usize(60_000..200_000),
+        };
+        self.put(&mut batch, named(b'm', number), filled(number, len));
+        let session = named(b's', number % SESSIONS);
+        self.put(&mut batch, session, filled(number, 2_700));
+        if number > OLD && (number / PHASE) % 2 == 1 {
+            for _ in 0..3 {
+                if self.oldest < number {
+                    self.delete(&mut batch, named(b'm', self.oldest));
+                    self.oldest += 1;
+                }
+            }
+        }
+        self.count += 1;
+        let count = Bytes::copy_from_slice(&self.count.to_be_bytes());
+        self.put(&mut batch, Bytes::from_static(COUNT), count);
+        batch
+    }
+
+    fn put(&mut self, batch: &mut Batch, key: Bytes, value: Bytes) {
+        self.holds.insert(key.clone(), value.clone());
+        batch.put(key, value);
+    }
+
+    fn delete(&mut self, batch: &mut Batch, key: Bytes) {
+        self.holds.remove(&key);
+        batch.delete(key);
+    }
+
+    /// How many commits a store holds. Panics if it does not hold what they left, and nothing else.
+    pub(crate) async fn found(seed: u64, store: &SledStore) -> Result<u64, StoreError> {
+        let count = store.get(Bytes::from_static(COUNT)).await?;
+        let count = count.map_or(0, |count| u64::from_be_bytes(count[..].try_into().unwrap()));
+        let mut churn = Self::new(seed);
+        while churn.count < count {
+            churn.next();
+        }
+        let mut from = Bytes::new();
+        loop {
+            let part = store.range(from..END, PART).await?;
+            let Some((last, _)) = part.last() else { break };
+            from = Bytes::from([last, &[0][..]].concat());
+            for (key, value) in part {
+                let should = churn.holds.remove(&key);
+                assert!(should == Some(value), "{key:?} after {count} commits");
+            }
+        }
+        let missing: Vec<_> = churn.holds.keys().collect();
+        assert!(missing.is_empty(), "{missing:?} after {count} commits");
+        Ok(count)
+    }
+}
+
+fn named(kind: u8, number: u64) -> Bytes {
+    Bytes::from([&[kind][..], &number.to_be_bytes()].concat())
+}
+
+fn filled(number: u64, len: usize) -> Bytes {
+    let pattern = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
+    pattern.into_iter().cycle().take(len).collect()
+}

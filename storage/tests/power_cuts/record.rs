@@ -1,0 +1,109 @@
+//! What a process did to its files, as `record.c` wrote it down.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One thing that a process did to a file.
+pub(crate) enum Call {
+    Change {
+        path: PathBuf,
+        change: Change,
+    },
+    /// It was on the device before the call returned.
+    WrittenThrough {
+        path: PathBuf,
+        change: Change,
+    },
+    Sync {
+        path: PathBuf,
+        /// `fdatasync`, not `fsync`.
+        of_data: bool,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+}
+
+#[derive(Clone)]
+pub(crate) enum Change {
+    Write { at: u64, data: Vec<u8> },
+    Truncate { len: u64 },
+}
+
+/// Runs a command to its end. All it did to the files below `below`, in this order.
+pub(crate) fn recorded(mut command: Command, below: &Path, scratch: &Path) -> Vec<Call> {
+    let (recorder, to) = (scratch.join("record.so"), scratch.join("record"));
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O2", "-o"])
+        .arg(&recorder)
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/power_cuts/record.c"
+        ))
+        .arg("-lpthread")
+        .status();
+    assert!(compiled.unwrap().success());
+    let ended = command
+        .env("LD_PRELOAD", &recorder)
+        .env("RECORD_BELOW", below)
+        .env("RECORD_TO", &to)
+        .status();
+    assert!(ended.unwrap().success());
+    calls(&std::fs::read(to).unwrap())
+}
+
+fn calls(mut record: &[u8]) -> Vec<Call> {
+    let mut calls = Vec::new();
+    while let Some((op, rest)) = record.split_first() {
+        let (path_len, rest) = rest.split_first_chunk().unwrap();
+        let (offset, rest) = rest.split_first_chunk().unwrap();
+        let (data_len, rest) = rest.split_first_chunk().unwrap();
+        let (path, rest) = rest.split_at(u32::from_le_bytes(*path_len) as usize);
+        let (data, rest) = rest.split_at(u32::from_le_bytes(*data_len) as usize);
+        record = rest;
+        calls.push(call(*op, path, u64::from_le_bytes(*offset), data));
+    }
+    calls
+}
+
+fn call(op: u8, path: &[u8], offset: u64, data: &[u8]) -> Call {
+    let text = |bytes| PathBuf::from(std::str::from_utf8(bytes).unwrap());
+    let path = text(path);
+    let write = || Change::Write {
+        at: offset,
+        data: data.to_vec(),
+    };
+    let truncate = |len| Change::Truncate { len };
+    match op {
+        b'w' => Call::Change {
+            path,
+            change: write(),
+        },
+        b'v' => Call::WrittenThrough {
+            path,
+            change: write(),
+        },
+        b't' => Call::Change {
+            path,
+            change: truncate(offset),
+        },
+        b'c' => Call::Change {
+            path,
+            change: truncate(0),
+        },
+        b's' | b'd' => Call::Sync {
+            path,
+            of_data: op == b'd',
+        },
+        b'u' => Call::Remove { path },
+        b'r' => Call::Rename {
+            from: path,
+            to: text(data),
+        },
+        op => panic!("{op} is no call"),
+    }
+}

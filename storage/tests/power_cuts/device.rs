@@ -1,7 +1,8 @@
 //! A device that has what was synced, and of what was written since whatever it likes: it writes in
-//! any order, page by page.
+//! any order, page by page. What was done to the names of a directory it has up to any moment since they
+//! were synced.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,48 +31,130 @@ pub(crate) enum Kept {
     Last(usize),
 }
 
-/// Files by their names. Names are on the device at once.
+/// What a name stands for: a directory, or the file with this number.
+#[derive(Clone, Copy)]
+enum Entry {
+    Directory,
+    File(usize),
+}
+
+/// What was done to the names of a directory. A file system keeps to this order.
+enum Naming {
+    Give(PathBuf, Entry),
+    Take(PathBuf),
+    Change(PathBuf, PathBuf),
+}
+
+type Names = BTreeMap<PathBuf, Entry>;
+
 #[derive(Default)]
 pub(crate) struct Device {
-    files: HashMap<PathBuf, File>,
+    files: Vec<File>,
+    /// As a process sees them.
+    names: Names,
+    synced: Names,
+    /// Since they were synced, of each directory.
+    since: HashMap<PathBuf, Vec<Naming>>,
 }
 
 impl Device {
     pub(crate) fn take(&mut self, call: &Call) {
         match call {
-            Call::Change { path, change, .. } => {
-                let file = self.files.entry(path.clone()).or_default();
-                file.since.push(change.clone());
+            Call::Create { path } if self.file(path).is_some() => {
+                self.change(path, Change::Truncate { len: 0 });
             }
+            Call::Create { path } => {
+                self.name(Naming::Give(path.clone(), Entry::File(self.files.len())));
+                self.files.push(File::default());
+            }
+            Call::CreateDirectory { path } => {
+                self.name(Naming::Give(path.clone(), Entry::Directory));
+            }
+            Call::Change { path, change } => self.change(path, change.clone()),
             Call::WrittenThrough { path, change } => {
-                let file = self.files.entry(path.clone()).or_default();
-                file.since.push(change.clone());
+                self.change(path, change.clone());
                 // Nothing else is written to such a file: this is all that there is since.
-                file.sync();
+                self.sync(path);
             }
-            Call::Sync { path, .. } => {
-                if let Some(file) = self.files.get_mut(path) {
-                    file.sync();
-                }
-            }
-            Call::Remove { path } => drop(self.files.remove(path)),
-            Call::Rename { from, to } => {
-                if let Some(file) = self.files.remove(from) {
-                    self.files.insert(to.clone(), file);
-                }
-            }
+            Call::Sync { path, .. } => self.sync(path),
+            Call::Remove { path } => self.name(Naming::Take(path.clone())),
+            Call::Rename { from, to } => self.name(Naming::Change(from.clone(), to.clone())),
         }
+    }
+
+    fn file(&mut self, path: &Path) -> Option<&mut File> {
+        match self.names.get(path)? {
+            Entry::File(number) => self.files.get_mut(*number),
+            Entry::Directory => None,
+        }
+    }
+
+    fn change(&mut self, path: &Path, change: Change) {
+        // One that was removed while it was open is nobody's.
+        if let Some(file) = self.file(path) {
+            file.since.push(change);
+        }
+    }
+
+    fn sync(&mut self, path: &Path) {
+        if let Some(file) = self.file(path) {
+            file.sync();
+        }
+        for naming in self.since.remove(path).unwrap_or_default() {
+            naming.apply(&mut self.synced);
+        }
+    }
+
+    fn name(&mut self, naming: Naming) {
+        naming.apply(&mut self.names);
+        let directory = naming.directory().to_path_buf();
+        self.since.entry(directory).or_default().push(naming);
     }
 
     /// Writes to `to` what is found of the files below `below` after a power cut.
     pub(crate) fn cut(&self, below: &Path, to: &Path, kept: Kept, rng: &mut fastrand::Rng) {
-        for (path, file) in &self.files {
+        let mut names = self.synced.clone();
+        for since in self.since.values() {
+            let kept = match kept {
+                Kept::All => since.len(),
+                Kept::Nothing => 0,
+                Kept::Some(_) | Kept::Last(_) => rng.usize(..=since.len()),
+            };
+            for naming in &since[..kept] {
+                naming.apply(&mut names);
+            }
+        }
+        // A directory comes before what is in it.
+        for (path, entry) in &names {
             let Ok(name) = path.strip_prefix(below) else {
                 continue;
             };
             let to = to.join(name);
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::write(to, file.found(kept, rng)).unwrap();
+            match entry {
+                Entry::Directory => drop(fs::create_dir(to)),
+                // Its directory may have no name.
+                Entry::File(number) => drop(fs::write(to, self.files[*number].found(kept, rng))),
+            }
+        }
+    }
+}
+
+impl Naming {
+    /// The directory that knows the name.
+    fn directory(&self) -> &Path {
+        let (Self::Give(path, _) | Self::Take(path) | Self::Change(path, _)) = self;
+        path.parent().unwrap()
+    }
+
+    fn apply(&self, names: &mut Names) {
+        match self {
+            Self::Give(path, entry) => drop(names.insert(path.clone(), *entry)),
+            Self::Take(path) => drop(names.remove(path)),
+            Self::Change(from, to) => {
+                if let Some(entry) = names.remove(from) {
+                    names.insert(to.clone(), entry);
+                }
+            }
         }
     }
 }

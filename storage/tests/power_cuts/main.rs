@@ -27,6 +27,8 @@ use record::{Call, Change, recorded};
 /// sled's file.
 const LOG: &str = "db";
 
+const JOURNAL: &str = "journal";
+
 /// Where the process says how many of its commits were acknowledged.
 const ACKNOWLEDGED: &str = "acknowledged";
 
@@ -159,10 +161,11 @@ fn survives(run: &Run) {
         device.take(call);
         match call {
             Call::WrittenThrough { path, .. } if path.ends_with(LOG) => through = true,
-            Call::Sync {
+            // All that was acknowledged is in the log.
+            Call::Change {
                 path,
-                of_data: true,
-            } if path.ends_with(LOG) => durable = acknowledged,
+                change: Change::Truncate { .. },
+            } if path.ends_with(JOURNAL) => durable = acknowledged,
             Call::Change {
                 path,
                 change: Change::Write { data, .. },
@@ -250,7 +253,7 @@ fn where_nothing_is_written_through_the_journal_is_emptied_after_a_sync() {
             Call::Change {
                 path,
                 change: Change::Truncate { .. },
-            } if path.ends_with("journal") && synced > 0 => {
+            } if path.ends_with(JOURNAL) && synced > 0 => {
                 emptied += 1;
                 assert!(emptied <= synced, "emptied before it was synced");
             }

@@ -3,7 +3,8 @@
  *
  *   record   op(1) path_len(4) offset(8) data_len(4) path data      numbers little endian
  *   op       w data at offset, v the same, and it is on the device, s by fsync and d by fdatasync all
- *            is, t length is offset, c made or emptied, u removed, r renamed to data
+ *            is, t length is offset, c made or emptied, u removed, r renamed to data, m a directory was
+ *            made
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -163,10 +164,19 @@ int unlink(const char *path) {
 
 int unlinkat(int at, const char *name, int flags) {
     char path[PATH_MAX];
-    int known = flags == 0 && path_of(at, path);
+    int known = path_of(at, path);
     if (known && strlen(path) + 1 + strlen(name) < sizeof path) {
         strcat(path, "/");
         strcat(path, name);
     }
     RECORDED(known, syscall(SYS_unlinkat, at, name, flags), record('u', path, 0, "", 0));
+}
+
+int rmdir(const char *path) {
+    RECORDED(is_below(path), syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR),
+             record('u', path, 0, "", 0));
+}
+
+int mkdir(const char *path, mode_t mode) {
+    RECORDED(is_below(path), syscall(SYS_mkdirat, AT_FDCWD, path, mode), record('m', path, 0, "", 0));
 }

@@ -19,6 +19,13 @@ pub(crate) enum Call {
         /// `fdatasync`, not `fsync`.
         of_data: bool,
     },
+    /// Made, or emptied.
+    Create {
+        path: PathBuf,
+    },
+    CreateDirectory {
+        path: PathBuf,
+    },
     Remove {
         path: PathBuf,
     },
@@ -77,7 +84,6 @@ fn call(op: u8, path: &[u8], offset: u64, data: &[u8]) -> Call {
         at: offset,
         data: data.to_vec(),
     };
-    let truncate = |len| Change::Truncate { len };
     match op {
         b'w' => Call::Change {
             path,
@@ -89,12 +95,10 @@ fn call(op: u8, path: &[u8], offset: u64, data: &[u8]) -> Call {
         },
         b't' => Call::Change {
             path,
-            change: truncate(offset),
+            change: Change::Truncate { len: offset },
         },
-        b'c' => Call::Change {
-            path,
-            change: truncate(0),
-        },
+        b'c' => Call::Create { path },
+        b'm' => Call::CreateDirectory { path },
         b's' | b'd' => Call::Sync {
             path,
             of_data: op == b'd',

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use data_encoding::BASE64;
-use outlive::{ChannelId, Delivery, Node, PeerId, Trust};
+use outlive::{ChannelId, Delivery, Node, PeerId};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -13,9 +13,6 @@ use tokio::task::JoinSet;
 
 use crate::args::Listen;
 use crate::news::News;
-
-/// Sessions listed at once.
-const PAGE: usize = 1_024;
 
 #[derive(Serialize)]
 struct Message<'a> {
@@ -84,36 +81,13 @@ async fn follow(
     }
 }
 
-/// The peers whose messages waited here before.
-pub(crate) async fn waiting(node: &Node, channel: ChannelId) -> Result<Vec<PeerId>> {
-    let mut peers = Vec::new();
-    let mut after = None;
-    loop {
-        let page = node.sessions(after, PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok(peers);
-        };
-        after = Some(last.peer);
-        let waits = |inbox: &outlive::record::InboxState| inbox.messages > 0;
-        peers.extend(
-            page.iter()
-                .filter(|info| info.trust != Trust::Blocked)
-                .filter(|info| info.record.inboxes.get(&channel).is_some_and(waits))
-                .map(|info| info.peer),
-        );
-    }
-}
-
 async fn listen(node: &Node, args: &Listen, json: bool) -> Result<()> {
     let channel = ChannelId(args.channel);
     let (sender, mut deliveries) = mpsc::channel(1);
     let mut followed = BTreeSet::new();
     let mut following = JoinSet::new();
-    let first = match &args.from {
-        Some(contact) => vec![contact.peer()],
-        None => waiting(node, channel).await?,
-    };
-    for peer in first {
+    if let Some(contact) = &args.from {
+        let peer = contact.peer();
         followed.insert(peer);
         following.spawn(follow(node.clone(), peer, channel, sender.clone()));
     }

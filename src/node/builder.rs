@@ -172,7 +172,10 @@ impl NodeBuilder {
     /// Starts the node: counts the start in the store, writes down whose it is, and dials the relays.
     /// Dropped half-way, there is no node; at most that was done. A store is for one node at a time:
     /// of two that start at once on the same new one, none is refused. The node lives on the tokio runtime
-    /// that this is called on.
+    /// that this is called on, which has to have its timers and its I/O enabled.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     ///
     /// # Errors
     /// [`Error::NoIdentity`], [`Error::NoStore`], [`Error::OtherIdentity`] if the store is somebody
@@ -262,6 +265,18 @@ impl NodeBuilder {
         if let Some(keeper) = &keeper {
             keeper.remember(&node.inner);
         }
+        node.inner.tasks.spawn({
+            let inner = node.inner.clone();
+            async move {
+                let announced = tokio::select! {
+                    announced = inner.announce_waiting() => announced,
+                    () = inner.cancel.cancelled() => Ok(()),
+                };
+                if let Err(error) = announced {
+                    warn!(%error, "what waited before can't be read; it is announced when it is loaded");
+                }
+            }
+        });
         for relay in self.relays {
             node.use_relay(relay);
         }

@@ -10,6 +10,7 @@ mod owner;
 mod queued;
 mod strangers;
 mod tasks;
+mod waiting;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -45,7 +46,8 @@ use crate::subscription::Subscription;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The local peer: its sessions, its store, its relays. Cheap to clone. When the last clone is
-/// gone the node stops; [`shutdown`](Self::shutdown) waits until it has.
+/// gone the node stops, and lets go of its store some time after; [`shutdown`](Self::shutdown) waits until
+/// it has: call it before the same store is opened again.
 ///
 /// It lives on the tokio runtime that it was [started](NodeBuilder::start) on: all of its tasks run there,
 /// those of its sessions too, and when that runtime is gone the node has been shut down. It may be used from
@@ -109,9 +111,28 @@ impl Node {
         }
     }
 
-    /// A peer whose session has messages in an inbox that came, or were loaded, since this peer was
-    /// returned last; or a stranger that has sent more than a stranger may leave here. For apps
-    /// that take messages from whoever sends them. Cancellation-safe.
+    /// A peer whose session has messages in an inbox that came, or waited from before this start, since
+    /// this peer was returned last; or a stranger that has sent more than a stranger may leave here. For
+    /// apps that take messages from whoever sends them: each peer is returned once for however many
+    /// messages, and may have none left. Cancellation-safe.
+    ///
+    /// ```no_run
+    /// # use outlive::{ChannelId, Error, Node};
+    /// # async fn run(node: Node) -> Result<(), Error> {
+    /// loop {
+    ///     let session = node.session(node.next_arrival().await?).await?;
+    ///     // One task for each peer: it has the inbox until it ends.
+    ///     let Ok(mut inbox) = session.inbox(ChannelId::MESSAGES) else { continue };
+    ///     tokio::spawn(async move {
+    ///         while let Ok(delivery) = inbox.next().await {
+    ///             println!("{}: {:?}", session.peer(), delivery.payload());
+    ///             delivery.commit().await?;
+    ///         }
+    ///         Ok::<_, Error>(())
+    ///     });
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shutdown`].

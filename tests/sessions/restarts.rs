@@ -62,6 +62,37 @@ async fn after_a_crash_what_waits_comes_without_other_traffic() {
 }
 
 #[tokio::test]
+async fn who_waits_from_before_a_start_is_announced_at_the_next() {
+    let relay = MemoryRelay::new("relay");
+    let store = MemoryStore::new();
+    let bob = on_store(2, store.clone(), &[&relay]).await;
+    let _opened = bob.session(id(1)).await.unwrap();
+    let mut senders = Vec::new();
+    // One that was opened, one that is a stranger, and one that was blocked after it came.
+    for sender in [1, 3, 4] {
+        let node = on(sender, &[&relay]).await;
+        let to_bob = node.session(id(2)).await.unwrap();
+        let receipt = to_bob.send(CHAT, "not taken").await.unwrap();
+        soon("delivery", receipt.delivered()).await.unwrap();
+        senders.push(node);
+    }
+    bob.block(id(4)).await.unwrap();
+    drop((senders, bob));
+
+    let bob = on_store(2, store.faults().crash(), &[]).await;
+    let mut announced = Vec::new();
+    for _ in 0..2 {
+        announced.push(soon("an arrival", bob.next_arrival()).await.unwrap());
+    }
+    let mut expected = vec![id(1), id(3)];
+    expected.sort_unstable();
+    announced.sort_unstable();
+    assert_eq!(announced, expected);
+    let next = std::pin::pin!(bob.next_arrival());
+    assert!(futures_util::poll!(next).is_pending(), "nobody else waits");
+}
+
+#[tokio::test]
 async fn a_send_is_ok_only_when_it_is_durable_and_then_goes_by_itself() {
     let relay = MemoryRelay::new("relay");
     let store = MemoryStore::with_flush(Flush::OnDemand);

@@ -18,7 +18,6 @@ use tokio::task::JoinSet;
 
 use super::{End, Event, bar, bars, run};
 use crate::args::ReceiveFiles;
-use crate::listen::waiting;
 use crate::output::shown;
 use crate::row::PAGE;
 
@@ -213,11 +212,8 @@ async fn receive_all(node: &Node, args: &ReceiveFiles, json: bool) -> Result<()>
     let (sender, mut events) = mpsc::channel(1);
     let mut followed = BTreeSet::new();
     let mut following = JoinSet::new();
-    let first = match &args.from {
-        Some(contact) => vec![contact.peer()],
-        None => waiting(node, ChannelId::FILES).await?,
-    };
-    for peer in first {
+    if let Some(contact) = &args.from {
+        let peer = contact.peer();
         followed.insert(peer);
         following.spawn(follow(node.clone(), peer, sender.clone()));
     }

@@ -208,6 +208,12 @@ impl Key {
         prefix_range(&[STRANGER])
     }
 
+    /// The keys of all messages that no app has committed.
+    #[must_use]
+    pub fn inboxes() -> Range<Bytes> {
+        prefix_range(&[INBOX])
+    }
+
     /// The keys of what is known of all peers' mailboxes.
     #[must_use]
     pub fn all_mailboxes() -> Range<Bytes> {

@@ -95,7 +95,9 @@ impl Delivery {
     }
 
     /// For the how-manieth time the app has it in hand, as far as is known: 1 the first time, one
-    /// more for each time that it comes again, after a restart or when the inbox is taken anew.
+    /// more for each time that it comes again, after a restart or when the inbox is taken anew. The first
+    /// time leaves no trace on disk: one from before a restart counts as handed out once, also if nobody had
+    /// taken it.
     /// From the second time on it is on disk before this is returned, so that a message on which
     /// the app crashes shows by its number; [`skip`](Self::skip) ends that.
     #[must_use]

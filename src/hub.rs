@@ -56,8 +56,6 @@ pub(crate) struct Hub {
     listening: Mutex<BTreeSet<ChannelId>>,
     /// Shares of a link that the app has given to channels.
     weights: Mutex<BTreeMap<ChannelId, u8>>,
-    /// The volatile channels that the peer listens to: it says so once for each link.
-    peer_listens: Mutex<BTreeSet<ChannelId>>,
 }
 
 /// What is known of a session that sleeps and is not in its store.
@@ -121,7 +119,10 @@ impl Hub {
             ended,
             registry: Arc::default(),
             of_node,
-            state: watch::Sender::default(),
+            state: watch::Sender::new(SessionState {
+                peer_listens,
+                ..SessionState::default()
+            }),
             progress: Progress::default(),
             traffic: Counters::default(),
             requests: Requests::default(),
@@ -138,7 +139,6 @@ impl Hub {
             holds: AtomicUsize::new(0),
             listening: Mutex::default(),
             weights: Mutex::default(),
-            peer_listens: Mutex::new(peer_listens),
         }
     }
 
@@ -210,13 +210,17 @@ impl Hub {
         lock(&self.weights).insert(channel, weight);
     }
 
-    /// The volatile channels that the peer listens to, for an engine that is loaded again.
+    /// The volatile channels that the peer listens to, which it says once for each link; for an engine that is loaded again.
     pub(crate) fn peer_listens(&self) -> BTreeSet<ChannelId> {
-        lock(&self.peer_listens).clone()
+        self.state.borrow().peer_listens.clone()
     }
 
     pub(crate) fn peer_listens_to(&self, channels: &BTreeSet<ChannelId>) {
-        lock(&self.peer_listens).clone_from(channels);
+        self.state.send_if_modified(|state| {
+            let changed = state.peer_listens != *channels;
+            state.peer_listens.clone_from(channels);
+            changed
+        });
     }
 
     pub(crate) fn listen(&self, channel: ChannelId, on: bool) {

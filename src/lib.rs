@@ -40,6 +40,7 @@ mod trust;
 
 pub use bytes::Bytes;
 pub use delivery::Delivery;
+pub use entropy::new_seed;
 pub use error::Error;
 pub use event::SessionEvent;
 pub use files::{
@@ -63,9 +64,9 @@ pub use outlive_core::transport::{
 pub use outlive_core::wire::file::{FileInfo, StopReason};
 pub use outlive_core::wire::frame::CloseReason;
 pub use outlive_core::{
-    ChannelId, Contact, ContactError, Epoch, Generation, Identity, MessageId, Padding, PeerId,
-    PeerIdError, Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId, TransferId,
-    WallTime, limits, record, store, transport,
+    ChannelId, Contact, ContactError, Epoch, Generation, IdError, Identity, MessageId, Padding,
+    PeerId, PeerIdError, Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId,
+    TransferId, WallTime, limits, record, store, transport,
 };
 pub use receipt::{Receipt, ReceiptState, Waiting};
 pub use relay::RelayState;

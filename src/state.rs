@@ -1,5 +1,7 @@
 //! The present of a session, for whoever asks late.
 
+use std::collections::BTreeSet;
+
 use outlive_core::link::{LinkClass, LinkState};
 use outlive_core::record::Gap;
 use outlive_core::{ChannelId, Generation};
@@ -22,6 +24,8 @@ pub struct SessionState {
     pub gaps: Vec<(ChannelId, Gap)>,
     /// What was decided about the peer.
     pub trust: Trust,
+    /// The volatile channels that the peer listens to, as far as it has said.
+    pub peer_listens: BTreeSet<ChannelId>,
 }
 
 /// A link bound to a session.

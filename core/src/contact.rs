@@ -27,7 +27,7 @@ const TOKEN: &str = "token=";
 #[non_exhaustive]
 pub enum ContactError {
     /// It does not begin as a contact does.
-    #[error("a contact begins with `outlive:`; copy it again from `outlive contact`")]
+    #[error("a contact begins with `outlive:`; copy it again, all of it")]
     Scheme,
     /// It is longer than a contact may be.
     #[error("a contact has at most {CONTACT_BYTES} characters, this text has {0}")]
@@ -47,9 +47,7 @@ pub enum ContactError {
         error: TokenError,
     },
     /// This character can't stand here as it is.
-    #[error(
-        "character {0} of the contact has no place there; copy it again from `outlive contact`"
-    )]
+    #[error("character {0} of the contact has no place there; copy it again, all of it")]
     Character(usize),
     /// A `%` is followed by something else than a byte in hex that may be in an address.
     #[error("at character {0} of the contact: `%` is not followed by a byte of an address in hex")]
@@ -205,7 +203,9 @@ impl fmt::Display for Contact {
 impl FromStr for Contact {
     type Err = ContactError;
 
+    /// Space around it is not part of it: it comes with what is copied.
     fn from_str(text: &str) -> Result<Self, ContactError> {
+        let text = text.trim();
         if text.len() > CONTACT_BYTES {
             return Err(ContactError::TooLong(text.chars().count()));
         }
@@ -277,6 +277,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn space_around_a_contact_is_none_of_it() {
+        let peer = Identity::from_seed([1; 32]).peer_id();
+        let text = Contact::from(peer).to_string();
+        assert_eq!(format!("\n{text} \r\n").parse(), Ok(Contact::from(peer)));
+        let amid = format!("{} {}", &text[..20], &text[20..]);
+        assert_eq!(amid.parse::<Contact>(), Err(ContactError::Character(21)));
+    }
     use crate::Identity;
 
     fn peer(n: u8) -> PeerId {

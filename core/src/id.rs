@@ -4,9 +4,11 @@
 //! [`Position`] what the local outbox counts, a [`Generation`] what tells one link from the next.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Random number a peer draws when its state for a session is created.
 ///
@@ -45,10 +47,11 @@ impl ChannelId {
     /// The first channel an app may give a meaning of its own.
     pub const FIRST_APP: Self = Self(16);
 
-    /// Whether apps may use it. The others are the library's own, or reserved for it.
+    /// Whether an app may give its messages a meaning of its own. The others are the library's, or reserved
+    /// for it.
     #[must_use]
     pub const fn is_for_apps(self) -> bool {
-        matches!(self, Self::MESSAGES | Self::FILES) || self.0 >= Self::FIRST_APP.0
+        matches!(self, Self::MESSAGES) || self.0 >= Self::FIRST_APP.0
     }
 }
 
@@ -165,6 +168,11 @@ impl fmt::Display for Generation {
     }
 }
 
+/// The text is the name of no message and of no transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the name of a message or a transfer has 32 characters, all of 0-9 and a-f")]
+pub struct IdError;
+
 /// Name of a message, the same at both peers and for ever: 128 random bits.
 ///
 /// Never made of counters alone: after a store was restored from a backup, two messages would
@@ -175,6 +183,17 @@ pub struct MessageId(pub [u8; 16]);
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = IdError;
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes());
+        let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or(IdError)
     }
 }
 
@@ -191,6 +210,17 @@ pub struct TransferId(pub [u8; 16]);
 impl fmt::Display for TransferId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl FromStr for TransferId {
+    type Err = IdError;
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes());
+        let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or(IdError)
     }
 }
 
@@ -384,6 +414,17 @@ impl Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_survives_the_way_through_text() {
+        let message = MessageId([0xA7; 16]);
+        assert_eq!(message.to_string().parse(), Ok(message));
+        let transfer = TransferId([0x0C; 16]);
+        assert_eq!(transfer.to_string().parse(), Ok(transfer));
+        for wrong in ["", "a7", &"A7".repeat(16), &"a7".repeat(17)] {
+            assert_eq!(wrong.parse::<MessageId>(), Err(IdError), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_digest_can_be_taken_from_any_point_on() {

@@ -1,11 +1,13 @@
 //! Who a peer is: an Ed25519 key pair, named by its public half.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE32_NOPAD;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// Why a text or a run of bytes names no peer.
@@ -13,13 +15,13 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum PeerIdError {
     /// A peer id in text has 52 characters.
-    #[error("a peer id has 52 characters, this text has {0}; copy it again from `outlive id`")]
+    #[error("a peer id has 52 characters, this text has {0}; copy it again, all of it")]
     Length(usize),
     /// The character at this place is not of the base32 alphabet.
-    #[error("character {0} of the peer id is none of a-z and 2-7; copy it again from `outlive id`")]
+    #[error("character {0} of the peer id is none of a-z and 2-7; copy it again, all of it")]
     Character(usize),
     /// The bytes are no Ed25519 public key: a typo, most likely.
-    #[error("this is no peer's public key: a character is wrong; copy it again from `outlive id`")]
+    #[error("this is no peer's public key: something in it is wrong; copy it again, all of it")]
     Key,
 }
 
@@ -30,7 +32,8 @@ pub struct BadSignature;
 
 /// A peer: a device, named by its Ed25519 public key.
 ///
-/// As text it is lower-case base32 ([RFC 4648]) without padding, 52 characters.
+/// As text it is lower-case base32 ([RFC 4648]) without padding, 52 characters; so it is in formats that
+/// people read, such as JSON, and in others the 32 bytes.
 ///
 /// ```
 /// # use outlive_core::{Identity, PeerId};
@@ -39,8 +42,31 @@ pub struct BadSignature;
 /// ```
 ///
 /// [RFC 4648]: https://www.rfc-editor.org/rfc/rfc4648#section-6
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 32]);
+
+impl Serialize for PeerId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = Cow::<str>::deserialize(deserializer)?;
+            text.parse().map_err(D::Error::custom)
+        } else {
+            // Not looked at, which takes longer than all else that is done to an envelope: one that is no
+            // key names a mailbox that nobody can sign in at, and a session that nobody answers in.
+            <[u8; 32]>::deserialize(deserializer).map(Self)
+        }
+    }
+}
 
 impl PeerId {
     /// The peer with this public key.
@@ -104,7 +130,9 @@ impl fmt::Debug for PeerId {
 impl FromStr for PeerId {
     type Err = PeerIdError;
 
+    /// Space around it is not part of it: it comes with what is copied.
     fn from_str(text: &str) -> Result<Self, PeerIdError> {
+        let text = text.trim();
         let count = text.chars().count();
         if count != 52 {
             return Err(PeerIdError::Length(count));
@@ -184,6 +212,29 @@ mod tests {
             assert_eq!(text.len(), 52);
             assert_eq!(text.parse(), Ok(peer(n)));
         }
+    }
+
+    #[test]
+    fn space_around_a_peer_id_is_none_of_it() {
+        assert_eq!(format!(" {}\r\n", peer(1)).parse(), Ok(peer(1)));
+    }
+
+    #[test]
+    fn a_peer_id_is_text_to_people_and_bytes_to_machines() {
+        let json = serde_json::to_string(&peer(1)).unwrap();
+        assert_eq!(json, format!("\"{}\"", peer(1)));
+        assert_eq!(serde_json::from_str::<PeerId>(&json).unwrap(), peer(1));
+        let nobody = BASE32_NOPAD.encode(&[0; 32]).to_lowercase();
+        let refused = serde_json::from_str::<PeerId>(&format!("\"{nobody}\""));
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains("no peer's public key")
+        );
+        let bytes = postcard::to_allocvec(&peer(1)).unwrap();
+        assert_eq!(bytes, peer(1).as_bytes());
+        assert_eq!(postcard::from_bytes::<PeerId>(&bytes), Ok(peer(1)));
     }
 
     #[test]

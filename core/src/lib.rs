@@ -21,8 +21,8 @@ pub mod wire;
 pub use contact::{Contact, ContactError};
 pub use entropy::Entropy;
 pub use id::{
-    ChannelId, Digest, EnvelopeId, Epoch, Generation, MessageId, Negotiation, Position, RequestId,
-    ResumeId, Round, Seq, StoreId, TransferId,
+    ChannelId, Digest, EnvelopeId, Epoch, Generation, IdError, MessageId, Negotiation, Position,
+    RequestId, ResumeId, Round, Seq, StoreId, TransferId,
 };
 pub use identity::{BadSignature, Identity, PeerId, PeerIdError};
 pub use mailbox::{Mailbox, is_relay_address};

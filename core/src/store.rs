@@ -17,7 +17,7 @@ use thiserror::Error;
 pub enum StoreError {
     /// Another process, or another handle in this one, has the store open.
     #[error(
-        "the store at {path} is in use by another process; stop that one or choose another directory"
+        "the store at {path} is in use; shut down the node or end the process that has it open, or choose another directory"
     )]
     InUse {
         /// Where the store is.

@@ -1,6 +1,6 @@
 //! Time as an input. The engine has no clock: whoever drives it says what time it is.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,14 @@ impl WallTime {
     #[must_use]
     pub const fn until(self, later: Self) -> Duration {
         Duration::from_millis(later.0.saturating_sub(self.0))
+    }
+}
+
+/// For an app that shows or compares it. What is too late for the system's clock is 1970 to it.
+impl From<WallTime> for SystemTime {
+    fn from(at: WallTime) -> Self {
+        let since = Duration::from_millis(at.0);
+        UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
     }
 }
 

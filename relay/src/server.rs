@@ -49,8 +49,8 @@ impl std::fmt::Debug for RelayBuilder {
 impl RelayBuilder {
     /// Where the mailboxes live. Required.
     #[must_use]
-    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
-        self.store = Some(store);
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
         self
     }
 

@@ -39,6 +39,7 @@ const fn for_apps(channel: ChannelId) -> Result<(), Error> {
     match channel {
         ChannelId::REQUESTS => Err(Error::Requests(channel)),
         ChannelId::SIGNALING => Err(Error::Signaling(channel)),
+        ChannelId::FILES => Err(Error::Files(channel)),
         _ if channel.is_for_apps() => Ok(()),
         _ => Err(Error::Reserved(channel)),
     }
@@ -172,9 +173,14 @@ impl Session {
     /// # Errors
     /// [`Error::InboxTaken`] while another one is held, [`Error::Requests`] for the channel of
     /// requests, whose messages go to their handlers, [`Error::Signaling`] for that of signals,
-    /// which make direct links, and [`Error::Reserved`] for those that are reserved.
+    /// which make direct links, [`Error::Files`] for that of [`files`](Self::files), and
+    /// [`Error::Reserved`] for those that are reserved.
     pub fn inbox(&self, channel: ChannelId) -> Result<Inbox, Error> {
         for_apps(channel)?;
+        self.take_inbox(channel)
+    }
+
+    fn take_inbox(&self, channel: ChannelId) -> Result<Inbox, Error> {
         if self.hub.inboxes.take(channel) {
             Ok(Inbox::new(self.hub.clone(), self.route.clone(), channel))
         } else {
@@ -218,7 +224,7 @@ impl Session {
     /// [`FileError::Session`], with [`Error::InboxTaken`] in it while another one is held. If what is
     /// there of a file that was accepted can't be looked at or removed, [`FileInbox::next`] says so.
     pub async fn files(&self) -> Result<FileInbox, FileError> {
-        let inbox = self.inbox(ChannelId::FILES)?;
+        let inbox = self.take_inbox(ChannelId::FILES)?;
         FileInbox::open(&self.route, inbox).await
     }
 
@@ -314,7 +320,26 @@ impl Session {
         self.hub.registry.len()
     }
 
-    /// Listens to a volatile channel: its messages come as [`SessionEvent::Volatile`].
+    /// Listens to a volatile channel: its messages come as [`SessionEvent::Volatile`], as long as the session
+    /// is held. It is not kept on disk: listen again after a restart.
+    ///
+    /// ```no_run
+    /// # use outlive::{ChannelId, Error, Session, SessionEvent};
+    /// # async fn run(session: Session) -> Result<(), Error> {
+    /// const TYPING: ChannelId = ChannelId(ChannelId::FIRST_APP.0 + 1);
+    /// session.listen(TYPING).await?;
+    /// let mut events = session.events(64);
+    /// if session.state().borrow().peer_listens.contains(&TYPING) {
+    ///     session.send_volatile(TYPING, "").await?;
+    /// }
+    /// while let Some((event, _)) = events.next().await {
+    ///     if let SessionEvent::Volatile { channel: TYPING, .. } = event {
+    ///         println!("{} is typing", session.peer());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Dropped half-way, the session may or may not listen, and may begin to later: call it or
     /// [`unlisten`](Self::unlisten) again.

@@ -330,8 +330,13 @@ async fn a_volatile_channel_is_heard_only_by_who_listens_and_survives_reconnects
             }
         };
         if round == 0 {
+            assert!(!theirs.state().borrow().peer_listens.contains(&TYPING));
             soon("the peer to listen", listening).await;
         }
+        assert!(
+            theirs.state().borrow().peer_listens.contains(&TYPING),
+            "for who asks late"
+        );
         assert!(
             theirs
                 .send_volatile(TYPING, format!("{round}"))

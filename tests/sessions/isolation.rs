@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::played;
 use crate::scene::{acquaint, at_once, counted, linked, on, on_store, pair};
 use crate::watched::Watched;
-use crate::world::{CHAT, comes, comes_true, id, soon, take};
+use crate::world::{CHAT, comes, comes_true, id, soon, take, until};
 
 /// Damages what a store holds of the session with this peer.
 async fn damage(store: &MemoryStore, peer: u8) {
@@ -334,8 +334,14 @@ async fn what_a_peer_listens_to_is_known_after_a_failure_and_a_sleep() {
     })
     .await;
     let to_alice = bob.session(id(1)).await.unwrap();
+    assert!(to_alice.state().borrow().peer_listens.contains(&TYPING));
     linked(&to_alice).await;
     assert!(to_alice.send_volatile(TYPING, "awake").await.unwrap());
+    to_bob.unlisten(TYPING).await.unwrap();
+    until(&to_alice, "the peer to cease", |state| {
+        state.peer_listens.is_empty()
+    })
+    .await;
     drop((to_alice, to_bob, inbox));
     alice.shutdown().await.unwrap();
 }

@@ -24,6 +24,9 @@ pub enum Flush {
 }
 
 /// A store in memory. Clones are handles to the same store.
+///
+/// Whoever [closes](Store::close) it, as a node or a relay does that is shut down, closes it for all of them.
+/// What it held is then opened again, as a restart would find it, by `store.faults().crash()`.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     shared: Arc<Shared>,

@@ -18,6 +18,7 @@ mod direct;
 mod entropy;
 mod error;
 mod event;
+mod event_queue;
 mod files;
 mod hub;
 mod inbox;

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use outlive_core::PeerId;
-use tokio::sync::mpsc;
 
 use crate::event::SessionEvent;
+use crate::event_queue::EventReceiver;
 use crate::state::SessionState;
 use crate::subscription::{Registry, Subscription};
 
 /// The events of all sessions of a node, as a stream.
 #[derive(Debug)]
 pub struct NodeEvents {
-    pub(super) receiver: mpsc::Receiver<(PeerId, SessionEvent, SessionState)>,
+    pub(super) receiver: EventReceiver<(PeerId, SessionEvent, SessionState)>,
     pub(super) _subscription: Subscription,
 }
 
@@ -20,7 +20,14 @@ impl NodeEvents {
     /// The next event of any session, with its peer and its state as of it; `None` once the node was shut
     /// down. Cancellation-safe.
     pub async fn next(&mut self) -> Option<(PeerId, SessionEvent, SessionState)> {
-        self.receiver.recv().await
+        self.receiver.next().await
+    }
+
+    /// How many events found no room and were left out since the stream was made. What they led to, the
+    /// states of the sessions tell.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.receiver.missed()
     }
 }
 
@@ -31,7 +38,7 @@ impl futures_util::Stream for NodeEvents {
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(context)
+        self.receiver.poll_next(context)
     }
 }
 

@@ -34,10 +34,11 @@ pub use self::queued::{Queued, queued_for};
 pub use self::strangers::Strangers;
 use crate::error::Error;
 use crate::event::SessionEvent;
+use crate::event_queue::event_queue;
 use crate::lock::lock;
 use crate::relay::{Attach, RelayState, RelayTask, RelayUse};
 use crate::request::{HandlerError, Place, Request, RequestHandler};
-use crate::session::{Session, event_queue};
+use crate::session::Session;
 use crate::state::SessionState;
 use crate::subscription::Subscription;
 
@@ -205,13 +206,12 @@ impl Node {
 
     /// The events of all sessions as a stream of bounded length, as [`on_event`](Self::on_event) has them:
     /// when `capacity` of them wait, the newest are left out until some were taken, of whichever session
-    /// they are. A `capacity` of 0 is taken for 1, and one beyond 65,536 for that.
+    /// they are ([`NodeEvents::missed`]). A `capacity` of 0 is taken for 1, and one beyond 65,536 for that.
     #[must_use]
     pub fn events(&self, capacity: usize) -> NodeEvents {
         let (sender, receiver) = event_queue(capacity);
         let subscription = self.on_event(move |peer, event, state| {
-            // Full: the state of the session, which is always present, tells what was missed.
-            let _ = sender.try_send((peer, event.clone(), state.clone()));
+            sender.put((peer, event.clone(), state.clone()));
         });
         NodeEvents {
             receiver,

@@ -1,23 +1,14 @@
 //! What happens to a session, as a stream.
 
-use tokio::sync::mpsc;
-
 use crate::event::SessionEvent;
+use crate::event_queue::EventReceiver;
 use crate::state::SessionState;
 use crate::subscription::Subscription;
-
-/// Events that wait in one stream at most.
-const EVENTS: usize = 65_536;
-
-/// Where the events of a stream wait, up to `capacity` of them.
-pub(crate) fn event_queue<T>(capacity: usize) -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
-    mpsc::channel(capacity.clamp(1, EVENTS))
-}
 
 /// A session's events, as a stream.
 #[derive(Debug)]
 pub struct Events {
-    pub(super) receiver: mpsc::Receiver<(SessionEvent, SessionState)>,
+    pub(super) receiver: EventReceiver<(SessionEvent, SessionState)>,
     pub(super) _subscription: Subscription,
 }
 
@@ -26,7 +17,14 @@ impl Events {
     /// the node shut down.
     /// Cancellation-safe.
     pub async fn next(&mut self) -> Option<(SessionEvent, SessionState)> {
-        self.receiver.recv().await
+        self.receiver.next().await
+    }
+
+    /// How many events found no room and were left out since the stream was made. What they led to, the
+    /// state tells.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.receiver.missed()
     }
 }
 
@@ -37,6 +35,6 @@ impl futures_util::Stream for Events {
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(context)
+        self.receiver.poll_next(context)
     }
 }

@@ -20,10 +20,10 @@ use outlive_core::{ChannelId, MessageId, PeerId};
 use tokio::sync::{oneshot, watch};
 
 pub use self::events::Events;
-pub(crate) use self::events::event_queue;
 pub use self::sending::{Queuing, Sending};
 use crate::error::Error;
 use crate::event::SessionEvent;
+use crate::event_queue::event_queue;
 use crate::files::{self, FileError, FileInbox, SendingFile};
 use crate::hub::Hub;
 use crate::inbox::Inbox;
@@ -282,13 +282,12 @@ impl Session {
     }
 
     /// The events as a stream of bounded length: when `capacity` of them wait, the newest are left
-    /// out until some were taken. A `capacity` of 0 is taken for 1, and one beyond 65,536 for that.
+    /// out until some were taken ([`Events::missed`]). A `capacity` of 0 is taken for 1, and one beyond 65,536 for that.
     #[must_use]
     pub fn events(&self, capacity: usize) -> Events {
         let (sender, receiver) = event_queue(capacity);
         let subscription = self.on_event(move |event, state| {
-            // Full: the state, which is always present, tells what was missed.
-            let _ = sender.try_send((event.clone(), state.clone()));
+            sender.put((event.clone(), state.clone()));
         });
         Events {
             receiver,

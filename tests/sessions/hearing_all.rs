@@ -256,6 +256,7 @@ async fn what_finds_no_room_in_the_stream_of_a_node_is_left_out() {
         take(&mut inbox).await;
     }
     assert_eq!(heard.load(Ordering::SeqCst), 3);
+    assert_eq!(events.missed(), 2);
     assert!(at_once(events.next()).await.is_some());
     assert!(at_once(events.next()).await.is_none());
     to_alice.send(CHAT, "there is room").await.unwrap();

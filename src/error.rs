@@ -31,11 +31,6 @@ pub enum Error {
     /// The channel is the library's own.
     #[error("the messages of channel {0} make direct links; use another channel")]
     Signaling(ChannelId),
-    /// The channel is for files alone.
-    #[error(
-        "the messages of channel {0} are files; send them with `send_file`, take them with `files`"
-    )]
-    Files(ChannelId),
     /// The channel is kept for what the library may need it for.
     #[error("channel {0} is reserved; use 1, or 16 and up")]
     Reserved(ChannelId),

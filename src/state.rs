@@ -24,7 +24,8 @@ pub struct SessionState {
     pub gaps: Vec<(ChannelId, Gap)>,
     /// What was decided about the peer.
     pub trust: Trust,
-    /// The volatile channels that the peer listens to, as far as it has said.
+    /// The volatile channels that the peer listens to, as it said last: what it said before a restart stands
+    /// until it is heard again.
     pub peer_listens: BTreeSet<ChannelId>,
 }
 

@@ -37,7 +37,8 @@ impl ChannelId {
     pub const SIGNALING: Self = Self(0);
     /// Messages, where an app needs no more than one channel.
     pub const MESSAGES: Self = Self(1);
-    /// Files (see `outlive::Session::send_file`).
+    /// Files (see `outlive::Session::send_file`). An app's own where no files are sent: a peer that takes
+    /// files takes whatever else comes here for done, and nobody sees it.
     pub const FILES: Self = Self(2);
     /// Requests and their responses (see `outlive::Session::request`).
     pub const REQUESTS: Self = Self(3);
@@ -47,11 +48,10 @@ impl ChannelId {
     /// The first channel an app may give a meaning of its own.
     pub const FIRST_APP: Self = Self(16);
 
-    /// Whether an app may give its messages a meaning of its own. The others are the library's, or reserved
-    /// for it.
+    /// Whether apps may use it. The others are the library's own, or reserved for it.
     #[must_use]
     pub const fn is_for_apps(self) -> bool {
-        matches!(self, Self::MESSAGES) || self.0 >= Self::FIRST_APP.0
+        matches!(self, Self::MESSAGES | Self::FILES) || self.0 >= Self::FIRST_APP.0
     }
 }
 

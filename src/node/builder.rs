@@ -268,12 +268,9 @@ impl NodeBuilder {
         node.inner.tasks.spawn({
             let inner = node.inner.clone();
             async move {
-                let announced = tokio::select! {
-                    announced = inner.announce_waiting() => announced,
-                    () = inner.cancel.cancelled() => Ok(()),
-                };
-                if let Err(error) = announced {
-                    warn!(%error, "what waited before can't be read; it is announced when it is loaded");
+                tokio::select! {
+                    () = inner.announce_waiting() => {}
+                    () = inner.cancel.cancelled() => {}
                 }
             }
         });

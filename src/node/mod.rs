@@ -114,14 +114,18 @@ impl Node {
 
     /// A peer whose session has messages in an inbox that came, or waited from before this start, since
     /// this peer was returned last; or a stranger that has sent more than a stranger may leave here. For
-    /// apps that take messages from whoever sends them: each peer is returned once for however many
-    /// messages, and may have none left. Cancellation-safe.
+    /// apps that take messages from whoever sends them: a peer is returned once for however many messages,
+    /// may have none left, and comes again when its session is loaded while some wait. To open its session
+    /// accepts a stranger. Cancellation-safe.
     ///
     /// ```no_run
     /// # use outlive::{ChannelId, Error, Node};
     /// # async fn run(node: Node) -> Result<(), Error> {
     /// loop {
-    ///     let session = node.session(node.next_arrival().await?).await?;
+    ///     let session = match node.session(node.next_arrival().await?).await {
+    ///         Err(Error::Blocked(_)) => continue,
+    ///         session => session?,
+    ///     };
     ///     // One task for each peer: it has the inbox until it ends.
     ///     let Ok(mut inbox) = session.inbox(ChannelId::MESSAGES) else { continue };
     ///     tokio::spawn(async move {

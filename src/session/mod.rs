@@ -39,7 +39,6 @@ const fn for_apps(channel: ChannelId) -> Result<(), Error> {
     match channel {
         ChannelId::REQUESTS => Err(Error::Requests(channel)),
         ChannelId::SIGNALING => Err(Error::Signaling(channel)),
-        ChannelId::FILES => Err(Error::Files(channel)),
         _ if channel.is_for_apps() => Ok(()),
         _ => Err(Error::Reserved(channel)),
     }
@@ -173,14 +172,9 @@ impl Session {
     /// # Errors
     /// [`Error::InboxTaken`] while another one is held, [`Error::Requests`] for the channel of
     /// requests, whose messages go to their handlers, [`Error::Signaling`] for that of signals,
-    /// which make direct links, [`Error::Files`] for that of [`files`](Self::files), and
-    /// [`Error::Reserved`] for those that are reserved.
+    /// which make direct links, and [`Error::Reserved`] for those that are reserved.
     pub fn inbox(&self, channel: ChannelId) -> Result<Inbox, Error> {
         for_apps(channel)?;
-        self.take_inbox(channel)
-    }
-
-    fn take_inbox(&self, channel: ChannelId) -> Result<Inbox, Error> {
         if self.hub.inboxes.take(channel) {
             Ok(Inbox::new(self.hub.clone(), self.route.clone(), channel))
         } else {
@@ -224,7 +218,7 @@ impl Session {
     /// [`FileError::Session`], with [`Error::InboxTaken`] in it while another one is held. If what is
     /// there of a file that was accepted can't be looked at or removed, [`FileInbox::next`] says so.
     pub async fn files(&self) -> Result<FileInbox, FileError> {
-        let inbox = self.take_inbox(ChannelId::FILES)?;
+        let inbox = self.inbox(ChannelId::FILES)?;
         FileInbox::open(&self.route, inbox).await
     }
 

@@ -105,16 +105,16 @@ async fn a_large_message_arrives_whole() {
     let payload: Vec<u8> = (0..1_000_003u32).map(|n| (n % 251) as u8).collect();
     let session = alice.session(id(2)).await.unwrap();
     session
-        .send(ChannelId::FIRST_APP, payload.clone())
+        .send(ChannelId::FILES, payload.clone())
         .await
         .unwrap();
     let mut inbox = bob
         .session(id(1))
         .await
         .unwrap()
-        .inbox(ChannelId::FIRST_APP)
+        .inbox(ChannelId::FILES)
         .unwrap();
-    let delivery = soon("the message", inbox.next()).await.unwrap();
+    let delivery = soon("the file", inbox.next()).await.unwrap();
     assert!(delivery.payload()[..] == payload[..]);
     delivery.commit().await.unwrap();
     let too_large = session

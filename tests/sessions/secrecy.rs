@@ -20,11 +20,8 @@ use crate::world::{id, node_over, relay, relay_over, soon};
 /// connection.
 const SECRETS: [(ChannelId, &str); 3] = [
     (ChannelId::MESSAGES, "meet me at the old bridge at nine"),
-    (ChannelId::FIRST_APP, "holiday-photo-of-the-bridge.jpeg"),
-    (
-        ChannelId::FIRST_APP,
-        "these are the bytes of the photograph",
-    ),
+    (ChannelId::FILES, "holiday-photo-of-the-bridge.jpeg"),
+    (ChannelId::FILES, "these are the bytes of the photograph"),
 ];
 const SIGNAL: &str =
     "v=0 o=- 4611731400430051336 2 IN IP4 a=fingerprint:sha-256 candidate:842163049";
@@ -63,7 +60,7 @@ async fn a_relay_finds_nothing_of_what_is_said_in_its_files_or_its_traffic() {
     let waiting = contents(&mailboxes);
     let bob = node(2, dir.path(), &tap).await;
     let back = bob.session(id(1)).await.unwrap();
-    for channel in [ChannelId::MESSAGES, ChannelId::FIRST_APP] {
+    for channel in [ChannelId::MESSAGES, ChannelId::FILES] {
         let (mut here, mut there) = (
             back.inbox(channel).unwrap(),
             session.inbox(channel).unwrap(),

@@ -166,7 +166,7 @@ pub(crate) struct Send {
     /// line of a file, for a contact with a token.
     #[arg(long, value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) to: outlive::Contact,
-    /// The channel: 1, or 16 to 65535.
+    /// The channel: 1, 2, or 16 to 65535.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = channel)]
     pub(crate) channel: u16,
     /// How far each message has to get before this ends. `queued` needs no relay; `delivered` and
@@ -198,7 +198,7 @@ pub(crate) struct Listen {
     /// holds one; of anyone if not said.
     #[arg(long, value_name = "PEER", value_parser = Unrepeated(contact))]
     pub(crate) from: Option<outlive::Contact>,
-    /// The channel: 1, or 16 to 65535.
+    /// The channel: 1, 2, or 16 to 65535.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = channel)]
     pub(crate) channel: u16,
     /// End after this many messages.
@@ -312,7 +312,7 @@ const _: () = assert!(CHUNK <= limits::MESSAGE_BYTES, "a chunk is one message");
 
 /// A channel that apps may use.
 fn channel(text: &str) -> Result<u16, String> {
-    const CHANNELS: &str = "use 1, or 16 to 65535";
+    const CHANNELS: &str = "use 1, 2, or 16 to 65535";
     let number = text.parse::<u16>();
     let number = number.map_err(|_| format!("there is no such channel; {CHANNELS}"))?;
     if ChannelId(number).is_for_apps() {

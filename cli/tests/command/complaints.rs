@@ -219,7 +219,7 @@ fn a_channel_of_the_librarys_own_is_a_wrong_usage() {
             assert_eq!(output.status.code(), Some(2), "{channel}");
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(said.contains("--channel"), "{said}");
-            assert!(said.contains("use 1, or 16 to 65535"), "{said}");
+            assert!(said.contains("use 1, 2, or 16 to 65535"), "{said}");
         }
     }
 }

@@ -171,6 +171,8 @@ impl Offered {
             let found = std::fs::canonicalize(&directory);
             let directory = text(found.map_err(FileError::io("find", directory))?)?;
             let part = disk::create_part(Path::new(&directory), &name, &ending)?;
+            // Its parts are acknowledged from now on, and it has to be found again.
+            disk::sync_name(&part).inspect_err(|_| drop(disk::remove(&part)))?;
             Ok((directory, text(part)?))
         })
         .await?;

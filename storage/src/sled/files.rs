@@ -23,6 +23,9 @@ const CLEAN_EVERY_MS: u64 = 500;
 /// sled's file beside its log.
 const CONFIGURATION: &str = "conf";
 
+/// How the name of a snapshot ends that sled has not given its own.
+const GENERATING: &str = "generating";
+
 /// What the committer and the reads share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -277,7 +280,7 @@ impl Files {
 }
 
 fn open_sled(dir: &Path, options: &SledOptions) -> Result<sled::Db, StoreError> {
-    remove_unfinished_snapshots(dir).map_err(from_io)?;
+    settle_snapshots(dir).map_err(from_io)?;
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(options.cache_bytes)
@@ -298,16 +301,42 @@ fn remove_configuration(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what sled began to write of snapshots when it was killed, or the disk was full. It would
-/// take that for the newest one, and the log for damaged.
-fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+/// Settles what became of a snapshot that sled was writing when the process was killed, the disk was full or
+/// the power went.
+///
+/// One that is whole gets its name. sled gives it that without syncing the directory, and then overwrites
+/// segments that only an older snapshot needs: after a power cut they may be gone, and the name too. What
+/// is less than whole is removed: sled would take it for the newest one, and the log for damaged.
+fn settle_snapshots(dir: &Path) -> io::Result<()> {
+    let mut named = false;
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|of| of == "generating") {
-            fs::remove_file(path)?;
+        if path.extension().is_none_or(|of| of != GENERATING) {
+            continue;
+        }
+        if is_whole(&fs::read(&path)?) {
+            fs::rename(&path, path.with_extension(""))?;
+            named = true;
+        } else {
+            fs::remove_file(&path)?;
         }
     }
+    if named && cfg!(unix) {
+        File::open(dir)?.sync_all()?;
+    }
     Ok(())
+}
+
+/// Whether a snapshot of sled's ends as it does: with the checksum of its content, behind the content's
+/// length.
+fn is_whole(snapshot: &[u8]) -> bool {
+    let Some((content, checksum)) = snapshot.split_last_chunk::<4>() else {
+        return false;
+    };
+    let Some((content, _length)) = content.split_last_chunk::<8>() else {
+        return false;
+    };
+    !content.is_empty() && crc32fast::hash(content) == u32::from_le_bytes(*checksum)
 }
 
 /// Makes the files of a log durable, and their names. sled syncs its log and its snapshots, but not its

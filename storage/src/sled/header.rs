@@ -158,7 +158,15 @@ impl Header {
             .file
             .seek(SeekFrom::Start(MARK_AT))
             .and_then(|_| self.file.write_all(&bytes));
-        match written {
+        // One that leads where the log went back would have it taken for damaged.
+        let lowered = mark < self.mark;
+        match written.and_then(|()| {
+            if lowered {
+                self.file.sync_all()
+            } else {
+                Ok(())
+            }
+        }) {
             Ok(()) => self.mark = mark,
             Err(error) => tracing::warn!(%error, "the mark of the store can't be written"),
         }

@@ -63,7 +63,7 @@ impl LogFile {
             .map_err(from_io)?;
         let through = write_through(&file);
         if let Err(error) = &through {
-            tracing::warn!(%error, "the file system has no synchronous files, so the store syncs instead");
+            tracing::warn!(%error, "the log can't be written through, so it is synced more often instead");
         }
         Ok(Self {
             doubted: AtomicBool::new(dir.join(DOUBT).exists()),

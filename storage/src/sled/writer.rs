@@ -161,7 +161,7 @@ impl Writer {
             if buffered && self.log.is_written_through() {
                 self.journal.empty()?;
             } else {
-                self.sync()?;
+                self.sync_log()?;
             }
         }
         self.shared.flushes.fetch_add(1, Ordering::Relaxed);
@@ -186,8 +186,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes everything durable, then notes it in the header. The journal is emptied last: what the log
-    /// shows after a sync that failed may be gone from it later.
+    /// Makes everything durable.
     fn sync(&mut self) -> Result<(), StoreError> {
         if self.unsynced.is_none() {
             return Ok(());
@@ -195,6 +194,12 @@ impl Writer {
         if !self.journal.is_empty() {
             self.apply(self.writes, &[])?;
         }
+        self.sync_log()
+    }
+
+    /// Makes the log durable, in which everything is, then notes that in the header. The journal is emptied
+    /// last: what the log shows after a sync that failed may be gone from it later.
+    fn sync_log(&mut self) -> Result<(), StoreError> {
         self.with_files(Files::sync)?;
         self.unsynced = None;
         self.header.set_mark(self.meta.writes);

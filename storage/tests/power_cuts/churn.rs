@@ -23,8 +23,21 @@ const PART: ReadLimit = ReadLimit {
     bytes: 4 << 20,
 };
 
+/// Keys of a hot store.
+const HOT: u64 = 5;
+
+/// What is committed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load {
+    /// As a busy node does.
+    Node,
+    /// The same few keys, again and again: no segment keeps its content for long.
+    Hot,
+}
+
 /// The commits one after the other, and what the store holds after them.
 pub(crate) struct Churn {
+    load: Load,
     rng: fastrand::Rng,
     /// Commits so far.
     pub(crate) count: u64,
@@ -34,8 +47,9 @@ pub(crate) struct Churn {
 }
 
 impl Churn {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(load: Load, seed: u64) -> Self {
         Self {
+            load,
             rng: fastrand::Rng::with_seed(seed),
             count: 0,
             oldest: OLD,
@@ -45,27 +59,38 @@ impl Churn {
 
     pub(crate) fn next(&mut self) -> Batch {
         let mut batch = Batch::new();
-        let number = self.count;
-        let len = match self.rng.u32(..100) {
-            0..70 => self.rng.usize(200..3_000),
-            70..95 => 16 << 10,
-            _ => self.rng.usize(60_000..200_000),
-        };
-        self.put(&mut batch, named(b'm', number), filled(number, len));
-        let session = named(b's', number % SESSIONS);
-        self.put(&mut batch, session, filled(number, 2_700));
-        if number > OLD && (number / PHASE) % 2 == 1 {
-            for _ in 0..3 {
-                if self.oldest < number {
-                    self.delete(&mut batch, named(b'm', self.oldest));
-                    self.oldest += 1;
-                }
+        match self.load {
+            Load::Node => self.go_on(&mut batch),
+            Load::Hot => {
+                let key = named(b'h', self.rng.u64(..HOT));
+                let len = self.rng.usize(16 << 10..1 << 20);
+                self.put(&mut batch, key, filled(self.count, len));
             }
         }
         self.count += 1;
         let count = Bytes::copy_from_slice(&self.count.to_be_bytes());
         self.put(&mut batch, Bytes::from_static(COUNT), count);
         batch
+    }
+
+    fn go_on(&mut self, batch: &mut Batch) {
+        let number = self.count;
+        let len = match self.rng.u32(..100) {
+            0..70 => self.rng.usize(200..3_000),
+            70..95 => 16 << 10,
+            _ => self.rng.usize(60_000..200_000),
+        };
+        self.put(batch, named(b'm', number), filled(number, len));
+        let session = named(b's', number % SESSIONS);
+        self.put(batch, session, filled(number, 2_700));
+        if number > OLD && (number / PHASE) % 2 == 1 {
+            for _ in 0..3 {
+                if self.oldest < number {
+                    self.delete(batch, named(b'm', self.oldest));
+                    self.oldest += 1;
+                }
+            }
+        }
     }
 
     fn put(&mut self, batch: &mut Batch, key: Bytes, value: Bytes) {
@@ -78,14 +103,21 @@ impl Churn {
         batch.delete(key);
     }
 
-    /// How many commits a store holds. Panics if it does not hold what they left, and nothing else.
-    pub(crate) async fn found(seed: u64, store: &SledStore) -> Result<u64, StoreError> {
+    /// The commits as far as a store has them.
+    pub(crate) async fn of(load: Load, seed: u64, store: &SledStore) -> Result<Self, StoreError> {
         let count = store.get(Bytes::from_static(COUNT)).await?;
         let count = count.map_or(0, |count| u64::from_be_bytes(count[..].try_into().unwrap()));
-        let mut churn = Self::new(seed);
+        let mut churn = Self::new(load, seed);
         while churn.count < count {
             churn.next();
         }
+        Ok(churn)
+    }
+
+    /// How many commits a store has. Panics if it does not hold what they left, and nothing else.
+    pub(crate) async fn found(load: Load, seed: u64, store: &SledStore) -> Result<u64, StoreError> {
+        let mut churn = Self::of(load, seed, store).await?;
+        let count = churn.count;
         let mut from = Bytes::new();
         loop {
             let part = store.range(from..END, PART).await?;

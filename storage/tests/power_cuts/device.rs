@@ -60,6 +60,7 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn take(&mut self, call: &Call) {
         match call {
+            Call::Start => {}
             Call::Create { path } if self.file(path).is_some() => {
                 self.change(path, Change::Truncate { len: 0 });
             }
@@ -99,9 +100,28 @@ impl Device {
     fn sync(&mut self, path: &Path) {
         if let Some(file) = self.file(path) {
             file.sync();
+            self.sync_name(path);
         }
         for naming in self.since.remove(path).unwrap_or_default() {
             naming.apply(&mut self.synced);
+        }
+    }
+
+    /// A file that was synced can be found: file systems write its name, and what was done to names before,
+    /// with it.
+    fn sync_name(&mut self, path: &Path) {
+        let directory = path.parent().unwrap();
+        let Some(since) = self.since.get_mut(directory) else {
+            return;
+        };
+        let named = |naming: &Naming| match naming {
+            Naming::Give(name, _) | Naming::Change(_, name) => name == path,
+            Naming::Take(_) => false,
+        };
+        if let Some(at) = since.iter().rposition(named) {
+            for naming in since.drain(..=at) {
+                naming.apply(&mut self.synced);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! The cuts of a run follow from its seed, and what was recorded from that and from how the threads of
 //! the process came along: `POWER_CUTS_SEED` and `POWER_CUTS` say which, and how many.
 #![cfg(all(feature = "sled", target_os = "linux", target_env = "gnu"))]
+#![cfg(target_pointer_width = "64")]
 
 mod churn;
 mod device;
@@ -20,7 +21,7 @@ use outlive_core::store::{Store, StoreError};
 use outlive_storage::{Durability, SledOptions, SledStore};
 use tempfile::TempDir;
 
-use churn::Churn;
+use churn::{Churn, Load};
 use device::{Device, Kept};
 use record::{Call, Change, recorded};
 
@@ -44,7 +45,11 @@ struct Run {
     /// Commits that wait at the same time.
     at_once: u64,
     compact_above: u64,
+    /// Of each process.
     commits: u64,
+    /// Processes, one after the other. None closes the store.
+    processes: u64,
+    load: Load,
 }
 
 impl Run {
@@ -57,6 +62,8 @@ impl Run {
             at_once: 100,
             compact_above: 1 << 30,
             commits: 3_000,
+            processes: 1,
+            load: Load::Node,
         }
     }
 
@@ -70,15 +77,17 @@ impl Run {
             .env("FLUSH_EVERY", flush_every.to_string())
             .env("AT_ONCE", self.at_once.to_string())
             .env("COMPACT_ABOVE", self.compact_above.to_string())
-            .env("COMMITS", self.commits.to_string());
+            .env("COMMITS", self.commits.to_string())
+            .env("HOT", u64::from(matches!(self.load, Load::Hot)).to_string());
         command
     }
 
-    /// What such a process did to its files, which are below the path.
+    /// What such processes did to its files, which are below the path.
     fn recorded(&self, scratch: &TempDir) -> (PathBuf, Vec<Call>) {
         let files = scratch.path().join("files");
         std::fs::create_dir(&files).unwrap();
-        let calls = recorded(self.command(), &files, scratch.path());
+        let processes = (0..self.processes).map(|_| self.command());
+        let calls = recorded(processes.collect(), &files, scratch.path());
         (files, calls)
     }
 }
@@ -96,7 +105,16 @@ fn a_process_that_commits() {
             flush_every: Duration::from_millis(millis),
         },
     };
-    let mut acknowledged = File::create(dir.join(ACKNOWLEDGED)).unwrap();
+    let load = match number("HOT") {
+        0 => Load::Node,
+        _ => Load::Hot,
+    };
+    let acknowledged = dir.join(ACKNOWLEDGED);
+    let mut acknowledged = File::options()
+        .append(true)
+        .create(true)
+        .open(acknowledged)
+        .unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -107,8 +125,9 @@ fn a_process_that_commits() {
             .open();
         let store = Arc::new(store.unwrap());
         let mut rng = fastrand::Rng::with_seed(number("SEED"));
-        let mut churn = Churn::new(number("SEED"));
-        while churn.count < number("COMMITS") {
+        let mut churn = Churn::of(load, number("SEED"), &store).await.unwrap();
+        let end = churn.count + number("COMMITS");
+        while churn.count < end {
             // Committed in the order of their first poll.
             let waiting: Vec<_> = (0..rng.u64(1..=number("AT_ONCE")))
                 .map(|_| {
@@ -131,13 +150,27 @@ fn has_synchronous_files(dir: &Path) -> bool {
     rustix::fs::ioctl_setflags(file, rustix::fs::IFlags::SYNC).is_ok()
 }
 
+/// The calls by which a store is opened.
+fn opening(calls: &[Call]) -> Vec<usize> {
+    let (mut opening, mut at) = (Vec::new(), false);
+    for (now, call) in calls.iter().enumerate() {
+        match call {
+            Call::Start => at = true,
+            Call::Change { path, .. } if path.ends_with(ACKNOWLEDGED) => at = false,
+            _ if at => opening.push(now),
+            _ => {}
+        }
+    }
+    opening
+}
+
 /// What is found after a power cut: how many commits.
-fn found(seed: u64, dir: &Path) -> Result<u64, StoreError> {
+fn found(load: Load, seed: u64, dir: &Path) -> Result<u64, StoreError> {
     let store = SledStore::open(dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    runtime.block_on(Churn::found(seed, &store))
+    runtime.block_on(Churn::found(load, seed, &store))
 }
 
 fn survives(run: &Run) {
@@ -149,8 +182,13 @@ fn survives(run: &Run) {
     }
     let (files, calls) = run.recorded(&scratch);
     let mut rng = fastrand::Rng::with_seed(run.seed);
+    let opening = opening(&calls);
     let mut cuts: Vec<_> = (0..set("POWER_CUTS").unwrap_or(60))
-        .map(|_| rng.usize(..calls.len()))
+        .map(|_| match rng.bool() {
+            true => rng.usize(..calls.len()),
+            // There are few.
+            false => opening[rng.usize(..opening.len())],
+        })
         .collect();
     // The next one is the last.
     cuts.sort_unstable_by_key(|at| std::cmp::Reverse(*at));
@@ -190,7 +228,7 @@ fn survives(run: &Run) {
             };
             let dir = scratch.path().join("found");
             device.cut(&files.join("store"), &dir, kept, &mut rng);
-            match found(run.seed, &dir) {
+            match found(run.load, run.seed, &dir) {
                 Ok(found) if found >= durable => {}
                 other => lost.push((now, kept, durable, other)),
             }
@@ -229,6 +267,17 @@ fn a_power_cut_while_a_buffered_log_is_compacted_takes_no_commit_that_was_synced
 }
 
 #[test]
+fn a_power_cut_while_a_store_is_opened_again_takes_no_commit() {
+    survives(&Run {
+        at_once: 8,
+        commits: 20,
+        processes: 16,
+        load: Load::Hot,
+        ..Run::new(None)
+    });
+}
+
+#[test]
 fn where_nothing_is_written_through_the_journal_is_emptied_after_a_sync() {
     let Ok(scratch) = tempfile::tempdir_in("/dev/shm") else {
         println!("SKIPPED: there is no memory to write files to");
@@ -243,19 +292,20 @@ fn where_nothing_is_written_through_the_journal_is_emptied_after_a_sync() {
         return;
     }
     let (_, calls) = run.recorded(&scratch);
-    let (mut synced, mut emptied) = (0, 0);
+    // The last that was done to the log or to the journal.
+    let (mut synced, mut emptied) = (false, 0);
     for call in calls {
         match call {
             Call::Sync {
                 path,
                 of_data: true,
-            } if path.ends_with(LOG) => synced += 1,
-            Call::Change {
-                path,
-                change: Change::Truncate { .. },
-            } if path.ends_with(JOURNAL) && synced > 0 => {
-                emptied += 1;
-                assert!(emptied <= synced, "emptied before it was synced");
+            } if path.ends_with(LOG) => synced = true,
+            Call::Change { path, change } if path.ends_with(JOURNAL) => {
+                if let Change::Truncate { .. } = change {
+                    assert!(synced, "emptied before the log was synced");
+                    emptied += 1;
+                }
+                synced = false;
             }
             _ => {}
         }

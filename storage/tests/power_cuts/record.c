@@ -21,6 +21,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
@@ -107,6 +108,14 @@ ssize_t write(int fd, const void *data, size_t len) {
              wrote(fd, path, (uint64_t)(lseek(fd, 0, SEEK_CUR) - result), data, result));
 }
 
+/* What nobody does yet is not recorded. */
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+    char path[PATH_MAX];
+    if (path_of(fd, path))
+        abort();
+    return syscall(SYS_writev, fd, parts, count);
+}
+
 int fsync(int fd) {
     char path[PATH_MAX];
     int known = path_of(fd, path);
@@ -138,6 +147,14 @@ static mode_t mode_of(int flags, va_list rest) {
 }
 
 int open64(const char *name, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = mode_of(flags, rest);
+    va_end(rest);
+    return opened(AT_FDCWD, name, flags, mode);
+}
+
+int open(const char *name, int flags, ...) {
     va_list rest;
     va_start(rest, flags);
     mode_t mode = mode_of(flags, rest);

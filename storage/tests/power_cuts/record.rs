@@ -5,6 +5,8 @@ use std::process::Command;
 
 /// One thing that a process did to a file.
 pub(crate) enum Call {
+    /// Another process was started.
+    Start,
     Change {
         path: PathBuf,
         change: Change,
@@ -41,8 +43,8 @@ pub(crate) enum Change {
     Truncate { len: u64 },
 }
 
-/// Runs a command to its end. All it did to the files below `below`, in this order.
-pub(crate) fn recorded(mut command: Command, below: &Path, scratch: &Path) -> Vec<Call> {
+/// Runs commands to their ends, one after the other. All they did to the files below `below`, in this order.
+pub(crate) fn recorded(commands: Vec<Command>, below: &Path, scratch: &Path) -> Vec<Call> {
     let (recorder, to) = (scratch.join("record.so"), scratch.join("record"));
     let compiled = Command::new("cc")
         .args(["-shared", "-fPIC", "-O2", "-o"])
@@ -54,17 +56,22 @@ pub(crate) fn recorded(mut command: Command, below: &Path, scratch: &Path) -> Ve
         .arg("-lpthread")
         .status();
     assert!(compiled.unwrap().success());
-    let ended = command
-        .env("LD_PRELOAD", &recorder)
-        .env("RECORD_BELOW", below)
-        .env("RECORD_TO", &to)
-        .status();
-    assert!(ended.unwrap().success());
-    calls(&std::fs::read(to).unwrap())
+    let mut calls = Vec::new();
+    for mut command in commands {
+        let ended = command
+            .env("LD_PRELOAD", &recorder)
+            .env("RECORD_BELOW", below)
+            .env("RECORD_TO", &to)
+            .status();
+        assert!(ended.unwrap().success());
+        calls.push(Call::Start);
+        read(&std::fs::read(&to).unwrap(), &mut calls);
+        std::fs::remove_file(&to).unwrap();
+    }
+    calls
 }
 
-fn calls(mut record: &[u8]) -> Vec<Call> {
-    let mut calls = Vec::new();
+fn read(mut record: &[u8], calls: &mut Vec<Call>) {
     while let Some((op, rest)) = record.split_first() {
         let (path_len, rest) = rest.split_first_chunk().unwrap();
         let (offset, rest) = rest.split_first_chunk().unwrap();
@@ -74,7 +81,6 @@ fn calls(mut record: &[u8]) -> Vec<Call> {
         record = rest;
         calls.push(call(*op, path, u64::from_le_bytes(*offset), data));
     }
-    calls
 }
 
 fn call(op: u8, path: &[u8], offset: u64, data: &[u8]) -> Call {

@@ -192,6 +192,38 @@ async fn a_snapshot_that_was_never_finished_is_no_damage() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_is_whole_gets_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    // sled makes one when it finds a log.
+    for _ in 0..2 {
+        filled(dir.path(), 50).await;
+    }
+    let log = dir.path().join("log-0");
+    let snapshots = || {
+        let names = fs::read_dir(&log)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        names.filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("snap.")
+        })
+    };
+    let named = snapshots().next().expect("a snapshot");
+    let content = fs::read(&named).unwrap();
+    let generating = named.with_file_name(format!(
+        "{}.generating",
+        named.file_name().unwrap().to_string_lossy()
+    ));
+    fs::rename(&named, &generating).unwrap();
+    fs::write(log.join("snap.FFFFFFFFFFFFFFFF.in___motion"), &content).unwrap();
+    assert_eq!(fate(dir.path(), 50).await, Fate::Whole);
+    let left: Vec<_> = snapshots().collect();
+    assert!(!generating.exists() && left.len() == 1, "{left:?}");
+}
+
+#[tokio::test]
 async fn salvage_opens_what_is_left_of_a_cut_log() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 300).await;

@@ -3,7 +3,7 @@
 //! It is read before sled touches anything, so a newer format is refused without a change on disk.
 //! Its mark, the number of the last write known to be durable, is what shows a log that was cut:
 //! sled takes a cut log for an unclean stop, and goes on with the prefix. The mark is written after
-//! the sync of what it names, and never synced itself: it may lag behind the log, never lead.
+//! the sync of what it names, and synced itself only if it is lowered: it may lag behind the log, never lead.
 //!
 //! It also says which log is the present one. That is one small write that is synced, and so the
 //! moment at which a compacted log takes the place of the old one.
@@ -158,15 +158,12 @@ impl Header {
             .file
             .seek(SeekFrom::Start(MARK_AT))
             .and_then(|_| self.file.write_all(&bytes));
-        // One that leads where the log went back would have it taken for damaged.
-        let lowered = mark < self.mark;
-        match written.and_then(|()| {
-            if lowered {
-                self.file.sync_all()
-            } else {
-                Ok(())
-            }
-        }) {
+        // Else it would lead where a part of the log was given up, which then is damage the next time.
+        let written = match mark < self.mark {
+            true => written.and_then(|()| self.file.sync_all()),
+            false => written,
+        };
+        match written {
             Ok(()) => self.mark = mark,
             Err(error) => tracing::warn!(%error, "the mark of the store can't be written"),
         }

@@ -150,12 +150,12 @@ fn has_synchronous_files(dir: &Path) -> bool {
     rustix::fs::ioctl_setflags(file, rustix::fs::IFlags::SYNC).is_ok()
 }
 
-/// The calls by which a store is opened.
+/// The calls by which a store is opened again.
 fn opening(calls: &[Call]) -> Vec<usize> {
     let (mut opening, mut at) = (Vec::new(), false);
     for (now, call) in calls.iter().enumerate() {
         match call {
-            Call::Start => at = true,
+            Call::Start => at = now > 0,
             Call::Change { path, .. } if path.ends_with(ACKNOWLEDGED) => at = false,
             _ if at => opening.push(now),
             _ => {}
@@ -184,10 +184,10 @@ fn survives(run: &Run) {
     let mut rng = fastrand::Rng::with_seed(run.seed);
     let opening = opening(&calls);
     let mut cuts: Vec<_> = (0..set("POWER_CUTS").unwrap_or(60))
-        .map(|_| match rng.bool() {
-            true => rng.usize(..calls.len()),
-            // There are few.
-            false => opening[rng.usize(..opening.len())],
+        // Of those there are few.
+        .map(|_| match rng.choice(&opening) {
+            Some(at) if rng.bool() => *at,
+            _ => rng.usize(..calls.len()),
         })
         .collect();
     // The next one is the last.

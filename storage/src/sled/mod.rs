@@ -11,6 +11,7 @@ mod options;
 mod pending;
 mod reads;
 mod records;
+mod snapshots;
 mod writer;
 
 use std::fs;

@@ -277,19 +277,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn space_around_a_contact_is_none_of_it() {
-        let peer = Identity::from_seed([1; 32]).peer_id();
-        let text = Contact::from(peer).to_string();
-        assert_eq!(format!("\n{text} \r\n").parse(), Ok(Contact::from(peer)));
-        let amid = format!("{} {}", &text[..20], &text[20..]);
-        assert_eq!(amid.parse::<Contact>(), Err(ContactError::Character(21)));
-    }
     use crate::Identity;
 
     fn peer(n: u8) -> PeerId {
         Identity::from_seed([n; 32]).peer_id()
+    }
+
+    #[test]
+    fn space_around_a_contact_is_none_of_it() {
+        let contact = Contact::from(peer(1));
+        let text = contact.to_string();
+        assert_eq!(format!("\n{text} \r\n").parse(), Ok(contact));
+        let amid = format!("{} {}", &text[..20], &text[20..]);
+        assert_eq!(amid.parse::<Contact>(), Err(ContactError::Character(21)));
     }
 
     fn parse(text: &str) -> Result<Contact, ContactError> {

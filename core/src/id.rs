@@ -173,6 +173,12 @@ impl fmt::Display for Generation {
 #[error("the name of a message or a transfer has 32 characters, all of 0-9 and a-f")]
 pub struct IdError;
 
+fn name(text: &str) -> Result<[u8; 16], IdError> {
+    let bytes = data_encoding::HEXLOWER.decode(text.as_bytes());
+    let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or(IdError)
+}
+
 /// Name of a message, the same at both peers and for ever: 128 random bits.
 ///
 /// Never made of counters alone: after a store was restored from a backup, two messages would
@@ -191,9 +197,7 @@ impl FromStr for MessageId {
 
     /// Reads what [`Display`](fmt::Display) writes.
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes());
-        let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or(IdError)
+        name(text).map(Self)
     }
 }
 
@@ -218,9 +222,7 @@ impl FromStr for TransferId {
 
     /// Reads what [`Display`](fmt::Display) writes.
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes());
-        let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or(IdError)
+        name(text).map(Self)
     }
 }
 

@@ -30,9 +30,11 @@ impl Inner {
                 Err(StoreError::Damaged { .. }) => self.announce_from_sessions().await,
                 announced => announced,
             };
-            match announced {
-                Ok(()) => return,
-                Err(error) => warn!(%error, "what waited before the start can't be read"),
+            let Err(error) = announced else { return };
+            warn!(%error, "what waited before the start can't be read");
+            if let StoreError::Damaged { .. } = error {
+                // It stays so, and would be announced again and again up to there.
+                return;
             }
             tokio::time::sleep(STORE_RETRY).await;
         }

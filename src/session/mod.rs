@@ -276,7 +276,8 @@ impl Session {
     }
 
     /// The events as a stream of bounded length: when `capacity` of them wait, the newest are left
-    /// out until some were taken ([`Events::missed`]). A `capacity` of 0 is taken for 1, and one beyond 65,536 for that.
+    /// out until some were taken ([`Events::missed`]). A `capacity` of 0 is taken for 1, and one beyond
+    /// 65,536 for that.
     #[must_use]
     pub fn events(&self, capacity: usize) -> Events {
         let (sender, receiver) = event_queue(capacity);

@@ -193,12 +193,14 @@ fn survives(run: &Run) {
     // The next one is the last.
     cuts.sort_unstable_by_key(|at| std::cmp::Reverse(*at));
     let mut device = Device::default();
-    let (mut acknowledged, mut durable, mut through) = (0, 0, false);
+    let (mut acknowledged, mut durable) = (0, 0);
+    let (mut through, mut configured) = (false, false);
     let mut lost = Vec::new();
     for (now, call) in calls.iter().enumerate() {
         device.take(call);
         match call {
             Call::WrittenThrough { path, .. } if path.ends_with(LOG) => through = true,
+            Call::Sync { path, .. } if path.ends_with("conf") => configured = true,
             // All that was acknowledged is in the log.
             Call::Change {
                 path,
@@ -219,6 +221,7 @@ fn survives(run: &Run) {
         if acknowledged == 0 {
             continue;
         }
+        assert!(configured, "without its configuration sled refuses the log");
         while cuts.pop_if(|at| *at <= now).is_some() {
             let kept = match rng.u32(..5) {
                 0 => Kept::All,

@@ -91,11 +91,13 @@ async fn held_commits_are_not_seen_until_the_last_hold_is_gone() {
     let holds = [store.faults().hold(), store.faults().hold()];
     let commit = waiting(&store, put("1")).await;
     assert_eq!(store.faults().counts().waiting, 1);
+    assert!(store.faults().is_writing(b"k") && !store.faults().is_writing(b"other"));
     let [first, second] = holds;
     drop(first);
     assert_eq!(value(&store).await, None);
     drop(second);
     commit.await.unwrap();
+    assert!(!store.faults().is_writing(b"k"));
     assert_eq!(value(&store).await.unwrap(), "1");
 }
 

@@ -148,10 +148,13 @@ async fn a_file_that_is_taken_away_before_it_has_its_name_is_not_told_as_receive
         }
         // Its name is chosen, and that can't be written down yet.
         let held = bob.store.faults().hold();
-        while bob.store.faults().counts().waiting == 0 {
-            assert!(files.next().now_or_never().is_none());
-            tokio::task::yield_now().await;
-        }
+        let naming = async {
+            while !bob.is_writing(1, sending.transfer()) {
+                assert!(files.next().now_or_never().is_none());
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("its name", naming).await;
         std::fs::remove_file(bob.part()).unwrap();
         drop(held);
         let failed = soon("the failure", files.next()).await;

@@ -23,14 +23,19 @@ async fn whole(alice: &Peer, bob: &Peer, into: &Path) -> (SendingFile, FileInbox
     (sending, files)
 }
 
+/// Goes on until what becomes of a file is to be written down.
+async fn naming(files: &mut FileInbox, bob: &Peer, sending: &SendingFile) {
+    while !bob.is_writing(1, sending.transfer()) {
+        assert!(files.next().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Sends a file of which all has come, and whose name is chosen but can't be written down yet.
 async fn named(alice: &Peer, bob: &Peer) -> (SendingFile, FileInbox, Hold) {
     let (sending, mut files) = whole(alice, bob, bob.disk.path()).await;
     let held = bob.store.faults().hold();
-    while bob.store.faults().counts().waiting == 0 {
-        assert!(files.next().now_or_never().is_none());
-        tokio::task::yield_now().await;
-    }
+    soon("its name", naming(&mut files, bob, &sending)).await;
     (sending, files, held)
 }
 
@@ -100,13 +105,12 @@ async fn a_process_that_ends_as_a_file_is_accepted_leaves_nothing_but_that_file(
     };
     let faults = bob.store.faults();
     let _held = faults.hold();
-    let before = faults.counts().waiting;
     let into = bob.disk.path().to_owned();
     let accepting = async {
         tokio::select! {
             accepted = offer.accept(into) => panic!("{accepted:?}"),
             () = async {
-                while faults.counts().waiting == before {
+                while !bob.is_writing(1, sending.transfer()) {
                     tokio::task::yield_now().await;
                 }
             } => {}
@@ -148,22 +152,22 @@ async fn what_is_done_with_a_file_before_the_app_knows_of_it_changes_nothing() {
 }
 
 /// Has a file renamed, which is not written down yet.
-async fn renamed(files: &mut FileInbox, bob: &Peer, path: &Path) -> Hold {
+async fn renamed(files: &mut FileInbox, bob: &Peer, sending: &SendingFile, path: &Path) -> Hold {
     let faults = bob.store.faults();
     let mut held = faults.hold();
-    while !path.exists() {
-        assert!(files.next().now_or_never().is_none());
-        if faults.counts().waiting > 0 {
-            drop(held);
-            held = faults.hold();
+    let renaming = async {
+        while !path.exists() {
+            assert!(files.next().now_or_never().is_none());
+            if faults.counts().waiting > 0 {
+                drop(held);
+                held = faults.hold();
+            }
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-    }
-    while faults.counts().waiting == 0 {
-        assert!(files.next().now_or_never().is_none());
-        tokio::task::yield_now().await;
-    }
-    held
+        naming(files, bob, sending).await;
+        held
+    };
+    soon("its name", renaming).await
 }
 
 #[cfg(unix)]
@@ -175,7 +179,7 @@ async fn a_file_that_can_not_be_looked_at_after_its_process_ended_holds_up_no_ot
     let (into, aside) = (bob.disk.path().join("into"), bob.disk.path().join("aside"));
     std::fs::create_dir(&into).unwrap();
     let (sending, mut files) = whole(&alice, &bob, &into).await;
-    let held = renamed(&mut files, &bob, &into.join("a")).await;
+    let held = renamed(&mut files, &bob, &sending, &into.join("a")).await;
     drop(files);
     bob.crash().await;
     drop(held);
@@ -204,7 +208,7 @@ async fn a_file_that_is_edited_before_it_is_written_down_that_it_has_its_name_wa
     let (alice, bob) = pair(&relay).await;
     let (sending, mut files) = whole(&alice, &bob, bob.disk.path()).await;
     let path = bob.disk.path().join("a");
-    let held = renamed(&mut files, &bob, &path).await;
+    let held = renamed(&mut files, &bob, &sending, &path).await;
     std::fs::write(&path, b"content, and more").unwrap();
     bob.store.faults().fail_commits(1, &StoreError::Full);
     drop(held);

@@ -46,14 +46,12 @@ async fn an_acceptance_that_is_given_up_with_its_inbox_has_the_next_inbox_offer_
         let sending = to_bob.send_file(alice.put("a", &whole)).await.unwrap();
         let mut files = to_alice.files().await.unwrap();
         let mut offer = offered(&mut files).await;
-        let waiting = || bob.store.faults().counts().waiting;
         let held = bob.store.faults().hold();
-        let before = waiting();
         let accepting = async {
             tokio::select! {
                 accepted = offer.accept(bob.disk.path()) => panic!("{accepted:?}"),
                 () = async {
-                    while waiting() == before {
+                    while !bob.is_writing(1, sending.transfer()) {
                         tokio::task::yield_now().await;
                     }
                 } => {}
@@ -69,9 +67,13 @@ async fn an_acceptance_that_is_given_up_with_its_inbox_has_the_next_inbox_offer_
         drop(held);
         // The record is written, and that is being undone, which can't be written down yet.
         let held = bob.store.faults().hold();
-        while !bob.names().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        let undoing = async {
+            while !bob.is_writing(1, sending.transfer()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the undoing", undoing).await;
+        assert!(bob.names().is_empty());
         let opening = early.unwrap_or_else(next);
         for _ in 0..100 {
             tokio::task::yield_now().await;

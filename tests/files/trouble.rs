@@ -247,12 +247,11 @@ async fn an_offer_whose_acceptance_is_given_up_half_way_is_declined_and_leaves_n
         panic!("no offer");
     };
     let held = bob.store.faults().hold();
-    let waiting = bob.store.faults().counts().waiting;
     let accepting = async {
         tokio::select! {
             accepted = offer.accept(bob.disk.path()) => panic!("{accepted:?}"),
             () = async {
-                while bob.store.faults().counts().waiting == waiting {
+                while !bob.is_writing(1, sending.transfer()) {
                     tokio::task::yield_now().await;
                 }
             } => {}

@@ -6,7 +6,7 @@ use outlive::limits::{InboxLimits, OUTBOX_BYTES};
 use outlive::record::{self, Key, OutboxRecord, Record};
 use outlive::{
     ChannelId, FileError, FileEvent, FileInbox, Identity, Node, PeerId, Position, ReceivedFile,
-    Session, StopReason, Store,
+    Session, StopReason, Store, TransferId,
 };
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::{MemoryStore, Snapshot};
@@ -87,6 +87,12 @@ impl Peer {
             let _ = node.shutdown().await;
         }
         self.start().await;
+    }
+
+    /// Whether a write of what is known of a file that comes from this peer is held.
+    pub(crate) fn is_writing(&self, from: u8, file: TransferId) -> bool {
+        let key = Key::ReceivingFile(id(from), file).to_bytes();
+        self.store.faults().is_writing(&key)
     }
 
     pub(crate) async fn session(&self, with: u8) -> Session {

@@ -98,6 +98,13 @@ impl Faults {
             ..state.counts
         }
     }
+
+    /// Whether a commit that writes or deletes this key waits to be released or flushed. What else
+    /// a process writes meanwhile does not count, as it does in [`Counts::waiting`].
+    #[must_use]
+    pub fn is_writing(&self, key: &[u8]) -> bool {
+        self.shared.lock().writes(key)
+    }
 }
 
 /// Holds the commits of a [`MemoryStore`] back until it is dropped.

@@ -173,6 +173,17 @@ impl State {
         self.held.len().saturating_add(self.unflushed.len())
     }
 
+    pub(super) fn writes(&self, key: &[u8]) -> bool {
+        let mut waiting = self.held.iter().chain(&self.unflushed);
+        waiting.any(|waiting| {
+            waiting
+                .batch
+                .ops()
+                .iter()
+                .any(|(written, _)| written == key)
+        })
+    }
+
     /// Lets held commits go on, unless they are still held.
     fn proceed(&mut self) {
         if self.holds > 0 {

@@ -21,6 +21,8 @@ pub(super) enum Doubt {
 pub(super) struct Doubts {
     /// When the peer has shown last that it uses our keys.
     proven: Option<Duration>,
+    /// Since when packets that count as seen come from starts that are known, and none that is fresh.
+    behind: Option<Duration>,
     begun: Option<Duration>,
     /// From then until the next.
     wait: Duration,
@@ -30,6 +32,19 @@ impl Doubts {
     /// A fresh packet came under the keys that we seal under.
     pub(super) const fn proved(&mut self, now: Duration) {
         self.proven = Some(now);
+    }
+
+    /// A fresh packet came under keys that the peer has not left.
+    pub(super) const fn refreshed(&mut self) {
+        self.behind = None;
+    }
+
+    /// A packet that counts as seen came from a start that is known, under keys that the peer has not left.
+    /// Whether that has gone on for so long that it is not for packets that come twice, or late: a peer whose
+    /// store went back in time counts from further back, and what it sealed before can come in between.
+    pub(super) fn is_behind(&mut self, now: Duration) -> bool {
+        let since = *self.behind.get_or_insert(now);
+        now >= since + KEYS_PROVEN
     }
 
     /// Whether a packet makes the keys doubtful.
@@ -83,6 +98,17 @@ mod tests {
         let mut doubts = Doubts::default();
         doubts.proved(at(1));
         assert!(doubts.heed(Doubt::UnknownKeys, at(1) + KEYS_PROVEN));
+    }
+
+    #[test]
+    fn packets_that_count_as_seen_are_a_doubt_when_for_long_no_other_comes() {
+        let mut doubts = Doubts::default();
+        assert!(!doubts.is_behind(at(1)));
+        assert!(!doubts.is_behind(at(60)));
+        doubts.refreshed();
+        assert!(!doubts.is_behind(at(61)));
+        assert!(!doubts.is_behind(at(120)));
+        assert!(doubts.is_behind(at(121)));
     }
 
     #[test]

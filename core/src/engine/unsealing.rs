@@ -73,6 +73,9 @@ impl Engine {
             self.writes.touch();
         }
         if fresh {
+            if !opened.left {
+                self.sealing.doubts.refreshed();
+            }
             if self.live.keys.sending == Some(opened.mine) {
                 self.sealing.doubts.proved(self.now.elapsed);
                 self.sealing.doubted = false;
@@ -83,6 +86,8 @@ impl Engine {
             self.sealing.responding.take_if(uses);
         } else if !opened.known_start {
             // A store that went back in time, or a recorded packet: fresh keys will tell.
+            self.doubt_keys(generation, Doubt::Old);
+        } else if !opened.left && self.sealing.doubts.is_behind(self.now.elapsed) {
             self.doubt_keys(generation, Doubt::Old);
         }
         self.forget_windows();

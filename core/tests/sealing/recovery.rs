@@ -97,6 +97,30 @@ fn a_store_from_before_many_packets_catches_up() {
     both_ways(&mut world);
 }
 
+/// As by a relay that kept a packet back until its sender had gone to where it was before it sealed it.
+#[test]
+fn a_store_that_went_back_is_heard_though_what_was_sealed_before_comes_afterwards() {
+    let mut world = World::acquainted(World::relayed_class());
+    let snapshot = world.peers[BOB].disk.clone();
+    for _ in 0..3 {
+        restart(&mut world, BOB);
+        world.flush_all(BOB);
+    }
+    world.send(BOB, "late");
+    world.flush_all(BOB);
+    let late = world.wire.pop_back().expect("a packet").packet;
+    assert_eq!(late[0], KIND_SEALED);
+    world.wire.clear();
+    world.crash(BOB);
+    world.peers[BOB].disk = snapshot;
+    world.start(BOB);
+    world.bind(BOB);
+    both_ways(&mut world);
+    world.deliver(ALICE, late);
+    world.settle();
+    both_ways(&mut world);
+}
+
 #[test]
 fn a_peer_that_lost_its_store_and_whose_clock_went_back_is_found_again() {
     let mut world = World::acquainted(World::relayed_class());

@@ -202,6 +202,19 @@ fn negotiate(seed: u64, broken: Option<negotiator::Rule>, story: bool) -> World 
     world
 }
 
+/// 7_911_212: both stores were restored, and what one had sealed before came in between, under a number
+/// far above those that it uses now.
+#[test]
+fn negotiations_that_failed_once_end_well() {
+    for seed in [7_911_212] {
+        assert_eq!(
+            negotiate(seed, None, false).faults,
+            Vec::new(),
+            "seed {seed}"
+        );
+    }
+}
+
 #[test]
 fn each_broken_rule_of_the_negotiation_is_caught_here_too() {
     // The others cost time alone where signals keep their order: `negotiation` stages what does not.

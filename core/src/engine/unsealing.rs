@@ -80,7 +80,10 @@ impl Engine {
                 self.sealing.doubts.proved(self.now.elapsed);
                 self.sealing.doubted = false;
                 self.sealing.suspected = false;
-                self.live.keys.proved();
+                if self.live.keys.proved() {
+                    // Until that is written the initiation is said.
+                    self.writes.touch();
+                }
             }
             let uses = |of: &mut Responding| of.mine == opened.mine;
             self.sealing.responding.take_if(uses);

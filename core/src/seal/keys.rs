@@ -165,11 +165,9 @@ impl Keys {
     }
 
     /// The peer has shown that it has the keys we seal under: no handshake is needed, but one that
-    /// replaces them for their age.
-    pub(crate) fn proved(&mut self) {
-        if !self.replaces() {
-            self.pending = None;
-        }
+    /// replaces them for their age. Returns whether one ends by that.
+    pub(crate) fn proved(&mut self) -> bool {
+        !self.replaces() && self.pending.take().is_some()
     }
 
     /// Whether a handshake is under way that began when the keys we seal under were old.

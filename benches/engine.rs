@@ -132,6 +132,7 @@ impl Joined {
         let now = Now {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
+            ..Now::default()
         };
         let mut joined = Self {
             sides: [Side::new(1, 2, sealed, now), Side::new(2, 1, sealed, now)],

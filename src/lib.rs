@@ -67,7 +67,7 @@ pub use outlive_core::wire::frame::CloseReason;
 pub use outlive_core::{
     ChannelId, Contact, ContactError, Epoch, Generation, IdError, Identity, MessageId, Padding,
     PeerId, PeerIdError, Position, RequestId, SafetyNumber, SafetyNumberError, Seq, StoreId,
-    TransferId, WallTime, limits, record, store, transport,
+    StoreTime, TransferId, WallTime, limits, record, store, transport,
 };
 pub use receipt::{Receipt, ReceiptState, Waiting};
 pub use relay::RelayState;

@@ -29,5 +29,5 @@ pub use mailbox::{Mailbox, is_relay_address};
 pub use runs::{Counter, RunSet};
 pub use safety_number::{SafetyNumber, SafetyNumberError};
 pub use seal::OpenError;
-pub use time::{Now, WallTime};
+pub use time::{Now, StoreTime, WallTime};
 pub use wire::padding::Padding;

@@ -27,7 +27,7 @@ use outlive_core::wire::signal::{
 };
 use outlive_core::{
     ChannelId, Contact, Entropy, EnvelopeId, Generation, Identity, Mailbox, Negotiation, Now,
-    PeerId, Position, RequestId, Round, SafetyNumber, StoreId, WallTime,
+    PeerId, Position, RequestId, Round, SafetyNumber, StoreId,
 };
 
 const LINK: Generation = Generation::nth(1, 1);
@@ -48,10 +48,7 @@ struct Side {
 impl Side {
     /// Of the two, 2 is as the target makes it: what is said to it here makes sense there too.
     fn new(me: u8, other: u8, sealed: bool, class: LinkClass) -> Self {
-        let now = Now {
-            elapsed: Duration::ZERO,
-            wall: WallTime(0),
-        };
+        let now = Now::default();
         let other = Identity::from_seed([other; 32]).peer_id();
         let identity = Identity::from_seed([me; 32]);
         let entropy = Entropy::from_seed([me; 32]);
@@ -142,8 +139,7 @@ impl Side {
     }
 
     fn tick(&mut self, by: Duration) {
-        self.now.elapsed += by;
-        self.now.wall = self.now.wall.plus(by);
+        self.now = self.now.after(by);
         self.engine.tick(self.now);
         self.run();
     }

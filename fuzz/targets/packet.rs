@@ -12,9 +12,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use outlive_core::engine::{Engine, Output, SendOptions, Stored};
 use outlive_core::link::LinkClass;
-use outlive_core::{
-    ChannelId, Entropy, EnvelopeId, Generation, Identity, Now, PeerId, StoreId, WallTime,
-};
+use outlive_core::{ChannelId, Entropy, EnvelopeId, Generation, Identity, Now, PeerId, StoreId};
 
 const LINK: Generation = Generation::nth(1, 1);
 
@@ -91,8 +89,7 @@ fuzz_target!(|data: &[u8]| {
         let packet = Bytes::copy_from_slice(packet);
         engine.receive(LINK, Some(EnvelopeId(number)), packet, now);
         rest(&mut engine, &mut disk, now);
-        now.elapsed += Duration::from_secs(1);
-        now.wall = WallTime(number * 1_000);
+        now = now.after(Duration::from_secs(1));
         engine.tick(now);
         rest(&mut engine, &mut disk, now);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use outlive_core::negotiator::{Negotiator, Rendezvous};
 use outlive_core::wire::signal::Signal;
-use outlive_core::{Entropy, Identity, Now, Round, WallTime};
+use outlive_core::{Entropy, Identity, Now, Round};
 
 /// Outputs of one input. A peer that could cause more could fill memory.
 const OUTPUTS: usize = 1_024;
@@ -15,10 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let [me, peer] = [1, 2].map(|seed| Identity::from_seed([seed; 32]).peer_id());
     let mut negotiator = Negotiator::new(me, peer, Round::at_start(1), Entropy::from_seed([1; 32]));
     let mut rendezvous = Rendezvous::new(Round::at_start(1), Entropy::from_seed([2; 32]));
-    let mut now = Now {
-        elapsed: Duration::ZERO,
-        wall: WallTime(0),
-    };
+    let mut now = Now::default();
     negotiator.want(now);
     rendezvous.want(now);
     // Each signal is behind its length.
@@ -27,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         let length = usize::from(u16::from_le_bytes(*length)).min(behind.len());
         let (bytes, behind) = behind.split_at(length);
         rest = behind;
-        now.elapsed += Duration::from_secs(1);
+        now = now.after(Duration::from_secs(1));
         let Ok(Some(signal)) = Signal::decode(bytes) else {
             continue;
         };

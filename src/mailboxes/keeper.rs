@@ -88,7 +88,7 @@ impl Keeper {
     async fn settle(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {
         let relays = inner.relay_addresses();
         let stores = lock(&inner.mailboxes.known).stores.home().clone();
-        let own = updated(&self.own, &relays, &stores, inner.clock.now().wall);
+        let own = updated(&self.own, &relays, &stores, inner.clock.now().store);
         self.write(inner, own).await?;
         self.forget_stores(inner);
         self.read_those_left(inner);
@@ -154,7 +154,7 @@ impl Keeper {
     fn next_end(&self, inner: &Inner) -> Option<Instant> {
         let now = inner.clock.now();
         let left = self.own.mailboxes.iter().filter_map(|of| of.left).min()?;
-        let after = now.wall.until(left.plus(LEFT_MAILBOX_TIME));
+        let after = now.store.until(left.plus(LEFT_MAILBOX_TIME));
         Some(inner.clock.at(now.elapsed + after))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use outlive_core::limits::LEFT_MAILBOX_TIME;
 use outlive_core::record::{OwnMailbox, OwnMailboxesRecord};
-use outlive_core::{Mailbox, StoreId, WallTime};
+use outlive_core::{Mailbox, StoreId, StoreTime};
 
 /// Mailboxes that were left and are read. Of one more the first that was left is read no longer.
 const LEFT: usize = 16;
@@ -16,7 +16,7 @@ pub(super) fn updated(
     before: &OwnMailboxesRecord,
     relays: &[String],
     stores: &HashMap<String, StoreId>,
-    now: WallTime,
+    now: StoreTime,
 ) -> OwnMailboxesRecord {
     let mut mailboxes: Vec<_> = before.mailboxes.clone();
     for of in &mut mailboxes {
@@ -83,7 +83,7 @@ mod tests {
 
     fn move_to(record: &mut OwnMailboxesRecord, relays: &[&str], day: u64) {
         let (relays, stores) = at(relays);
-        *record = updated(record, &relays, &stores, WallTime(day * DAY));
+        *record = updated(record, &relays, &stores, StoreTime(day * DAY));
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
             &OwnMailboxesRecord::default(),
             &relays,
             &HashMap::new(),
-            WallTime(0),
+            StoreTime(0),
         );
         assert_eq!(names(&record), []);
     }
@@ -135,7 +135,7 @@ mod tests {
             &OwnMailboxesRecord::default(),
             &relays,
             &stores,
-            WallTime(DAY),
+            StoreTime(DAY),
         );
         assert_eq!(names(&record), [("a", Some(1)), ("b", None)]);
     }

@@ -184,9 +184,12 @@ impl NodeBuilder {
     pub async fn start(self) -> Result<Node, Error> {
         let identity = self.identity.ok_or(Error::NoIdentity)?;
         let store = self.store.ok_or(Error::NoStore)?;
-        let owned = refuse_other(&*store, identity.peer_id()).await?;
+        let mut owned = refuse_other(&*store, identity.peer_id()).await?;
         let admission = Admission::load(self.strangers, &*store).await?;
+        let clock = Clock::load(&*store).await?;
+        let stands = clock.put(&mut owned);
         let start = count_start(&*store, owned).await?;
+        clock.written(&stands);
         let token = load_token(&*store).await?;
         let keeper = match &self.foreign {
             Some(_) => Some(Keeper::load(&*store).await?),
@@ -202,7 +205,7 @@ impl NodeBuilder {
         let inner = Arc::new(Inner {
             identity,
             store,
-            clock: Clock::new(),
+            clock,
             token: watch::Sender::new(token),
             token_turn: Semaphore::new(1),
             start,
@@ -265,6 +268,15 @@ impl NodeBuilder {
         if let Some(keeper) = &keeper {
             keeper.remember(&node.inner);
         }
+        node.inner.tasks.spawn({
+            let inner = node.inner.clone();
+            async move {
+                tokio::select! {
+                    () = inner.clock.keep(&*inner.store) => {}
+                    () = inner.cancel.cancelled() => {}
+                }
+            }
+        });
         node.inner.tasks.spawn({
             let inner = node.inner.clone();
             async move {

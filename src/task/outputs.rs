@@ -70,7 +70,7 @@ impl Task {
             packet,
         } = transmit;
         let now = self.inner.clock.now();
-        let ttl = now.wall.until(expires).as_secs().saturating_add(1);
+        let ttl = now.store.until(expires).as_secs().saturating_add(1);
         let ttl = u32::try_from(ttl).unwrap_or(u32::MAX);
         if let Some(bound) = self.links.get(&generation) {
             self.hub.traffic.sent(bound.transport, packet.len());

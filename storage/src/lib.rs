@@ -13,6 +13,7 @@
 //! The committer takes all batches that wait and writes them together (group commit): the cost of
 //! making data durable is shared by all sessions of a node.
 
+mod clock;
 #[cfg(feature = "encryption")]
 mod encryption;
 #[cfg(feature = "memory")]
@@ -22,6 +23,7 @@ mod sled;
 
 #[cfg(feature = "sled")]
 pub use self::sled::{Durability, FORMAT_VERSION, MAX_KEY_BYTES, SledOptions, SledStore};
+pub use clock::StoreClock;
 #[cfg(feature = "encryption")]
 pub use encryption::{Cost, EncryptedStore, MAX_SECRET_BYTES, SealedSecret, Unlock, UnlockError};
 #[cfg(feature = "memory")]

@@ -3,7 +3,7 @@
 use outlive::record::{self, Key, OutboxRecord, Record};
 use outlive::{
     ChannelId, Epoch, FileInbox, PeerId, Position, SendingFile, Session, SessionEvent, StopReason,
-    Store, WallTime,
+    Store, StoreTime,
 };
 use outlive_core::store::{Batch, ReadLimit};
 use outlive_storage::MemoryStore;
@@ -250,12 +250,12 @@ async fn expire_last(store: &MemoryStore, with: PeerId) {
     let rows = store.range(range, limit).await.expect("it works");
     let (key, record) = rows.last().expect("a message");
     let mut record = OutboxRecord::from_bytes(record).expect("a record");
-    record.expires = WallTime(1);
+    record.expires = StoreTime(1);
     let mut batch = Batch::new();
     batch.put(key.clone(), record.to_bytes());
     let mut session = session(store, with).await;
     let out = session.out.get_mut(&ChannelId::FILES).expect("a channel");
-    out.earliest_expiry = Some(WallTime(1));
+    out.earliest_expiry = Some(StoreTime(1));
     batch.put(Key::Session(with).to_bytes(), session.to_bytes());
     store.commit(batch).await.expect("it works");
 }

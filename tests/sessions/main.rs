@@ -47,6 +47,7 @@ mod blocked;
 mod bounds;
 mod callbacks;
 mod channels;
+mod clocks;
 mod custody;
 mod damaged;
 mod delivery;

@@ -1,10 +1,12 @@
 //! A peer that uses the library's own channels as no app can.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use outlive::{ChannelId, Identity, MessageId, Store};
 use outlive_core::engine::{Engine, Output, SendOptions, Stored};
 use outlive_core::record::Key;
-use outlive_core::{Entropy, Now, WallTime};
+use outlive_core::{Entropy, Now};
 
 use crate::world::id;
 
@@ -20,8 +22,8 @@ pub(crate) async fn queue(
     let session = store.get(Key::Session(id(to)).to_bytes()).await.unwrap();
     let stored = Stored::new(session.as_deref()).unwrap();
     let now = Now {
-        elapsed: std::time::Duration::from_secs(1),
-        wall: present(),
+        elapsed: Duration::from_secs(1),
+        ..Now::default().after(present())
     };
     let entropy = Entropy::from_seed([from; 32]);
     let mut engine = Engine::open(&identity, id(to), 0, stored, entropy, now);
@@ -40,7 +42,7 @@ pub(crate) async fn queue(
     names
 }
 
-fn present() -> WallTime {
+fn present() -> Duration {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    WallTime(since.unwrap().as_millis() as u64)
+    since.unwrap()
 }

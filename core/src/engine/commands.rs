@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use crate::record::{Ending, Key, OnceRecord, OutChannel, OutboxRecord, OutboxState, Record};
 use crate::store::Batch;
-use crate::{ChannelId, Now, Position, TransferId, WallTime};
+use crate::{ChannelId, Now, Position, StoreTime, TransferId};
 
 /// Where the payload of a message is.
 enum Body<'a> {
@@ -142,7 +142,7 @@ impl Engine {
         }
         self.expect_answer();
         let id = self.entropy.message_id();
-        let expires = self.now.wall.plus(options.ttl.unwrap_or(MESSAGE_TTL));
+        let expires = self.now.store.plus(options.ttl.unwrap_or(MESSAGE_TTL));
         let out = self.live.out.entry(channel).or_default();
         let sending = self
             .sending
@@ -241,7 +241,7 @@ impl Engine {
     }
 
     /// When there is something to look for next that may have expired.
-    pub(super) fn next_expiry(&self) -> Option<WallTime> {
+    pub(super) fn next_expiry(&self) -> Option<StoreTime> {
         self.live
             .out
             .iter()

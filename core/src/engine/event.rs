@@ -11,7 +11,7 @@ use crate::transport::{Class, Lane, Refusal};
 use crate::wire::WireError;
 use crate::wire::frame::CloseReason;
 use crate::{
-    ChannelId, EnvelopeId, Epoch, Generation, MessageId, OpenError, Position, Seq, WallTime,
+    ChannelId, EnvelopeId, Epoch, Generation, MessageId, OpenError, Position, Seq, StoreTime,
 };
 
 /// What an engine wants done. Polled with [`Engine::poll`](super::Engine::poll) until there is
@@ -76,7 +76,7 @@ pub struct Transmit {
     /// How long it matters.
     pub class: Class,
     /// When it stops to matter.
-    pub expires: WallTime,
+    pub expires: StoreTime,
     /// What a direct link may hold it up by. What a channel sends is always on the same lane.
     pub lane: Lane,
     /// The packet.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::limits::{OUTBOX_CACHE_BYTES, READ_BYTES, READ_RECORDS, SEGMENT_BYTES};
 use crate::record::{Extent, OutChannel, OutboxRecord, OutboxState};
 use crate::runs::RunSet;
-use crate::{Digest, Position, Seq, TransferId, WallTime};
+use crate::{Digest, Position, Seq, StoreTime, TransferId};
 
 /// Bytes a record costs beside its payload, roughly.
 const RECORD_BYTES: usize = 128;
@@ -71,7 +71,7 @@ pub(super) struct Sweep {
     /// it did not see would never expire.
     pub(super) end: Position,
     /// The earliest expiry among what stays, and what was queued since.
-    pub(super) earliest: Option<WallTime>,
+    pub(super) earliest: Option<StoreTime>,
     /// Whether there is something new to look for, so that it begins anew when it is done.
     pub(super) again: bool,
 }
@@ -88,7 +88,7 @@ impl Sweep {
     }
 
     /// Something expires then, and stays.
-    pub(super) fn note(&mut self, expires: WallTime) {
+    pub(super) fn note(&mut self, expires: StoreTime) {
         self.earliest = Some(self.earliest.map_or(expires, |old| old.min(expires)));
     }
 }
@@ -287,7 +287,7 @@ mod tests {
 
     use super::*;
     use crate::record::Tally;
-    use crate::{MessageId, WallTime};
+    use crate::{MessageId, StoreTime, WallTime};
 
     fn record(bytes: usize) -> OutboxRecord {
         OutboxRecord {
@@ -297,7 +297,7 @@ mod tests {
             before: Tally::default(),
             tally: Tally::default(),
             sent: WallTime(0),
-            expires: WallTime(1),
+            expires: StoreTime(1),
             state: OutboxState::Live,
             once: None,
             payload: Bytes::from(vec![0; bytes]),

@@ -15,7 +15,7 @@ use crate::record::{Ending, OutboxState};
 use crate::transport::{Class, Lane};
 use crate::wire::frame::{Data, First, Frame, Skip};
 use crate::wire::packet::PacketBuilder;
-use crate::{ChannelId, Digest, Generation, Position, Seq, WallTime};
+use crate::{ChannelId, Digest, Generation, Position, Seq, StoreTime};
 
 /// Bytes a channel of weight 1 sends before it is another channel's turn.
 const TURN: usize = 2 * SEGMENT_BYTES;
@@ -44,7 +44,7 @@ struct Contents {
     /// The segments among them.
     flight: Flight,
     /// When the last of them expires.
-    expires: Option<WallTime>,
+    expires: Option<StoreTime>,
     /// What holds it up on a direct link.
     lane: Option<Lane>,
 }
@@ -132,7 +132,7 @@ impl Engine {
         if !link.is_direct() && !flight.runs.is_empty() {
             link.flights.insert(envelope, flight);
         }
-        let expires = expires.unwrap_or_else(|| self.now.wall.plus(crate::limits::MESSAGE_TTL));
+        let expires = expires.unwrap_or_else(|| self.now.store.plus(crate::limits::MESSAGE_TTL));
         let transmit = Transmit {
             generation,
             envelope,
@@ -277,7 +277,7 @@ impl Engine {
         position: Position,
         frame: &Frame,
         flight: &mut Flight,
-    ) -> Option<WallTime> {
+    ) -> Option<StoreTime> {
         let now = self.now.elapsed;
         flight.runs.push((channel, position));
         if lane(channel) == Lane::Bulk {
@@ -299,7 +299,7 @@ impl Engine {
         match frame {
             Frame::Data(_) => sending.record(position).map(|record| record.expires),
             // That something expired has to be heard even after it has.
-            _ => Some(self.now.wall.plus(crate::limits::MESSAGE_TTL)),
+            _ => Some(self.now.store.plus(crate::limits::MESSAGE_TTL)),
         }
     }
 
@@ -357,7 +357,7 @@ impl Engine {
 
     /// The next position of a channel to send on a link. What has expired ends on the way.
     fn next_on(&mut self, generation: Generation, channel: ChannelId) -> Option<Position> {
-        let now = self.now.wall;
+        let now = self.now.store;
         loop {
             let position = self.unsent(generation, channel)?;
             let sending = self.sending.get_mut(&channel)?;

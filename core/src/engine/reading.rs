@@ -234,7 +234,7 @@ impl Engine {
     /// be some: a start in between begins anew.
     pub(super) fn start_sweeps(&mut self) {
         for (channel, out) in &self.live.out {
-            if out.earliest_expiry.is_some_and(|at| at <= self.now.wall)
+            if out.earliest_expiry.is_some_and(|at| at <= self.now.store)
                 && let Some(sending) = self.sending.get_mut(channel)
                 && sending.sweep.is_none()
             {
@@ -269,7 +269,7 @@ impl Engine {
                 record.state,
                 OutboxState::External(extent) if all_given_up.contains(&extent.transfer)
             );
-            if given_up || record.expires <= self.now.wall {
+            if given_up || record.expires <= self.now.store {
                 sweep.at = position.plus(u64::from(record.count.saturating_sub(record.index)));
                 let how = if given_up {
                     Ending::Cancelled

@@ -82,7 +82,7 @@ impl Engine {
             .probe
             .at
             .filter(|_| self.links.best().is_some() && self.wants_answer());
-        let expiry = self.next_expiry().map(|at| now + self.now.wall.until(at));
+        let expiry = self.next_expiry().map(|at| now + self.now.store.until(at));
         let consumed = self.tell_consumed.as_ref().map(|(at, _)| *at);
         let content = self.sending.values().filter_map(|of| of.content_at);
         self.links

@@ -1,17 +1,14 @@
 use std::time::Duration;
 
 use super::*;
+use crate::Identity;
 use crate::limits::{CANDIDATES, STEADY_TIME, WITHDRAWN_TIME};
 use crate::wire::signal::{Addresses, Answer, Offer};
-use crate::{Identity, WallTime};
 
 const THEIR_RUN: u64 = 77;
 
 fn at(seconds: u64) -> Now {
-    Now {
-        elapsed: Duration::from_secs(seconds),
-        wall: WallTime(seconds * 1_000),
-    }
+    Now::default().after(Duration::from_secs(seconds))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::{Mailbox, MessageId, WallTime};
+use crate::{Mailbox, MessageId, StoreTime, WallTime};
 
 /// What a session knows of where the peer reads, and what the peer was told of where we do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub struct OwnMailbox {
     /// Where it is.
     pub mailbox: Mailbox,
     /// Since when it is ours no more, if so.
-    pub left: Option<WallTime>,
+    pub left: Option<StoreTime>,
 }
 
 impl Record for OwnMailboxesRecord {

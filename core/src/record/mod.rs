@@ -4,6 +4,7 @@
 //! batch as the segments it speaks of; so what is read back is always of one piece. Every value
 //! begins with a format byte.
 
+mod clock;
 mod file;
 mod gap;
 mod inbox;
@@ -18,6 +19,7 @@ mod trust;
 mod unidentified;
 mod waiting;
 
+pub use clock::{BootId, ClockRecord, MachineTime};
 pub use file::{ReceivingFileRecord, ReceivingState, SendingFileRecord, SendingState};
 pub use gap::Gap;
 pub use inbox::{InboxBody, InboxRecord};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Record;
 use crate::limits::{MESSAGE_SEGMENTS, SEGMENT_BYTES};
-use crate::{Digest, MessageId, Position, TransferId, WallTime};
+use crate::{Digest, MessageId, Position, StoreTime, TransferId, WallTime};
 
 /// A segment in the outbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct OutboxRecord {
     /// When the message was sent.
     pub sent: WallTime,
     /// When it expires.
-    pub expires: WallTime,
+    pub expires: StoreTime,
     /// Whether it is still to be delivered.
     pub state: OutboxState,
     /// The key under which it is sent once, as its [`OnceRecord`](super::OnceRecord) is kept.

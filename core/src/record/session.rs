@@ -8,7 +8,7 @@ use super::{Gap, Record, RecordError, SkipNumber, Tally, Waiting, decode};
 use crate::limits::SEGMENT_BYTES;
 use crate::runs::RunSet;
 use crate::seal::Keys;
-use crate::{ChannelId, Digest, Epoch, MessageId, Position, Seq, StoreId, WallTime};
+use crate::{ChannelId, Digest, Epoch, MessageId, Position, Seq, StoreId, StoreTime, WallTime};
 
 /// A session on disk. The engine holds two: what is true now, and what the store holds; only the
 /// second may be spoken of (I4).
@@ -82,7 +82,7 @@ pub struct OutChannel {
     /// What relays hold for us.
     pub custody: Vec<Custody>,
     /// No message on the channel expires earlier.
-    pub earliest_expiry: Option<WallTime>,
+    pub earliest_expiry: Option<StoreTime>,
 }
 
 /// What one relay holds of a channel.

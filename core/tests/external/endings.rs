@@ -91,8 +91,7 @@ fn that_something_expired_is_said_though_the_relay_takes_it_late() {
     sent.expect("room for it");
     sender.drive();
     let late = sender.unanswered.take().expect("it is on its way");
-    sender.now.elapsed += Duration::from_secs(61);
-    sender.now.wall = sender.now.wall.plus(Duration::from_secs(61));
+    sender.now = sender.now.after(Duration::from_secs(61));
     sender.engine.tick(sender.now);
     // It is found to have expired, and that is not written yet.
     assert!(sender.step());
@@ -191,8 +190,7 @@ fn a_search_for_what_has_expired_elsewhere_does_not_end_that_for_what_was_given_
         .send(ChannelId::MESSAGES, &line, &short, sender.now);
     taken.expect("room for it");
     sender.drive();
-    sender.now.elapsed += Duration::from_secs(2);
-    sender.now.wall = sender.now.wall.plus(Duration::from_secs(2));
+    sender.now = sender.now.after(Duration::from_secs(2));
     sender.engine.tick(sender.now);
     sender
         .engine

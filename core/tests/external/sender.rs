@@ -55,6 +55,7 @@ impl Sender {
         let now = Now {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
+            ..Now::default()
         };
         let session = disk.get(&Key::Session(peer()).to_bytes());
         let stored = Stored::new(session.map(|value| &value[..])).expect("our own");

@@ -46,6 +46,7 @@ impl Side {
         let now = Now {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
+            ..Now::default()
         };
         let session = disk.get(&Key::Session(peer).to_bytes());
         let mut stored = Stored::new(session.map(|value| &value[..])).expect("our own record");
@@ -129,8 +130,7 @@ impl Side {
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {
-        self.now.elapsed += time;
-        self.now.wall = self.now.wall.plus(time);
+        self.now = self.now.after(time);
         self.engine.tick(self.now);
         self.drive();
     }

@@ -85,6 +85,7 @@ impl Pair {
         let now = Now {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
+            ..Now::default()
         };
         let peer = |n: u8| {
             let (stored, entropy) = (Stored::default(), Entropy::from_seed([n; 32]));
@@ -289,8 +290,7 @@ impl Pair {
         let step = Duration::from_millis(100);
         let end = self.now.elapsed + time;
         while self.now.elapsed < end {
-            self.now.elapsed += step;
-            self.now.wall = self.now.wall.plus(step);
+            self.now = self.now.after(step);
             for peer in &mut self.peers {
                 peer.engine.tick(self.now);
             }

@@ -61,6 +61,7 @@ impl World {
             now: Now {
                 elapsed: Duration::from_secs(1),
                 wall: WallTime(1_700_000_000_000),
+                ..Now::default()
             },
             links: [None, None],
             class,
@@ -219,8 +220,7 @@ impl World {
             let step = next
                 .map_or(time, |at| at.saturating_sub(self.now.elapsed))
                 .clamp(Duration::from_millis(1), end - self.now.elapsed);
-            self.now.elapsed += step;
-            self.now.wall = self.now.wall.plus(step);
+            self.now = self.now.after(step);
             for who in [ALICE, BOB] {
                 self.peers[who].tick(self.now);
             }

@@ -174,6 +174,26 @@ fn keys_are_replaced_for_their_age_whatever_fails() {
 }
 
 #[test]
+fn nothing_is_lost_whatever_the_clock_on_the_wall_is_set_to() {
+    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
+    let start = number("OUTLIVE_SIM_START").unwrap_or(0);
+    let one = number("OUTLIVE_SIM_SEED");
+    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
+    for seed in stories {
+        let world = World::new(seed, inboxes(seed), None, one.is_some());
+        let mut world = world.with_clocks();
+        world.play();
+        world.settle();
+        assert_eq!(
+            world.faults,
+            Vec::new(),
+            "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
+             simulation whatever_the_clock -- --nocapture"
+        );
+    }
+}
+
+#[test]
 fn two_that_negotiate_end_up_with_the_same_connection_whatever_fails() {
     let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 8);
     let start = number("OUTLIVE_SIM_START").unwrap_or(0);
@@ -202,17 +222,24 @@ fn negotiate(seed: u64, broken: Option<negotiator::Rule>, story: bool) -> World 
     world
 }
 
-/// 7_911_212: both stores were restored, and what one had sealed before came in between, under a number
-/// far above those that it uses now.
 #[test]
-fn negotiations_that_failed_once_end_well() {
-    for seed in [7_911_212] {
-        assert_eq!(
-            negotiate(seed, None, false).faults,
-            Vec::new(),
-            "seed {seed}"
-        );
-    }
+fn what_a_clock_once_broke_stays_mended() {
+    // A peer lost its store after its clock was set back. The handshake that this led to was given up, and
+    // said for ever, for that was not written.
+    let seed = 7_914_130;
+    let world = World::new(seed, inboxes(seed), None, false);
+    let mut world = world.with_clocks();
+    world.play();
+    world.settle();
+    assert_eq!(world.faults, Vec::new());
+}
+
+#[test]
+fn a_negotiation_that_failed_once_ends_well() {
+    // Both stores were restored, and what one had sealed before came in between, under a number far
+    // above those that it uses now.
+    let faults = negotiate(7_911_212, None, false).faults;
+    assert_eq!(faults, Vec::new());
 }
 
 #[test]

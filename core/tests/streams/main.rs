@@ -20,7 +20,7 @@ use outlive_core::wire::frame::{Channels, Data, First, Frame, Offered, Received,
 use outlive_core::wire::packet::{self, PacketBuilder};
 use outlive_core::{
     ChannelId, Digest, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, ResumeId, Seq,
-    StoreId, WallTime,
+    StoreId,
 };
 use peer::Peer;
 
@@ -29,10 +29,7 @@ const EPOCH: Epoch = Epoch(5);
 const RELAYED: LinkClass = LinkClass::Relayed(StoreId([1; 16]));
 
 fn now(ms: u64) -> Now {
-    Now {
-        elapsed: Duration::from_millis(1_000_000 + ms),
-        wall: WallTime(1_000_000 + ms),
-    }
+    Now::default().after(Duration::from_millis(1_000_000 + ms))
 }
 
 fn plain(frames: &[Frame]) -> Bytes {

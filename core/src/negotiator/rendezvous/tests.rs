@@ -1,14 +1,10 @@
 mod located;
 
 use super::*;
-use crate::WallTime;
 use crate::limits::{DIRECT_AGAIN_MOST, STEADY_TIME};
 
 fn at(seconds: u64) -> Now {
-    Now {
-        elapsed: Duration::from_secs(seconds),
-        wall: WallTime(seconds * 1_000),
-    }
+    Now::default().after(Duration::from_secs(seconds))
 }
 
 fn address(last: u8) -> SocketAddr {

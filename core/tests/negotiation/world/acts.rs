@@ -166,8 +166,7 @@ impl World {
 
     /// Lets time pass without anything else.
     pub(crate) fn pass(&mut self, time: Duration) {
-        self.now.elapsed += time;
-        self.now.wall = self.now.wall.plus(time);
+        self.now = self.now.after(time);
     }
 
     pub(super) fn tick(&mut self, at: usize) {

@@ -112,6 +112,7 @@ impl World {
             now: Now {
                 elapsed: Duration::from_secs(1),
                 wall: WallTime(1_000_000),
+                ..Now::default()
             },
             ends: [end(0), end(1)],
             tags: 0,

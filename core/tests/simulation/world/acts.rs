@@ -6,13 +6,17 @@ use std::time::Duration;
 use outlive_core::limits::{KEY_AGE, MESSAGE_TTL};
 use outlive_core::link::Reads;
 use outlive_core::record::{InboxRecord, Key, OutboxRecord, Record};
-use outlive_core::{MessageId, PeerId, StoreId};
+use outlive_core::{MessageId, PeerId, StoreId, WallTime};
 
 use super::World;
 use crate::peer::{Disk, apply};
 
 /// How often keys grow old in a story: in one that took a month, all that waits would expire.
 const AGES: u64 = MESSAGE_TTL.as_secs() / KEY_AGE.as_secs() - 1;
+
+/// What the clock on the wall may be set to: one of this many days.
+const CLOCKS: u64 = 100;
+const DAY: u64 = 86_400_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
@@ -50,6 +54,7 @@ pub(super) enum Act {
     GiveUp,
     Read,
     Age,
+    SetClock,
 }
 
 impl World {
@@ -94,6 +99,9 @@ impl World {
         }
         if self.days {
             deck.push((Act::Age, 4));
+        }
+        if self.clocks {
+            deck.push((Act::SetClock, 4));
         }
         if self.elsewhere {
             deck.push((Act::Read, 6));
@@ -181,7 +189,7 @@ impl World {
             }
             Act::Refuse => self.refusing = !self.refusing,
             Act::Expire => {
-                self.now.wall = self.now.wall.plus(Duration::from_secs(20));
+                self.lie_idle(Duration::from_secs(20));
                 self.tick(who, Duration::from_millis(1));
             }
             Act::Cancel => {
@@ -215,7 +223,12 @@ impl World {
                 self.read(who, reads);
             }
             Act::Age => {
-                self.now.wall = self.now.wall.plus(KEY_AGE);
+                self.lie_idle(KEY_AGE);
+                self.tick(who, Duration::from_millis(1));
+            }
+            Act::SetClock => {
+                let at = self.random.below(CLOCKS as usize) as u64;
+                self.now.wall = WallTime(at * DAY);
                 self.tick(who, Duration::from_millis(1));
             }
         }

@@ -173,7 +173,7 @@ impl World {
         ttl: Option<Duration>,
     ) -> u64 {
         let (number, channel) = (self.next_number(), ticket.channel);
-        let expires = ttl.map(|ttl| self.now.wall.plus(ttl));
+        let expires = ttl.map(|ttl| self.now.store.plus(ttl));
         let peer = &mut self.peers[who];
         peer.tickets.push((ticket, number));
         peer.pump();
@@ -272,7 +272,7 @@ impl World {
                 return true;
             };
             // A crash may keep the word of an expiry from the app, which set the time.
-            let expired = message.expires.is_some_and(|at| at <= self.now.wall);
+            let expired = message.expires.is_some_and(|at| at <= self.now.store);
             !expired && !done(**number) && !self.exempt.contains(number) && !ended.contains(number)
         };
         self.ok.iter().filter(is_missing).copied().collect()

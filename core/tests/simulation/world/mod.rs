@@ -15,8 +15,8 @@ use outlive_core::limits::InboxLimits;
 use outlive_core::link::Reads;
 use outlive_core::transport::Class;
 use outlive_core::{
-    ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, Seq, StoreId, TransferId,
-    WallTime,
+    ChannelId, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, Seq, StoreId, StoreTime,
+    TransferId, WallTime,
 };
 
 use self::acts::Act;
@@ -139,7 +139,7 @@ impl Random {
 struct Envelope {
     number: u64,
     class: Class,
-    expires: WallTime,
+    expires: StoreTime,
     packet: Bytes,
 }
 
@@ -169,7 +169,7 @@ struct Message {
     seqs: std::ops::Range<u64>,
     order: u64,
     bytes: usize,
-    expires: Option<WallTime>,
+    expires: Option<StoreTime>,
 }
 
 /// So short that a few acts fit into [`ACK_DELAY`](outlive_core::limits::ACK_DELAY).
@@ -214,6 +214,7 @@ pub(crate) struct World {
     /// Whether they change their minds about that.
     elsewhere: bool,
     days: bool,
+    clocks: bool,
     direct: Option<[(Generation, VecDeque<Bytes>); 2]>,
     retired: Vec<(usize, Generation, Bytes)>,
     /// Packets a hostile relay wrote down: for whom, and what.
@@ -250,6 +251,7 @@ impl World {
         let now = Now {
             elapsed: Duration::from_secs(1),
             wall: WallTime(1_000_000),
+            ..Now::default()
         };
         let mut peers = [
             Peer::new(one, of_two, limits, broken),
@@ -279,6 +281,7 @@ impl World {
             reads: [Reads::Always; 2],
             elsewhere: false,
             days: false,
+            clocks: false,
             direct: None,
             retired: Vec::new(),
             recorded: Vec::new(),
@@ -312,6 +315,12 @@ impl World {
     /// Has days go by in the midst of it all, after which keys are replaced.
     pub(crate) const fn with_days(mut self) -> Self {
         self.days = true;
+        self
+    }
+
+    /// Has the clock on the wall set to something else in the midst of it all.
+    pub(crate) const fn with_clocks(mut self) -> Self {
+        self.clocks = true;
         self
     }
 

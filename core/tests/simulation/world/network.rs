@@ -165,7 +165,7 @@ impl World {
         let Some(connection) = &mut self.connections[who] else {
             return;
         };
-        let now = self.now.wall;
+        let now = self.now.store;
         self.mailbox[who].retain(|envelope| envelope.expires > now);
         if connection.on_the_way.len() >= self.inboxes.window() {
             return;

@@ -172,13 +172,19 @@ impl World {
         self.only = None;
     }
 
-    /// Both clocks go on. The one on the wall shows whole milliseconds, and what is less counts with
-    /// what follows: it goes on by parts of one, and would stand still if they were lost.
+    /// All clocks go on. Those that outlive a process show whole milliseconds, and what is less counts
+    /// with what follows: they go on by parts of one, and would stand still if they were lost.
     pub(super) fn pass(&mut self, time: Duration) {
         let millis = |elapsed: Duration| Duration::from_millis(elapsed.as_millis() as u64);
         let before = millis(self.now.elapsed);
         self.now.elapsed += time;
         let passed = millis(self.now.elapsed) - before;
+        self.lie_idle(passed);
+    }
+
+    /// Time goes by in which nobody does anything.
+    pub(super) fn lie_idle(&mut self, passed: Duration) {
+        self.now.store = self.now.store.plus(passed);
         self.now.wall = self.now.wall.plus(passed);
     }
 

@@ -11,6 +11,7 @@ use outlive_core::store::{Store, StoreError};
 use outlive_core::transport::{Class, GoodbyeReason};
 use outlive_core::wire::relay::{self, Exported, FromRelay, ToRelay};
 use outlive_core::{PeerId, StoreId};
+use outlive_storage::StoreClock;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -34,6 +35,7 @@ pub(crate) const MESSAGE_COST: u64 = 64;
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<StoreClock>,
     pub(crate) store_id: StoreId,
     pub(crate) config: Arc<RelayConfig>,
     pub(crate) directory: Arc<Directory>,
@@ -112,7 +114,7 @@ async fn converse(
     let paused = account.charge(&shared.config, Cost::default(), now);
     let mut connection = Connection {
         peer,
-        window: Window::new(shared.store.clone(), peer),
+        window: Window::new(shared.store.clone(), shared.clock.clone(), peer),
         mail: VecDeque::new(),
         talk: Talk::new(sink, &shared, paused),
         account,

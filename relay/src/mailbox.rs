@@ -8,12 +8,12 @@ mod sweep;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use outlive_core::store::{Batch, Store, StoreError};
 use outlive_core::transport::{Refusal, TokenHash};
-use outlive_core::{PeerId, StoreId, WallTime};
+use outlive_core::{PeerId, StoreId};
+use outlive_storage::StoreClock;
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -49,16 +49,10 @@ enum Tried {
 /// Where connections bring their requests.
 pub(crate) type Mailboxes = mpsc::Sender<Request>;
 
-pub(crate) fn now() -> WallTime {
-    let wall = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    WallTime(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX))
-}
-
 /// The one writer of the mailboxes.
 pub(crate) struct Writer {
     store: Arc<dyn Store>,
+    clock: Arc<StoreClock>,
     config: RelayConfig,
     directory: Arc<Directory>,
     health: Arc<Health>,
@@ -79,13 +73,14 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) async fn open(
         store: Arc<dyn Store>,
+        clock: Arc<StoreClock>,
         config: RelayConfig,
         directory: Arc<Directory>,
         health: Arc<Health>,
         refusals: Arc<RefusalLog>,
         counts: Arc<Counts>,
     ) -> Result<(Self, Mailboxes, StoreId), RelayError> {
-        let id = store_id(&*store).await?;
+        let id = store_id(&*store, &clock).await?;
         let key = Bytes::from_static(records::NUMBERS);
         let next = match store.get(key).await? {
             Some(value) => records::from_value(&value).ok_or_else(|| StoreError::Damaged {
@@ -97,6 +92,7 @@ impl Writer {
         let usages = HashMap::new();
         let writer = Self {
             store,
+            clock,
             config,
             directory,
             health,
@@ -318,7 +314,20 @@ pub(crate) async fn opens(
     Ok(tokens.is_some_and(|tokens| tokens.contains(&token)))
 }
 
-async fn store_id(store: &dyn Store) -> Result<StoreId, RelayError> {
+/// The clock by which mail grows old, from where it stood.
+pub(crate) async fn clock(store: &dyn Store) -> Result<StoreClock, RelayError> {
+    let value = store.get(Bytes::from_static(records::CLOCK)).await?;
+    let Some(value) = value else {
+        return Ok(StoreClock::resume(None));
+    };
+    let record = records::from_value(&value).ok_or_else(|| StoreError::Damaged {
+        what: "the relay's clock".to_owned(),
+    })?;
+    Ok(StoreClock::resume(Some(record)))
+}
+
+/// The store's id. A new one gets it, and its clock with it.
+async fn store_id(store: &dyn Store, clock: &StoreClock) -> Result<StoreId, RelayError> {
     let key = Bytes::from_static(records::STORE_ID);
     if let Some(value) = store.get(key.clone()).await? {
         let damaged = || StoreError::Damaged {
@@ -331,7 +340,13 @@ async fn store_id(store: &dyn Store) -> Result<StoreId, RelayError> {
     let id = StoreId(bytes);
     let mut batch = Batch::new();
     batch.put(key, records::to_value(&id));
+    let stands = clock.record();
+    batch.put(
+        Bytes::from_static(records::CLOCK),
+        records::to_value(&stands),
+    );
     store.commit(batch).await?;
+    clock.written(&stands);
     Ok(id)
 }
 

@@ -19,7 +19,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use outlive_core::record::prefix_range;
 use outlive_core::transport::{Class, Sender, Slot};
-use outlive_core::{EnvelopeId, PeerId, WallTime};
+use outlive_core::{EnvelopeId, PeerId, StoreTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -32,11 +32,14 @@ pub(crate) const STORE_ID: &[u8] = b"c/store-id";
 /// Where the next number that was not given out yet is.
 pub(crate) const NUMBERS: &[u8] = b"c/numbers";
 
+/// Where it is kept where the clock stood by which mail grows old.
+pub(crate) const CLOCK: &[u8] = b"c/clock";
+
 /// An envelope in a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Envelope {
     pub(crate) class: Class,
-    pub(crate) expires: WallTime,
+    pub(crate) expires: StoreTime,
     pub(crate) packet: Bytes,
 }
 
@@ -44,7 +47,7 @@ pub(crate) struct Envelope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Newest {
     pub(crate) number: EnvelopeId,
-    pub(crate) expires: WallTime,
+    pub(crate) expires: StoreTime,
     pub(crate) bytes: u64,
 }
 
@@ -181,7 +184,7 @@ pub(crate) fn tokens(recipient: &PeerId) -> Bytes {
 }
 
 pub(crate) fn expiry(
-    expires: WallTime,
+    expires: StoreTime,
     recipient: &PeerId,
     sender: &Sender,
     number: EnvelopeId,
@@ -192,7 +195,7 @@ pub(crate) fn expiry(
 }
 
 /// Everything that expires up to and with this moment.
-pub(crate) fn expired(now: WallTime) -> [Range<Bytes>; 2] {
+pub(crate) fn expired(now: StoreTime) -> [Range<Bytes>; 2] {
     let end = now.0.saturating_add(1).to_be_bytes();
     [b'x', b'y'].map(|kind| key(kind, &[])..key(kind, &[&end]))
 }
@@ -224,9 +227,9 @@ mod tests {
         for (at, from) in senders.into_iter().enumerate() {
             let envelope = envelope(&to, &from, number);
             assert_eq!(sender_of(&envelope), Some((from, number)));
-            let key = expiry(WallTime(5), &to, &from, number);
+            let key = expiry(StoreTime(5), &to, &from, number);
             assert_eq!(expiring(&key), Some((to, from, number)));
-            let expired = |at: usize, now| expired(WallTime(now))[at].contains(&key);
+            let expired = |at: usize, now| expired(StoreTime(now))[at].contains(&key);
             assert!(expired(at, 5) && !expired(at, 4) && !expired(1 - at, 5));
             assert!(envelopes_behind(&to, &from, EnvelopeId(299)).contains(&envelope));
             let mailbox = mailbox(&to);
@@ -243,7 +246,7 @@ mod tests {
         assert!((0..=u8::MAX).any(|n| PeerId::from_bytes([n; 32]).is_err()));
         for n in 0..=u8::MAX {
             let (to, from) = (nobody(n), Sender::Peer(nobody(n)));
-            let key = expiry(WallTime(5), &to, &from, EnvelopeId(7));
+            let key = expiry(StoreTime(5), &to, &from, EnvelopeId(7));
             assert_eq!(expiring(&key), Some((to, from, EnvelopeId(7))));
         }
     }

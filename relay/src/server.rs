@@ -18,7 +18,7 @@ use crate::directory::Directory;
 use crate::error::RelayError;
 use crate::health::Health;
 use crate::listener::Listener;
-use crate::mailbox::Writer;
+use crate::mailbox::{Writer, clock};
 use crate::metrics::{Metrics, Sources};
 use crate::refusals::{RefusalLog, Refused};
 use crate::stun::Stun;
@@ -119,8 +119,10 @@ impl RelayBuilder {
             None => None,
         };
         let directory = Arc::new(Directory::default());
+        let clock = Arc::new(clock(&*store).await?);
         let (writer, mailboxes, store_id) = Writer::open(
             store.clone(),
+            clock.clone(),
             (*config).clone(),
             directory.clone(),
             health.clone(),
@@ -134,6 +136,7 @@ impl RelayBuilder {
         let most = config.connections.saturating_add(RECENT_PEERS);
         let shared = Shared {
             store: store.clone(),
+            clock,
             store_id,
             config,
             directory,

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use outlive_core::store::{ReadLimit, Store, StoreError};
 use outlive_core::wire::relay::{FromRelay, Sender};
 use outlive_core::{EnvelopeId, PeerId};
+use outlive_storage::StoreClock;
 
 use self::turns::Turns;
-use crate::mailbox::now;
 use crate::records::{self, Envelope};
 
 /// Envelopes of one sender that may be on their way unacknowledged.
@@ -53,6 +53,7 @@ struct OnTheWay {
 /// The delivery of one mailbox over one connection.
 pub(crate) struct Window {
     store: Arc<dyn Store>,
+    clock: Arc<StoreClock>,
     recipient: PeerId,
     /// Where the search for senders goes on.
     search: Vec<std::ops::Range<Bytes>>,
@@ -69,9 +70,10 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn new(store: Arc<dyn Store>, recipient: PeerId) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<StoreClock>, recipient: PeerId) -> Self {
         Self {
             store,
+            clock,
             recipient,
             search: records::mailbox(&recipient).into(),
             search_again: false,
@@ -186,7 +188,7 @@ impl Window {
         if more {
             self.ready.add(sender);
         }
-        let present = now();
+        let (present, _) = self.clock.now();
         let mut deliveries = BTreeMap::new();
         for (key, value) in rows {
             let Some((_, number)) = records::sender_of(&key) else {

@@ -5,7 +5,7 @@ use futures_util::{SinkExt, StreamExt};
 use outlive_core::transport::{Class, GoodbyeReason, Refusal, Sender};
 use outlive_core::wire::relay::{self, FromRelay, ToRelay, VERSION};
 use outlive_core::{EnvelopeId, Identity, PeerId};
-use outlive_storage::MemoryStore;
+use outlive_storage::{MemoryStore, StoreClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -35,8 +35,10 @@ async fn listener(config: RelayConfig) -> Listener {
     let store = Arc::new(MemoryStore::new());
     let directory = Arc::new(Directory::default());
     let (health, refusals) = (Arc::<Health>::default(), Arc::<RefusalLog>::default());
+    let clock = Arc::new(StoreClock::resume(None));
     let opened = Writer::open(
         store.clone(),
+        clock.clone(),
         config.clone(),
         directory.clone(),
         health.clone(),
@@ -48,6 +50,7 @@ async fn listener(config: RelayConfig) -> Listener {
     tokio::spawn(writer.run());
     let shared = Shared {
         store,
+        clock,
         store_id,
         config: Arc::new(config),
         directory,

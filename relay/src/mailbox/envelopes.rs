@@ -5,7 +5,7 @@ use outlive_core::store::StoreError;
 use outlive_core::transport::{Class, Refusal, Sender};
 use outlive_core::{EnvelopeId, PeerId};
 
-use super::{Put, Step, Writer, now};
+use super::{Put, Step, Writer};
 use crate::records::{self, Amount, Envelope, Newest, Usage};
 
 /// Numbers taken from the store at once: a crash skips as many.
@@ -120,7 +120,7 @@ impl Writer {
         let bytes = packet.len() as u64;
         let asked = std::time::Duration::from_secs(u64::from(ttl));
         let ttl = asked.min(self.config.max_ttl);
-        let expires = now().plus(ttl);
+        let expires = self.clock.now().0.plus(ttl);
         let mut place = self.place(step, to, from, class).await?;
         if ttl.is_zero() {
             if class == Class::Keep && !asked.is_zero() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use bytes::Bytes;
 use outlive_core::store::{Batch, StoreError};
 use outlive_core::transport::{Class, Sender};
-use outlive_core::{EnvelopeId, PeerId, WallTime};
+use outlive_core::{EnvelopeId, PeerId, StoreTime};
 
 use super::request::{Answer, Change, Puts};
 use crate::records::{self, Newest};
@@ -62,7 +62,7 @@ impl Step {
         to: PeerId,
         from: Sender,
         number: EnvelopeId,
-        expires: WallTime,
+        expires: StoreTime,
     ) {
         let key = records::envelope(&to, &from, number);
         self.batch.delete(key.clone());

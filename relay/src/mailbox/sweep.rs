@@ -4,7 +4,7 @@ use bytes::Bytes;
 use outlive_core::store::ReadLimit;
 use tracing::warn;
 
-use super::{Step, Writer, now};
+use super::{Step, Writer};
 use crate::records;
 
 /// Envelopes of peers, and as many in slots, removed in one step because their time is over. If
@@ -30,8 +30,11 @@ impl Writer {
         };
         let mut rows = Vec::new();
         let mut more = false;
-        for (range, swept) in records::expired(now()).into_iter().zip(&mut self.swept) {
-            // The clock may have gone back.
+        for (range, swept) in records::expired(self.clock.now().0)
+            .into_iter()
+            .zip(&mut self.swept)
+        {
+            // A sweep that goes on may have come beyond the end since a store was restored.
             let start = range.start.max(swept.clone()).min(range.end.clone());
             match self.store.range(start..range.end, limit).await {
                 Ok(found) => {
@@ -53,7 +56,16 @@ impl Writer {
             self.renumber(&mut step);
         }
         self.remove_expired(&mut step, rows).await;
-        self.commit(step).await && more
+        let clock = self.clock.unwritten();
+        if let Some(record) = &clock {
+            let key = Bytes::from_static(records::CLOCK);
+            step.batch.put(key, records::to_value(record));
+        }
+        let written = self.commit(step).await;
+        if let Some(record) = clock.filter(|_| written) {
+            self.clock.written(&record);
+        }
+        written && more
     }
 
     /// Before a mailbox refuses because it is full: what has expired counts until it is removed. Once a
@@ -67,7 +79,7 @@ impl Writer {
             bytes: usize::MAX,
         };
         let mut rows = Vec::new();
-        for range in records::expired(now()) {
+        for range in records::expired(self.clock.now().0) {
             match self.store.range(range, limit).await {
                 Ok(found) => rows.extend(found),
                 Err(error) => step.unread = Some(error),

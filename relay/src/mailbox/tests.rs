@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outlive_core::store::ReadLimit;
 use outlive_core::transport::{Class, Sender, Slot};
-use outlive_core::{EnvelopeId, Identity};
+use outlive_core::{EnvelopeId, Identity, StoreTime, WallTime};
 use outlive_storage::MemoryStore;
 use outlive_testing::{Intercepted, Interceptor, comes_true, soon};
 use tokio::sync::oneshot;
@@ -15,12 +15,20 @@ use super::sweep::SWEEP;
 use super::*;
 use crate::records::{Amount, Envelope};
 
+/// When envelopes expire that were put there by hand.
+const EXPIRE: StoreTime = StoreTime(3_600_000);
+
 fn peer(n: u8) -> PeerId {
     Identity::from_seed([n; 32]).peer_id()
 }
 
 /// A relay that was down while envelopes expired, so many of a peer and as many in a slot.
 async fn relay_with_expired(count: usize) -> (MemoryStore, Writer, Mailboxes) {
+    relay_at(StoreClock::resume(None), count).await
+}
+
+/// A relay with envelopes that expire a moment after the clock of its store was at nothing.
+async fn relay_at(clock: StoreClock, count: usize) -> (MemoryStore, Writer, Mailboxes) {
     let store = MemoryStore::new();
     let directory = Arc::new(Directory::default());
     let config = RelayConfig {
@@ -31,6 +39,7 @@ async fn relay_with_expired(count: usize) -> (MemoryStore, Writer, Mailboxes) {
     let (health, refusals) = (Arc::default(), Arc::default());
     let opened = Writer::open(
         Arc::new(store.clone()),
+        Arc::new(clock),
         config,
         directory,
         health,
@@ -41,7 +50,7 @@ async fn relay_with_expired(count: usize) -> (MemoryStore, Writer, Mailboxes) {
     let (writer, mailboxes, _) = opened.expect("an empty store");
     let envelope = Envelope {
         class: Class::Keep,
-        expires: WallTime(1),
+        expires: EXPIRE,
         packet: Bytes::from_static(b"late"),
     };
     let mut batch = Batch::new();
@@ -73,7 +82,7 @@ async fn unswept(store: &MemoryStore) -> usize {
         bytes: usize::MAX,
     };
     let mut count = 0;
-    for range in records::expired(now()) {
+    for range in records::expired(EXPIRE) {
         count += store.range(range, limit).await.expect("rows").len();
     }
     count
@@ -81,6 +90,28 @@ async fn unswept(store: &MemoryStore) -> usize {
 
 async fn all_swept(store: &MemoryStore) {
     comes_true("all to be swept", async || unswept(store).await == 0).await;
+}
+
+/// Elsewhere the wall clock counts from one process to the next.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_wall_clock_that_is_put_right_expires_no_mail() {
+    let mut clock = StoreClock::resume(None).record();
+    clock.store = StoreTime(5);
+    clock.machine.wall = WallTime(5);
+    let (store, writer, mailboxes) = relay_at(StoreClock::resume(Some(clock)), 1).await;
+    // On the next boot it is right already.
+    let (next, there) = (store.clone(), unswept(&store).await);
+    tokio::spawn(writer.run());
+    let written = async || {
+        let value = next.get(records::CLOCK.into()).await.expect("it works");
+        value.is_some()
+    };
+    comes_true("the clock to be written", written).await;
+    assert_eq!(unswept(&store).await, there);
+    let clock = super::clock(&store).await.expect("our own").record();
+    assert!(clock.store < EXPIRE);
+    drop(mailboxes);
 }
 
 /// A disk with one record that can't be read.
@@ -250,7 +281,7 @@ async fn a_sweep_goes_past_what_can_not_be_read() {
         let key = records::envelope(&peer(3), &from, number);
         let value = store.get(records::envelope(&peer(0), &from, number)).await;
         batch.put(key, value.expect("read").expect("an envelope"));
-        let expiry = records::expiry(WallTime(0), &peer(3), &from, number);
+        let expiry = records::expiry(StoreTime(0), &peer(3), &from, number);
         batch.put(expiry, Bytes::new());
     }
     store.commit(batch).await.expect("written");

@@ -2,11 +2,15 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use outlive_core::store::Batch;
 use outlive_core::transport::Class;
-use outlive_core::{Identity, WallTime};
+use outlive_core::{Identity, StoreTime};
 use outlive_storage::MemoryStore;
 use outlive_testing::{Intercepted, Interceptor};
 
 use super::*;
+
+fn window_of(store: Arc<dyn Store>) -> Window {
+    Window::new(store, Arc::new(StoreClock::resume(None)), peer(0))
+}
 
 /// A store that answers only when it is asked a second time.
 struct Slow;
@@ -44,7 +48,7 @@ async fn put(
     for number in numbers {
         let envelope = Envelope {
             class: Class::Keep,
-            expires: WallTime(u64::MAX),
+            expires: StoreTime(u64::MAX),
             packet: Bytes::from_static(b"packet"),
         };
         batch.put(
@@ -77,7 +81,7 @@ async fn mail_of_two_senders_is_delivered_side_by_side() {
     let store = MemoryStore::new();
     put(&store, peer(1), 1..=40).await;
     put(&store, peer(2), 41..=80).await;
-    let mut window = Window::new(Arc::new(store), peer(0));
+    let mut window = window_of(Arc::new(store));
     assert_eq!(delivered(&mut window).await.len(), 80);
 }
 
@@ -85,7 +89,7 @@ async fn mail_of_two_senders_is_delivered_side_by_side() {
 async fn a_step_that_is_cut_off_loses_no_mail() {
     let store = MemoryStore::new();
     put(&store, peer(1), 1..=80).await;
-    let mut window = Window::new(Arc::new(Intercepted::new(store, Slow)), peer(0));
+    let mut window = window_of(Arc::new(Intercepted::new(store, Slow)));
     let mut all = Vec::new();
     while window.has_more() {
         assert!(window.next().now_or_never().is_none(), "the store is slow");
@@ -99,7 +103,7 @@ async fn a_sender_whose_mail_is_not_taken_stops_only_itself() {
     let store = MemoryStore::new();
     put(&store, peer(1), 1..=500).await;
     put(&store, peer(2), 501..=510).await;
-    let mut window = Window::new(Arc::new(store), peer(0));
+    let mut window = window_of(Arc::new(store));
     let all = delivered(&mut window).await;
     assert_eq!(all.len(), SENDER_ENVELOPES + 10);
 }
@@ -108,7 +112,7 @@ async fn a_sender_whose_mail_is_not_taken_stops_only_itself() {
 async fn what_is_parked_lets_others_pass_and_comes_again_when_asked_for() {
     let store = MemoryStore::new();
     put(&store, peer(1), 1..=500).await;
-    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    let mut window = window_of(Arc::new(store.clone()));
     let mut seen = 0;
     while seen < 500 {
         let passed = delivered(&mut window).await;
@@ -134,7 +138,7 @@ async fn what_is_parked_lets_others_pass_and_comes_again_when_asked_for() {
 async fn parking_what_was_never_delivered_changes_nothing() {
     let store = MemoryStore::new();
     put(&store, peer(1), 1..=2).await;
-    let mut window = Window::new(Arc::new(store), peer(0));
+    let mut window = window_of(Arc::new(store));
     window.parked(peer(1).into(), &numbers(1, 3));
     window.parked(peer(2).into(), &numbers(1, 3));
     assert_eq!(delivered(&mut window).await.len(), 2);
@@ -150,7 +154,7 @@ async fn senders_without_number_of_whom_something_is_parked_hold_up_nobody() {
     for n in 0..SENDERS {
         put(&store, slot(n), [u64::from(n) + 1]).await;
     }
-    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    let mut window = window_of(Arc::new(store.clone()));
     let mut seen = 0;
     while seen < usize::from(SENDERS) {
         let passed = delivered(&mut window).await;
@@ -178,7 +182,7 @@ async fn senders_without_number_of_whom_something_is_parked_hold_up_nobody() {
 async fn what_was_acknowledged_does_not_come_again_before_it_is_deleted() {
     let store = MemoryStore::new();
     put(&store, peer(1), 1..=3).await;
-    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    let mut window = window_of(Arc::new(store.clone()));
     assert_eq!(delivered(&mut window).await.len(), 3);
     window.acknowledged(peer(1).into(), &numbers(1, 4));
     assert_eq!(delivered(&mut window).await, []);
@@ -198,7 +202,7 @@ async fn however_many_senders_have_mail_few_of_them_wait_for_a_turn_at_once() {
     for n in 0..SENDERS {
         put(&store, slot(n), [u64::from(n) + 1]).await;
     }
-    let mut window = Window::new(Arc::new(store), peer(0));
+    let mut window = window_of(Arc::new(store));
     let (mut seen, mut most, mut steps) = (0, 0, 0);
     while window.has_more() {
         seen += window.next().await.expect("read").len();
@@ -218,7 +222,7 @@ async fn however_many_senders_have_mail_few_of_them_wait_for_a_turn_at_once() {
 async fn asking_again_for_senders_who_sent_nothing_leaves_nothing_behind() {
     let store = MemoryStore::new();
     put(&store, peer(1), 1..=1).await;
-    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    let mut window = window_of(Arc::new(store.clone()));
     assert_eq!(delivered(&mut window).await.len(), 1);
     // As long as nothing is taken, nobody has a turn.
     window.on_the_way = ALL_ENVELOPES;
@@ -232,7 +236,7 @@ async fn asking_again_for_senders_who_sent_nothing_leaves_nothing_behind() {
 async fn asking_again_before_the_mail_was_found_or_after_it_was_forgotten_loses_none() {
     let store = MemoryStore::new();
     put(&store, peer(1), 1..=2).await;
-    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    let mut window = window_of(Arc::new(store.clone()));
     // The search has not come to this sender.
     window.redeliver(peer(1).into());
     assert_eq!(delivered(&mut window).await.len(), 2);
@@ -255,7 +259,7 @@ async fn asking_again_before_the_mail_was_found_or_after_it_was_forgotten_loses_
 #[tokio::test]
 async fn more_senders_than_may_wait_for_a_turn_are_found_when_the_others_had_theirs() {
     let store = MemoryStore::new();
-    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    let mut window = window_of(Arc::new(store.clone()));
     assert_eq!(delivered(&mut window).await, []);
     // While nothing is taken, mail comes and expires, of ever new senders.
     window.on_the_way = ALL_ENVELOPES;
@@ -283,7 +287,7 @@ async fn more_senders_than_may_wait_for_a_turn_are_found_when_the_others_had_the
 async fn senders_that_found_no_turn_are_forgotten_as_others_are() {
     const SENDERS: u16 = 20_000;
     let store = MemoryStore::new();
-    let mut window = Window::new(Arc::new(store.clone()), peer(0));
+    let mut window = window_of(Arc::new(store.clone()));
     assert_eq!(delivered(&mut window).await, []);
     // So many others wait for a turn that nobody else gets one.
     let mut others = Turns::default();
@@ -315,7 +319,7 @@ async fn a_search_through_what_has_expired_lets_others_have_their_turns() {
     let mut batch = Batch::new();
     let envelope = Envelope {
         class: Class::Keep,
-        expires: WallTime(1),
+        expires: StoreTime(1),
         packet: Bytes::from_static(b"late"),
     };
     for number in 1..=50_000 {
@@ -333,7 +337,7 @@ async fn a_search_through_what_has_expired_lets_others_have_their_turns() {
             tokio::task::yield_now().await;
         }
     });
-    let mut window = Window::new(Arc::new(store), peer(0));
+    let mut window = window_of(Arc::new(store));
     assert_eq!(delivered(&mut window).await, []);
     let turns = turns.load(std::sync::atomic::Ordering::Relaxed);
     assert!(turns >= 10, "{turns} turns of others");

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use outlive_core::engine::{Engine, Stored};
 use outlive_core::record::{
-    InboxRecord, Key, OnceRecord, OutboxRecord, Record, SegmentRecord, Session, SkippedRecord,
-    TrustRecord,
+    ClockRecord, InboxRecord, Key, OnceRecord, OutboxRecord, Record, SegmentRecord, Session,
+    SkippedRecord, TrustRecord,
 };
 use outlive_core::{Entropy, Identity, Now, PeerId};
 
@@ -25,6 +25,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(key) = Key::from_bytes(data) {
         assert_eq!(key.to_bytes(), data);
     }
+    same::<ClockRecord>(data);
     same::<InboxRecord>(data);
     same::<OnceRecord>(data);
     same::<OutboxRecord>(data);

@@ -34,6 +34,18 @@ async fn set_clock(store: &MemoryStore, clock: ClockRecord) {
     store.commit(batch).await.expect("it works");
 }
 
+/// The first message that comes once there is a relay.
+async fn first_to_come(store: &MemoryStore) -> String {
+    let relay = relay().await;
+    let alice = node_over(1, store.clone(), &relay).await;
+    let bob = node(2, &relay).await;
+    let session = bob.session(id(1)).await.expect("a session");
+    let mut inbox = session.inbox(CHAT).expect("nobody has it");
+    let text = take(&mut inbox).await;
+    soon("its end", alice.shutdown()).await.expect("it ends");
+    text
+}
+
 /// Sends messages that may wait for so many days, and ends.
 async fn send(store: &MemoryStore, days: &[u32]) {
     let alice = lone(1, store).await;
@@ -59,14 +71,7 @@ async fn what_waited_while_the_machine_was_off_has_grown_so_much_older() {
     then.machine.boot = Some(BootId([1; 16]));
     then.machine.wall = WallTime(then.machine.wall.0 - 2 * DAY.as_millis() as u64);
     set_clock(&store, then).await;
-    let relay = relay().await;
-    let alice = node_over(1, store.clone(), &relay).await;
-    let bob = node(2, &relay).await;
-    let session = bob.session(id(1)).await.unwrap();
-    let mut inbox = session.inbox(CHAT).unwrap();
-    let _from = alice.session(id(2)).await.unwrap();
-    assert_eq!(take(&mut inbox).await, "3");
-    soon("its end", alice.shutdown()).await.unwrap();
+    assert_eq!(first_to_come(&store).await, "3");
 }
 
 /// The machine came up in 1970, and was told the time when messages waited already.
@@ -85,12 +90,5 @@ async fn a_wall_clock_that_is_put_right_makes_nothing_older() {
     assert!(then.store < StoreTime(5_000).plus(DAY), "{then:?}");
     then.machine.boot = Some(BootId([1; 16]));
     set_clock(&store, then).await;
-    let relay = relay().await;
-    let alice = node_over(1, store.clone(), &relay).await;
-    let bob = node(2, &relay).await;
-    let session = bob.session(id(1)).await.unwrap();
-    let mut inbox = session.inbox(CHAT).unwrap();
-    let _from = alice.session(id(2)).await.unwrap();
-    assert_eq!(take(&mut inbox).await, "1");
-    soon("its end", alice.shutdown()).await.unwrap();
+    assert_eq!(first_to_come(&store).await, "1");
 }

@@ -48,12 +48,10 @@ impl ClockRecord {
     #[must_use]
     pub fn at(&self, machine: MachineTime) -> Self {
         let then = self.machine;
-        let passed = if then.boot.is_some() && then.boot == machine.boot {
-            machine.up.checked_sub(then.up)
-        } else {
-            None
-        };
-        let passed = passed.unwrap_or_else(|| then.wall.until(machine.wall));
+        let same_boot = then.boot.filter(|_| then.boot == machine.boot);
+        let passed = same_boot
+            .and_then(|_| machine.up.checked_sub(then.up))
+            .unwrap_or_else(|| then.wall.until(machine.wall));
         Self {
             store: self.store.plus(passed),
             machine,

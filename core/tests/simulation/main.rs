@@ -99,118 +99,82 @@ fn nothing_is_lost_doubled_or_reordered_whatever_fails() {
     );
 }
 
-#[test]
-fn messages_that_lie_in_files_keep_to_the_same_whatever_fails() {
-    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
+/// Plays so many stories, or the one that is asked for, and checks that none shows a fault. Returns how many,
+/// if they were to tell something together.
+fn each_story(test: &str, seeds: u64, mut play: impl FnMut(u64, bool) -> World) -> Option<u64> {
+    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(seeds);
     let start = number("OUTLIVE_SIM_START").unwrap_or(0);
     let one = number("OUTLIVE_SIM_SEED");
-    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
-    let mut from_files = 0;
-    for seed in stories {
-        let world = World::new(seed, inboxes(seed), None, one.is_some());
-        let mut world = world.with_files();
-        world.play();
-        world.settle();
-        from_files += world.from_files;
+    for seed in one.map_or(start..start + seeds, |seed| seed..seed + 1) {
+        let world = play(seed, one.is_some());
         assert_eq!(
             world.faults,
             Vec::new(),
             "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
-             simulation messages_that_lie -- --nocapture"
+             simulation {test} -- --nocapture"
         );
     }
-    println!("{seeds} seeds: {from_files} messages came out of files");
-    assert!(
-        one.is_some() || from_files > seeds,
-        "files are what is simulated"
-    );
+    one.is_none().then_some(seeds)
+}
+
+/// A world to its end, where it is made into one of these stories.
+fn play(seed: u64, story: bool, with: impl Fn(World) -> World) -> World {
+    let mut world = with(World::new(seed, inboxes(seed), None, story));
+    world.play();
+    world.settle();
+    world
+}
+
+#[test]
+fn messages_that_lie_in_files_keep_to_the_same_whatever_fails() {
+    let mut from_files = 0;
+    let seeds = each_story("messages_that_lie", SEEDS / 4, |seed, story| {
+        let world = play(seed, story, World::with_files);
+        from_files += world.from_files;
+        world
+    });
+    println!("{from_files} messages came out of files");
+    assert!(seeds.is_none_or(|seeds| from_files > seeds), "of {seeds:?}");
 }
 
 #[test]
 fn nothing_is_left_where_the_peer_does_not_read_whatever_fails() {
-    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
-    let start = number("OUTLIVE_SIM_START").unwrap_or(0);
-    let one = number("OUTLIVE_SIM_SEED");
-    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
-    for seed in stories {
-        let world = World::new(seed, inboxes(seed), None, one.is_some());
-        let mut world = world.with_mail_elsewhere();
-        world.play();
-        world.settle();
-        assert_eq!(
-            world.faults,
-            Vec::new(),
-            "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
-             simulation nothing_is_left -- --nocapture"
-        );
-    }
+    each_story("nothing_is_left", SEEDS / 4, |seed, story| {
+        play(seed, story, World::with_mail_elsewhere)
+    });
 }
 
 #[test]
 fn keys_are_replaced_for_their_age_whatever_fails() {
-    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
-    let start = number("OUTLIVE_SIM_START").unwrap_or(0);
-    let one = number("OUTLIVE_SIM_SEED");
-    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
     let mut replaced = 0;
-    for seed in stories {
-        let world = World::new(seed, inboxes(seed), None, one.is_some());
-        let mut world = world.with_days();
-        world.play();
-        world.settle();
+    let seeds = each_story("keys_are_replaced", SEEDS / 4, |seed, story| {
+        let world = play(seed, story, World::with_days);
         replaced += world.replaced_keys();
-        assert_eq!(
-            world.faults,
-            Vec::new(),
-            "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
-             simulation keys_are_replaced -- --nocapture"
-        );
-    }
-    println!("{seeds} seeds: {replaced} keys have others in their place");
-    assert!(
-        one.is_some() || replaced > seeds,
-        "{replaced} in {seeds} stories"
-    );
+        world
+    });
+    println!("{replaced} keys have others in their place");
+    assert!(seeds.is_none_or(|seeds| replaced > seeds), "of {seeds:?}");
 }
 
 #[test]
-fn nothing_is_lost_whatever_the_clock_on_the_wall_is_set_to() {
-    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 4);
-    let start = number("OUTLIVE_SIM_START").unwrap_or(0);
-    let one = number("OUTLIVE_SIM_SEED");
-    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
-    for seed in stories {
-        let world = World::new(seed, inboxes(seed), None, one.is_some());
-        let mut world = world.with_clocks();
-        world.play();
-        world.settle();
-        assert_eq!(
-            world.faults,
-            Vec::new(),
-            "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
-             simulation whatever_the_clock -- --nocapture"
-        );
-    }
+fn nothing_is_lost_and_nothing_expires_whatever_the_clock_on_the_wall_is_set_to() {
+    each_story("whatever_the_clock", SEEDS / 4, |seed, story| {
+        play(seed, story, World::with_clocks)
+    });
 }
 
 #[test]
 fn two_that_negotiate_end_up_with_the_same_connection_whatever_fails() {
-    let seeds = number("OUTLIVE_SIM_SEEDS").unwrap_or(SEEDS / 8);
-    let start = number("OUTLIVE_SIM_START").unwrap_or(0);
-    let one = number("OUTLIVE_SIM_SEED");
-    let stories = one.map_or(start..start + seeds, |seed| seed..seed + 1);
     let mut met = 0;
-    for seed in stories {
-        let world = negotiate(seed, None, one.is_some());
-        met += world.signaling.map_or(0, |signaling| signaling.met);
-        assert_eq!(
-            world.faults,
-            Vec::new(),
-            "seed {seed}; replay: OUTLIVE_SIM_SEED={seed} cargo test -p outlive-core --test \
-             simulation two_that_negotiate -- --nocapture"
-        );
-    }
-    println!("{seeds} seeds: {met} connections");
+    each_story("two_that_negotiate", SEEDS / 8, |seed, story| {
+        let world = negotiate(seed, None, story);
+        met += world
+            .signaling
+            .as_ref()
+            .map_or(0, |signaling| signaling.met);
+        world
+    });
+    println!("{met} connections");
 }
 
 fn negotiate(seed: u64, broken: Option<negotiator::Rule>, story: bool) -> World {
@@ -226,12 +190,8 @@ fn negotiate(seed: u64, broken: Option<negotiator::Rule>, story: bool) -> World 
 fn what_a_clock_once_broke_stays_mended() {
     // A peer lost its store after its clock was set back. The handshake that this led to was given up, and
     // said for ever, for that was not written.
-    let seed = 7_914_130;
-    let world = World::new(seed, inboxes(seed), None, false);
-    let mut world = world.with_clocks();
-    world.play();
-    world.settle();
-    assert_eq!(world.faults, Vec::new());
+    let faults = play(7_914_130, false, World::with_clocks).faults;
+    assert_eq!(faults, Vec::new());
 }
 
 #[test]

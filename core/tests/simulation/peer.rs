@@ -7,7 +7,9 @@ use bytes::Bytes;
 use outlive_core::engine::{Engine, Event, Output, Rule, Stage, Stored, Ticket, Transmit};
 use outlive_core::limits::InboxLimits;
 use outlive_core::link::{LinkClass, Reads};
-use outlive_core::record::{Extent, Gap, InboxBody, InboxRecord, Key, Record, SegmentRecord};
+use outlive_core::record::{
+    Ending, Extent, Gap, InboxBody, InboxRecord, Key, Record, SegmentRecord,
+};
 use outlive_core::store::Batch;
 use outlive_core::{
     ChannelId, Entropy, EnvelopeId, Epoch, Generation, Identity, MessageId, Now, PeerId, Position,
@@ -71,6 +73,8 @@ pub(crate) struct Peer {
     pub(crate) tickets: Vec<(Ticket, u64)>,
     pub(crate) queued: Vec<u64>,
     pub(crate) ended_ids: Vec<MessageId>,
+    /// Those of them whose time was over.
+    pub(crate) expired_ids: Vec<MessageId>,
     pub(crate) renewed: u32,
     /// Up to where it was told that the other's app has committed all.
     pub(crate) consumed: Vec<(ChannelId, Position)>,
@@ -117,6 +121,7 @@ impl Peer {
             tickets: Vec::new(),
             queued: Vec::new(),
             ended_ids: Vec::new(),
+            expired_ids: Vec::new(),
             renewed: 0,
             consumed: Vec::new(),
             committed: BTreeSet::new(),
@@ -250,7 +255,12 @@ impl Peer {
                         stage: Stage::Consumed,
                         below,
                     } => self.consumed.push((channel, below)),
-                    Event::Ended { id, .. } => self.ended_ids.push(id),
+                    Event::Ended { id, how, .. } => {
+                        self.ended_ids.push(id);
+                        if how == Ending::Expired {
+                            self.expired_ids.push(id);
+                        }
+                    }
                     Event::Renewed { .. } => self.renewed += 1,
                     Event::Gap {
                         channel,

@@ -3,6 +3,7 @@ mod steps;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use outlive_core::record::ClockRecord;
 use outlive_core::store::ReadLimit;
 use outlive_core::transport::{Class, Sender, Slot};
 use outlive_core::{EnvelopeId, Identity, StoreTime, WallTime};
@@ -92,26 +93,42 @@ async fn all_swept(store: &MemoryStore) {
     comes_true("all to be swept", async || unswept(store).await == 0).await;
 }
 
-/// Elsewhere the wall clock counts from one process to the next.
+/// What is kept where the relay's clock stood.
+async fn stood(store: &MemoryStore) -> ClockRecord {
+    let value = store.get(records::CLOCK.into()).await.expect("it works");
+    records::from_value(&value.expect("the clock")).expect("our own")
+}
+
+/// A relay that began in 1970. Elsewhere the wall clock counts from one process to the next.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_wall_clock_that_is_put_right_expires_no_mail() {
-    let mut clock = StoreClock::resume(None).record();
-    clock.store = StoreTime(5);
-    clock.machine.wall = WallTime(5);
-    let (store, writer, mailboxes) = relay_at(StoreClock::resume(Some(clock)), 1).await;
-    // On the next boot it is right already.
-    let (next, there) = (store.clone(), unswept(&store).await);
-    tokio::spawn(writer.run());
-    let written = async || {
-        let value = next.get(records::CLOCK.into()).await.expect("it works");
-        value.is_some()
-    };
-    comes_true("the clock to be written", written).await;
-    assert_eq!(unswept(&store).await, there);
-    let clock = super::clock(&store).await.expect("our own").record();
-    assert!(clock.store < EXPIRE);
-    drop(mailboxes);
+    let (store, ..) = relay_with_expired(1).await;
+    let mut then = stood(&store).await;
+    then.store = StoreTime(5);
+    then.machine.wall = WallTime(5);
+    let mut batch = Batch::new();
+    batch.put(records::CLOCK.into(), records::to_value(&then));
+    store.commit(batch).await.expect("written");
+    let clock = clock(&store).await.expect("our own");
+    let (store, mut writer, _mailboxes) = relay_at(clock, 1).await;
+    assert!(!writer.sweep().await, "nothing has expired");
+    assert_eq!(unswept(&store).await, 2);
+}
+
+#[tokio::test]
+async fn where_the_clock_stands_is_written_again_when_the_wall_clock_was_set() {
+    let (store, mut writer, _mailboxes) = relay_with_expired(0).await;
+    let stands = stood(&store).await;
+    let mut before = stands;
+    before.machine.wall = WallTime(5);
+    writer.clock.written(&before);
+    store.faults().fail_commits(1, &StoreError::Full);
+    for written in [false, true, true] {
+        writer.sweep().await;
+        assert_eq!(stood(&store).await != stands, written);
+        assert_eq!(writer.clock.unwritten().is_none(), written);
+    }
 }
 
 /// A disk with one record that can't be read.

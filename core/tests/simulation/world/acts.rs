@@ -15,8 +15,8 @@ use crate::peer::{Disk, apply};
 const AGES: u64 = MESSAGE_TTL.as_secs() / KEY_AGE.as_secs() - 1;
 
 /// What the clock on the wall may be set to: one of this many days.
-const CLOCKS: u64 = 100;
-const DAY: u64 = 86_400_000;
+pub(super) const CLOCKS: u64 = 100;
+pub(super) const DAY: u64 = 86_400_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {

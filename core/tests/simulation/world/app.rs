@@ -7,7 +7,7 @@ use bytes::Bytes;
 use outlive_core::engine::{Engine, External, SendOptions, Ticket};
 use outlive_core::link::Reads;
 use outlive_core::record::Extent;
-use outlive_core::{ChannelId, Position, TransferId};
+use outlive_core::{ChannelId, MessageId, Position, TransferId};
 
 use super::{CHANNELS, Fault, Message, ToRelay, World, number, payload, transfer};
 use crate::peer::Handed;
@@ -46,12 +46,27 @@ impl World {
             self.ok.extend(queued);
             let ended = std::mem::take(&mut self.peers[who].ended_ids);
             self.ended.extend(ended);
+            for id in std::mem::take(&mut self.peers[who].expired_ids) {
+                self.check_expired(id);
+            }
             for (channel, below) in std::mem::take(&mut self.peers[who].consumed) {
                 self.check_consumed(who, channel, below);
             }
         }
         if wasted {
             self.fault(Fault::Wasted);
+        }
+    }
+
+    /// What is told as expired, has had its time: those for which none was set wait for longer than any
+    /// story takes.
+    fn check_expired(&mut self, id: MessageId) {
+        let Some(&number) = self.names.get(&id) else {
+            return;
+        };
+        let expires = self.messages.get(&number).and_then(|of| of.expires);
+        if expires.is_none_or(|at| at > self.now.store) {
+            self.fault(Fault::Hasty(number));
         }
     }
 

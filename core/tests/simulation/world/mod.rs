@@ -19,7 +19,7 @@ use outlive_core::{
     TransferId, WallTime,
 };
 
-use self::acts::Act;
+use self::acts::{Act, CLOCKS, DAY};
 use crate::peer::{Mail, Peer};
 use crate::signaling::Signaling;
 
@@ -95,6 +95,8 @@ pub(crate) enum Fault {
     Unheard,
     /// A message is told as consumed that no app has committed.
     Flattered(u64),
+    /// A message is told as expired before its time.
+    Hasty(u64),
     /// Something is outstanding for ever.
     Stuck,
     /// The network never falls silent.
@@ -250,8 +252,9 @@ impl World {
         let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x6f75_746c_6976_6521);
         let now = Now {
             elapsed: Duration::from_secs(1),
+            // In the midst of what the other may be set to.
+            store: StoreTime(CLOCKS / 2 * DAY),
             wall: WallTime(1_000_000),
-            ..Now::default()
         };
         let mut peers = [
             Peer::new(one, of_two, limits, broken),

@@ -111,6 +111,7 @@ mod tests {
             () = clock.keep(&store) => {}
             () = tells => {}
         }
+        assert!(clock.store.unwritten().is_none());
         let value = store.get(Bytes::from_static(CLOCK_KEY)).await.unwrap();
         let record = ClockRecord::from_bytes(&value.unwrap()).unwrap();
         let (now, written) = (clock.store.record(), record.machine.wall);

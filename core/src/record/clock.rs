@@ -100,6 +100,8 @@ mod tests {
         let later = WallTime(NOW).plus(DAY * 5);
         let booted = first.at(shows(Some(2), later.0, Duration::from_secs(9)));
         assert_eq!(booted.store, StoreTime(NOW).plus(DAY * 5));
+        let booted = first.at(shows(Some(2), later.0, DAY * 3));
+        assert_eq!(booted.store, StoreTime(NOW).plus(DAY * 5));
         // A machine without a clock of its own begins in 1970, until the network tells.
         let booted = first.at(shows(Some(2), 5, Duration::from_secs(9)));
         assert_eq!(booted.store, first.store);

@@ -92,9 +92,6 @@ impl Inner {
         }
         self.admission.decide(&*self.store, peer, decision).await?;
         let trust = trust_of(&*self.store, peer).await?;
-        if trust == Trust::Blocked {
-            self.forget_arrival(peer);
-        }
         if let Some(inputs) = self.inputs_if_awake(peer) {
             let (reply, told) = oneshot::channel();
             let command = Command::Trust { trust, reply };

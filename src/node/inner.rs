@@ -310,11 +310,6 @@ impl Inner {
         lock(&self.awake).get(&peer).map(|of| of.inputs.clone())
     }
 
-    /// Nothing of this peer waits for the app any more.
-    pub(crate) fn forget_arrival(&self, peer: PeerId) {
-        lock(&self.arrivals).remove(&peer);
-    }
-
     /// Whether a peer that has dialed us may have a link. It is no stranger, for strangers are told
     /// nothing of where we are: who comes by itself takes no place among them, and no app is asked.
     pub(crate) async fn admits_link(&self, peer: PeerId) -> Result<bool, StoreError> {

@@ -115,8 +115,9 @@ impl Node {
     /// A peer whose session has messages in an inbox that came, or waited from before this start, since
     /// this peer was returned last; or a stranger that has sent more than a stranger may leave here. For
     /// apps that take messages from whoever sends them: a peer is returned once for however many messages,
-    /// may have none left, and comes again when its session is loaded while some wait. To open its session
-    /// accepts a stranger. Cancellation-safe.
+    /// may have none left, and comes again when its session is loaded while some wait. One that is blocked
+    /// is not returned; it may be blocked afterwards. To open its session accepts a stranger.
+    /// Cancellation-safe.
     ///
     /// ```no_run
     /// # use outlive::{ChannelId, Error, Node};
@@ -145,6 +146,10 @@ impl Node {
         loop {
             let first = lock(&self.inner.arrivals).pop_first();
             if let Some(peer) = first {
+                // Asked for only now: it may have been blocked since its message came.
+                if self.inner.admission.is_blocked(peer) {
+                    continue;
+                }
                 return Ok(peer);
             }
             tokio::select! {

@@ -46,7 +46,7 @@ impl Inner {
         while let Some((key, _)) = self.store.range(left.clone(), ONE).await?.pop() {
             left.start = match Key::from_bytes(&key) {
                 Ok(Key::Inbox(peer, channel, _)) if channel.is_for_apps() => {
-                    self.waits(peer);
+                    self.message_arrived(peer);
                     behind(peer, ChannelId(u16::MAX))
                 }
                 Ok(Key::Inbox(peer, channel, _)) => behind(peer, channel),
@@ -74,17 +74,9 @@ impl Inner {
                 };
                 let mut inboxes = session.inboxes.iter();
                 if inboxes.any(|(channel, inbox)| channel.is_for_apps() && inbox.messages > 0) {
-                    self.waits(peer);
+                    self.message_arrived(peer);
                 }
             }
-        }
-    }
-
-    fn waits(&self, peer: PeerId) {
-        self.message_arrived(peer);
-        // Looked at last: whoever blocks it meanwhile forgets it after that.
-        if self.admission.is_blocked(peer) {
-            self.forget_arrival(peer);
         }
     }
 }

@@ -117,6 +117,28 @@ async fn a_policy_that_panics_has_said_no_for_now_and_costs_the_node_no_relay() 
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_blocked_before_the_app_asks_does_not_arrive() {
+    let relay = MemoryRelay::new("relay");
+    let bob = on(2, &[&relay]).await;
+    let mut senders = Vec::new();
+    for sender in [1, 3] {
+        let node = on(sender, &[&relay]).await;
+        let to_bob = node.session(id(2)).await.unwrap();
+        let receipt = to_bob.send(CHAT, "not taken").await.unwrap();
+        soon("delivery", receipt.delivered()).await.unwrap();
+        senders.push((node, to_bob));
+    }
+    bob.block(id(1)).await.unwrap();
+    assert_eq!(soon("an arrival", bob.next_arrival()).await.unwrap(), id(3));
+    assert!(at_once(bob.next_arrival()).await.is_none(), "nobody else");
+
+    bob.unblock(id(1)).await.unwrap();
+    let mut inbox = bob.session(id(1)).await.unwrap().inbox(CHAT).unwrap();
+    assert_eq!(take(&mut inbox).await, "not taken");
+    assert_eq!(soon("an arrival", bob.next_arrival()).await.unwrap(), id(1));
+}
+
 /// A stranger uses up what it may leave with a peer, and sends as much more as a relay has on its way
 /// from one sender. None of it opens.
 async fn throw_junk(relay: &outlive_relay::Relay, from: u8, to: u8) {

@@ -9,6 +9,9 @@ use outlive_core::{Epoch, WallTime};
 
 use crate::world::{ALICE, BOB, World};
 
+/// The first byte of what names the keys of a packet.
+const LOCATOR: usize = 1;
+
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// A message each way arrives, and each side hears that it did.
@@ -119,6 +122,34 @@ fn a_store_that_went_back_is_heard_though_what_was_sealed_before_comes_afterward
     world.deliver(ALICE, late);
     world.settle();
     both_ways(&mut world);
+}
+
+#[test]
+fn a_handshake_that_turned_out_to_be_needless_is_over_after_a_restart_too() {
+    let mut world = World::acquainted(World::relayed_class());
+    // Bob says again how far he is, of which nothing has to be written.
+    let before = world.seen.len();
+    world.send(ALICE, "still here");
+    world.settle();
+    let sent = world.seen[before].packet.clone();
+    world.pass(Duration::from_secs(3_600));
+    world.deliver(BOB, sent);
+    world.flush_all(BOB);
+    let sealed = world.wire.pop_back().expect("a packet").packet;
+    // Anybody can make a packet that names keys which nobody has.
+    let mut unknown = sealed.to_vec();
+    unknown[LOCATOR] ^= 1;
+    world.deliver(ALICE, unknown.into());
+    world.flush_all(ALICE);
+    let begun = |world: &World| {
+        let engine = world.peers[ALICE].engine.as_ref().unwrap();
+        engine.session().keys.pending.is_some()
+    };
+    assert!(begun(&world));
+    world.deliver(ALICE, sealed);
+    world.flush_all(ALICE);
+    restart(&mut world, ALICE);
+    assert!(!begun(&world), "bob has the keys");
 }
 
 #[test]

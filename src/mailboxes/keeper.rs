@@ -58,40 +58,65 @@ impl Keeper {
         }
     }
 
-    pub(crate) async fn run(self, inner: Arc<Inner>) {
+    pub(crate) async fn run(mut self, inner: Arc<Inner>) {
         let ends = inner.cancel.clone();
         tokio::select! {
             () = ends.cancelled() => {}
-            () = self.keep(inner) => {}
+            () = self.keep(&inner) => {}
+        }
+        // A process may be over a moment after it has signed in.
+        if let Err(error) = self.note(&inner).await {
+            warn!(%error, "where our mailboxes are can't be written");
         }
     }
 
-    async fn keep(mut self, inner: Arc<Inner>) {
+    async fn keep(&mut self, inner: &Arc<Inner>) {
         // They may be with peers whose relays are not ours.
         inner.wake_sessions_with_work();
-        let mut alarm = Alarm::default();
+        let (mut alarm, mut settled) = (Alarm::default(), None);
         loop {
             let mut again = None;
-            if let Err(error) = self.settle(&inner).await {
+            if let Err(error) = self.settle(inner, &mut settled).await {
                 warn!(%error, "where our mailboxes are can't be written, or not be told to all");
                 again = Some(Instant::now() + STORE_RETRY);
             }
-            let ends = self.next_end(&inner);
+            let next = again.or_else(|| self.next_end(inner).into_iter().chain(settled).min());
             tokio::select! {
-                () = inner.mailboxes.changed.notified() => tokio::time::sleep(SETTLED).await,
-                () = alarm.at(ends.into_iter().chain(again).min()) => {}
+                () = inner.mailboxes.changed.notified() => {
+                    settled.get_or_insert_with(|| Instant::now() + SETTLED);
+                }
+                () = alarm.at(next) => {}
             }
         }
     }
 
-    /// Goes by the relays that are in use now.
-    async fn settle(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {
+    /// Goes by the relays that are in use now, and tells of them once they have `settled`.
+    async fn settle(
+        &mut self,
+        inner: &Arc<Inner>,
+        settled: &mut Option<Instant>,
+    ) -> Result<(), Error> {
+        self.note(inner).await?;
+        self.forget_stores(inner);
+        self.read_those_left(inner);
+        if settled.is_some_and(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        self.tell(inner).await?;
+        *settled = None;
+        Ok(())
+    }
+
+    /// Writes down which mailboxes there are, and which were left: by who starts next with another relay too.
+    async fn note(&mut self, inner: &Inner) -> Result<(), StoreError> {
         let relays = inner.relay_addresses();
         let stores = lock(&inner.mailboxes.known).stores.home().clone();
         let own = updated(&self.own, &relays, &stores, inner.clock.now().store);
-        self.write(inner, own).await?;
-        self.forget_stores(inner);
-        self.read_those_left(inner);
+        self.write(inner, own).await
+    }
+
+    /// Tells the peers that do not know it where we read.
+    async fn tell(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {
         let mut mailboxes = addresses(&inner.mailboxes.here.borrow().mailboxes());
         mailboxes.sort();
         if mailboxes.is_empty() || mailboxes == self.own.announced {

@@ -70,6 +70,24 @@ impl Known {
     fn is_left(&self, address: &str) -> bool {
         self.left.iter().any(|left| left == address)
     }
+
+    /// These relays are in use now: any other at which we have read is left. The keeper finds out which of
+    /// those can be read; until then nobody is to believe that peers have moved along with us. Who uses none
+    /// at the moment has not moved.
+    fn uses(&mut self, relays: &[String]) {
+        if relays.is_empty() {
+            return;
+        }
+        self.left.retain(|left| !relays.contains(left));
+        let home = self.stores.home();
+        let in_use = |store| relays.iter().any(|of| home.get(of) == Some(store));
+        let gone = home
+            .iter()
+            .filter(|(of, store)| !relays.contains(of) && !in_use(store) && !self.is_left(of));
+        let mut gone: Vec<_> = gone.map(|(of, _)| of.clone()).collect();
+        gone.sort();
+        self.left.splice(0..0, gone);
+    }
 }
 
 impl Mailboxes {
@@ -97,6 +115,7 @@ impl Mailboxes {
 impl Inner {
     /// Other relays are in use now.
     pub(crate) fn relays_changed(&self) {
+        lock(&self.mailboxes.known).uses(&self.relay_addresses());
         self.publish_here();
         self.mailboxes.changed.notify_one();
     }
@@ -188,5 +207,28 @@ impl Inner {
             *before = Arc::new(here);
             changed
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_uses_other_relays_than_before_has_left_those() {
+        let mut known = Known::default();
+        let mut uses = |relays: &[&str]| {
+            for relay in ["a", "b", "alias of b", "c"] {
+                let store = StoreId([relay.bytes().last().unwrap_or_default(); 16]);
+                known.stores.remember(relay, store);
+            }
+            known.uses(&relays.iter().map(|of| (*of).to_owned()).collect::<Vec<_>>());
+            known.left.clone()
+        };
+        assert_eq!(uses(&["a", "b", "c"]), [""; 0]);
+        assert_eq!(uses(&["b", "c"]), ["a"]);
+        assert_eq!(uses(&["alias of b"]), ["c", "a"], "the last first");
+        assert_eq!(uses(&[]), ["c", "a"], "nobody moves to nowhere");
+        assert_eq!(uses(&["a"]), ["alias of b", "b", "c"]);
     }
 }

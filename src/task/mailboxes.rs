@@ -209,8 +209,9 @@ impl Task {
         }
         let here = self.mail.here.borrow_and_update().clone();
         if here.left() != self.mail.left {
+            let was_left = |of: &String| self.mail.left.contains(of);
+            self.mail.met &= here.left().iter().all(was_left);
             self.mail.left = here.left().to_vec();
-            self.mail.met = false;
         }
         let now = self.inner.clock.now();
         // A stranger may say what it likes.

@@ -50,31 +50,35 @@ async fn a_new_contact_of_one_that_has_moved_is_used_beside_what_it_has_said() {
 
 #[tokio::test]
 async fn who_moves_goes_on_with_those_that_have_never_said_where_they_read() {
-    let (one, two) = (relay().await, relay().await);
-    let a = Far::start(1, &MemoryStore::new(), &one).await;
-    let store = MemoryStore::new();
-    let b = node_over(2, store.clone(), &one).await;
-    let (to_b, to_a) = (
-        a.session(2).await,
-        b.session(id(1)).await.expect("a session"),
-    );
-    say(&to_b, "hello").await;
-    hear(&to_a, "hello").await;
-    drop(to_a);
-    b.shutdown().await.expect("a good end");
-    a.node.switch_relay(Arc::new(way(&two)));
-    a.connected().await;
-    until(&to_b, "the relay that was left is used", |state| {
-        state.links.iter().any(|link| link.address == url(&one))
-    })
-    .await;
-    say_and_leave(&to_b, "I have moved").await;
-    drop(to_b);
-    a.stop().await;
-    let b = node_over(2, store.faults().crash(), &one).await;
-    let to_a = b.session(id(1)).await.expect("a session");
-    hear(&to_a, "I have moved").await;
-    b.shutdown().await.expect("a good end");
+    for restarts in [false, true] {
+        let (one, two) = (relay().await, relay().await);
+        let stores = [(); 2].map(|()| MemoryStore::new());
+        let mut a = Far::start(1, &stores[0], &one).await;
+        let b = node_over(2, stores[1].clone(), &one).await;
+        let mut to_b = a.session(2).await;
+        let to_a = b.session(id(1)).await.expect("a session");
+        say(&to_b, "hello").await;
+        hear(&to_a, "hello").await;
+        drop(to_a);
+        b.shutdown().await.expect("a good end");
+        if restarts {
+            drop(to_b);
+            a.stop().await;
+            a = Far::start(1, &stores[0].faults().crash(), &two).await;
+            to_b = a.session(2).await;
+        } else {
+            a.node.switch_relay(Arc::new(way(&two)));
+        }
+        // At once: nobody is there to say where the peer reads.
+        a.connected().await;
+        say_and_leave(&to_b, "I have moved").await;
+        drop(to_b);
+        a.stop().await;
+        let b = node_over(2, stores[1].faults().crash(), &one).await;
+        let to_a = b.session(id(1)).await.expect("a session");
+        hear(&to_a, "I have moved").await;
+        b.shutdown().await.expect("a good end");
+    }
 }
 
 #[tokio::test]

@@ -96,6 +96,12 @@ impl Outlet {
         }
     }
 
+    /// The session has ended. Returns whether mail was to follow.
+    fn ended(&mut self) -> bool {
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.iter().any(Input::is_mail)
+    }
+
     /// Goes on with what waits, now that there is room.
     fn go_on(&mut self, permit: mpsc::OwnedPermit<Input>) {
         if let Some(input) = self.waiting.pop_front() {
@@ -134,6 +140,10 @@ impl Attached {
 
     /// Adds a session. Returns whether those that went to sleep were forgotten.
     pub(super) fn insert(&mut self, peer: PeerId, inputs: mpsc::Sender<Input>) -> bool {
+        if inputs.is_closed() {
+            // It has ended on its way here, and its successor may be known already.
+            return false;
+        }
         let known = self.outlets.get(&peer);
         if known.is_some_and(|outlet| outlet.inputs.same_channel(&inputs)) {
             return false;
@@ -195,10 +205,15 @@ impl Attached {
         }
     }
 
-    /// Hands over what waits, as sessions make room for it; never ends. Cancellation-safe.
-    pub(super) async fn hand_on(&mut self) {
-        self.hand_over().await;
-        std::future::pending::<()>().await;
+    /// Hands over what waits, as sessions make room for it. Returns with the peer of one that ended before it
+    /// took its mail. Cancellation-safe.
+    pub(super) async fn hand_on(&mut self) -> PeerId {
+        while let Some((peer, permit)) = self.blocked.next().await {
+            if self.made_room(peer, permit) {
+                return peer;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Hands over what waits, until nothing does. A session that has ended needs nothing.
@@ -209,22 +224,33 @@ impl Attached {
         }
     }
 
-    fn made_room(&mut self, peer: PeerId, permit: Option<mpsc::OwnedPermit<Input>>) {
-        // A session that has ended, or was started anew, needs nothing of what waited for it.
-        if let Some(permit) = permit
-            && let Some(outlet) = self.outlets.get_mut(&peer)
-            && permit.same_channel_as_sender(&outlet.inputs)
-        {
-            outlet.asked = false;
-            outlet.go_on(permit);
-            self.ask_for_room(peer);
+    /// Returns whether the session has ended, and mail was to follow. One that was started anew has asked for
+    /// that.
+    fn made_room(&mut self, peer: PeerId, permit: Option<mpsc::OwnedPermit<Input>>) -> bool {
+        let Some(outlet) = self.outlets.get_mut(&peer) else {
+            return false;
+        };
+        match permit {
+            None => return outlet.inputs.is_closed() && outlet.ended(),
+            Some(permit) if permit.same_channel_as_sender(&outlet.inputs) => {
+                outlet.asked = false;
+                outlet.go_on(permit);
+                self.ask_for_room(peer);
+            }
+            Some(_) => {}
         }
+        false
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+    use outlive_core::EnvelopeId;
+
     use super::*;
+    use crate::task::Arrival;
 
     #[test]
     fn sessions_that_went_to_sleep_are_forgotten() {
@@ -246,5 +272,46 @@ mod tests {
             );
         }
         assert!(attached.outlets.len() >= 100);
+    }
+
+    fn peer() -> PeerId {
+        outlive_core::Identity::from_seed([1; 32]).peer_id()
+    }
+
+    fn packet(envelope: Option<EnvelopeId>) -> Input {
+        Input::Packet(Arrival {
+            generation: Generation::at_start(0),
+            envelope,
+            packet: Bytes::new(),
+            claimed: false,
+        })
+    }
+
+    #[tokio::test]
+    async fn of_a_session_that_ended_before_it_took_its_mail_the_peer_is_told() {
+        for (envelope, is_mail) in [(Some(EnvelopeId(1)), true), (None, false)] {
+            let mut attached = Attached::new();
+            let (inputs, task) = mpsc::channel(1);
+            attached.insert(peer(), inputs);
+            for _ in 0..2 {
+                assert!(attached.hand(peer(), packet(envelope)));
+            }
+            drop(task);
+            let told = attached.hand_on().now_or_never();
+            assert_eq!(told, is_mail.then(peer));
+            assert_eq!(attached.hand_on().now_or_never(), None, "once");
+        }
+    }
+
+    #[test]
+    fn a_session_that_has_ended_on_its_way_here_takes_no_place_of_its_successor() {
+        let mut attached = Attached::new();
+        let (before, ended) = mpsc::channel(1);
+        let (inputs, mut task) = mpsc::channel(1);
+        drop(ended);
+        attached.insert(peer(), inputs);
+        attached.insert(peer(), before);
+        assert!(attached.hand(peer(), packet(None)));
+        assert!(task.try_recv().is_ok());
     }
 }

@@ -64,6 +64,9 @@ impl<'a> Links<'a> {
 
     /// A session wants a link.
     pub(super) fn attach(&mut self, Attach { peer, inputs }: Attach) {
+        if inputs.is_closed() {
+            return;
+        }
         if self.attached.insert(peer, inputs.clone()) {
             self.forget_sleepers();
         }

@@ -152,7 +152,8 @@ impl RelayTask {
                     attached.insert(peer, inputs);
                     continue;
                 }
-                () = attached.hand_on() => continue,
+                // Without a connection none of it is mail.
+                _ = attached.hand_on() => continue,
                 () = network.until_up() => {}
             }
             let (inner, transport) = (self.inner.clone(), self.transport.clone());
@@ -268,7 +269,7 @@ impl RelayTask {
         loop {
             tokio::select! {
                 result = &mut work => return result,
-                () = attached.hand_on() => {}
+                _ = attached.hand_on() => {}
                 Some(Attach { peer, inputs }) = self.attaching.recv() => {
                     attached.insert(peer, inputs);
                 }
@@ -349,7 +350,9 @@ impl RelayTask {
                 () = self.cancel.cancelled() => break Ended::Left,
                 error = &mut sending => break failed(error),
                 error = &mut unidentified => break Ended::SecondFailed(error),
-                () = arrivals.links.attached.hand_on() => {}
+                peer = arrivals.links.attached.hand_on() => {
+                    arrivals.links.wake(peer);
+                }
                 Some(answer) = answers.recv() => arrivals.take(answer, &unnamed).await,
                 // Only when there is room: `sending` makes it, and is not polled meanwhile.
                 Ok(permit) = changed(&mut self.token, &link) => {

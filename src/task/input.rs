@@ -174,6 +174,23 @@ pub(crate) enum Input {
     NetworkChanged,
 }
 
+impl Input {
+    /// Whether it is of something that lies in a mailbox: it comes again if it is asked for.
+    pub(crate) const fn is_mail(&self) -> bool {
+        match self {
+            Self::Packet(arrival) => arrival.envelope.is_some(),
+            Self::Missed { .. } => true,
+            Self::Command(_)
+            | Self::Bind(_)
+            | Self::Lost { .. }
+            | Self::Accepted { .. }
+            | Self::Refused { .. }
+            | Self::Presence { .. }
+            | Self::NetworkChanged => false,
+        }
+    }
+}
+
 /// A packet that came over a link.
 pub(crate) struct Arrival {
     pub(crate) generation: Generation,

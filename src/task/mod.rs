@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use outlive_core::engine::{Engine, Output};
+use outlive_core::engine::{Engine, Event, Output};
 use outlive_core::link::LinkClass;
 use outlive_core::record::SendingFileRecord;
 use outlive_core::store::StoreError;
@@ -129,6 +129,8 @@ pub(crate) struct Task {
     kept: Vec<Arrival>,
     /// What the peer may still make us keep.
     allowance: Allowance,
+    /// Whether something came that is left for when the session is loaded again.
+    left: bool,
 }
 
 /// Waits for a future if there is one, and takes it away when it is done. Cancellation-safe.
@@ -181,6 +183,7 @@ impl Task {
             room: false,
             kept: Vec::new(),
             allowance: Allowance::Unlimited,
+            left: false,
         }
     }
 
@@ -190,6 +193,7 @@ impl Task {
         let error = loop {
             let done = match self.load().await {
                 Ok(mut engine) => {
+                    self.left = false;
                     if again {
                         self.hear_what_was_kept(&mut engine);
                         self.ask_for_what_was_missed();
@@ -227,6 +231,25 @@ impl Task {
             true
         });
         self.hub.registry.end();
+        self.leave_no_mail().await;
+    }
+
+    /// Has the session loaded again, by another task, if mail came while this one ended: its relay takes it to
+    /// be on its way, and would not bring it again before the next connection.
+    async fn leave_no_mail(&mut self) {
+        if self.cancel.is_cancelled() {
+            return;
+        }
+        self.inputs.close();
+        // Who has just found room puts something there.
+        tokio::task::yield_now().await;
+        while let Ok(input) = self.inputs.try_recv() {
+            self.left |= input.is_mail();
+        }
+        if self.left {
+            // Of a peer that is blocked nothing is taken.
+            let _ = self.inner.inputs(self.peer);
+        }
     }
 
     fn fail(&mut self, error: &Error) {
@@ -417,15 +440,17 @@ impl Task {
             }
             engine.hasten(self.inner.clock.now());
             while let Some(output) = engine.poll() {
-                let last_word = matches!(
-                    output,
+                match output {
                     Output::Write(_)
-                        | Output::Transmit(_)
-                        | Output::Release { .. }
-                        | Output::Park { .. }
-                );
-                if last_word {
-                    self.carry_out(engine, output);
+                    | Output::Transmit(_)
+                    | Output::Release { .. }
+                    | Output::Park { .. } => self.carry_out(engine, output),
+                    // Its sender hears that it is here: so does the app, or who serves it.
+                    Output::Event(Event::Inbox { channel, .. }) if channel.is_for_apps() => {
+                        self.carry_out(engine, output);
+                    }
+                    Output::Event(Event::Inbox { .. }) => self.left = true,
+                    _ => {}
                 }
             }
         }

@@ -69,12 +69,9 @@ impl Task {
                 let packet = Bytes::copy_from_slice(&arrival.packet);
                 self.kept.push(Arrival { packet, ..arrival });
             }
+            Input::Packet(_) | Input::Missed { .. } => self.left |= input.is_mail(),
             // Links are proved when they are bound to the session that is loaded again.
-            Input::Packet(_)
-            | Input::Missed { .. }
-            | Input::Accepted { .. }
-            | Input::Refused { .. }
-            | Input::NetworkChanged => {}
+            Input::Accepted { .. } | Input::Refused { .. } | Input::NetworkChanged => {}
         }
     }
 

@@ -15,7 +15,7 @@ use crate::scene::{at_once, linked, on, pair};
 use crate::world::{CHAT, comes_true, id, soon, take, until};
 
 /// Waits for word of a message from this peer.
-async fn word_of_a_message(events: &mut NodeEvents, from: PeerId) {
+pub(crate) async fn word_of_a_message(events: &mut NodeEvents, from: PeerId) {
     let told = async {
         loop {
             let (peer, event, _) = events.next().await.expect("the node lives");

@@ -48,6 +48,7 @@ mod bounds;
 mod callbacks;
 mod channels;
 mod clocks;
+mod closing;
 mod custody;
 mod damaged;
 mod delivery;

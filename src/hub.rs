@@ -50,6 +50,8 @@ pub(crate) struct Hub {
     pub(crate) doubt: watch::Sender<bool>,
     /// Rings when something of the apps' is sent or has come.
     pub(crate) talk: watch::Sender<()>,
+    /// Lets one word of the app's on whether there may be direct links be gone by after the other.
+    pub(crate) exposing: tokio::sync::Mutex<()>,
     /// Where the app says that the peer can be reached.
     pub(crate) found_at: watch::Sender<Vec<SocketAddr>>,
     holds: AtomicUsize,
@@ -135,6 +137,7 @@ impl Hub {
             moved: Notify::new(),
             doubt: watch::Sender::new(false),
             talk: watch::Sender::default(),
+            exposing: tokio::sync::Mutex::default(),
             found_at: watch::Sender::new(Vec::new()),
             holds: AtomicUsize::new(0),
             listening: Mutex::default(),

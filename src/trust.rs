@@ -91,10 +91,9 @@ impl Inner {
             return Err(Error::Oneself(peer));
         }
         self.admission.decide(&*self.store, peer, decision).await?;
-        let trust = trust_of(&*self.store, peer).await?;
         if let Some(inputs) = self.inputs_if_awake(peer) {
             let (reply, told) = oneshot::channel();
-            let command = Command::Trust { trust, reply };
+            let command = Command::Trust { reply };
             // A session that just ended has nobody to tell.
             if inputs.send(Input::Command(command)).await.is_ok() {
                 let _ = told.await;

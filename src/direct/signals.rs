@@ -8,13 +8,13 @@ use outlive_core::engine::{SendOptions, Ticket};
 use outlive_core::wire::signal::{Mailboxes, Signal};
 use outlive_core::{ChannelId, Epoch, Mailbox};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::inbox::Inbox;
 use crate::route::Route;
-use crate::task::{Command, Input};
+use crate::task::{Command, Input, STORE_RETRY};
 
 /// Signals that are taken at once. A peer may send on for ever; links and commands are not to wait for it.
 const SIGNALS: usize = 32;
@@ -96,8 +96,15 @@ pub(super) async fn take(route: Route, mut each: impl FnMut(Signal)) -> Result<T
     }
     let mut inbox = Inbox::new(hub.clone(), route.clone(), ChannelId::SIGNALING);
     for _ in 0..SIGNALS {
-        let Some(delivery) = inbox.try_next().await? else {
-            return Ok(Taken::All);
+        let delivery = match inbox.try_next().await {
+            Ok(Some(delivery)) => delivery,
+            Ok(None) => return Ok(Taken::All),
+            // It stays where it is; the others must not wait for it.
+            Err(error) if error.is_damage() => {
+                warn!(peer = %hub.peer.short(), %error, "a signal is unreadable");
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         match Signal::decode(delivery.payload()) {
             Ok(Some(Signal::Mailboxes(Mailboxes { mailboxes }))) => {
@@ -132,9 +139,12 @@ pub(crate) fn let_signals_go(route: Route) {
         let hub = Arc::clone(route.hub());
         tokio::select! {
             () = hub.ended.cancelled() => {}
-            taken = take_all(route) => if let Err(error) = taken {
-                debug!(peer = %hub.peer.short(), %error, "signals can't be taken");
-            },
+            () = async {
+                while let Err(error) = take_all(route.clone()).await {
+                    warn!(peer = %hub.peer.short(), %error, "signals can't be taken");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            } => {}
         }
     });
 }

@@ -144,7 +144,15 @@ impl Node {
     /// [`Error::Shutdown`].
     pub async fn next_arrival(&self) -> Result<PeerId, Error> {
         loop {
-            let first = lock(&self.inner.arrivals).pop_first();
+            let first = {
+                let mut arrivals = lock(&self.inner.arrivals);
+                let first = arrivals.pop_first();
+                if !arrivals.is_empty() {
+                    // Of two that wait one may have been woken for both.
+                    self.inner.arrived.notify_one();
+                }
+                first
+            };
             if let Some(peer) = first {
                 // Asked for only now: it may have been blocked since its message came.
                 if self.inner.admission.is_blocked(peer) {
@@ -391,6 +399,8 @@ impl Node {
     /// call that was dropped half-way.
     pub async fn shutdown(self) -> Result<(), Error> {
         self.inner.cancel.cancel();
+        // Whoever was about to open a session has started its task by now, or sees that the node ends.
+        drop(lock(&self.inner.awake));
         // A store or a link that hangs holds up the words of the others no longer than this.
         let _ = tokio::time::timeout(LAST_WORDS, self.inner.sessions.ended()).await;
         self.inner.links_cancel.cancel();

@@ -85,6 +85,7 @@ impl Session {
         } else {
             batch.put(key, Bytes::new());
         }
+        let _turn = self.hub.exposing.lock().await;
         let inner = self.route.inner();
         let committed = inner.store.commit(batch).await;
         committed.map_err(|error| self.route.or_gone(error.into()))?;

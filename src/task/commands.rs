@@ -18,7 +18,7 @@ use crate::event::SessionEvent;
 use crate::payload::without_payload;
 use crate::route::Route;
 use crate::state::LinkInfo;
-use crate::trust::Trust;
+use crate::trust::{Trust, trust_of};
 
 impl Task {
     pub(super) async fn take(&mut self, engine: &mut Engine, input: Input) -> Option<Done> {
@@ -354,7 +354,7 @@ impl Task {
             Command::Exposed(exposed) => self.may_be_exposed(exposed),
             Command::Wake { reply } => self.wake(engine, reply),
             Command::Close { reply } => return Some(self.close_by_app(engine, reply).await),
-            Command::Trust { trust, reply } => return self.trust(engine, trust, reply).await,
+            Command::Trust { reply } => return self.trust(engine, reply).await,
         }
         None
     }
@@ -376,14 +376,8 @@ impl Task {
     }
 
     /// Goes by what was decided about the peer: with one that is blocked there is no session.
-    async fn trust(
-        &mut self,
-        engine: &mut Engine,
-        trust: Trust,
-        reply: oneshot::Sender<()>,
-    ) -> Option<Done> {
-        self.decided(trust);
-        let blocked = trust == Trust::Blocked;
+    async fn trust(&mut self, engine: &mut Engine, reply: oneshot::Sender<()>) -> Option<Done> {
+        let blocked = self.decided().await == Trust::Blocked;
         if blocked {
             self.leave(engine, CloseReason::NotAccepted).await;
         }
@@ -392,14 +386,22 @@ impl Task {
         blocked.then_some(Done::Blocked)
     }
 
-    /// Tells what was decided about the peer, and goes by it.
-    pub(super) fn decided(&mut self, trust: Trust) {
+    /// Tells what was decided about the peer, and goes by it. Of two who decide at the same time the second
+    /// may be heard first: what counts is what the store says by now.
+    pub(super) async fn decided(&mut self) -> Trust {
+        let trust = if self.inner.admission.is_blocked(self.peer) {
+            Trust::Blocked
+        } else {
+            let decided = trust_of(&*self.inner.store, self.peer).await;
+            decided.unwrap_or_else(|_| self.hub.state.borrow().trust)
+        };
         self.hub.change(|state| {
             state.trust = trust;
             true
         });
         self.hub.tell(&SessionEvent::TrustChanged { trust });
         self.accepted();
+        trust
     }
 
     /// If the peer is a stranger no more, what it was kept from leaving here may come.

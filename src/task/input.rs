@@ -16,7 +16,6 @@ use super::in_hand::InHand;
 use crate::error::Error;
 use crate::files::{FileError, Outcome};
 use crate::receipt::Receipt;
-use crate::trust::Trust;
 
 /// Inputs that may wait for a session's task. When they do, whoever has one waits.
 pub(crate) const INPUTS: usize = 256;
@@ -140,7 +139,6 @@ pub(crate) enum Command {
     },
     /// What was decided about the peer has changed.
     Trust {
-        trust: Trust,
         reply: oneshot::Sender<()>,
     },
 }

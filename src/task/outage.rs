@@ -34,9 +34,8 @@ impl Task {
                         let _ = reply.send(());
                         return Some(Error::Closed);
                     }
-                    Some(Input::Command(Command::Trust { trust, reply })) => {
-                        self.decided(trust);
-                        let blocked = trust == Trust::Blocked;
+                    Some(Input::Command(Command::Trust { reply })) => {
+                        let blocked = self.decided().await == Trust::Blocked;
                         if blocked {
                             self.close(|_| true);
                         }
@@ -97,7 +96,7 @@ impl Task {
             Command::Volatile { reply, .. } => drop(reply.send(Err(error.clone()))),
             Command::SendFile { reply, .. } => drop(reply.send(Err(error.clone().into()))),
             Command::Cancel { reply, .. } => drop(reply.send(false)),
-            Command::Wake { reply } | Command::Close { reply } | Command::Trust { reply, .. } => {
+            Command::Wake { reply } | Command::Close { reply } | Command::Trust { reply } => {
                 let _ = reply.send(());
             }
             Command::Hand {

@@ -1,10 +1,17 @@
 //! Peers that move to another relay.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use outlive::RelayTransport;
+use async_trait::async_trait;
+use bytes::Bytes;
+use outlive::record::Key;
+use outlive::{ChannelId, Identity, Node, RelayTransport, Store, StoreError};
+use outlive_core::store::ReadLimit;
 use outlive_storage::MemoryStore;
+use outlive_testing::{Intercepted, Interceptor};
 use outlive_transports::MemoryRelay;
 
 use crate::far::{Far, acquainted, among, hear, learns, say, say_and_leave};
@@ -79,6 +86,52 @@ async fn who_moves_goes_on_with_those_that_have_never_said_where_they_read() {
         hear(&to_a, "I have moved").await;
         b.shutdown().await.expect("a good end");
     }
+}
+
+/// A store that fails twice when signals are read from it.
+#[derive(Default)]
+struct FailingSignals(AtomicUsize);
+
+#[async_trait]
+impl Interceptor for FailingSignals {
+    async fn range(
+        &self,
+        store: &MemoryStore,
+        range: Range<Bytes>,
+        limit: ReadLimit,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let rows = store.range(range, limit).await?;
+        let is_signal = |(key, _): &(Bytes, Bytes)| {
+            let key = Key::from_bytes(key);
+            matches!(key, Ok(Key::Inbox(_, ChannelId::SIGNALING, _)))
+        };
+        if rows.iter().any(is_signal) && self.0.fetch_add(1, Ordering::SeqCst) < 2 {
+            return Err(StoreError::Full);
+        }
+        Ok(rows)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn word_of_a_move_is_heard_though_it_can_not_be_read_at_first() {
+    let (one, two) = (MemoryRelay::new("one"), MemoryRelay::new("two"));
+    let (a, _) = among(1, &[&one, &two]).await;
+    let store = Intercepted::new(MemoryStore::new(), FailingSignals::default());
+    let b = Node::builder()
+        .identity(Identity::from_seed([2; 32]))
+        .store(store.clone())
+        .transport(one.clone())
+        .foreign_relays(|_| None)
+        .start();
+    let b = b.await.unwrap();
+    say(&a.session(id(2)).await.unwrap(), "hello").await;
+    let to_a = b.session(id(1)).await.unwrap();
+    hear(&to_a, "hello").await;
+    comes_true("where the peer reads is known", async || {
+        to_a.mailboxes().await.unwrap() == ["memory:one"]
+    })
+    .await;
+    assert_eq!(store.interceptor().0.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]

@@ -279,6 +279,17 @@ async fn only_known_and_trusted_peers_are_let_in_where_strangers_are_not() {
 }
 
 #[tokio::test]
+async fn a_block_holds_though_the_store_can_not_be_read() {
+    let (store, relay) = (MemoryStore::new(), relay().await);
+    let bob = node_over(2, store.clone(), &relay).await;
+    let to_alice = bob.session(id(1)).await.unwrap();
+    store.faults().fail_reads(1, &StoreError::Full);
+    bob.block(id(1)).await.unwrap();
+    let sent = to_alice.send(CHAT, "to a blocked peer").await;
+    assert!(matches!(sent, Err(Error::Blocked(_))), "{sent:?}");
+}
+
+#[tokio::test]
 async fn the_app_is_asked_about_strangers() {
     let relay = relay().await;
     let ask = Arc::new(|peer| peer == id(1));

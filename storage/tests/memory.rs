@@ -122,6 +122,21 @@ async fn injected_failures_hit_the_next_calls_and_no_more() {
 }
 
 #[tokio::test]
+async fn the_write_that_is_to_fail_does_whatever_is_written_before_it() {
+    let store = MemoryStore::new();
+    store
+        .faults()
+        .fail_write(Bytes::from_static(b"k"), &StoreError::Full);
+    let mut other = Batch::new();
+    other.put(Bytes::from_static(b"other"), Bytes::new());
+    store.commit(other).await.unwrap();
+    let failed = store.commit(put("1")).await;
+    assert!(matches!(failed, Err(StoreError::Full)), "{failed:?}");
+    store.commit(put("2")).await.unwrap();
+    assert_eq!(value(&store).await.unwrap(), "2");
+}
+
+#[tokio::test]
 async fn a_restored_store_has_gone_back_in_time() {
     let store = MemoryStore::new();
     store.commit(put("old")).await.unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use futures_util::FutureExt;
-use outlive::{FileError, FileEvent, FileInbox, SendingFile, StopReason, StoreError};
+use outlive::{FileError, FileEvent, FileInbox, SendingFile, StopReason};
 use outlive_storage::Hold;
 use outlive_transports::MemoryRelay;
 
@@ -210,7 +210,7 @@ async fn a_file_that_is_edited_before_it_is_written_down_that_it_has_its_name_wa
     let path = bob.disk.path().join("a");
     let held = renamed(&mut files, &bob, &sending, &path).await;
     std::fs::write(&path, b"content, and more").unwrap();
-    bob.store.faults().fail_commits(1, &StoreError::Full);
+    bob.fail_write(1, sending.transfer());
     drop(held);
     let failed = soon("the failure", files.next()).await;
     assert!(matches!(failed, Err(FileError::Session(_))), "{failed:?}");

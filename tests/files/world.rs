@@ -8,7 +8,7 @@ use outlive::{
     ChannelId, FileError, FileEvent, FileInbox, Identity, Node, PeerId, Position, ReceivedFile,
     Session, StopReason, Store, TransferId,
 };
-use outlive_core::store::{Batch, ReadLimit};
+use outlive_core::store::{Batch, ReadLimit, StoreError};
 use outlive_storage::{MemoryStore, Snapshot};
 // Whole files take their time.
 pub(crate) use outlive_testing::eventually as soon;
@@ -93,6 +93,12 @@ impl Peer {
     pub(crate) fn is_writing(&self, from: u8, file: TransferId) -> bool {
         let key = Key::ReceivingFile(id(from), file).to_bytes();
         self.store.faults().is_writing(&key)
+    }
+
+    /// Has the next write of that fail.
+    pub(crate) fn fail_write(&self, from: u8, file: TransferId) {
+        let key = Key::ReceivingFile(id(from), file).to_bytes();
+        self.store.faults().fail_write(key, &StoreError::Full);
     }
 
     pub(crate) async fn session(&self, with: u8) -> Session {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use outlive_core::store::StoreError;
 
 use super::MemoryStore;
@@ -38,6 +39,12 @@ impl Faults {
     /// Lets the next `count` commits fail with `error`; nothing of them is written.
     pub fn fail_commits(&self, count: usize, error: &StoreError) {
         self.shared.lock().fail_commits(count, error);
+    }
+
+    /// Lets the next commit that writes or deletes this key fail with `error`, whatever else is written before
+    /// it.
+    pub fn fail_write(&self, key: Bytes, error: &StoreError) {
+        self.shared.lock().fail_write(key, error.clone());
     }
 
     /// Lets the next `count` reads fail with `error`.

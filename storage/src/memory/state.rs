@@ -52,6 +52,8 @@ pub(super) struct State {
     unflushed: VecDeque<Waiting>,
     holds: usize,
     fail_commits: VecDeque<StoreError>,
+    /// By a key that a commit writes.
+    fail_writes: Vec<(Bytes, StoreError)>,
     fail_reads: VecDeque<StoreError>,
     closed: bool,
     pub(super) counts: Counts,
@@ -67,6 +69,7 @@ impl State {
             unflushed: VecDeque::new(),
             holds: 0,
             fail_commits: VecDeque::new(),
+            fail_writes: Vec::new(),
             fail_reads: VecDeque::new(),
             closed: false,
             counts: Counts {
@@ -164,6 +167,19 @@ impl State {
             .extend(std::iter::repeat_n(error.clone(), count));
     }
 
+    pub(super) fn fail_write(&mut self, key: Bytes, error: StoreError) {
+        self.fail_writes.push((key, error));
+    }
+
+    /// Why a commit of this batch is to fail, if it is.
+    fn failure(&mut self, batch: &Batch) -> Option<StoreError> {
+        let mut failing = self.fail_writes.iter();
+        if let Some(at) = failing.position(|(key, _)| writes(batch, key)) {
+            return Some(self.fail_writes.remove(at).1);
+        }
+        self.fail_commits.pop_front()
+    }
+
     pub(super) fn fail_reads(&mut self, count: usize, error: &StoreError) {
         self.fail_reads
             .extend(std::iter::repeat_n(error.clone(), count));
@@ -175,13 +191,7 @@ impl State {
 
     pub(super) fn writes(&self, key: &[u8]) -> bool {
         let mut waiting = self.held.iter().chain(&self.unflushed);
-        waiting.any(|waiting| {
-            waiting
-                .batch
-                .ops()
-                .iter()
-                .any(|(written, _)| written == key)
-        })
+        waiting.any(|waiting| writes(&waiting.batch, key))
     }
 
     /// Lets held commits go on, unless they are still held.
@@ -190,7 +200,7 @@ impl State {
             return;
         }
         while let Some(waiting) = self.held.pop_front() {
-            if let Some(error) = self.fail_commits.pop_front() {
+            if let Some(error) = self.failure(&waiting.batch) {
                 // As in flush.
                 let _ = waiting.answer.send(Err(error));
                 continue;
@@ -210,4 +220,9 @@ impl State {
             }
         }
     }
+}
+
+/// Whether a batch writes or deletes this key.
+fn writes(batch: &Batch, key: &[u8]) -> bool {
+    batch.ops().iter().any(|(written, _)| written == key)
 }

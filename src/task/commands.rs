@@ -22,6 +22,10 @@ use crate::trust::{Trust, trust_of};
 
 impl Task {
     pub(super) async fn take(&mut self, engine: &mut Engine, input: Input) -> Option<Done> {
+        // Events come in the order of what they are about.
+        while let Some(output) = engine.poll_following() {
+            self.carry_out(engine, output);
+        }
         let now = self.inner.clock.now();
         match input {
             Input::Command(command) => return self.command(engine, command).await,
@@ -178,6 +182,7 @@ impl Task {
         let online = said.reduce(|one, other| one || other);
         self.hub.change(|state| {
             state.links.retain(|link| link.generation != generation);
+            state.carrier = state.carrier.filter(|carrier| *carrier != generation);
             state.outstanding = outstanding;
             // While no relay says anything, the last word counts as long as there is a link.
             if online.is_some() || state.links.is_empty() {

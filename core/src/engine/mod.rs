@@ -351,6 +351,12 @@ impl Engine {
         self.outputs.pop_front()
     }
 
+    /// The next thing to do that has followed already from what the engine was told. Unlike
+    /// [`poll`](Self::poll) it seeks nothing more to do: one packet carries what several inputs ask for.
+    pub fn poll_following(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
     /// Ends our use of the session: the peer is told if it is there.
     pub fn close(&mut self, reason: CloseReason, now: Now) {
         self.now = now;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outlive::record::Key;
 use outlive::{
-    CloseReason, Error, Identity, NetworkMonitor, Node, PeerId, Session, SessionEvent, Store,
-    StoreError, Strangers, Trust, limits,
+    CloseReason, Error, Events, Identity, NetworkMonitor, Node, PeerId, Session, SessionEvent,
+    Store, StoreError, Strangers, Trust, limits,
 };
 use outlive_core::seal::OneWay;
 use outlive_core::store::ReadLimit;
@@ -33,8 +33,13 @@ async fn with(n: u8, strangers: Strangers, relay: &Relay) -> Node {
 
 /// Sends until the peer says that it does not accept us: what it says is not kept for anybody.
 async fn is_refused(session: &Session, text: &'static str) {
-    let mut events = session.events(1_024);
+    let events = session.events(1_024);
     session.send(CHAT, text).await.unwrap();
+    hears_of_it(events).await;
+}
+
+/// Waits until the peer has said that it does not accept us. It is told once.
+async fn hears_of_it(mut events: Events) {
     let closed = async {
         while let Some((event, _)) = events.next().await {
             if let SessionEvent::PeerClosed { reason } = event {
@@ -111,6 +116,7 @@ async fn a_blocked_peer_is_refused_across_restarts_until_it_is_unblocked() {
     let to_alice = bob.session(id(1)).await.unwrap();
     to_alice.verify(&theirs).await.unwrap();
     let mut events = to_alice.events(16);
+    let refused = to_bob.events(1_024);
 
     bob.block(id(1)).await.unwrap();
     assert_eq!(bob.trust(id(1)).await.unwrap(), Trust::Blocked);
@@ -131,7 +137,8 @@ async fn a_blocked_peer_is_refused_across_restarts_until_it_is_unblocked() {
     ] {
         assert!(matches!(result, Err(Error::Blocked(peer)) if peer == id(1)));
     }
-    is_refused(&to_bob, "one").await;
+    to_bob.send(CHAT, "one").await.unwrap();
+    hears_of_it(refused).await;
 
     drop((to_alice, events, bob));
     let bob = node_over(2, store.faults().crash(), &relay).await;

@@ -39,7 +39,8 @@ impl Doubts {
         self.behind = None;
     }
 
-    /// A packet that counts as seen came from a start that is known, under keys that the peer has not left.
+    /// A packet that counts as seen came from a start that is known, under keys that the peer has not left; or
+    /// a fresh one under keys that it has.
     /// Whether that has gone on for so long that it is not for packets that come twice, or late: a peer whose
     /// store went back in time counts from further back, and what it sealed before can come in between.
     pub(super) fn is_behind(&mut self, now: Duration) -> bool {

@@ -75,14 +75,19 @@ impl Engine {
         if fresh {
             if !opened.left {
                 self.sealing.doubts.refreshed();
+            } else if self.sealing.doubts.is_behind(self.now.elapsed) {
+                self.doubt_keys(generation, Doubt::Old);
             }
             if self.live.keys.sending == Some(opened.mine) {
                 self.sealing.doubts.proved(self.now.elapsed);
                 self.sealing.doubted = false;
-                self.sealing.suspected = false;
-                if self.live.keys.proved() {
-                    // Until that is written the initiation is said.
-                    self.writes.touch();
+                // Who has gone back to these takes what it begins for overtaken: new ones are needed.
+                if !opened.left {
+                    self.sealing.suspected = false;
+                    if self.live.keys.proved() {
+                        // Until that is written the initiation is said.
+                        self.writes.touch();
+                    }
                 }
             }
             let uses = |of: &mut Responding| of.mine == opened.mine;

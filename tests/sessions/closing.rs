@@ -3,13 +3,21 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlive::StoreError;
+use outlive::{Node, StoreError};
 use outlive_storage::MemoryStore;
 use outlive_transports::MemoryRelay;
 
 use crate::hearing_all::word_of_a_message;
 use crate::scene::{acquaint, linked, on, on_store};
 use crate::world::{CHAT, id, soon, take};
+
+/// Peers 1 and 2, and the second one's store.
+async fn pair() -> (Node, Node, MemoryStore) {
+    let (relay, store) = (MemoryRelay::new("relay"), MemoryStore::new());
+    let alice = on(1, &[&relay]).await;
+    let bob = on_store(2, store.clone(), &[&relay]).await;
+    (alice, bob, store)
+}
 
 /// Returns when nothing more happens by itself: a clock that is paused goes on only then.
 async fn quiet() {
@@ -19,11 +27,7 @@ async fn quiet() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_while_a_session_is_closed_arrives() {
     for first in [true, false] {
-        let (relay, store) = (MemoryRelay::new("relay"), MemoryStore::new());
-        let (alice, bob) = (
-            on(1, &[&relay]).await,
-            on_store(2, store.clone(), &[&relay]).await,
-        );
+        let (alice, bob, store) = pair().await;
         let to_bob = alice.session(id(2)).await.unwrap();
         let to_alice = bob.session(id(1)).await.unwrap();
         linked(&to_alice).await;
@@ -68,11 +72,7 @@ async fn what_comes_while_a_session_is_closed_arrives() {
 
 #[tokio::test(start_paused = true)]
 async fn what_came_while_the_store_failed_arrives_though_the_session_is_closed_then() {
-    let (relay, store) = (MemoryRelay::new("relay"), MemoryStore::new());
-    let (alice, bob) = (
-        on(1, &[&relay]).await,
-        on_store(2, store.clone(), &[&relay]).await,
-    );
+    let (alice, bob, store) = pair().await;
     let to_bob = alice.session(id(2)).await.unwrap();
     let to_alice = bob.session(id(1)).await.unwrap();
     linked(&to_alice).await;
@@ -90,11 +90,7 @@ async fn what_came_while_the_store_failed_arrives_though_the_session_is_closed_t
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_comes_while_a_session_is_closed_is_answered() {
-    let (relay, store) = (MemoryRelay::new("relay"), MemoryStore::new());
-    let (alice, bob) = (
-        on(1, &[&relay]).await,
-        on_store(2, store.clone(), &[&relay]).await,
-    );
+    let (alice, bob, store) = pair().await;
     let answers = bob.on_request(async |_| Ok(Bytes::from_static(b"yes")));
     let _answers = answers.unwrap();
     let to_bob = alice.session(id(2)).await.unwrap();

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::PATIENCE;
 
 /// One at a time: the stores of a process share sled's threads, and one whose disk is full may hold up
 /// another.
@@ -52,8 +55,17 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.path()).status();
-        let done = unmounted.is_ok_and(|status| status.success());
+        // Who has closed a store may hold its files for a moment still.
+        let end = Instant::now() + PATIENCE;
+        let is_unmounted = || {
+            let unmounted = Command::new("umount").arg(self.path()).output();
+            unmounted.is_ok_and(|unmounted| unmounted.status.success())
+        };
+        let mut done = is_unmounted();
+        while !done && !std::thread::panicking() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+            done = is_unmounted();
+        }
         // A test that fails has something better to say.
         assert!(done || std::thread::panicking(), "it is still mounted");
     }

@@ -17,7 +17,7 @@ use crate::wire::Wire;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long nothing comes when nothing comes.
-const NOTHING: Duration = Duration::from_millis(300);
+const NOTHING: Duration = Duration::from_secs(1);
 
 async fn socket(host: &Host, address: &'static str) -> Arc<UdpSocket> {
     let socket = host.run(UdpSocket::bind(address)).await;

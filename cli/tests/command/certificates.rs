@@ -120,7 +120,7 @@ fn a_relay_that_is_not_trusted_or_not_spoken_to_rightly_is_told_so() {
         ("ws", &files.ca, "use wss://"),
     ] {
         let url = format!("{scheme}://{address}");
-        let sent = send(dir.path(), &url, ca, &to, "3");
+        let sent = send(dir.path(), &url, ca, &to, "10");
         assert_eq!(sent.status.code(), Some(1));
         let said = String::from_utf8_lossy(&sent.stderr);
         assert!(said.contains(hint), "{said}");
@@ -188,7 +188,7 @@ fn a_renewed_certificate_is_shown_to_whoever_comes_and_who_is_there_stays() {
     relay.reload();
     let line = logged(&mut log, "the certificate was read again");
     assert!(line.contains("INFO"), "{line}");
-    let refused = send(dir.path(), &url, &files.ca, &to, "3");
+    let refused = send(dir.path(), &url, &files.ca, &to, "10");
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("is not trusted"), "{said}");
     assert!(

@@ -137,7 +137,7 @@ fn a_relay_that_does_not_answer_keeps_the_messages_queued() {
             "--relay",
             &url,
             "--timeout",
-            "2",
+            "5",
             "--to",
             &to,
             "--data",

@@ -20,7 +20,7 @@ fn a_peer_that_uses_another_relay_is_written_to_there_and_answers() {
     // She has said where she reads, with what she wrote.
     let her = id(&alice);
     let answer = ["send", "--relay", &two, "--to", &her];
-    let soon = ["--wait", "custody", "--timeout", "2"];
+    let soon = ["--wait", "custody", "--timeout", "5"];
     let refused = feed(on(&bob, &answer).args(soon), b"not there\n");
     assert_eq!(refused.status.code(), Some(1), "not unless that is allowed");
     let anywhere = ["--foreign-relays", "any"];
@@ -42,7 +42,7 @@ fn a_relay_of_a_peer_that_is_not_reached_is_named() {
     let contact = done(&on(&bob, &["contact", "--relay", nowhere]).output().unwrap());
     let own = format!("ws://{address}");
     let send = ["send", "--relay", &own, "--to", contact.trim()];
-    let sent = feed(on(&alice, &send).args(["--timeout", "2"]), b"hello\n");
+    let sent = feed(on(&alice, &send).args(["--timeout", "5"]), b"hello\n");
     let said = String::from_utf8_lossy(&sent.stderr);
     assert_eq!(sent.status.code(), Some(1), "{said}");
     assert!(said.contains(nowhere), "{said}");

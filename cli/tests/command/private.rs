@@ -138,7 +138,7 @@ fn a_file_goes_with_the_token_of_a_contact_and_without_our_name() {
     fs::write(&named, contact.output().unwrap().stdout).unwrap();
     fs::write(&file, b"hi").unwrap();
     let mut sending = outlive();
-    sending.args(["send-file", "--relay", "ws://127.0.0.1:1", "--timeout", "1"]);
+    sending.args(["send-file", "--relay", "ws://127.0.0.1:1", "--timeout", "5"]);
     sending.args(["--to", &format!("@{}", named.display()), "--data"]);
     let sent = sending.arg(&alice).arg(&file).status().unwrap();
     assert_eq!(sent.code(), Some(1));

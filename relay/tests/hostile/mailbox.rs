@@ -139,9 +139,9 @@ async fn what_has_expired_is_not_delivered_and_frees_its_place() {
     let store = MemoryStore::new();
     let relay = relay_over(store.clone(), config).await;
     let mut alice = Client::sign_in(&relay, ALICE).await;
-    let late = waits(1, Class::Keep, 1);
+    let late = waits(1, Class::Keep, 5);
     assert_eq!(alice.submit(late).await, accepted(1));
-    let late = waits(2, Class::NewestOnly, 1);
+    let late = waits(2, Class::NewestOnly, 5);
     assert_eq!(alice.submit(late).await, accepted(2));
     let early = alice.submit(keep(3, b"in time")).await;
     assert_eq!(early, refused(3), "it has not expired yet");

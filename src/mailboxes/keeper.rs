@@ -64,10 +64,6 @@ impl Keeper {
             () = ends.cancelled() => {}
             () = self.keep(&inner) => {}
         }
-        // A process may be over a moment after it has signed in.
-        if let Err(error) = self.note(&inner).await {
-            warn!(%error, "where our mailboxes are can't be written");
-        }
     }
 
     async fn keep(&mut self, inner: &Arc<Inner>) {

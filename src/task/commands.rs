@@ -2,17 +2,17 @@
 
 use std::collections::VecDeque;
 
+use outlive_core::Generation;
 use outlive_core::engine::{Engine, Skipped, Taken};
 use outlive_core::link::LinkState;
 use outlive_core::wire::frame::CloseReason;
-use outlive_core::{ChannelId, Generation};
 use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::files::OfferedFile;
 use super::input::{Arrival, Binding, Command, Input};
 use super::sends::WaitingSend;
-use super::{Bound, Done, Task, Waiter, holds_mail};
+use super::{Bound, Done, Task, Waiter};
 use crate::error::Error;
 use crate::event::SessionEvent;
 use crate::payload::without_payload;
@@ -415,22 +415,6 @@ impl Task {
         if !self.inner.admission.is_stranger(self.peer) && self.allowance.lift() {
             self.ask_for_what_was_missed();
         }
-    }
-
-    /// Tells the peer that the session ends, writes what is under way, and closes it.
-    async fn leave(&mut self, engine: &mut Engine, reason: CloseReason) {
-        engine.close(reason, self.inner.clock.now());
-        while let Some(output) = engine.poll() {
-            self.carry_out(engine, output);
-        }
-        self.finish(engine).await;
-        self.close(holds_mail(engine));
-    }
-
-    /// Nobody comes in any more, and no callback is entered.
-    pub(super) fn close(&mut self, holds: impl Fn(ChannelId) -> bool) {
-        self.inner.end(&self.hub, &mut self.inputs, holds);
-        self.hub.registry.end();
     }
 
     pub(super) fn route(&self) -> Route {

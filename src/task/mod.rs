@@ -10,6 +10,7 @@
 //! appears.
 
 mod commands;
+mod ending;
 mod files;
 mod hanging;
 mod in_hand;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use outlive_core::engine::{Engine, Event, Output};
+use outlive_core::engine::{Engine, Output};
 use outlive_core::link::LinkClass;
 use outlive_core::record::SendingFileRecord;
 use outlive_core::store::StoreError;
@@ -234,24 +235,6 @@ impl Task {
         self.leave_no_mail().await;
     }
 
-    /// Has the session loaded again, by another task, if mail came while this one ended: its relay takes it to
-    /// be on its way, and would not bring it again before the next connection.
-    async fn leave_no_mail(&mut self) {
-        if self.cancel.is_cancelled() {
-            return;
-        }
-        self.inputs.close();
-        // Who has just found room puts something there.
-        tokio::task::yield_now().await;
-        while let Ok(input) = self.inputs.try_recv() {
-            self.left |= input.is_mail();
-        }
-        if self.left {
-            // Of a peer that is blocked nothing is taken.
-            let _ = self.inner.inputs(self.peer);
-        }
-    }
-
     fn fail(&mut self, error: &Error) {
         self.write = None;
         self.read = None;
@@ -429,33 +412,5 @@ impl Task {
 
     fn remembered(&self, engine: &Engine) -> Remembered {
         self.hub.remembered(holds_mail(engine))
-    }
-
-    /// Writes what is under way before the task ends, and says what follows from it: the peer would
-    /// wait for it until this node is there again.
-    async fn finish(&mut self, engine: &mut Engine) {
-        for _ in 0..2 {
-            if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
-                self.written(engine);
-            }
-            engine.hasten(self.inner.clock.now());
-            while let Some(output) = engine.poll() {
-                match output {
-                    Output::Write(_)
-                    | Output::Transmit(_)
-                    | Output::Release { .. }
-                    | Output::Park { .. } => self.carry_out(engine, output),
-                    // Its sender hears that it is here: so does the app, or who serves it.
-                    Output::Event(Event::Inbox { channel, .. }) if channel.is_for_apps() => {
-                        self.carry_out(engine, output);
-                    }
-                    Output::Event(Event::Inbox { .. }) => self.left = true,
-                    _ => {}
-                }
-            }
-        }
-        if self.write.is_some() && pending_or(&mut self.write).await.is_ok() {
-            self.flight.answer(&Ok(()));
-        }
     }
 }
